@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How much may be stored on a peer.
+
+/// Limits of a peer: how much others, and it itself, may store there.
+///
+/// They are a safety net; a sender meets them as [`Error::Quota`](crate::Error::Quota). One sender
+/// alone can take half of what is free, so what it meets is half a limit, and 1/32 less because
+/// charges are kept in batches. The limits of the *user* hold as well and cannot be read or set
+/// here; a peer starts with them.
+///
+/// ```
+/// use bus1::{Host, Peer};
+///
+/// let peer = Peer::open_on(Host::Embedded)?;
+/// let mut limits = peer.limits()?;
+/// limits.inflight_bytes = 64 << 10;
+/// peer.set_limits(limits)?;
+/// assert_eq!(peer.limits()?.inflight_bytes, 64 << 10);
+/// # Ok::<(), bus1::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages that may wait or be held, in number.
+    pub slices: u32,
+    /// Handles, own nodes included, and those in waiting messages, in number.
+    pub handles: u32,
+    /// Payload of waiting messages, in bytes.
+    pub inflight_bytes: u32,
+    /// Descriptors in waiting messages, in number.
+    pub inflight_fds: u32,
+}
+
+impl Limits {
+    /// The largest value of each limit.
+    pub const MAX: u32 = i32::MAX as u32;
+}

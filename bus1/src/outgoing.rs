@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a message is made of, before it is sent.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use crate::connection::{Connection, Parts};
+use crate::error::{Error, Result};
+use crate::handle::Handle;
+
+/// A message to send: payload, handles, descriptors. Each may be missing.
+///
+/// It borrows all of them: nothing is copied before it is sent, and then once, straight into the
+/// pool of each receiver. It can be sent any number of times, from one peer, whose handles it
+/// carries. The sender keeps its handles and descriptors; receivers get their own.
+///
+/// Limits: 1024 pieces of payload, 0x7ffff000 bytes in all, 256 descriptors, and as many handles as
+/// the user may have. They are checked when it is sent.
+///
+/// ```
+/// use bus1::{Event, Host, Outgoing, Peer};
+/// use std::io::IoSlice;
+///
+/// let peer = Peer::open_on(Host::Embedded)?;
+/// let node = peer.create_node()?;
+/// let log = std::fs::File::open("/dev/null").unwrap();
+///
+/// let message = Outgoing::new()
+///     .payload(b"header")
+///     .iovecs(&[IoSlice::new(b" and"), IoSlice::new(b" body")])
+///     .handle(node.handle())
+///     .fd(&log);
+/// peer.send(node.handle(), &message)?;
+///
+/// let Event::Message(mut message) = peer.recv()? else { panic!("a message was sent") };
+/// assert_eq!(message.payload(), b"header and body");
+/// assert_eq!(message.handles()[0].as_ref(), Some(node.handle()));
+/// assert_eq!(message.take_fds().len(), 1);
+/// # Ok::<(), bus1::Error>(())
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "a message does nothing until it is sent"]
+pub struct Outgoing<'a> {
+    vecs: Vec<IoSlice<'a>>,
+    ids: Vec<u64>,
+    fds: Vec<BorrowedFd<'a>>,
+    /// The handles, for the lifetime and for their peer.
+    first: Option<&'a Handle>,
+    mixed: bool,
+}
+
+impl<'a> Outgoing<'a> {
+    /// An empty message, which is fine to send.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends to the payload.
+    pub fn payload(mut self, bytes: &'a [u8]) -> Self {
+        self.vecs.push(IoSlice::new(bytes));
+        self
+    }
+
+    /// Appends pieces to the payload, one after the other.
+    pub fn iovecs(mut self, pieces: &[IoSlice<'a>]) -> Self {
+        self.vecs.extend_from_slice(pieces);
+        self
+    }
+
+    /// Appends a handle. The receiver gets it in the same place of
+    /// [`Message::handles`](crate::Message::handles). A handle may be named more than once.
+    pub fn handle(mut self, handle: &'a Handle) -> Self {
+        let first = *self.first.get_or_insert(handle);
+        self.mixed |= !Arc::ptr_eq(&first.0.connection, &handle.0.connection);
+        self.ids.push(handle.0.id);
+        self
+    }
+
+    /// Appends handles, in their order.
+    pub fn handles(self, handles: impl IntoIterator<Item = &'a Handle>) -> Self {
+        handles.into_iter().fold(self, Self::handle)
+    }
+
+    /// Appends a descriptor: the receiver gets another number for the same open file. Peers of
+    /// bus1, AF_UNIX sockets and io_uring are refused when it is sent
+    /// ([`Error::DescriptorRefused`]); descriptors opened with O_PATH are always fine.
+    pub fn fd(mut self, fd: &'a impl AsFd) -> Self {
+        self.fds.push(fd.as_fd());
+        self
+    }
+
+    /// Length of the payload in bytes.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.vecs.iter().map(|vec| vec.len()).sum()
+    }
+
+    /// What a peer can send of it.
+    pub(crate) fn parts(&self, connection: &Arc<Connection>) -> Result<Parts<'_>> {
+        if self.mixed {
+            return Err(Error::WrongPeer);
+        }
+        if let Some(first) = self.first {
+            first.id_in(connection)?;
+        }
+        Ok(Parts {
+            vecs: &self.vecs,
+            handles: &self.ids,
+            fds: &self.fds,
+        })
+    }
+}
+
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("payload_len", &self.payload_len())
+            .field("handles", &self.ids.len())
+            .field("fds", &self.fds.len())
+            .finish()
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Sending: to one node, to many, to each of many, to oneself for later.
+
+use std::fmt;
+
+use bus1_uapi::{SEND_FLAG_CONTINUE, SEND_FLAG_SEED};
+
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::handle::Handle;
+use crate::outgoing::Outgoing;
+use crate::peer::Peer;
+
+/// Why a multicast was not sent, and which destinations were in the way.
+///
+/// It converts into its [`Error`], so `?` works in functions that return that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SendError {
+    error: Error,
+    failed: Vec<(usize, Error)>,
+}
+
+impl SendError {
+    /// Why it was not sent.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        self.error
+    }
+
+    /// Destinations that refused it, by their place in the call, with their reason. It need not
+    /// name all that would have refused: the bus may stop at the first. Empty if the
+    /// failure was no destination's.
+    #[must_use]
+    pub fn failed(&self) -> &[(usize, Error)] {
+        &self.failed
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failed.first() {
+            Some((index, _)) => write!(f, "destination {index}: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl From<Error> for SendError {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            failed: Vec::new(),
+        }
+    }
+}
+
+impl From<SendError> for Error {
+    fn from(error: SendError) -> Self {
+        error.error
+    }
+}
+
+/// The result of one destination.
+fn outcome(errno: i32) -> Result<()> {
+    match errno {
+        0 => Ok(()),
+        errno => Err(Error::from_command("SEND", Errno::from_raw(errno))),
+    }
+}
+
+/// Sending.
+impl Peer {
+    /// Sends a message to one node. When it returns, the message is in the receiver's queue, and
+    /// what the message borrowed may change. It never waits for the receiver.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NodeDestroyed`]; [`Error::Quota`] and [`Error::PoolFull`], which pass;
+    /// [`Error::TooLarge`]; [`Error::DescriptorRefused`]; [`Error::WrongPeer`] for handles of
+    /// another peer; [`Error::Disconnected`].
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// peer.send(node.handle(), &Outgoing::new().payload(b"hello"))?;
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn send(&self, to: &Handle, message: &Outgoing<'_>) -> Result<()> {
+        let connection = self.connection();
+        let to = [to.id_in(connection)?];
+        connection.send(0, &to, &mut [], &message.parts(connection)?)
+    }
+
+    /// Sends a message to any number of nodes, as one atomic transaction: either all get it, at
+    /// one point of the global order, or none. All receivers get the same bytes. Two receivers of
+    /// two such messages get them in the same order.
+    ///
+    /// Nodes of one peer each get their copy, one after the other, in the order given here;
+    /// all but the last are marked by [`Message::more`](crate::Message::more). No node may be named
+    /// twice. No destination at all is fine, and does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send), and [`Error::Duplicate`]. [`SendError::failed`] names
+    /// destinations that were in the way.
+    ///
+    /// ```
+    /// use bus1::{Error, Host, Outgoing, Peer};
+    ///
+    /// let publisher = Peer::open_on(Host::Embedded)?;
+    /// let subscribers = [Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?];
+    /// let mut inboxes = Vec::new();
+    /// let mut handles = Vec::new();
+    /// for subscriber in &subscribers {
+    ///     let node = subscriber.create_node()?;
+    ///     handles.extend(subscriber.transfer(node.handle(), &publisher)?);
+    ///     inboxes.push(node);
+    /// }
+    ///
+    /// publisher.send_to(&handles, &Outgoing::new().payload(b"to all"))?;
+    ///
+    /// drop(inboxes.pop());
+    /// let error = publisher.send_to(&handles, &Outgoing::new()).unwrap_err();
+    /// assert_eq!(error.failed(), [(1, Error::NodeDestroyed)]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn send_to<H: AsRef<Handle>>(
+        &self,
+        to: impl IntoIterator<Item = H>,
+        message: &Outgoing<'_>,
+    ) -> Result<(), SendError> {
+        let (to, mut errors) = self.destinations(to)?;
+        let connection = self.connection();
+        connection
+            .send(0, &to, &mut errors, &message.parts(connection)?)
+            .map_err(|error| SendError {
+                error,
+                failed: errors
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, &errno)| Some((index, outcome(errno).err()?)))
+                    .collect(),
+            })
+    }
+
+    /// Sends a message to each of these nodes that can take it: a destination that refuses does not
+    /// stop the others. Those that get it get it at one point of the order, as with
+    /// [`send_to`](Self::send_to). Gives the result of each destination, in the order given here.
+    ///
+    /// # Errors
+    ///
+    /// Failures that are not a destination's: [`Error::WrongPeer`],
+    /// [`Error::DescriptorRefused`], [`Error::TooLarge`] for more than any message may carry,
+    /// [`Error::Disconnected`]. Nobody gets the message then.
+    ///
+    /// ```
+    /// use bus1::{Error, Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let (alive, dead) = (peer.create_node()?, peer.create_node()?);
+    /// let handles = [alive.handle().clone(), dead.handle().clone()];
+    /// drop(dead);
+    ///
+    /// let results = peer.send_to_each(&handles, &Outgoing::new().payload(b"who is there?"))?;
+    /// assert_eq!(results, [Ok(()), Err(Error::NodeDestroyed)]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn send_to_each<H: AsRef<Handle>>(
+        &self,
+        to: impl IntoIterator<Item = H>,
+        message: &Outgoing<'_>,
+    ) -> Result<Vec<Result<()>>> {
+        let (to, mut errors) = self.destinations(to)?;
+        let connection = self.connection();
+        let parts = message.parts(connection)?;
+        connection.send(SEND_FLAG_CONTINUE, &to, &mut errors, &parts)?;
+        Ok(errors.into_iter().map(outcome).collect())
+    }
+
+    /// Keeps a message as the seed of this peer, in place of the one before: the state from which a
+    /// service starts again on a descriptor that was kept. It goes to nobody;
+    /// [`recv_seed`](Self::recv_seed) gives it back any number of times, and
+    /// [`flush`](Self::flush) spares the nodes that it carries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Quota`] (it counts on this peer), [`Error::PoolFull`], and those of
+    /// [`send`](Self::send). The seed before remains then.
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// peer.set_seed(&Outgoing::new().payload(b"state").handle(node.handle()))?;
+    ///
+    /// let seed = peer.recv_seed()?.expect("it was set");
+    /// assert_eq!(seed.payload(), b"state");
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn set_seed(&self, message: &Outgoing<'_>) -> Result<()> {
+        let connection = self.connection();
+        connection.send(SEND_FLAG_SEED, &[], &mut [], &message.parts(connection)?)
+    }
+
+    /// The IDs of destinations, and room for their results.
+    fn destinations<H: AsRef<Handle>>(
+        &self,
+        to: impl IntoIterator<Item = H>,
+    ) -> Result<(Vec<u64>, Vec<i32>)> {
+        let to = to
+            .into_iter()
+            .map(|handle| handle.as_ref().id_in(self.connection()))
+            .collect::<Result<Vec<_>>>()?;
+        let errors = vec![0; to.len()];
+        Ok((to, errors))
+    }
+}

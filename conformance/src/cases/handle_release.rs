@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! HANDLE_RELEASE.
+
+use bus1_uapi as abi;
+
+use super::{case, Case};
+use crate::env::Env;
+use crate::host::Errno as E;
+
+pub const CASES: &[Case] = &[
+    case!(unknown_flagged_id_is_enxio, "5 HANDLE_RELEASE: unknown ID ENXIO"),
+    case!(invalid_id_is_enxio, "5 HANDLE_RELEASE: unknown ID ENXIO"),
+    case!(unknown_clear_id_is_ebusy, "5 HANDLE_RELEASE: an unknown ID that would create EBUSY"),
+    case!(refused_release_creates_nothing, "5: a failed command leaves no trace"),
+    case!(owners_pin_is_ebusy, "5 HANDLE_RELEASE: the owner's pin EBUSY"),
+    case!(each_call_drops_one_reference, "5 HANDLE_RELEASE: otherwise drops one user reference"),
+    case!(released_twice_is_enxio, "5 HANDLE_RELEASE: unknown ID ENXIO"),
+    case!(released_id_is_unknown_to_every_command, "2: references"),
+    case!(released_ids_never_come_back, "2: bus-chosen IDs never come back"),
+    case!(ids_are_a_counter_with_flags, "2: counter << 3 | MANAGED | REMOTE"),
+    case!(owner_releases_what_it_gained_but_not_the_pin, "2: the owner's anchor is pinned"),
+    case!(pin_may_go_once_the_node_is_destroyed, "2: pinned until the node is destroyed"),
+    case!(clear_id_names_a_new_node_after_its_release, "2: unknown ID with clear bits creates"),
+    case!(handle_of_a_dead_node_is_released_as_any, "5 HANDLE_RELEASE: drops one user reference"),
+    case!(many_handles_are_released_in_any_order, "5 HANDLE_RELEASE: drops one user reference"),
+    case!(concurrent_releases_are_counted, "2: user references change in ioctls of their peer"),
+];
+
+fn unknown_flagged_id_is_enxio(env: &Env) {
+    let peer = env.peer();
+    for id in [1, 2, 3, 0x7f1, 0x7f2, 0x7f3, u64::MAX - 4] {
+        assert_eq!(peer.release(id), Err(E::NXIO), "{id:#x}");
+    }
+}
+
+fn invalid_id_is_enxio(env: &Env) {
+    assert_eq!(env.peer().release(abi::HANDLE_INVALID), Err(E::NXIO));
+}
+
+fn unknown_clear_id_is_ebusy(env: &Env) {
+    let peer = env.peer();
+    for id in [0, 4, 8, 12, u64::MAX - 3] {
+        assert_eq!(peer.release(id), Err(E::BUSY), "{id:#x}");
+    }
+}
+
+fn refused_release_creates_nothing(env: &Env) {
+    let peer = env.peer();
+    // Room for one node: were one made by the refused call, the next would find none.
+    peer.limit([u32::MAX, 2, u32::MAX, u32::MAX]).unwrap();
+    assert_eq!(peer.release(8), Err(E::BUSY));
+    assert_eq!(peer.message().handles(&[16]).send(), Ok(()));
+    assert_eq!(peer.message().handles(&[24]).send(), Err(E::DQUOT));
+}
+
+fn owners_pin_is_ebusy(env: &Env) {
+    let [a, b] = env.peers();
+    let (node, to) = a.node_for(&b);
+    assert_eq!(a.release(node), Err(E::BUSY));
+    assert_eq!(a.release(node), Err(E::BUSY));
+    b.message().to(&[to]).bytes(b"alive").send().unwrap();
+    a.text(b"alive");
+}
+
+fn each_call_drops_one_reference(env: &Env) {
+    let [owner, holder] = env.peers();
+    let (node, id) = owner.node_for(&holder);
+    for _ in 0..4 {
+        assert_eq!(owner.give(&holder, node), Ok(id));
+    }
+    for _ in 0..4 {
+        holder.release(id).unwrap();
+        owner.nothing();
+    }
+    holder.release(id).unwrap();
+    owner.node_release(node);
+    assert_eq!(holder.release(id), Err(E::NXIO));
+    owner.nothing();
+}
+
+fn released_twice_is_enxio(env: &Env) {
+    let [owner, holder] = env.peers();
+    let (_, id) = owner.node_for(&holder);
+    assert_eq!(holder.release(id), Ok(()));
+    for _ in 0..3 {
+        assert_eq!(holder.release(id), Err(E::NXIO));
+    }
+}
+
+fn released_id_is_unknown_to_every_command(env: &Env) {
+    let [owner, holder] = env.peers();
+    let to = holder.handle_of(&owner);
+    let (_, id) = owner.node_for(&holder);
+    holder.release(id).unwrap();
+    assert_eq!(holder.release(id), Err(E::NXIO));
+    assert_eq!(holder.give_self(id), Err(E::NXIO));
+    assert_eq!(holder.destroy(&[id]), Err(E::NXIO));
+    assert_eq!(holder.message().to(&[id]).send(), Err(E::NXIO));
+    assert_eq!(holder.message().to(&[to]).handles(&[id]).send(), Err(E::NXIO));
+}
+
+fn released_ids_never_come_back(env: &Env) {
+    let [owner, holder] = env.peers();
+    let mut seen = std::collections::HashSet::new();
+    let node = owner.new_node();
+    for _ in 0..200 {
+        let id = owner.give(&holder, node).unwrap();
+        assert!(seen.insert(id), "{id:#x} came back");
+        holder.release(id).unwrap();
+    }
+}
+
+fn ids_are_a_counter_with_flags(env: &Env) {
+    let [owner, holder] = env.peers();
+    let mut last = None;
+    for _ in 0..20 {
+        let (node, id) = owner.node_for(&holder);
+        assert_eq!(node & 3, 0);
+        assert_eq!(id & 7, 3, "MANAGED, REMOTE, and nothing in bit 2: {id:#x}");
+        assert!(Some(id >> 3) > last, "the counter rises");
+        last = Some(id >> 3);
+    }
+}
+
+fn owner_releases_what_it_gained_but_not_the_pin(env: &Env) {
+    let peer = env.peer();
+    let node = peer.new_node();
+    assert_eq!(peer.give_self(node), Ok(node));
+    assert_eq!(peer.give_self(node), Ok(node));
+    assert_eq!(peer.release(node), Ok(()));
+    peer.nothing();
+    assert_eq!(peer.release(node), Ok(()));
+    peer.node_release(node);
+    assert_eq!(peer.release(node), Err(E::BUSY));
+}
+
+fn pin_may_go_once_the_node_is_destroyed(env: &Env) {
+    let peer = env.peer();
+    let node = peer.new_node();
+    peer.give_self(node).unwrap();
+    peer.destroy(&[node]).unwrap();
+    assert_eq!(peer.release(node), Ok(()), "the reference it gave itself");
+    assert_eq!(peer.release(node), Ok(()), "the pin");
+    assert_eq!(peer.release(node), Err(E::BUSY), "an unknown ID that would create");
+}
+
+fn clear_id_names_a_new_node_after_its_release(env: &Env) {
+    let [a, b] = env.peers();
+    let (node, old) = a.node_for(&b);
+    a.destroy(&[node]).unwrap();
+    a.node_destroy(node);
+    assert_eq!(a.give(&b, node), Ok(abi::HANDLE_INVALID), "still the dead one");
+    a.release(node).unwrap();
+    let new = a.give(&b, node).unwrap();
+    assert!(new != old && new != abi::HANDLE_INVALID);
+    b.node_destroy(old);
+    b.message().to(&[new]).bytes(b"new").send().unwrap();
+    assert_eq!(a.text(b"new").msg.destination, node);
+}
+
+fn handle_of_a_dead_node_is_released_as_any(env: &Env) {
+    let [owner, holder] = env.peers();
+    let (node, id) = owner.node_for(&holder);
+    owner.give(&holder, node).unwrap();
+    owner.destroy_and_release(&[node]).unwrap();
+    holder.node_destroy(id);
+    assert_eq!(holder.release(id), Ok(()));
+    assert_eq!(holder.release(id), Ok(()));
+    assert_eq!(holder.release(id), Err(E::NXIO));
+    owner.nothing();
+}
+
+fn many_handles_are_released_in_any_order(env: &Env) {
+    let [owner, holder] = env.peers();
+    let pairs: Vec<_> = (0..500).map(|_| owner.node_for(&holder)).collect();
+    // 377 and 500 share no factor, so every pair comes once.
+    for i in 0..500 {
+        let (node, id) = pairs[i * 377 % 500];
+        assert_eq!(holder.release(id), Ok(()));
+        owner.node_release(node);
+        assert_eq!(holder.release(id), Err(E::NXIO));
+    }
+    owner.nothing();
+}
+
+fn concurrent_releases_are_counted(env: &Env) {
+    for _ in 0..20 {
+        let [owner, holder] = env.peers();
+        let (node, id) = owner.node_for(&holder);
+        for _ in 1..40 {
+            owner.give(&holder, node).unwrap();
+        }
+        let released = std::thread::scope(|scope| {
+            let release = || (0..15).filter(|_| holder.release(id).is_ok()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(release)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!(released, 40);
+        owner.node_release(node);
+        owner.nothing();
+    }
+}

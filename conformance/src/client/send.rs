@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! SEND, well-formed or not.
+
+use bus1_uapi as abi;
+
+use super::Peer;
+use crate::host::Result;
+
+/// What the error array holds before the call; a host that does not write leaves it.
+pub const UNWRITTEN: i32 = -12345;
+
+/// `struct iovec` of a 64-bit caller.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Vector {
+    base: u64,
+    len: u64,
+}
+
+type Edit<'a> = Box<dyn FnOnce(&mut abi::CmdSend) + 'a>;
+
+/// A SEND to be filled in.
+pub struct Send<'a> {
+    peer: &'a Peer,
+    flags: u64,
+    to: Vec<u64>,
+    vectors: Vec<Vector>,
+    handles: Vec<u64>,
+    fds: Vec<i32>,
+    edits: Vec<Edit<'a>>,
+}
+
+/// How a SEND went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the command returned.
+    pub result: Result,
+    /// The error array, one for each destination.
+    pub errors: Vec<i32>,
+}
+
+impl<'a> Send<'a> {
+    pub(super) fn new(peer: &'a Peer) -> Self {
+        Self {
+            peer,
+            flags: 0,
+            to: Vec::new(),
+            vectors: Vec::new(),
+            handles: Vec::new(),
+            fds: Vec::new(),
+            edits: Vec::new(),
+        }
+    }
+
+    /// Adds destinations.
+    pub fn to(mut self, ids: &[u64]) -> Self {
+        self.to.extend_from_slice(ids);
+        self
+    }
+
+    /// Adds a vector.
+    pub fn bytes(mut self, bytes: &'a [u8]) -> Self {
+        let base = bytes.as_ptr().expose_provenance() as u64;
+        self.vectors.push(Vector { base, len: bytes.len() as u64 });
+        self
+    }
+
+    /// Adds a vector of any address and length.
+    pub fn vector(mut self, base: u64, len: u64) -> Self {
+        self.vectors.push(Vector { base, len });
+        self
+    }
+
+    /// Adds handles.
+    pub fn handles(mut self, ids: &[u64]) -> Self {
+        self.handles.extend_from_slice(ids);
+        self
+    }
+
+    /// Adds descriptors.
+    pub fn fds(mut self, fds: &[i32]) -> Self {
+        self.fds.extend_from_slice(fds);
+        self
+    }
+
+    /// Adds flags.
+    pub fn flags(mut self, flags: u64) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// Adds SEND_FLAG_CONTINUE.
+    pub fn proceed(self) -> Self {
+        self.flags(abi::SEND_FLAG_CONTINUE)
+    }
+
+    /// Adds SEND_FLAG_SEED.
+    pub fn seed(self) -> Self {
+        self.flags(abi::SEND_FLAG_SEED)
+    }
+
+    /// Changes the finished structure at will.
+    pub fn edit(mut self, edit: impl FnOnce(&mut abi::CmdSend) + 'a) -> Self {
+        self.edits.push(Box::new(edit));
+        self
+    }
+
+    /// Sends, without an error array unless CONTINUE needs one.
+    pub fn send(self) -> Result {
+        let wanted = self.flags & abi::SEND_FLAG_CONTINUE != 0;
+        self.run(wanted).result
+    }
+
+    /// Sends, with an error array.
+    pub fn outcome(self) -> Outcome {
+        self.run(true)
+    }
+
+    fn run(self, with_errors: bool) -> Outcome {
+        let mut errors = vec![UNWRITTEN; self.to.len()];
+        let mut arg = abi::CmdSend {
+            flags: self.flags,
+            ptr_destinations: addr(&self.to),
+            ptr_errors: 0,
+            n_destinations: self.to.len() as u64,
+            ptr_vecs: addr(&self.vectors),
+            n_vecs: self.vectors.len() as u64,
+            ptr_handles: addr(&self.handles),
+            n_handles: self.handles.len() as u64,
+            ptr_fds: addr(&self.fds),
+            n_fds: self.fds.len() as u64,
+        };
+        if with_errors {
+            arg.ptr_errors = errors.as_mut_ptr().expose_provenance() as u64;
+        }
+        for edit in self.edits {
+            edit(&mut arg);
+        }
+        let result = self.peer.command(abi::CMD_SEND, &mut arg);
+        Outcome { result, errors }
+    }
+}
+
+fn addr<T>(slice: &[T]) -> u64 {
+    if slice.is_empty() {
+        0
+    } else {
+        slice.as_ptr().expose_provenance() as u64
+    }
+}

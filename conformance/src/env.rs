@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a case runs in: a bus, and users that no other case uses.
+
+use std::time::Duration;
+
+use crate::client::Peer;
+use crate::host::{Bus, Kind};
+
+/// Longest wait for something that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// User IDs that a case may use.
+pub const USERS: u32 = 64;
+
+/// The surroundings of one case.
+///
+/// Peers of one case share no user with those of another, so neither does quota.
+pub struct Env {
+    bus: Box<dyn Bus>,
+    first_user: u32,
+}
+
+impl Env {
+    /// The surroundings with the users `first_user` and on.
+    pub fn new(bus: Box<dyn Bus>, first_user: u32) -> Self {
+        Self { bus, first_user }
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> &dyn Bus {
+        &*self.bus
+    }
+
+    /// Whether the host is the kernel.
+    pub fn on_kernel(&self) -> bool {
+        self.bus.kind() == Kind::Kernel
+    }
+
+    /// The system's number of user number `user` of this case.
+    pub fn uid(&self, user: u32) -> u32 {
+        assert!(user < USERS);
+        self.first_user + user
+    }
+
+    /// A peer of the case's first user.
+    #[track_caller]
+    pub fn peer(&self) -> Peer {
+        self.peer_of(0)
+    }
+
+    /// Several of them.
+    #[track_caller]
+    pub fn peers<const N: usize>(&self) -> [Peer; N] {
+        std::array::from_fn(|_| self.peer())
+    }
+
+    /// A peer of user number `user`.
+    #[track_caller]
+    pub fn peer_of(&self, user: u32) -> Peer {
+        match self.bus.open(self.uid(user)) {
+            Ok(door) => Peer::new(door),
+            Err(errno) => panic!("cannot open a peer: {errno:?}"),
+        }
+    }
+}

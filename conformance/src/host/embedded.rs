@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The host inside this process. Every instance is a bus of its own.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use bus1_embedded::Usage;
+
+use super::{Bus, Door, Errno, Events, Kind, Result, View};
+
+/// A bus of this process.
+pub struct Embedded(bus1_embedded::Bus);
+
+impl Embedded {
+    /// A new bus, with the default limits.
+    pub fn new() -> Self {
+        Self(bus1_embedded::Bus::new().expect("no memory for a bus"))
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn to_errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or_else(|| panic!("an error without errno: {error}"))
+}
+
+impl Bus for Embedded {
+    fn kind(&self) -> Kind {
+        Kind::Embedded
+    }
+
+    fn open(&self, uid: u32) -> Result<Box<dyn Door>> {
+        let peer = self.0.open_as(uid).map_err(to_errno)?;
+        peer.descriptor()?;
+        Ok(Box::new(EmbeddedDoor(peer)))
+    }
+
+    fn user_limits(&self) -> [u32; 4] {
+        let limits = bus1_embedded::Limits::DEFAULT;
+        [limits.slices, limits.handles, limits.bytes, limits.fds]
+    }
+
+    fn left_over(&self) -> Option<String> {
+        let usage = self.0.usage();
+        (usage != Usage::default()).then(|| format!("{usage:?}"))
+    }
+}
+
+/// A peer of the bus.
+struct EmbeddedDoor(bus1_embedded::Peer);
+
+impl Door for EmbeddedDoor {
+    fn ioctl(&self, cmd: u32, arg: u64) -> Result {
+        self.0.ioctl_checked(cmd, arg as usize)
+    }
+
+    fn poll(&self, timeout: Duration) -> Events {
+        let ready = if timeout.is_zero() { self.0.poll() } else { self.0.wait(Some(timeout)) };
+        Events {
+            hangup: ready.hangup,
+            readable: ready.readable,
+            // A host without a device has no POLLOUT; it is there unless the peer hung up.
+            writable: !ready.hangup,
+            other: false,
+        }
+    }
+
+    fn map(&self, len: u64) -> Result<Box<dyn View>> {
+        let map = self.0.pool()?;
+        assert!(len <= map.len() as u64);
+        Ok(Box::new(EmbeddedView { map, len }))
+    }
+
+    fn pool_size(&self) -> u64 {
+        1 << 32
+    }
+
+    fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+struct EmbeddedView {
+    map: bus1_embedded::Map,
+    len: u64,
+}
+
+impl View for EmbeddedView {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, to: &mut [u8]) {
+        let end = offset.checked_add(to.len() as u64);
+        assert!(end.is_some_and(|end| end <= self.len), "beyond the mapping");
+        assert!(self.map.read(offset, to), "beyond the pool");
+    }
+}

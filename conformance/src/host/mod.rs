@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A host of the bus as the suite sees it: the binary interface and nothing above it.
+
+mod embedded;
+mod kernel;
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+pub use embedded::Embedded;
+pub use kernel::Kernel;
+
+/// An errno, by the name that the interface gives it.
+pub type Errno = rustix::io::Errno;
+
+/// Result of a command.
+pub type Result<T = ()> = std::result::Result<T, Errno>;
+
+/// Which host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// `/dev/bus1`
+    Kernel,
+    /// The bus inside this process
+    Embedded,
+}
+
+/// What `poll` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// POLLHUP
+    pub hangup: bool,
+    /// POLLIN
+    pub readable: bool,
+    /// POLLOUT
+    pub writable: bool,
+    /// POLLERR, or anything else that has no business there
+    pub other: bool,
+}
+
+/// One instance of the bus.
+pub trait Bus: Send + Sync {
+    /// Which host this is.
+    fn kind(&self) -> Kind;
+
+    /// Opens a peer of the user `uid`.
+    fn open(&self, uid: u32) -> Result<Box<dyn Door>>;
+
+    /// The limits of every user, in the order slices, handles, bytes, descriptors.
+    fn user_limits(&self) -> [u32; 4];
+
+    /// What is still there, when every peer is closed and nothing should be; nothing as well if the
+    /// host cannot tell.
+    fn left_over(&self) -> Option<String>;
+
+
+/// One open file description of `/dev/bus1`, or what stands for it.
+///
+/// Dropping it closes it.
+pub trait Door: Send + Sync {
+    /// The command `cmd` with the argument `arg`, both exactly as given.
+    fn ioctl(&self, cmd: u32, arg: u64) -> Result;
+
+    /// Waits up to `timeout` for input or a hang-up; zero only looks.
+    fn poll(&self, timeout: Duration) -> Events;
+
+    /// Maps the first `len` bytes of the pool.
+    fn map(&self, len: u64) -> Result<Box<dyn View>>;
+
+    /// Bytes in the pool.
+    fn pool_size(&self) -> u64;
+
+    /// A number that stands for the peer as a descriptor.
+    fn fd(&self) -> RawFd;
+}
+
+/// A mapping of a pool.
+pub trait View: Send + Sync {
+    /// Bytes mapped.
+    fn len(&self) -> u64;
+
+    /// Whether nothing is mapped.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies `to.len()` bytes from `offset`. Panics beyond the end.
+    fn read(&self, offset: u64, to: &mut [u8]);
+}
+
+/// Opens the host `kind`.
+pub fn open(kind: Kind) -> std::io::Result<Box<dyn Bus>> {
+    Ok(match kind {
+        Kind::Kernel => Box::new(Kernel::new()?),
+        Kind::Embedded => Box::new(Embedded::new()),
+    })
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One suite for every host of bus1.
+//!
+//! - [`cases`]: what every command does, case by case, each with the line of the contract that it
+//!   checks; [`run`] runs them.
+//! - [`history`]: senders and receivers at full speed, and a checker that holds what they saw
+//!   against the promises about order.
+//! - [`storm`]: random commands from everywhere, processes killed at random, and the proof
+//!   that nothing is left behind.
+//!
+//! The suite knows a host only by its binary interface ([`host`]). It checks what a user of it can
+//! see.
+
+pub mod cases;
+pub mod client;
+pub mod env;
+pub mod history;
+pub mod host;
+pub mod run;
+pub mod storm;
+pub mod sys;

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Processes: children that run a closure, other user IDs, limits.
+
+use std::os::fd::RawFd;
+
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+/// A child process. Killed and waited for when dropped.
+pub struct Child {
+    pid: libc::pid_t,
+    done: bool,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It returned this.
+    Exit(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// Forks; the child runs `body` and exits with what it returns, or with 101 after a panic.
+///
+/// In a process with several threads `body` may make system calls and nothing else: no lock of the
+/// allocator or of the standard streams may be needed, because another thread could hold it.
+pub fn fork(body: impl FnOnce() -> i32) -> Child {
+    // SAFETY: the child runs `body` alone and leaves by _exit; what it may do is said above.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork failed: {}", std::io::Error::last_os_error());
+    if pid == 0 {
+        // The child dies with its parent, so that a broken run leaves nothing behind.
+        // SAFETY: plain system call.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101);
+        // SAFETY: leaves without running anything of the parent's.
+        unsafe { libc::_exit(code) };
+    }
+    Child { pid, done: false }
+}
+
+impl Child {
+    /// Sends SIGKILL.
+    pub fn kill(&self) {
+        // SAFETY: plain system call; the child was not waited for, so the ID is still its own.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Process ID.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> End {
+        self.reap(0).expect("wait without WNOHANG returned nothing")
+    }
+
+    /// The end, if it has come.
+    pub fn try_wait(&mut self) -> Option<End> {
+        self.reap(libc::WNOHANG)
+    }
+
+    fn reap(&mut self, options: i32) -> Option<End> {
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` outlives the call.
+            let pid = unsafe { libc::waitpid(self.pid, &mut status, options) };
+            if pid == self.pid {
+                break;
+            }
+            if pid == 0 {
+                return None;
+            }
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::EINTR), "waitpid: {error}");
+        }
+        self.done = true;
+        Some(if libc::WIFEXITED(status) {
+            End::Exit(libc::WEXITSTATUS(status))
+        } else {
+            End::Signal(libc::WTERMSIG(status))
+        })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.done {
+            self.kill();
+            self.reap(0);
+        }
+    }
+}
+
+/// Makes `uid` the real user of the calling *thread*; needs root.
+pub fn become_real_user(uid: u32) -> std::io::Result<()> {
+    // glibc's wrapper would change all threads of the process, the system call changes one.
+    // SAFETY: plain system call with integers.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, u32::MAX, u32::MAX) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// Lowers the limit of open descriptors of this process until dropped.
+pub struct DescriptorLimit {
+    before: Rlimit,
+}
+
+impl DescriptorLimit {
+    /// From now on no descriptor with a number of `limit` or above can be made.
+    pub fn new(limit: u64) -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let lowered = Rlimit { current: Some(limit), maximum: before.maximum };
+        setrlimit(Resource::Nofile, lowered).expect("setrlimit failed");
+        Self { before }
+    }
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.before).expect("setrlimit failed");
+    }
+}
+
+/// Raises the limit of open descriptors as far as it goes.
+pub fn allow_many_descriptors() {
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.unwrap_or(1 << 20).max(1 << 16);
+    for maximum in [Some(wanted), now.maximum] {
+        let raised = Rlimit { current: maximum, maximum };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            return;
+        }
+    }
+}
+
+/// Numbers of all open descriptors of this process.
+pub fn open_descriptors() -> Vec<RawFd> {
+    let dir = std::fs::read_dir("/proc/self/fd").expect("cannot read /proc/self/fd");
+    let mut fds: Vec<RawFd> = dir
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    fds.sort_unstable();
+    // The last one belonged to the reading itself, and is closed by now.
+    // SAFETY: F_GETFD on a number looks, and does nothing.
+    fds.retain(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
+    fds
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The binary interface: reads a command's argument, checks it, and calls the core.
+//!
+//! This is one client of the core among others: all that it does is in the functions of
+//! [`Peer`]. It is here, and not in a host, because what is checked, and in which order, is the same
+//! everywhere.
+//!
+//! Results are written to the caller before what they tell becomes final.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use super::account::RESOURCES;
+use super::host::{Caller, Host};
+use super::message::Files;
+use super::peer::Peer;
+use super::recv::Receive;
+use super::reset::Flush;
+use super::send::Outgoing;
+use crate::abi::*;
+
+const INT_MAX: u64 = i32::MAX as u64;
+/// Most iovecs in a message.
+const VECS_MAX: u64 = 1024;
+/// A limit that stays as it is; also "this very peer" for a descriptor.
+const KEEP: u32 = u32::MAX;
+
+/// Carries out one command of `peer` for `caller`.
+pub fn dispatch<H: Host, C: Caller<H>>(
+    peer: &Arc<Peer<H>>,
+    caller: &C,
+    cmd: u32,
+    arg: u64,
+) -> Result {
+    if cmd == CMD_PEER_DISCONNECT {
+        if arg != 0 {
+            return Err(EINVAL);
+        }
+        return peer.disconnect();
+    }
+    peer.check_open()?;
+    let command = Command { peer, caller, arg };
+    match cmd {
+        CMD_PEER_QUERY => command.peer_query(),
+        CMD_PEER_RESET => command.peer_reset(),
+        CMD_HANDLE_RELEASE => peer.release_handle(command.number()?),
+        CMD_HANDLE_TRANSFER => command.handle_transfer(),
+        CMD_NODES_DESTROY => command.nodes_destroy(),
+        CMD_SLICE_RELEASE => peer.release_slice(command.number()?),
+        CMD_SEND => command.send(),
+        CMD_RECV => command.recv(),
+        _ => Err(ENOTTY),
+    }
+}
+
+fn check_flags(flags: u64, known: u64) -> Result {
+    if flags & !known != 0 {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// One call, with its argument still to be read.
+struct Command<'c, H: Host, C: Caller<H>> {
+    peer: &'c Arc<Peer<H>>,
+    caller: &'c C,
+    arg: u64,
+}
+
+impl<H: Host, C: Caller<H>> Command<'_, H, C> {
+    fn argument<const N: usize>(&self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.caller.read(self.arg, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn number(&self) -> Result<u64> {
+        Ok(u64::from_ne_bytes(self.argument()?))
+    }
+
+    /// Reads `n` elements at `addr`; the caller has bounded `n`.
+    fn array<const N: usize, T>(
+        &self,
+        addr: u64,
+        n: u64,
+        from: fn([u8; N]) -> T,
+    ) -> Result<KVec<T>> {
+        let mut array = KVec::with_capacity(n as usize, GFP_KERNEL)?;
+        let mut chunk = [0; 256];
+        let mut addr = addr;
+        while array.len() < n as usize {
+            let bytes = &mut chunk[..256.min((n as usize - array.len()) * N)];
+            self.caller.read(addr, bytes)?;
+            addr = addr.checked_add(bytes.len() as u64).ok_or(EFAULT)?;
+            for element in bytes.chunks_exact(N) {
+                let mut copy = [0; N];
+                copy.copy_from_slice(element);
+                array.push(from(copy), GFP_KERNEL)?;
+            }
+        }
+        Ok(array)
+    }
+
+    fn peer_query(&self) -> Result {
+        let mut cmd = CmdPeerReset::from_bytes(&self.argument()?);
+        check_flags(cmd.flags, 0)?;
+        let limits = self.peer.limits()?;
+        cmd.peer_flags = 0;
+        cmd.max_slices = limits.slices;
+        cmd.max_handles = limits.handles;
+        cmd.max_inflight_bytes = limits.bytes;
+        cmd.max_inflight_fds = limits.fds;
+        self.caller.write(self.arg, &cmd.to_bytes())
+    }
+
+    fn peer_reset(&self) -> Result {
+        let cmd = CmdPeerReset::from_bytes(&self.argument()?);
+        check_flags(
+            cmd.flags,
+            PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED,
+        )?;
+        if cmd.peer_flags != u64::MAX {
+            return Err(EINVAL);
+        }
+        let given = [
+            cmd.max_slices,
+            cmd.max_handles,
+            cmd.max_inflight_bytes,
+            cmd.max_inflight_fds,
+        ];
+        let mut limits = [None; RESOURCES];
+        for (limit, given) in limits.iter_mut().zip(given) {
+            if given != KEEP {
+                if u64::from(given) > INT_MAX {
+                    return Err(EINVAL);
+                }
+                *limit = Some(given);
+            }
+        }
+        let flush = Flush {
+            all: cmd.flags & PEER_RESET_FLAG_FLUSH != 0,
+            seed: cmd.flags & PEER_RESET_FLAG_FLUSH_SEED != 0,
+        };
+        self.peer.reset(limits, flush)
+    }
+
+    fn handle_transfer(&self) -> Result {
+        let cmd = CmdHandleTransfer::from_bytes(&self.argument()?);
+        check_flags(cmd.flags, 0)?;
+        let to = if cmd.dst_fd == u64::MAX {
+            self.peer.clone()
+        } else {
+            let fd = i32::try_from(cmd.dst_fd).map_err(|_| EBADF)?;
+            self.caller.peer(fd)?
+        };
+        to.check_open()?;
+        if cmd.dst_handle != HANDLE_INVALID {
+            return Err(EINVAL);
+        }
+        Peer::transfer_handle(self.peer, cmd.src_handle, &to, &mut |id| {
+            let cmd = CmdHandleTransfer {
+                dst_handle: id,
+                ..cmd
+            };
+            self.caller.write(self.arg, &cmd.to_bytes())
+        })
+    }
+
+    fn nodes_destroy(&self) -> Result {
+        let cmd = CmdNodesDestroy::from_bytes(&self.argument()?);
+        check_flags(cmd.flags, NODES_DESTROY_FLAG_RELEASE_HANDLES)?;
+        if cmd.n_nodes > u64::from(self.peer.user_limits().handles) {
+            return Err(EINVAL);
+        }
+        let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes, u64::from_ne_bytes)?;
+        let release = cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES != 0;
+        Peer::destroy_nodes(self.peer, &nodes, release)
+    }
+
+    fn send(&self) -> Result {
+        let cmd = CmdSend::from_bytes(&self.argument()?);
+        check_flags(cmd.flags, SEND_FLAG_CONTINUE | SEND_FLAG_SEED)?;
+        if cmd.n_vecs > VECS_MAX || cmd.n_fds > FD_MAX || cmd.n_destinations > INT_MAX {
+            return Err(EMSGSIZE);
+        }
+        let most = u64::from(self.peer.user_limits().handles);
+        if cmd.n_destinations > most || cmd.n_handles > most {
+            return Err(EINVAL);
+        }
+        let payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
+        let handles = self.array(cmd.ptr_handles, cmd.n_handles, u64::from_ne_bytes)?;
+        let destinations =
+            self.array(cmd.ptr_destinations, cmd.n_destinations, u64::from_ne_bytes)?;
+        let mut files = || {
+            let fds = self.array(cmd.ptr_fds, cmd.n_fds, i32::from_ne_bytes)?;
+            let mut files = KVec::with_capacity(fds.len(), GFP_KERNEL)?;
+            for &fd in fds.iter() {
+                files.push(self.caller.file(fd)?, GFP_KERNEL)?;
+            }
+            Ok(files)
+        };
+        let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
+        let out = Outgoing {
+            destinations: &destinations,
+            handles: &handles,
+            files: &mut files,
+            payload,
+            partial,
+        };
+        if cmd.flags & SEND_FLAG_SEED != 0 {
+            return Peer::send_seed(self.peer, out);
+        }
+        Peer::send(self.peer, out, &mut |errors| {
+            if cmd.ptr_errors == 0 && !partial {
+                return Ok(());
+            }
+            self.write_errors(cmd.ptr_errors, errors)
+        })
+    }
+
+    fn write_errors(&self, mut addr: u64, errors: &[i32]) -> Result {
+        for chunk in errors.chunks(64) {
+            let mut bytes = [0; 256];
+            for (bytes, error) in bytes.chunks_exact_mut(4).zip(chunk) {
+                bytes.copy_from_slice(&error.to_ne_bytes());
+            }
+            self.caller.write(addr, &bytes[..4 * chunk.len()])?;
+            addr = addr.checked_add(4 * chunk.len() as u64).ok_or(EFAULT)?;
+        }
+        Ok(())
+    }
+
+    fn recv(&self) -> Result {
+        let cmd = CmdRecv::from_bytes(&self.argument()?);
+        check_flags(cmd.flags, RECV_FLAG_SEED | RECV_FLAG_INSTALL_FDS)?;
+        let mut receiver = Receiver { command: self, cmd };
+        if cmd.flags & RECV_FLAG_SEED != 0 {
+            Peer::recv_seed(self.peer, &mut receiver)
+        } else {
+            self.peer.recv(&mut receiver)
+        }
+    }
+}
+
+/// A RECV under way.
+struct Receiver<'c, 'p, H: Host, C: Caller<H>> {
+    command: &'c Command<'p, H, C>,
+    cmd: CmdRecv,
+}
+
+impl<H: Host, C: Caller<H>> Receive<H> for Receiver<'_, '_, H, C> {
+    type Installed = C::Installed;
+
+    fn max_offset(&self) -> u64 {
+        self.cmd.max_offset
+    }
+
+    fn result(&mut self, msg: &Msg) -> Result {
+        self.cmd.msg = *msg;
+        let Command { caller, arg, .. } = self.command;
+        caller.write(*arg, &self.cmd.to_bytes())
+    }
+
+    fn install(&mut self, files: &Files<H>) -> Result<Option<C::Installed>> {
+        Ok(Some(self.command.caller.install(files)?))
+    }
+
+    fn wants_files(&self) -> bool {
+        self.cmd.flags & RECV_FLAG_INSTALL_FDS != 0
+    }
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The end of nodes, at one point of the order.
+//!
+//! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
+//!
+//! 1. the nodes are marked dying, each with its place in the list;
+//! 2. one holder after the other is taken out of them, and a notice is staged in its queue. Who links
+//!    meanwhile joins the holders, and is taken out in turn;
+//! 3. when there is none left, still in the same critical section: the clock of the owner ticks
+//!    to the timestamp of the destruction, the nodes are marked dead with it, and all messages that
+//!    are staged for them and not committed yet are killed;
+//! 4. the holders' clocks are raised to the timestamp;
+//! 5. the transaction's word is set, which makes all notices appear at once.
+//!
+//! No memory is allocated: the tree nodes of the holders are moved into a tree of those told.
+//!
+//! A message committed before 3 for one of the nodes has raised the owner's clock before its word
+//! was set, so its timestamp is lower; one that comes after 3 finds the node dead. A handle that is
+//! linked before 3 belongs to a holder that is told; after 3 none is linked.
+//!
+//! # Locks
+//!
+//! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage and raise.
+
+use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNode};
+use kernel::sync::Arc;
+
+use super::handle::Handle;
+use super::host::Host;
+use super::inbox::Inbox;
+use super::node::HolderKey;
+use super::peer::Peer;
+use super::queue::{Body, Tree};
+use super::release::strip;
+use super::seed::Seed;
+use super::send::twice;
+use super::table::{ById, Import};
+use super::transaction::{destruction_after, Transaction};
+
+/// Nodes to destroy, by their anchors, in the order of the parts.
+pub(super) type Doomed<H> = ById<H>;
+
+type Told<H> = RBTree<HolderKey, Arc<Handle<H>>>;
+
+/// What a disconnected peer leaves behind, to be dropped without locks.
+pub(super) struct Remains<H: Host> {
+    pub(super) committed: Tree<H>,
+    pub(super) staged: Tree<H>,
+    pub(super) received: Tree<H>,
+    pub(super) seed: Option<Arc<Seed<H>>>,
+    pub(super) pool: Option<H::Pool>,
+}
+
+impl<H: Host> Inbox<H> {
+    /// Marks all dying, or none: then the place of the one that cannot be is returned.
+    fn condemn(&mut self, doomed: &Doomed<H>) -> Result<(), u32> {
+        for (part, handle) in (0..).zip(doomed.values()) {
+            let node = &handle.node;
+            if node.dead() == 0 && node.shared.access(self).dying.is_none() {
+                node.shared.access_mut(self).dying = Some(part);
+                continue;
+            }
+            for (_, handle) in (0..part).zip(doomed.values()) {
+                handle.node.shared.access_mut(self).dying = None;
+            }
+            return Err(part);
+        }
+        Ok(())
+    }
+
+    /// Marks those dying that can be, and leaves the others, which are in other hands, out.
+    pub(super) fn condemn_able(&mut self, doomed: &mut Doomed<H>, out: &mut Doomed<H>) {
+        let mut part = 0;
+        let mut cursor = doomed.cursor_front_mut();
+        while let Some(here) = cursor {
+            let node = here.current().1.node.clone();
+            let dying = &mut node.shared.access_mut(self).dying;
+            cursor = if node.dead() == 0 && dying.is_none() {
+                *dying = Some(part);
+                part += 1;
+                here.move_next()
+            } else {
+                let last = here.peek_next().is_none();
+                let (next, other) = here.remove_current();
+                out.insert(other);
+                next.filter(|_| !last)
+            };
+        }
+    }
+
+    /// Step 3.
+    fn bury(&mut self, doomed: &Doomed<H>, top: u64) -> u64 {
+        let timestamp = destruction_after(self.queue.clock.max(top));
+        self.queue.raise(timestamp);
+        for handle in doomed.values() {
+            handle.node.die(timestamp);
+        }
+        self.queue.kill_staged(|node| node.dead() == timestamp);
+        timestamp
+    }
+
+    /// Closes it, in the step in which its nodes die.
+    fn close(&mut self) -> Remains<H> {
+        self.open = false;
+        self.queue.kill_staged(|_| true);
+        self.ledger.close();
+        Remains {
+            committed: self.queue.drain_committed(),
+            staged: self.queue.drain_staged(),
+            received: core::mem::take(&mut self.received),
+            seed: self.seed.take(),
+            pool: self.pool.take(),
+        }
+    }
+}
+
+/// What else happens in the instant of the destruction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Also {
+    /// Nothing.
+    Nothing,
+    /// The owner drops its pins, so it is not told.
+    Release,
+    /// The owner is disconnected.
+    Close,
+}
+
+/// A holder that was taken out: the part that tells it, its handle, and the memory it stood in.
+type Holder<H> = (u32, Arc<Handle<H>>, RBTreeNode<HolderKey, Arc<Handle<H>>>);
+
+/// Takes a holder out of the first of the nodes at or after `from` that has any.
+fn next_holder<H: Host>(
+    inbox: &mut Inbox<H>,
+    doomed: &Doomed<H>,
+    from: &mut u64,
+) -> Option<Holder<H>> {
+    while let Some(here) = doomed.cursor_lower_bound(from) {
+        let (_, anchor) = here.current();
+        let shared = anchor.node.shared.access_mut(inbox);
+        let part = shared.dying.unwrap_or_default();
+        if let Some(holder) = shared.holders.cursor_front_mut() {
+            let handle = holder.current().1.clone();
+            let (_, place) = holder.remove_current();
+            handle.share.access_mut(inbox).linked = false;
+            return Some((part, handle, place));
+        }
+        *from = *here.peek_next()?.0;
+    }
+    None
+}
+
+impl<H: Host> Peer<H> {
+    /// Destroys all of `doomed`, which were condemned; this peer owns them.
+    pub(super) fn execute(
+        &self,
+        doomed: &Doomed<H>,
+        transaction: &Arc<Transaction>,
+        also: Also,
+    ) -> Option<Remains<H>> {
+        let mut told: Told<H> = RBTree::new();
+        let mut top = 0;
+        let mut from = 0;
+        let (timestamp, remains) = loop {
+            let mut guard = self.inbox.lock();
+            let inbox = &mut *guard;
+            let next = next_holder(inbox, doomed, &mut from).or_else(|| {
+                // Some may have joined those that were passed already.
+                from = 0;
+                next_holder(inbox, doomed, &mut from)
+            });
+            let Some((part, handle, place)) = next else {
+                let timestamp = inbox.bury(doomed, top);
+                let remains = (also == Also::Close).then(|| inbox.close());
+                break (timestamp, remains);
+            };
+            drop(guard);
+            if let Some(staged) = Handle::tell(&handle, transaction, part) {
+                top = top.max(staged);
+                told.insert(place);
+            }
+        };
+        for handle in told.values() {
+            handle.holder.inbox.lock().queue.raise(timestamp);
+        }
+        if also == Also::Release {
+            for anchor in doomed.values() {
+                self.drop_pin(anchor);
+            }
+        }
+        transaction.commit(timestamp);
+        for handle in told.values() {
+            handle.holder.wake();
+        }
+        remains
+    }
+
+    /// Drops the pin of a node that is dead.
+    fn drop_pin(&self, anchor: &Arc<Handle<H>>) {
+        let mut table = self.table.lock();
+        let pin = match &mut anchor.local.access_mut(&mut table).refs {
+            // A flush or a disconnect was faster.
+            0 => return,
+            1 => strip(&mut table, &mut self.inbox.lock(), anchor).1,
+            refs => {
+                *refs -= 1;
+                false
+            }
+        };
+        drop(table);
+        anchor.unlink(1, pin);
+    }
+
+    /// Destroys own nodes. Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own
+    /// node, ESTALE if destroyed before. With `release` the pins go too.
+    pub fn destroy_nodes(this: &Arc<Self>, ids: &[u64], release: bool) -> Result {
+        let mut import = Import::new(this);
+        let mut doomed = Doomed::new();
+        let twice = twice(ids)?;
+        for (place, &id) in ids.iter().enumerate() {
+            let handle = import.get(id)?;
+            if twice.binary_search(&place).is_ok() {
+                return Err(ENOTUNIQ);
+            }
+            if !handle.is_anchor() {
+                return Err(EREMOTE);
+            }
+            if handle.node.dead() != 0 {
+                return Err(ESTALE);
+            }
+            doomed.try_create_and_insert(place as u64, handle, GFP_KERNEL)?;
+        }
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        let transaction = this.transaction()?;
+        let mut inbox = this.inbox.lock();
+        inbox.check_open()?;
+        let condemned = inbox.condemn(&doomed);
+        drop(inbox);
+        condemned.map_err(|_| ESTALE)?;
+        // From here on it does not fail.
+        import.finish();
+        let also = if release {
+            Also::Release
+        } else {
+            Also::Nothing
+        };
+        this.execute(&doomed, &transaction, also);
+        Ok(())
+    }
+}
+
+impl<H: Host> Handle<H> {
+    /// Stages the notice of the node's end at the holder. Returns where; None if it is disconnected.
+    fn tell(this: &Arc<Self>, transaction: &Arc<Transaction>, part: u32) -> Option<u64> {
+        let mut guard = this.holder.inbox.lock();
+        let inbox = &mut *guard;
+        if !inbox.open {
+            return None;
+        }
+        let seat = this.notice.access_mut(inbox).seat.take()?;
+        let body = Body::Destroy(this.clone());
+        Some(inbox.queue.stage(transaction, part, body, seat).0)
+    }
+}

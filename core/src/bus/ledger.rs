@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A peer's books: its own account, and what it drew for that from its user's.
+//!
+//! Every charge is booked on both levels. The user's account is shared by all peers of the user, so
+//! a claimant's charges draw on it in batches of 1/4096 of the limit, and what is released
+//! stays with the claimant as credit, up to two batches. Only [`LICENCES`] claimants of one user
+//! may keep credit, so that at most 1/32 of a limit lies idle; all others, and all limits below
+//! 4096, are booked exactly. Where a batch is refused, just what is needed is asked for.
+//!
+//! # Locks
+//!
+//! Lies in the peer's inbox; takes the user's account lock.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use super::account::{
+    Account, Amounts, Claim, Claimant, Limits, Refusal, Room, NOTHING, RESOURCES,
+};
+use super::user::{User, LICENCES};
+
+/// What a claimant's first claim needs on both levels.
+pub(super) struct Rooms {
+    own: Option<Room>,
+    user: Option<Room>,
+}
+
+impl Rooms {
+    pub(super) const NONE: Rooms = Rooms {
+        own: None,
+        user: None,
+    };
+
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            own: Some(Room::new()?),
+            user: Some(Room::new()?),
+        })
+    }
+}
+
+/// See the module.
+pub(super) struct Ledger {
+    account: Account,
+    user: Arc<User>,
+}
+
+impl Ledger {
+    pub(super) fn new(user: Arc<User>, limits: Limits) -> Self {
+        Self {
+            account: Account::new(user.uid(), limits),
+            user,
+        }
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    pub(super) fn set_limit(&mut self, resource: usize, limit: u32) {
+        self.account.set_limit(resource, limit);
+    }
+
+    /// Grants all of `amounts` on both levels, or nothing.
+    pub(super) fn claim(
+        &mut self,
+        who: Claimant,
+        amounts: &Amounts,
+        rooms: &mut Rooms,
+    ) -> Result<(), Refusal> {
+        if self.account.crowded() {
+            let user = &self.user;
+            self.account.sweep(|who, claim| settle(user, who, claim));
+        }
+        self.account.claim(who, amounts, &mut rooms.own)?;
+        let drawn = match self.account.claim_mut(who) {
+            Some(claim) => draw(&self.user, who, amounts, claim, &mut rooms.user),
+            None => Err(Refusal::Room),
+        };
+        if drawn.is_err() {
+            self.account.release(who, amounts);
+        }
+        drawn
+    }
+
+    /// Gives back what was granted before.
+    pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
+        self.account.release(who, amounts);
+        if let Some(claim) = self.account.claim_mut(who) {
+            add(&mut claim.credit, amounts);
+            give_back(&self.user, who, claim);
+        }
+    }
+
+    /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
+    pub(super) fn close(&mut self) {
+        let user = &self.user;
+        self.account.for_each(|who, claim| {
+            let held = core::mem::replace(&mut claim.held, NOTHING);
+            add(&mut claim.credit, &held);
+            settle(user, who, claim);
+        });
+    }
+}
+
+fn add(to: &mut Amounts, amounts: &Amounts) {
+    for (to, amount) in to.iter_mut().zip(amounts) {
+        *to += amount;
+    }
+}
+
+fn subtract(from: &mut Amounts, amounts: &Amounts) {
+    for (from, amount) in from.iter_mut().zip(amounts) {
+        *from -= amount;
+    }
+}
+
+/// Covers `amounts` from the claimant's credit, and what that lacks from the user's account.
+fn draw(
+    user: &User,
+    who: Claimant,
+    amounts: &Amounts,
+    claim: &mut Claim,
+    room: &mut Option<Room>,
+) -> Result<(), Refusal> {
+    if (0..RESOURCES).all(|r| claim.credit[r] >= amounts[r]) {
+        subtract(&mut claim.credit, amounts);
+        return Ok(());
+    }
+    let mut books = user.account.lock();
+    let mut exact = NOTHING;
+    for (r, exact) in exact.iter_mut().enumerate() {
+        *exact = amounts[r].saturating_sub(claim.credit[r]);
+    }
+    if !claim.licensed && books.licences < LICENCES {
+        books.licences += 1;
+        claim.licensed = true;
+    }
+    let mut wanted = exact;
+    if claim.licensed {
+        for (r, wanted) in wanted.iter_mut().enumerate() {
+            if *wanted != 0 {
+                *wanted += user.batch(r);
+            }
+        }
+    }
+    books.sweep_if_crowded();
+    let drawn = match books.account.claim(who, &wanted, room) {
+        Ok(()) => wanted,
+        Err(Refusal::Quota) if wanted != exact => {
+            books.account.claim(who, &exact, room)?;
+            exact
+        }
+        Err(refusal) => return Err(refusal),
+    };
+    add(&mut claim.credit, &drawn);
+    subtract(&mut claim.credit, amounts);
+    Ok(())
+}
+
+/// Returns the credit that is more than the claimant may keep.
+fn give_back(user: &User, who: Claimant, claim: &mut Claim) {
+    let mut excess = NOTHING;
+    for (r, excess) in excess.iter_mut().enumerate() {
+        let keep = if claim.licensed { user.batch(r) } else { 0 };
+        if claim.credit[r] > 2 * keep {
+            *excess = claim.credit[r] - keep;
+        }
+    }
+    if excess == NOTHING {
+        return;
+    }
+    subtract(&mut claim.credit, &excess);
+    user.account.lock().account.release(who, &excess);
+}
+
+/// Returns all credit, and the licence to keep some.
+fn settle(user: &User, who: Claimant, claim: &mut Claim) {
+    let mut books = user.account.lock();
+    if claim.licensed {
+        claim.licensed = false;
+        books.licences -= 1;
+    }
+    if claim.credit != NOTHING {
+        books.account.release(who, &claim.credit);
+        claim.credit = NOTHING;
+    }
+}

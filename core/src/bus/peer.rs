@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Peers: what a process becomes by opening the device.
+//!
+//! A peer has a table of handles, which only its own calls touch, and an inbox, which everybody who
+//! sends to it touches. It is an anchor for what it owns and never a route.
+//!
+//! # Invariants
+//!
+//! - A disconnected peer has an empty table and queue, no pool, no seed and no charges, and its nodes
+//!   are dead. The table closes first, so that nothing is added behind the destruction's back, and
+//!   the inbox closes in the very step that the nodes die in.
+//!
+//! # Locks
+//!
+//! `table` (rank 1) and `inbox` (rank 2); those of two peers are never held together.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+use super::account::{Claimant, Limits, BYTES, FDS, HANDLES, SLICES};
+use super::host::{Host, Waker};
+use super::inbox::Inbox;
+use super::instance::Bus;
+use super::table::Table;
+use super::transaction::Transaction;
+use super::user::User;
+
+/// A member of the bus.
+#[pin_data]
+pub struct Peer<H: Host> {
+    id: u64,
+    bus: Arc<Bus>,
+    user: Arc<User>,
+    transactions: Atomic<u64>,
+    /// For the disconnect, which must not fail for lack of memory.
+    pub(super) last_transaction: Arc<Transaction>,
+    #[pin]
+    waker: H::Waker,
+    #[pin]
+    pub(super) table: SpinLock<Table<H>>,
+    #[pin]
+    pub(super) inbox: SpinLock<Inbox<H>>,
+}
+
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The peer was disconnected.
+    pub hangup: bool,
+    /// RECV would find something.
+    pub readable: bool,
+}
+
+/// Numbers about a peer, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The peer's ID, unique on its bus.
+    pub id: u64,
+    /// The user that it belongs to.
+    pub uid: u32,
+    /// Handles in its table, own nodes included.
+    pub handles: u64,
+    /// Own nodes.
+    pub nodes: u64,
+    /// Queue entries that were committed.
+    pub queued: u64,
+    /// Queue entries that are staged.
+    pub staged: u64,
+    /// Slices in its pool, in flight or received.
+    pub slices: u64,
+    /// Slices, handles, bytes and descriptors charged at this peer.
+    pub charged: [u64; 4],
+}
+
+impl<H: Host> Peer<H> {
+    pub(super) fn new<E>(
+        bus: &Arc<Bus>,
+        id: u64,
+        user: &Arc<User>,
+        pool: H::Pool,
+        waker: impl PinInit<H::Waker, E>,
+    ) -> Result<Arc<Self>>
+    where
+        Error: From<E>,
+    {
+        let inbox = Inbox::new(user.clone(), user.limits(), pool)?;
+        let last_transaction = Transaction::new(id, 0)?;
+        Arc::pin_init::<Error>(
+            try_pin_init!(Self {
+                id,
+                bus: bus.clone(),
+                user: user.clone(),
+                transactions: Atomic::new(0),
+                last_transaction,
+                waker <- waker,
+                table <- new_spinlock!(Table::new(), "bus1::table"),
+                inbox <- new_spinlock!(inbox, "bus1::inbox"),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Unique on this bus, never used again.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The user that it belongs to.
+    pub fn uid(&self) -> u32 {
+        self.user.uid()
+    }
+
+    /// The limits of that user.
+    pub fn user_limits(&self) -> Limits {
+        self.user.limits()
+    }
+
+    /// The host's part of this peer.
+    pub fn waker(&self) -> &H::Waker {
+        &self.waker
+    }
+
+    pub(super) fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    pub(super) fn bus(&self) -> &Arc<Bus> {
+        &self.bus
+    }
+
+    /// As whom it claims.
+    pub(super) fn claimant(&self) -> Claimant {
+        Claimant {
+            uid: self.uid(),
+            peer: self.id,
+        }
+    }
+
+    /// A transaction of this peer.
+    pub(super) fn transaction(&self) -> Result<Arc<Transaction>> {
+        Transaction::new(self.id, self.transactions.fetch_add(1, Relaxed) + 1)
+    }
+
+    pub(super) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// ESHUTDOWN if the peer was disconnected.
+    pub fn check_open(&self) -> Result {
+        self.inbox.lock().check_open()
+    }
+
+    /// The memory of its pool, for mapping. ESHUTDOWN.
+    pub fn pool(&self) -> Result<H::Pool> {
+        self.inbox.lock().pool.clone().ok_or(ESHUTDOWN)
+    }
+
+    /// Whether there is something to receive. True may be wrong, where what is next is of no
+    /// interest any more; false is right at some moment during the call.
+    pub fn ready(&self) -> Ready {
+        let mut inbox = self.inbox.lock();
+        Ready {
+            hangup: !inbox.open,
+            readable: inbox.queue.settle().is_some(),
+        }
+    }
+
+    /// The peer's limits, which PEER_RESET sets.
+    pub fn limits(&self) -> Result<Limits> {
+        let inbox = self.inbox.lock();
+        inbox.check_open()?;
+        let limit = inbox.ledger.account().limit().map(|limit| limit as u32);
+        Ok(Limits {
+            slices: limit[SLICES],
+            handles: limit[HANDLES],
+            bytes: limit[BYTES],
+            fds: limit[FDS],
+        })
+    }
+
+    /// Numbers about it; takes time in proportion to what it holds.
+    pub fn info(&self) -> Info {
+        let (mut handles, mut nodes) = (0, 0);
+        let table = self.table.lock();
+        for handle in table.by_id.values() {
+            handles += 1;
+            nodes += u64::from(handle.is_anchor());
+        }
+        drop(table);
+        let inbox = self.inbox.lock();
+        let (queued, staged) = inbox.queue.count();
+        Info {
+            id: self.id,
+            uid: self.uid(),
+            handles,
+            nodes,
+            queued: queued as u64,
+            staged: staged as u64,
+            slices: u64::from(inbox.slices.used()),
+            charged: if inbox.open {
+                inbox.ledger.account().used()
+            } else {
+                [0; 4]
+            },
+        }
+    }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A peer's queue: committed entries in their order, and staged ones that may still come between.
+//!
+//! The first committed entry may be received if no staged one stands before it: a staged entry can
+//! only move back when it commits, and one that is staged later gets a key above the clock, which is
+//! above every committed key. The argument for the order as a whole is in `docs/ordering.md`.
+//!
+//! # Invariants
+//!
+//! - The clock is even, never goes back, and is at least every committed key's timestamp.
+//! - Staged keys are odd and above the clock of the moment they were staged at.
+//! - A key names one entry: at one timestamp, a transaction's number and the part in it.
+//!
+//! # Locks
+//!
+//! Lies in the peer's inbox.
+
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::sync::Arc;
+
+use super::handle::Handle;
+use super::host::Host;
+use super::message::{Message, Slice};
+use super::node::Node;
+use super::recv::Seed;
+use super::transaction::{message_after, Fate, Transaction};
+
+/// Where an entry stands: timestamp, transaction number, part.
+///
+/// The tree of received slices uses the offset as its only part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(pub(super) u64, pub(super) u64, pub(super) u32);
+
+/// What an entry is about.
+pub(super) enum Body<H: Host> {
+    /// A message for a node of this peer.
+    Data(Message<H>),
+    /// The node of this handle, which the peer holds, was destroyed.
+    Destroy(Arc<Handle<H>>),
+    /// Nobody else holds this node of the peer any more.
+    Release(Arc<Node<H>>),
+    /// Not queued: a slice that was received.
+    Slice(Slice),
+    /// Not queued: the seed's slice, received.
+    Seed(Arc<Seed<H>>),
+}
+
+/// One entry, with the transaction that it is a part of.
+pub(super) struct Entry<H: Host> {
+    pub(super) transaction: Option<Arc<Transaction>>,
+    pub(super) body: Body<H>,
+}
+
+// An option, since an entry is taken out of its tree node before the node gets another key.
+pub(super) type Tree<H> = RBTree<Key, Option<Entry<H>>>;
+/// Memory for one entry.
+pub(super) type Seat<H> = RBTreeNodeReservation<Key, Option<Entry<H>>>;
+
+/// Takes the entry of `key` out, with the memory it sat in.
+pub(super) fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
+    let entry = tree.get_mut(key)?.take()?;
+    let seat = tree.remove_node(key)?.into_reservation();
+    Some((entry, seat))
+}
+
+/// Takes the first entry out, with the memory it sat in.
+pub(super) fn take_first<H: Host>(tree: &mut Tree<H>) -> Option<(Entry<H>, Seat<H>)> {
+    let key = *tree.cursor_front()?.current().0;
+    take(tree, &key)
+}
+
+/// See the module.
+pub(super) struct Queue<H: Host> {
+    pub(super) clock: u64,
+    committed: Tree<H>,
+    staged: Tree<H>,
+}
+
+impl<H: Host> Queue<H> {
+    pub(super) fn new() -> Self {
+        Self {
+            clock: 0,
+            committed: RBTree::new(),
+            staged: RBTree::new(),
+        }
+    }
+
+    /// Commits an entry that has no other parts, after everything here and after `floor`.
+    pub(super) fn push(&mut self, floor: u64, body: Body<H>, seat: Seat<H>) -> Key {
+        self.clock = message_after(self.clock.max(floor));
+        let key = Key(self.clock, 0, 0);
+        let entry = Entry {
+            transaction: None,
+            body,
+        };
+        self.committed.insert(seat.into_node(key, Some(entry)));
+        key
+    }
+
+    /// Stages one part of a transaction.
+    pub(super) fn stage(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        part: u32,
+        body: Body<H>,
+        seat: Seat<H>,
+    ) -> Key {
+        let key = Key(self.clock + 1, transaction.number(), part);
+        let entry = Entry {
+            transaction: Some(transaction.clone()),
+            body,
+        };
+        self.staged.insert(seat.into_node(key, Some(entry)));
+        key
+    }
+
+    /// Takes a staged part back; None if it is not there any more.
+    pub(super) fn unstage(&mut self, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
+        take(&mut self.staged, key)
+    }
+
+    /// Raises the clock, so that nothing is ordered at or before `timestamp` from now on but what is
+    /// staged already.
+    pub(super) fn raise(&mut self, timestamp: u64) {
+        self.clock = self.clock.max(timestamp);
+    }
+
+    /// Moves what was committed meanwhile to its place, as far as the head depends on it, and
+    /// returns the head's key if it may be received.
+    pub(super) fn settle(&mut self) -> Option<Key> {
+        loop {
+            let head = self.committed.cursor_front().map(|c| *c.current().0);
+            let Some(staged) = self.staged.cursor_front() else {
+                return head;
+            };
+            let (&key, entry) = staged.current();
+            if head.is_some_and(|head| head < key) {
+                return head;
+            }
+            match entry
+                .as_ref()
+                .and_then(|e| e.transaction.as_ref())
+                .map(|t| t.fate())
+            {
+                Some(Fate::Committed(timestamp)) => self.commit(&key, timestamp),
+                // A killed one blocks until its maker takes it back, which it is about to do.
+                _ => return None,
+            }
+        }
+    }
+
+    fn commit(&mut self, staged: &Key, timestamp: u64) {
+        #[cfg(feature = "broken-order")]
+        let timestamp = staged.0.max(timestamp.min(staged.0 + 1));
+        if let Some((entry, seat)) = take(&mut self.staged, staged) {
+            let key = Key(timestamp, staged.1, staged.2);
+            self.committed.insert(seat.into_node(key, Some(entry)));
+        }
+    }
+
+    /// The committed entry of `key`.
+    pub(super) fn get(&self, key: &Key) -> Option<&Entry<H>> {
+        self.committed.get(key)?.as_ref()
+    }
+
+    /// The committed entry that follows `key` in the same transaction.
+    pub(super) fn following(&self, key: &Key) -> Option<Key> {
+        let after = Key(key.0, key.1, key.2.checked_add(1)?);
+        let next = *self.committed.cursor_lower_bound(&after)?.current().0;
+        (next.0 == key.0 && next.1 == key.1).then_some(next)
+    }
+
+    /// Takes a committed entry out.
+    pub(super) fn remove(&mut self, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
+        take(&mut self.committed, key)
+    }
+
+    /// Takes all out that was committed.
+    pub(super) fn drain_committed(&mut self) -> Tree<H> {
+        self.settle();
+        core::mem::take(&mut self.committed)
+    }
+
+    /// Takes all out that is staged.
+    pub(super) fn drain_staged(&mut self) -> Tree<H> {
+        core::mem::take(&mut self.staged)
+    }
+
+    /// Kills all staged messages for which `doomed` holds.
+    pub(super) fn kill_staged(&self, mut doomed: impl FnMut(&Node<H>) -> bool) {
+        for entry in self.staged.values().flatten() {
+            if let (Some(transaction), Body::Data(message)) = (&entry.transaction, &entry.body) {
+                if doomed(&message.node) {
+                    transaction.kill();
+                }
+            }
+        }
+    }
+
+    /// Number of committed and of staged entries; takes time in proportion.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.committed.iter().count(), self.staged.iter().count())
+    }
+}

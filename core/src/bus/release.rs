@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! HANDLE_RELEASE and SLICE_RELEASE: what a user gives back.
+//!
+//! # Locks
+//!
+//! Table and inbox of the caller, then the inbox of the node's owner alone.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use super::account::{NOTHING, SLICES};
+use super::handle::Handle;
+use super::host::{Host, Pool};
+use super::inbox::Inbox;
+use super::peer::Peer;
+use super::queue::{Body, Entry, Seat};
+use super::table::{creates, Table};
+use crate::abi::HANDLE_INVALID;
+
+/// Takes all of a handle's user references, as its last one goes. Under table and inbox.
+///
+/// The caller unlinks what is returned: the number of references, and whether one was the pin.
+pub(super) fn strip<H: Host>(
+    table: &mut Table<H>,
+    inbox: &mut Inbox<H>,
+    handle: &Arc<Handle<H>>,
+) -> (u64, bool) {
+    let refs = core::mem::take(&mut handle.local.access_mut(table).refs);
+    if let Some(charge) = table.remove(handle) {
+        inbox.discharge_handles(charge, 1);
+    }
+    handle.notice.access_mut(inbox).held = false;
+    let anchor = handle.is_anchor();
+    if anchor {
+        handle.node.shared.access_mut(inbox).gone = true;
+    }
+    (refs, anchor)
+}
+
+impl<H: Host> Peer<H> {
+    /// Drops one user reference of the handle `id`. ENXIO if there is none; EBUSY for the pin of a
+    /// live node, or if `id` would make one.
+    pub fn release_handle(&self, id: u64) -> Result {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        table.check_open()?;
+        let Some(handle) = table.by_id.get(&id).cloned() else {
+            let creates = id != HANDLE_INVALID && creates(id);
+            return Err(if creates { EBUSY } else { ENXIO });
+        };
+        let last = handle.local.access(table).refs == 1;
+        if last && handle.is_anchor() && handle.node.dead() == 0 {
+            return Err(EBUSY);
+        }
+        let (refs, pin) = if last {
+            strip(table, &mut self.inbox.lock(), &handle)
+        } else {
+            handle.local.access_mut(table).refs -= 1;
+            (1, false)
+        };
+        drop(guard);
+        handle.unlink(refs, pin);
+        Ok(())
+    }
+
+    /// Frees the received slice at `offset`. ENXIO if none starts there.
+    pub fn release_slice(&self, offset: u64) -> Result {
+        let mut guard = self.inbox.lock();
+        let inbox = &mut *guard;
+        inbox.check_open()?;
+        let (entry, seat) = inbox.unpublish(offset).ok_or(ENXIO)?;
+        drop(guard);
+        self.free_slice(entry, seat);
+        Ok(())
+    }
+
+    /// Ends a slice that was taken from the user.
+    pub(super) fn free_slice(&self, entry: Entry<H>, seat: Seat<H>) {
+        let mut guard = self.inbox.lock();
+        let inbox = &mut *guard;
+        let pool = inbox.pool.clone();
+        let range = match entry.body {
+            // The seat is freed at the end, without the lock.
+            Body::Slice(slice) if inbox.open => {
+                inbox.slices.free(slice.number);
+                let mut charges = NOTHING;
+                charges[SLICES] = 1;
+                inbox.ledger.release(slice.claimant, &charges);
+                drop(guard);
+                Some((slice.offset, slice.size))
+            }
+            Body::Seed(seed) if inbox.open => {
+                let freed = seed.released(inbox, seat);
+                drop(guard);
+                freed.then(|| seed.range())
+            }
+            _ => None,
+        };
+        if let (Some(pool), Some((offset, size))) = (pool, range) {
+            pool.unpin(offset, size);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Disconnect and reset: a peer lets go of what it has.
+//!
+//! # Locks
+//!
+//! Table, and table with inbox, for one handle or one list at a time; no two peers' together.
+
+use kernel::prelude::*;
+
+use super::account::RESOURCES;
+use super::destroy::{Also, Doomed, Remains};
+use super::handle::Handle;
+use super::host::Host;
+use super::peer::Peer;
+use super::queue::{take_first, Tree};
+use super::release::strip;
+use super::seed::Seed;
+
+/// What a reset does beside setting limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flush {
+    /// Destroy the nodes that the seed does not pin, release handles and slices, drop the queue.
+    pub all: bool,
+    /// Drop the seed, before anything else.
+    pub seed: bool,
+}
+
+impl<H: Host> Peer<H> {
+    /// Leaves the bus: destroys all nodes at one point of the order and releases everything. The
+    /// first call returns Ok, all others ESHUTDOWN.
+    pub fn disconnect(&self) -> Result {
+        let mut doomed = self.unroot(None, true)?;
+        let mut others = Doomed::new();
+        self.inbox.lock().condemn_able(&mut doomed, &mut others);
+        let remains = self.execute(&doomed, &self.last_transaction, Also::Close);
+        self.wake();
+        self.release_all(None);
+        if let Some(remains) = remains {
+            self.bury_remains(remains);
+        }
+        self.bus().leave(self.user());
+        Ok(())
+    }
+
+    /// Sets the limits that are given, then flushes. ESHUTDOWN, ENOMEM.
+    pub fn reset(&self, limits: [Option<u32>; RESOURCES], flush: Flush) -> Result {
+        // The only thing that can fail comes first.
+        let transaction = self.transaction()?;
+        let mut inbox = self.inbox.lock();
+        inbox.check_open()?;
+        for (resource, limit) in limits.into_iter().enumerate() {
+            if let Some(limit) = limit {
+                inbox.ledger.set_limit(resource, limit);
+            }
+        }
+        drop(inbox);
+        if flush.seed {
+            self.clear_seed();
+        }
+        if !flush.all {
+            return Ok(());
+        }
+        let seed = self.inbox.lock().seed.clone();
+        let mut doomed = self.unroot(seed.as_deref(), false)?;
+        let mut others = Doomed::new();
+        self.inbox.lock().condemn_able(&mut doomed, &mut others);
+        self.execute(&doomed, &transaction, Also::Nothing);
+        self.release_all(seed.as_deref());
+        self.flush_queue();
+        Ok(())
+    }
+
+    /// Takes the peer's nodes out of its table, but for those that `seed` pins.
+    fn unroot(&self, seed: Option<&Seed<H>>, close: bool) -> Result<Doomed<H>> {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        table.check_open()?;
+        table.open = !close;
+        let mut doomed = Doomed::new();
+        let mut next = table.by_id.cursor_front().map(|c| *c.current().0);
+        while let Some(id) = next {
+            let Some(handle) = table.by_id.get(&id).cloned() else {
+                break;
+            };
+            if handle.is_anchor() && !is_pinned(seed, &handle) {
+                strip(table, &mut self.inbox.lock(), &handle);
+                // The memory of its entry in the table is the memory of its entry here: nobody
+                // will put this handle back into the table.
+                if let Some(slot) = handle.local.access_mut(table).slot.take() {
+                    doomed.insert(slot.into_node(id, handle));
+                }
+            }
+            next = after(table, id);
+        }
+        Ok(doomed)
+    }
+
+    /// Releases all handles, but for the pins of nodes that `seed` carries.
+    fn release_all(&self, seed: Option<&Seed<H>>) {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut guard = self.table.lock();
+            let table = &mut *guard;
+            let Some(handle) = table
+                .by_id
+                .cursor_lower_bound(&from)
+                .map(|c| c.current().1.clone())
+            else {
+                break;
+            };
+            let local = handle.local.access_mut(table);
+            next = local.id.checked_add(1);
+            let (refs, pin) = if is_pinned(seed, &handle) && handle.is_anchor() {
+                (core::mem::replace(&mut local.refs, 1) - 1, false)
+            } else {
+                strip(table, &mut self.inbox.lock(), &handle)
+            };
+            drop(guard);
+            handle.unlink(refs, pin);
+        }
+    }
+
+    /// Drops what was committed to the queue, and the slices that the user has.
+    fn flush_queue(&self) {
+        let mut guard = self.inbox.lock();
+        let inbox = &mut *guard;
+        let mut queued = inbox.queue.drain_committed();
+        for entry in queued.values().flatten() {
+            inbox.spend(entry);
+        }
+        let mut received = core::mem::take(&mut inbox.received);
+        drop(guard);
+        self.bury_entries(&mut queued);
+        while let Some((entry, seat)) = take_first(&mut received) {
+            self.free_slice(entry, seat);
+        }
+    }
+
+    fn bury_remains(&self, remains: Remains<H>) {
+        let Remains {
+            mut committed,
+            mut staged,
+            received,
+            seed,
+            pool,
+        } = remains;
+        self.bury_entries(&mut committed);
+        self.bury_entries(&mut staged);
+        if let Some(seed) = seed {
+            self.drop_seed(&seed);
+        }
+        // Whoever still copies into the pool, or maps it, has a reference of their own.
+        drop((received, pool));
+    }
+
+    fn bury_entries(&self, entries: &mut Tree<H>) {
+        while let Some((entry, seat)) = take_first(entries) {
+            self.drop_entry(entry, seat);
+        }
+    }
+}
+
+fn is_pinned<H: Host>(seed: Option<&Seed<H>>, handle: &Handle<H>) -> bool {
+    seed.is_some_and(|seed| seed.pins(handle))
+}
+
+fn after<H: Host>(table: &super::table::Table<H>, id: u64) -> Option<u64> {
+    let next = table.by_id.cursor_lower_bound(&id.checked_add(1)?)?;
+    Some(*next.current().0)
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A peer's handles by ID.
+//!
+//! # Invariants
+//!
+//! - A handle is in the table if it has user references, and only then.
+//! - IDs that the bus chose come from a counter and are never used again.
+//!
+//! # Locks
+//!
+//! This is what the table lock guards, with the `local` part of each handle of the peer.
+
+use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::sync::Arc;
+
+use super::account::Claimant;
+use super::handle::{Fresh, Handle};
+use super::host::Host;
+use super::inbox::Inbox;
+use super::node::Node;
+use super::peer::Peer;
+use crate::abi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
+
+/// Handles by ID.
+pub(super) type ById<H> = RBTree<u64, Arc<Handle<H>>>;
+/// Memory for an entry of a table.
+pub(super) type Slot<H> = RBTreeNodeReservation<u64, Arc<Handle<H>>>;
+
+/// See the module.
+pub(super) struct Table<H: Host> {
+    pub(super) by_id: ById<H>,
+    /// The peer is connected.
+    pub(super) open: bool,
+    last: u64,
+    serials: u64,
+}
+
+// What is pinned is behind pointers; nothing in the table itself minds being moved.
+impl<H: Host> Unpin for Table<H> {}
+
+/// Whether an ID that is not known names a node to be made.
+pub(super) fn creates(id: u64) -> bool {
+    id & (HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE) == 0
+}
+
+impl<H: Host> Table<H> {
+    pub(super) fn new() -> Self {
+        Self {
+            by_id: RBTree::new(),
+            open: true,
+            last: 0,
+            serials: 0,
+        }
+    }
+
+    /// ESHUTDOWN if the peer was disconnected.
+    pub(super) fn check_open(&self) -> Result {
+        if self.open {
+            Ok(())
+        } else {
+            Err(ESHUTDOWN)
+        }
+    }
+
+    /// An ID for another peer's node that was never used before.
+    pub(super) fn fresh_id(&mut self) -> u64 {
+        self.last += 1;
+        self.last << 3 | HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE
+    }
+
+    /// A number that no node of this peer had before.
+    pub(super) fn serial(&mut self) -> u64 {
+        self.serials += 1;
+        self.serials
+    }
+
+    /// Puts a handle that has no user references yet into the table. False, with nothing changed, if
+    /// the ID is in use.
+    pub(super) fn insert(&mut self, handle: &Arc<Handle<H>>, id: u64) -> bool {
+        if self.by_id.get(&id).is_some() {
+            return false;
+        }
+        let local = handle.local.access_mut(self);
+        let Some(slot) = local.slot.take() else {
+            return false;
+        };
+        local.id = id;
+        self.by_id.insert(slot.into_node(id, handle.clone()));
+        true
+    }
+
+    /// Takes a handle out that has lost its last user reference. Returns who was charged for it.
+    pub(super) fn remove(&mut self, handle: &Arc<Handle<H>>) -> Option<Claimant> {
+        let id = handle.local.access_mut(self).id;
+        // The caller has a reference of its own, so the one in the tree is not the last.
+        let slot = self.by_id.remove_node(&id).map(|n| n.into_reservation());
+        let local = handle.local.access_mut(self);
+        local.id = HANDLE_INVALID;
+        local.slot = slot;
+        local.charge.take()
+    }
+
+    /// Turns a reference that was on its way into one of the user's: the handle gets its ID, or
+    /// keeps the one it has. Returns INVALID, and takes nothing, if the holder was to be told of the
+    /// node's end before it got here. `charge` stays with a handle that is new in the table.
+    pub(super) fn gain(
+        &mut self,
+        inbox: &mut Inbox<H>,
+        handle: &Arc<Handle<H>>,
+        charge: &mut Option<Claimant>,
+        id: Option<u64>,
+    ) -> u64 {
+        let local = handle.local.access_mut(self);
+        if local.refs != 0 {
+            local.refs += 1;
+            return local.id;
+        }
+        if handle.notice.access_mut(inbox).spent {
+            return HANDLE_INVALID;
+        }
+        let id = match id {
+            Some(id) => id,
+            None if handle.is_anchor() => handle.node.id(),
+            None => self.fresh_id(),
+        };
+        if !self.insert(handle, id) {
+            return HANDLE_INVALID;
+        }
+        let local = handle.local.access_mut(self);
+        local.refs = 1;
+        local.finished = true;
+        local.charge = charge.take();
+        handle.notice.access_mut(inbox).held = true;
+        id
+    }
+}
+
+/// The handles that one call names.
+///
+/// Nodes that are named for the first time are made on the way, but unfinished: if no call that used
+/// them succeeds, they vanish again when the last of these ends.
+pub(super) struct Import<H: Host> {
+    peer: Arc<Peer<H>>,
+    unfinished: KVec<Arc<Handle<H>>>,
+}
+
+impl<H: Host> Import<H> {
+    pub(super) fn new(peer: &Arc<Peer<H>>) -> Self {
+        Self {
+            peer: peer.clone(),
+            unfinished: KVec::new(),
+        }
+    }
+
+    /// The handle of this ID. ENXIO if it is not known and cannot be made; EDQUOT, ENOMEM, ESHUTDOWN.
+    pub(super) fn get(&mut self, id: u64) -> Result<Arc<Handle<H>>> {
+        let mut fresh = None;
+        loop {
+            self.unfinished.reserve(1, GFP_KERNEL)?;
+            let mut guard = self.peer.table.lock();
+            let table = &mut *guard;
+            table.check_open()?;
+            if let Some(handle) = table.by_id.get(&id).cloned() {
+                let local = handle.local.access_mut(table);
+                if !local.finished {
+                    local.unfinished += 1;
+                    self.unfinished.push(handle.clone(), GFP_ATOMIC)?;
+                }
+                drop(guard);
+                // Another thread made it first.
+                if let Some(fresh) = fresh {
+                    discharge(&self.peer, fresh);
+                }
+                return Ok(handle);
+            }
+            if !creates(id) {
+                return Err(ENXIO);
+            }
+            let Some((new, charge)) = fresh.take() else {
+                let serial = table.serial();
+                drop(guard);
+                fresh = Some(self.make(id, serial)?);
+                continue;
+            };
+            let handle = Fresh::handle(&new).clone();
+            table.insert(&handle, id);
+            let local = handle.local.access_mut(table);
+            local.refs = 1;
+            local.unfinished = 1;
+            local.charge = Some(charge);
+            let mut inbox = self.peer.inbox.lock();
+            handle.notice.access_mut(&mut inbox).held = true;
+            new.link(&mut inbox);
+            drop(inbox);
+            self.unfinished.push(handle.clone(), GFP_ATOMIC)?;
+            return Ok(handle);
+        }
+    }
+
+    /// A node and its anchor, charged to the peer itself.
+    fn make(&self, id: u64, serial: u64) -> Result<(Fresh<H>, Claimant)> {
+        let peer = &self.peer;
+        let node = Node::new(id, serial, peer)?;
+        let fresh = Fresh::new(&node, peer)?;
+        peer.charge_handle(peer.claimant())?;
+        Ok((fresh, peer.claimant()))
+    }
+
+    /// The call succeeded: the nodes that it made stay.
+    pub(super) fn finish(self) {
+        let mut table = self.peer.table.lock();
+        for handle in self.unfinished.iter() {
+            handle.local.access_mut(&mut table).finished = true;
+        }
+    }
+}
+
+fn discharge<H: Host>(peer: &Peer<H>, (fresh, charge): (Fresh<H>, Claimant)) {
+    peer.inbox.lock().discharge_handles(charge, 1);
+    drop(fresh);
+}
+
+impl<H: Host> Drop for Import<H> {
+    fn drop(&mut self) {
+        for handle in self.unfinished.iter() {
+            let mut guard = self.peer.table.lock();
+            let table = &mut *guard;
+            let local = handle.local.access_mut(table);
+            local.unfinished -= 1;
+            // A disconnect or a flush may have emptied the table meanwhile.
+            if local.finished || local.unfinished != 0 || local.refs == 0 {
+                continue;
+            }
+            local.refs = 0;
+            let charge = table.remove(handle);
+            let mut inbox = self.peer.inbox.lock();
+            if let Some(charge) = charge {
+                inbox.discharge_handles(charge, 1);
+            }
+            drop(inbox);
+            drop(guard);
+            handle.unlink(1, true);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The fate of one operation with parts in several queues.
+//!
+//! All its parts point to one [`Transaction`], whose single word says whether they are still
+//! staged, were committed (and at which timestamp), or were killed. Since it is one word, the parts
+//! become receivable everywhere at the same instant.
+//!
+//! # Timestamps
+//!
+//! Every queue has a clock that is even and never goes back. Messages commit at multiples of 4,
+//! destructions at 2 more than a multiple of 4, so that the two never tie; a staged part stands at
+//! the odd number after its queue's clock. Timestamps of different transactions may be equal; then
+//! their numbers decide, which are made of the sender's ID and a count of its own, so there is no
+//! counter that all share.
+//!
+//! # Memory order
+//!
+//! The word is stored with Release after every destination's clock was raised to the timestamp, and
+//! loaded with Acquire by whoever looks at a staged part ([`Transaction::fate`]). So a receiver that
+//! sees the commit, and anybody it tells, finds all those clocks raised.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
+use kernel::sync::Arc;
+
+const STAGED: u64 = 0;
+const KILLED: u64 = 1;
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Not decided yet.
+    Staged,
+    /// It happened, at this timestamp.
+    Committed(u64),
+    /// It will not happen; its maker takes the parts back.
+    Killed,
+}
+
+/// See the module.
+pub(super) struct Transaction {
+    number: u64,
+    word: Atomic<u64>,
+}
+
+impl Transaction {
+    /// A new one of peer `peer`, the `count`-th of that peer.
+    pub(super) fn new(peer: u64, count: u64) -> Result<Arc<Self>> {
+        let new = Self {
+            number: (peer << 24) | (count & 0xff_ffff),
+            word: Atomic::new(STAGED),
+        };
+        Ok(Arc::new(new, GFP_KERNEL)?)
+    }
+
+    /// Breaks ties between equal timestamps. Never 0, which is for parts that stand alone.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What became of it so far.
+    pub(super) fn fate(&self) -> Fate {
+        // Acquire pairs with the Release in `commit`.
+        match self.word.load(Acquire) {
+            STAGED => Fate::Staged,
+            KILLED => Fate::Killed,
+            timestamp => Fate::Committed(timestamp),
+        }
+    }
+
+    /// Makes it happen at `timestamp`, unless somebody killed it: then false.
+    pub(super) fn commit(&self, timestamp: u64) -> bool {
+        // Release pairs with the Acquire in `fate`; the exchange decides against `kill`.
+        self.word.cmpxchg(STAGED, timestamp, Release).is_ok()
+    }
+
+    /// Keeps it from happening, unless it has already.
+    pub(super) fn kill(&self) {
+        // Full, since the killer goes on to act as if no part were ever there.
+        let _ = self.word.cmpxchg(STAGED, KILLED, Full);
+    }
+}
+
+/// The timestamp of a message that is ordered after `after`.
+pub(super) fn message_after(after: u64) -> u64 {
+    (after & !3) + 4
+}
+
+/// The timestamp of a destruction that is ordered after `after`.
+pub(super) fn destruction_after(after: u64) -> u64 {
+    ((after + 2) & !3) + 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_rise_and_never_tie() {
+        for after in 0..64 {
+            let (message, destruction) = (message_after(after), destruction_after(after));
+            assert!(message > after && message <= after + 4 && message % 4 == 0);
+            assert!(destruction > after && destruction <= after + 4 && destruction % 4 == 2);
+        }
+    }
+
+    #[test]
+    fn fate_is_decided_once() {
+        let t = Transaction::new(1, 1).unwrap();
+        assert_eq!(t.fate(), Fate::Staged);
+        assert!(t.commit(8));
+        t.kill();
+        assert_eq!(t.fate(), Fate::Committed(8));
+
+        let t = Transaction::new(1, 2).unwrap();
+        t.kill();
+        assert!(!t.commit(8));
+        assert_eq!(t.fate(), Fate::Killed);
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A user of the bus, as far as accounting goes.
+//!
+//! # Locks
+//!
+//! `account` (rank 4) guards what the user's peers were charged together, and the descriptors that
+//! the user has in flight.
+
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+use super::account::{Account, Limits, FDS};
+
+/// How many claimants of one user may keep credit.
+pub(super) const LICENCES: u32 = 64;
+
+/// What a user's peers were charged together.
+pub(super) struct UserAccount {
+    pub(super) account: Account,
+    /// Claimants that may keep credit.
+    pub(super) licences: u32,
+    /// Descriptors that this user sent and nobody received yet.
+    pub(super) sent_fds: u64,
+}
+
+impl UserAccount {
+    pub(super) fn sweep_if_crowded(&mut self) {
+        if self.account.crowded() {
+            self.account.sweep(|_, _| ());
+        }
+    }
+}
+
+/// One user, by real user ID.
+#[pin_data]
+pub struct User {
+    uid: u32,
+    limits: Limits,
+    #[pin]
+    pub(super) account: SpinLock<UserAccount>,
+}
+
+impl User {
+    pub(super) fn new(uid: u32, limits: Limits) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                uid,
+                limits,
+                account <- new_spinlock!(
+                    UserAccount {
+                        account: Account::new(uid, limits),
+                        licences: 0,
+                        sent_fds: 0,
+                    },
+                    "bus1::account"
+                ),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The user's ID.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The user's limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How much a claimant draws at once.
+    pub(super) fn batch(&self, resource: usize) -> u64 {
+        self.limits.amounts()[resource] / 4096
+    }
+}
+
+/// Descriptors in flight, charged to the user who sent them, until this is dropped.
+pub(super) struct SentFds {
+    user: Arc<User>,
+    n: u64,
+}
+
+impl SentFds {
+    /// EDQUOT if the user has too many in flight.
+    pub(super) fn charge(user: &Arc<User>, n: usize) -> Result<Self> {
+        let n = n as u64;
+        let mut books = user.account.lock();
+        if books.sent_fds + n > books.account.limit()[FDS] {
+            return Err(EDQUOT);
+        }
+        books.sent_fds += n;
+        drop(books);
+        Ok(Self {
+            user: user.clone(),
+            n,
+        })
+    }
+}
+
+impl Drop for SentFds {
+    fn drop(&mut self) {
+        self.user.account.lock().sent_fds -= self.n;
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! An independent bus of this process.
+
+use std::io;
+use std::sync::OnceLock;
+
+use bus1_core::bus::{Bus as Core, Limits, Usage};
+use kernel::sync::Arc;
+
+use crate::error::to_errno;
+use crate::peer::Peer;
+
+/// A bus: peers that can reach each other. A clone is the same bus.
+///
+/// What peers of one bus do is ordered; peers of different buses never meet. A bus needs no
+/// descriptor and no memory worth speaking of, so a test can have one of its own. It lives as
+/// long as anything refers to it, peers included.
+///
+/// ```
+/// use bus1_embedded::{Bus, Limits};
+///
+/// let bus = Bus::with_limits(Limits { fds: 16, ..Limits::DEFAULT })?;
+/// let peer = bus.open()?;
+/// assert_eq!(peer.info().queued, 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Bus(Arc<Core>);
+
+impl Bus {
+    /// A bus with the default limits for each user. ENOMEM.
+    pub fn new() -> io::Result<Self> {
+        Self::with_limits(Limits::DEFAULT)
+    }
+
+    /// A bus with these limits for each user. ENOMEM.
+    pub fn with_limits(limits: Limits) -> io::Result<Self> {
+        Ok(Self(Core::new(limits).map_err(to_errno)?))
+    }
+
+    /// The bus of the process: what `/dev/bus1` is to the machine.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for it on the first call.
+    pub fn global() -> &'static Self {
+        static GLOBAL: OnceLock<Bus> = OnceLock::new();
+        GLOBAL.get_or_init(|| Self::new().expect("no memory for the bus of the process"))
+    }
+
+    /// Opens a peer for the real user of the process. ENOMEM, EDQUOT.
+    pub fn open(&self) -> io::Result<Peer> {
+        self.open_as(rustix::process::getuid().as_raw())
+    }
+
+    /// Opens a peer for any user. ENOMEM, EDQUOT.
+    ///
+    /// The user is a number that quota is booked on, and grants nothing in the system; it need
+    /// not exist. It is there so that a program can keep clients apart, or a test try out quota.
+    pub fn open_as(&self, uid: u32) -> io::Result<Peer> {
+        Ok(Peer::open(self, uid).map_err(to_errno)?)
+    }
+
+    /// What all users together hold. All zero once every peer is gone.
+    pub fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+
+    /// The core's part.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Which parts of a pool have memory, and which of them somebody needs.
+//!
+//! Memory is made in granules before anybody writes, so that a system without memory is an error
+//! and no signal. It is given back in chunks that nothing pins; the chunks below [`KEPT`] are
+//! used again and again and keep theirs, so they are not even counted.
+//!
+//! # Concurrency
+//!
+//! `pins` of a chunk counts, and carries [`LEAVING`] while its memory is given back. The bit is
+//! set only on a count of 0 and only under `leaving`; a pin that meets it waits for that lock, and
+//! then finds the granules missing. Locks: `leaving` alone, held across the system call.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+
+/// The unit in which memory is made.
+const GRANULE: u64 = 16 << 10;
+/// The unit in which it is given back: a word of granules.
+const CHUNK: u64 = GRANULE * u64::BITS as u64;
+/// Chunks whose books are made together.
+const SEGMENT: u64 = 64;
+/// Where chunks start that are given back as soon as nothing needs them.
+const KEPT: u64 = 4 << 20;
+
+/// Flag of [`Chunk::pins`].
+const LEAVING: u32 = 1 << 31;
+
+#[derive(Default)]
+struct Chunk {
+    /// The granules that have memory, by bit.
+    resident: AtomicU64,
+    /// How many pins, and [`LEAVING`].
+    pins: AtomicU32,
+}
+
+/// The books of one pool. Ranges are in bytes and not empty.
+pub(crate) struct Residency {
+    /// Books are made for parts of the address space that are used, and stay.
+    segments: Box<[OnceCell<Box<[Chunk]>>]>,
+    leaving: Mutex<()>,
+}
+
+impl Residency {
+    /// Books for a pool of `size` bytes, none of which have memory.
+    pub(crate) fn new(size: u64) -> Self {
+        Self {
+            segments: (0..size.div_ceil(CHUNK * SEGMENT))
+                .map(|_| OnceCell::new())
+                .collect(),
+            leaving: Mutex::new(()),
+        }
+    }
+
+    fn chunk(&self, number: u64) -> &Chunk {
+        let segment = self.segments[(number / SEGMENT) as usize]
+            .get_or_init(|| (0..SEGMENT).map(|_| Chunk::default()).collect());
+        &segment[(number % SEGMENT) as usize]
+    }
+
+    /// The chunks of a range that are counted.
+    fn counted(range: &Range<u64>) -> Range<u64> {
+        (range.start.max(KEPT) / CHUNK)..range.end.max(KEPT).div_ceil(CHUNK)
+    }
+
+    /// Keeps the memory of a range until it is unpinned. Where there is none, calls `make` for
+    /// a range that covers all that is missing; if that fails, nothing was done.
+    pub(crate) fn pin<E>(
+        &self,
+        range: Range<u64>,
+        make: impl FnOnce(Range<u64>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for number in Self::counted(&range) {
+            // Acquire: sees the granules cleared by the last that gave them back.
+            let before = self.chunk(number).pins.fetch_add(1, Ordering::AcqRel);
+            if before & LEAVING != 0 {
+                drop(self.leaving.lock());
+            }
+        }
+
+        let mut missing: Option<Range<u64>> = None;
+        let chunks = range.start / CHUNK..range.end.div_ceil(CHUNK);
+        for number in chunks.clone() {
+            let start = number * CHUNK;
+            let wanted = granules(start, &range);
+            let lacking = wanted & !self.chunk(number).resident.load(Ordering::Acquire);
+            if lacking != 0 {
+                let first = start + u64::from(lacking.trailing_zeros()) * GRANULE;
+                let end = start + CHUNK - u64::from(lacking.leading_zeros()) * GRANULE;
+                missing = Some(missing.map_or(first, |missing| missing.start)..end);
+            }
+        }
+
+        if let Some(missing) = missing {
+            if let Err(error) = make(missing) {
+                for number in Self::counted(&range) {
+                    self.chunk(number).pins.fetch_sub(1, Ordering::AcqRel);
+                }
+                return Err(error);
+            }
+            for number in chunks {
+                let wanted = granules(number * CHUNK, &range);
+                self.chunk(number)
+                    .resident
+                    .fetch_or(wanted, Ordering::AcqRel);
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes one pin of the range, and calls `give_back` for what nothing pins any more.
+    pub(crate) fn unpin(&self, range: Range<u64>, mut give_back: impl FnMut(Range<u64>)) {
+        let mut idle: Option<Range<u64>> = None;
+        for number in Self::counted(&range) {
+            if self.chunk(number).pins.fetch_sub(1, Ordering::AcqRel) == 1 {
+                idle = Some(idle.map_or(number, |idle| idle.start)..number + 1);
+            }
+        }
+        let Some(idle) = idle else { return };
+
+        let _leaving = self.leaving.lock();
+        let mut next = idle.start;
+        while next < idle.end {
+            // A run of chunks that nobody pinned in the meantime.
+            let start = next;
+            while next < idle.end && self.leave(next) {
+                next += 1;
+            }
+            if start < next {
+                give_back(start * CHUNK..next * CHUNK);
+                for number in start..next {
+                    self.chunk(number)
+                        .pins
+                        .fetch_and(!LEAVING, Ordering::AcqRel);
+                }
+            } else {
+                next += 1;
+            }
+        }
+    }
+
+    /// Marks a chunk as leaving, unless it is pinned or has no memory.
+    fn leave(&self, number: u64) -> bool {
+        let chunk = self.chunk(number);
+        let free = chunk
+            .pins
+            .compare_exchange(0, LEAVING, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if free && chunk.resident.swap(0, Ordering::AcqRel) == 0 {
+            chunk.pins.fetch_and(!LEAVING, Ordering::AcqRel);
+            return false;
+        }
+        free
+    }
+}
+
+/// The granules of the chunk at `start` that a range touches, by bit.
+fn granules(start: u64, range: &Range<u64>) -> u64 {
+    let first = (range.start.max(start) - start) / GRANULE;
+    let end = (range.end.min(start + CHUNK) - start).div_ceil(GRANULE);
+    (u64::MAX >> (u64::from(u64::BITS) - (end - first))) << first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pins and reports what had to be made.
+    fn pin(books: &Residency, range: Range<u64>) -> Option<Range<u64>> {
+        let mut made = None;
+        let result: Result<(), ()> = books.pin(range, |range| {
+            made = Some(range);
+            Ok(())
+        });
+        result.unwrap();
+        made
+    }
+
+    /// Unpins and reports where what was given back starts and ends.
+    fn unpin(books: &Residency, range: Range<u64>) -> Vec<(u64, u64)> {
+        let mut given = Vec::new();
+        books.unpin(range, |range| given.push((range.start, range.end)));
+        given
+    }
+
+    #[test]
+    fn memory_is_made_once_in_whole_granules() {
+        let books = Residency::new(4 << 30);
+        assert_eq!(pin(&books, 8..16), Some(0..GRANULE));
+        assert_eq!(pin(&books, 16..GRANULE), None);
+        assert_eq!(pin(&books, 0..GRANULE + 1), Some(GRANULE..2 * GRANULE));
+        assert_eq!(
+            pin(&books, 3 * CHUNK - 8..3 * CHUNK + 8),
+            Some(3 * CHUNK - GRANULE..3 * CHUNK + GRANULE)
+        );
+        assert_eq!(pin(&books, CHUNK..2 * CHUNK), Some(CHUNK..2 * CHUNK));
+        let end = 4 << 30;
+        assert_eq!(pin(&books, end - 8..end), Some(end - GRANULE..end));
+    }
+
+    #[test]
+    fn what_is_used_often_stays() {
+        let books = Residency::new(4 << 30);
+        pin(&books, 0..KEPT);
+        assert_eq!(unpin(&books, 0..KEPT), []);
+        assert_eq!(pin(&books, 0..KEPT), None);
+    }
+
+    #[test]
+    fn the_last_pin_gives_a_chunk_back() {
+        let books = Residency::new(4 << 30);
+        pin(&books, KEPT - 8..KEPT + 3 * CHUNK);
+        assert_eq!(pin(&books, KEPT + CHUNK..KEPT + CHUNK + 8), None);
+        assert_eq!(
+            unpin(&books, KEPT - 8..KEPT + 3 * CHUNK),
+            [(KEPT, KEPT + CHUNK), (KEPT + 2 * CHUNK, KEPT + 3 * CHUNK)]
+        );
+        assert_eq!(
+            unpin(&books, KEPT + CHUNK..KEPT + CHUNK + 8),
+            [(KEPT + CHUNK, KEPT + 2 * CHUNK)]
+        );
+        assert_eq!(pin(&books, KEPT..KEPT + 8), Some(KEPT..KEPT + GRANULE));
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing_pinned() {
+        let books = Residency::new(4 << 30);
+        assert_eq!(books.pin(KEPT..KEPT + 8, |_| Err(7)), Err(7));
+        assert_eq!(pin(&books, KEPT..KEPT + 8), Some(KEPT..KEPT + GRANULE));
+        assert_eq!(unpin(&books, KEPT..KEPT + 8), [(KEPT, KEPT + CHUNK)]);
+    }
+
+    #[test]
+    fn threads_that_pin_never_lose_memory() {
+        // Which granules of one chunk have memory, as the system would know it.
+        let memory = AtomicU64::new(0);
+        let books = Residency::new(4 << 30);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (memory, books) = (&memory, &books);
+                scope.spawn(move || {
+                    let start = KEPT + thread * GRANULE;
+                    let range = start..start + GRANULE;
+                    let bit = granules(KEPT, &range);
+                    for _ in 0..20_000 {
+                        let made: Result<(), ()> = books.pin(range.clone(), |made| {
+                            memory.fetch_or(granules(KEPT, &made), Ordering::SeqCst);
+                            Ok(())
+                        });
+                        made.unwrap();
+                        assert_ne!(memory.load(Ordering::SeqCst) & bit, 0);
+                        books.unpin(range.clone(), |_| memory.store(0, Ordering::SeqCst));
+                    }
+                });
+            }
+        });
+        assert_eq!(memory.load(Ordering::SeqCst), 0);
+    }
+}

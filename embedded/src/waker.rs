@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Wake-ups: threads that wait for a peer, and its eventfd.
+//!
+//! The core wakes with its locks held. A system call there would keep others spinning, and the
+//! woken thread would run into the very lock. So inside a [`Scope`], which every command is, a
+//! wake-up is only noted, and delivered when the command is over and holds no lock.
+//!
+//! # No wake-up is lost
+//!
+//! Whoever is interested announces it in `interest`, then looks whether the peer is ready. Whoever
+//! makes it ready does so first, then looks at `interest`. Between the two steps of each stands a
+//! sequentially consistent fence or read-modify-write, so at least one of them sees the other.
+//! A thread reads `sequence` before it looks, and sleeps only if it has not changed since; every
+//! delivery changes it.
+//!
+//! Whoever lowers the eventfd looks again afterwards, and raises it if the peer is ready after
+//! all. `raised` and the eventfd change together under a lock, so a wake-up comes either before
+//! the lowering, and that look sees what it was for, or after it, and raises.
+//!
+//! Lock: `raised` alone, held across the system call that it describes; never taken inside the
+//! core.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{fence, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bus1_core::bus::host;
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::thread::futex;
+use rustix::time::Timespec;
+
+/// Bit of [`Signal::interest`]: there is an eventfd. The others count the threads that wait.
+const EVENT: u32 = 1 << 31;
+
+/// Whom to wake for one peer.
+#[derive(Default)]
+pub(crate) struct Signal {
+    interest: AtomicU32,
+    /// Changes with every delivery; threads sleep on it.
+    sequence: AtomicU32,
+    /// Whether the eventfd is readable.
+    raised: Mutex<bool>,
+    /// Weak, because others may refer to a peer long after it was closed.
+    event: OnceCell<Weak<OwnedFd>>,
+}
+
+impl Signal {
+    /// From now on makes the eventfd readable when the peer becomes ready. The caller then looks
+    /// whether it is already.
+    pub(crate) fn attach(&self, event: &Arc<OwnedFd>) {
+        if self.event.set(Arc::downgrade(event)).is_ok() {
+            self.interest.fetch_or(EVENT, SeqCst);
+        }
+    }
+
+    /// Whether there is an eventfd, and it is readable.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.interest.load(SeqCst) & EVENT != 0 && *self.raised.lock()
+    }
+
+    /// Makes the eventfd readable.
+    pub(crate) fn raise(&self) {
+        let mut raised = self.raised.lock();
+        if let (false, Some(event)) = (*raised, self.event()) {
+            // It cannot fail: the counter is 0.
+            let _ = rustix::io::write(&*event, &1u64.to_ne_bytes());
+            *raised = true;
+        }
+    }
+
+    /// Makes the eventfd unreadable. The caller then looks whether the peer is ready after all,
+    /// and raises it again.
+    pub(crate) fn lower(&self) {
+        let mut raised = self.raised.lock();
+        if let (true, Some(event)) = (*raised, self.event()) {
+            // It cannot fail: the counter is 1.
+            let _ = rustix::io::read(&*event, &mut [0u8; 8]);
+            *raised = false;
+        }
+    }
+
+    fn event(&self) -> Option<Arc<OwnedFd>> {
+        self.event.get().and_then(Weak::upgrade)
+    }
+
+    /// Sleeps until `look` gives something or the deadline has passed; then gives what it gave
+    /// last.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut look: impl FnMut() -> (bool, T),
+    ) -> T {
+        struct Interest<'a>(&'a AtomicU32);
+        impl Drop for Interest<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+
+        self.interest.fetch_add(1, SeqCst);
+        let _interest = Interest(&self.interest);
+        loop {
+            let seen = self.sequence.load(SeqCst);
+            let (done, found) = look();
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if done || left.is_some_and(|left| left.is_zero()) {
+                return found;
+            }
+            // A time that does not fit the system's type is as good as none.
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            match futex::wait(&self.sequence, futex::Flags::PRIVATE, seen, left.as_ref()) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+                // No futexes: look again and again, but let others run.
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Wakes all who wait, and raises the eventfd.
+    fn deliver(&self) {
+        self.sequence.fetch_add(1, SeqCst);
+        let interest = self.interest.load(SeqCst);
+        if interest & !EVENT != 0 {
+            // It cannot fail: the word is there.
+            let _ = futex::wake(&self.sequence, futex::Flags::PRIVATE, i32::MAX as u32);
+        }
+        if interest & EVENT != 0 {
+            self.raise();
+        }
+    }
+}
+
+/// The waker that the core has in a peer.
+pub(crate) struct Waker(pub(crate) Arc<Signal>);
+
+impl host::Waker for Waker {
+    fn wake(&self) {
+        fence(SeqCst);
+        if self.0.interest.load(SeqCst) != 0 {
+            note(&self.0);
+        }
+    }
+}
+
+/// Wake-ups of one thread that wait for the end of its command.
+struct Pending {
+    /// Scopes that are open.
+    depth: usize,
+    signals: Vec<Arc<Signal>>,
+}
+
+thread_local! {
+    static PENDING: RefCell<Pending> = const {
+        RefCell::new(Pending { depth: 0, signals: Vec::new() })
+    };
+}
+
+/// Delivers at the end of the outermost scope, or at once if there is none.
+fn note(signal: &Arc<Signal>) {
+    let noted = PENDING.try_with(|pending| {
+        let mut pending = pending.borrow_mut();
+        if pending.depth == 0 {
+            return false;
+        }
+        // Many entries for one peer come in a row: one wake-up does for all.
+        if !pending
+            .signals
+            .last()
+            .is_some_and(|last| Arc::ptr_eq(last, signal))
+        {
+            pending.signals.push(signal.clone());
+        }
+        true
+    });
+    if !noted.unwrap_or(false) {
+        signal.deliver();
+    }
+}
+
+/// While it lives, wake-ups by this thread are noted; when it goes, they are delivered.
+pub(crate) struct Scope {
+    // Not to be dropped by another thread.
+    _here: std::marker::PhantomData<*const ()>,
+}
+
+impl Scope {
+    /// Opens a scope for this thread. They nest.
+    pub(crate) fn enter() -> Self {
+        // A thread that has already torn down its locals delivers at once.
+        let _ = PENDING.try_with(|pending| pending.borrow_mut().depth += 1);
+        Self {
+            _here: std::marker::PhantomData,
+        }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let _ = PENDING.try_with(|pending| {
+            let mut pending = pending.borrow_mut();
+            pending.depth -= 1;
+            if pending.depth == 0 {
+                // Delivering calls nothing that could wake somebody.
+                for signal in pending.signals.drain(..) {
+                    signal.deliver();
+                }
+            }
+        });
+    }
+}

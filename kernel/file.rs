@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Descriptors in messages: which may travel, and how they are given to the receiver.
+//!
+//! # Which may travel
+//!
+//! A message holds its files until it is received or its peer goes. A file that can in turn hold
+//! the peer's file would close a circle that nothing ever opens again. Three kinds can hold any
+//! file that user space hands them, and a bus1 file is the fourth: AF_UNIX sockets (SCM_RIGHTS),
+//! io_uring (registered files, requests) and binder (descriptors in transactions). They are
+//! refused. Not refused are
+//!
+//! - descriptors opened with O_PATH: they hold a place in the tree and never the object there;
+//! - epoll: it watches files without holding them;
+//! - kinds that hold one particular kind, none of which leads back here: eventfd, pidfd, BPF maps,
+//!   dma-buf, KVM and VFIO, loop and network block devices, TLS and tunnels over TCP, FUSE;
+//! - kinds that hold a whole address space (vhost) or that only an administrator can point at any
+//!   file (a 9p mount). A bus1 file can't hide in an address space: what is mapped is another file,
+//!   see `mapping.rs`.
+//!
+//! # How they arrive
+//!
+//! The check of the security modules, security_file_receive(), is not exported but as a part of
+//! receive_fd(), which also publishes the descriptor. So between [`Received::install`] and the last
+//! step of RECV, the receiver's other threads can already see it. If RECV fails they are closed
+//! again, each only if the number still stands for the file: what another thread put in its
+//! place stays. The alternative, to reserve numbers first and publish last, could not ask the
+//! security modules.
+
+use core::ptr::{self, NonNull};
+
+use kernel::bindings;
+use kernel::error::to_result;
+use kernel::fs::file::{flags, LocalFile};
+use kernel::fs::File;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+
+use crate::bus;
+use crate::device;
+use crate::glue;
+
+/// The file behind descriptor `fd`, of any kind. EBADF.
+fn get(fd: i32) -> Result<ARef<File>> {
+    // SAFETY: No requirement; a number that is no descriptor, a negative one too, gives null.
+    let file = unsafe { bindings::fget_raw(fd as u32) };
+    let file = NonNull::new(file).ok_or(EBADF)?;
+    // SAFETY: fget_raw() took a reference, which the result owns.
+    let file = unsafe { ARef::<LocalFile>::from_raw(file.cast()) };
+    // SAFETY: This thread is in an ioctl, which does not take the position of any file.
+    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+}
+
+/// The file behind `fd`, if it may travel. EBADF, EOPNOTSUPP.
+pub(crate) fn get_cargo(fd: i32) -> Result<ARef<File>> {
+    let file = get(fd)?;
+    // SAFETY: The file is valid.
+    if device::is_peer(&file) || unsafe { glue::bus1_file_pins_files(file.as_ptr()) } {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(file)
+}
+
+/// The file behind `fd`, if it is a peer's. EBADF, EOPNOTSUPP.
+pub(crate) fn get_peer(fd: i32) -> Result<ARef<File>> {
+    let file = get(fd)?;
+    if file.flags() & flags::O_PATH != 0 {
+        return Err(EBADF);
+    }
+    if !device::is_peer(&file) {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(file)
+}
+
+/// Descriptors that this task was given. They are closed on drop, unless kept.
+///
+/// Invariant: `numbers[i]` was returned by receive_fd() for `files[i]`, in the running task.
+pub(crate) struct Received {
+    numbers: KVec<i32>,
+    files: KVec<ARef<File>>,
+}
+
+impl Received {
+    /// Gives the running task a close-on-exec descriptor for each file: all or none.
+    pub(crate) fn install(files: &[ARef<File>]) -> Result<Self> {
+        let mut received = Self {
+            numbers: KVec::with_capacity(files.len(), GFP_KERNEL)?,
+            files: KVec::with_capacity(files.len(), GFP_KERNEL)?,
+        };
+        for file in files {
+            // SAFETY: The file is valid; a null pointer makes the number the return value.
+            let fd =
+                unsafe { bindings::receive_fd(file.as_ptr(), ptr::null_mut(), flags::O_CLOEXEC) };
+            to_result(fd)?;
+            // There is room for both, so neither push fails.
+            received.numbers.push(fd, GFP_KERNEL)?;
+            received.files.push(file.clone(), GFP_KERNEL)?;
+        }
+        Ok(received)
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        for (&fd, file) in self.numbers.iter().zip(&self.files) {
+            // SAFETY: The file is valid. By the invariant the task is the one that got the number,
+            // and the file is no bus1 file, so closing is no concern of the running ioctl.
+            unsafe { glue::bus1_take_back_fd(fd as u32, file.as_ptr()) };
+        }
+    }
+}
+
+impl bus::Installed for Received {
+    fn numbers(&self) -> &[i32] {
+        &self.numbers
+    }
+
+    fn keep(mut self) {
+        self.numbers.clear();
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What Rust cannot say: macros and inline functions of the kernel's headers
+ *
+ * Each function here does one step for the Rust file that is named with it,
+ * where its use is explained; glue.rs repeats the prototypes.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/net.h>
+#include <linux/pagemap.h>
+#include <linux/string.h>
+
+extern unsigned int bus1_user_max[4];
+bool bus1_file_pins_files(struct file *file);
+bool bus1_take_back_fd(unsigned int fd, struct file *file);
+struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages);
+struct page *bus1_lock_page(const void *address);
+bool bus1_trylock_page(const void *address);
+void bus1_unlock_page(const void *address);
+
+/*
+ * main.rs: the limits of each user, in the order of bus::Limits. Parameters
+ * that are declared in Rust are not shown in sysfs.
+ */
+unsigned int bus1_user_max[4] = { 16384, 65536, 16777216, 4096 };
+
+module_param_named(user_slices_max, bus1_user_max[0], uint, 0444);
+MODULE_PARM_DESC(user_slices_max, "Slices of each user (default 16384)");
+module_param_named(user_handles_max, bus1_user_max[1], uint, 0444);
+MODULE_PARM_DESC(user_handles_max, "Handles of each user (default 65536)");
+module_param_named(user_inflight_bytes_max, bus1_user_max[2], uint, 0444);
+MODULE_PARM_DESC(user_inflight_bytes_max,
+		 "Bytes in flight to each user (default 16777216)");
+module_param_named(user_inflight_fds_max, bus1_user_max[3], uint, 0444);
+MODULE_PARM_DESC(user_inflight_fds_max,
+		 "Descriptors in flight from and to each user (default 4096)");
+
+static bool is_binder(struct file *file)
+{
+	struct module *owner = file->f_op->owner;
+
+	if (file_inode(file)->i_sb->s_magic == BINDERFS_SUPER_MAGIC)
+		return true;
+	return owner && (!strcmp(module_name(owner), "binder_linux") ||
+			 !strcmp(module_name(owner), "rust_binder"));
+}
+
+/* file.rs: can this file hold references to files of any kind? */
+bool bus1_file_pins_files(struct file *file)
+{
+	struct socket *sock;
+
+	/* Such a file is a place in the tree, whatever may stand there. */
+	if (file->f_mode & FMODE_PATH)
+		return false;
+
+	sock = sock_from_file(file);
+	if (sock)
+		return READ_ONCE(sock->ops)->family == PF_UNIX;
+
+	/* The operations of io_uring are not exported; its name is its own. */
+	if (file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC)
+		return !strcmp(file->f_path.dentry->d_name.name, "[io_uring]");
+
+	return is_binder(file);
+}
+
+/*
+ * file.rs: closes descriptor @fd if it still stands for @file.
+ *
+ * The slot is emptied under the lock, which leaves the number reserved as
+ * get_unused_fd_flags() does; so nobody can get it before it is given back.
+ * @file is never the one that the running ioctl came through, since bus1 files
+ * are not received: closing it here cannot pull that from under fdget().
+ */
+bool bus1_take_back_fd(unsigned int fd, struct file *file)
+{
+	struct files_struct *files = current->files;
+	struct fdtable *fdt;
+	bool ours = false;
+
+	spin_lock(&files->file_lock);
+	fdt = files_fdtable(files);
+	if (fd < fdt->max_fds && rcu_access_pointer(fdt->fd[fd]) == file) {
+		rcu_assign_pointer(fdt->fd[fd], NULL);
+		ours = true;
+	}
+	spin_unlock(&files->file_lock);
+
+	if (ours) {
+		put_unused_fd(fd);
+		filp_close(file, files);
+	}
+	return ours;
+}
+
+/* mapping.rs: a file with an inode, and so an i_mapping, of its own. */
+struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages)
+{
+	return anon_inode_create_getfile("[bus1-pool]", fops, pages, O_RDONLY,
+					 NULL);
+}
+
+/* pool.rs: locks the page at a kernel address and takes a reference to it. */
+struct page *bus1_lock_page(const void *address)
+{
+	struct page *page = virt_to_page(address);
+
+	get_page(page);
+	lock_page(page);
+	return page;
+}
+
+bool bus1_trylock_page(const void *address)
+{
+	return trylock_page(virt_to_page(address));
+}
+
+void bus1_unlock_page(const void *address)
+{
+	unlock_page(virt_to_page(address));
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which stock kernels the Debian archive offers, and which of them is meant.
+//!
+//! A kernel fits if its image, modules, headers and source are all in the archive in one and the
+//! same version: the source rebuilds the Rust metadata that the headers lack.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+
+use crate::root::Root;
+use crate::run;
+
+/// The oldest series with a Rust interface that the module can be built for.
+const OLDEST_MAJOR: u32 = 7;
+/// The flavour for real machines, as opposed to cloud and realtime.
+const FLAVOUR: &str = "-amd64";
+
+/// The kernel that the user asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// The newest in the archive.
+    Newest,
+    /// The newest of the series before the newest's.
+    Previous,
+    /// This release, as `uname -r` would print it.
+    Release(String),
+}
+
+impl Wanted {
+    /// A name for it in file names and messages.
+    pub fn name(&self) -> &str {
+        match self {
+            Wanted::Newest => "newest",
+            Wanted::Previous => "previous",
+            Wanted::Release(release) => release,
+        }
+    }
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Wanted, String> {
+        match text {
+            "newest" => Ok(Wanted::Newest),
+            "previous" => Ok(Wanted::Previous),
+            _ if Offer::parse(text).is_some() => Ok(Wanted::Release(text.to_owned())),
+            _ => Err(format!(
+                "not `newest`, `previous` or the release of a generic amd64 kernel \
+                 from {OLDEST_MAJOR}.0 up, such as 7.3.4+deb13{FLAVOUR}"
+            )),
+        }
+    }
+}
+
+/// One kernel of the archive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// What `uname -r` prints.
+    pub release: String,
+    /// The version of all its packages.
+    pub version: String,
+    /// Major, minor, patch level and Debian's own number.
+    number: [u32; 4],
+}
+
+impl Offer {
+    /// Takes a release such as `7.3.4+deb13-amd64` apart; the package version is left empty.
+    fn parse(release: &str) -> Option<Offer> {
+        let (upstream, debian) = release.strip_suffix(FLAVOUR)?.split_once("+deb")?;
+        let mut parts = upstream.split('.').map(|part| part.parse().ok());
+        let number = [
+            parts.next()??,
+            parts.next()??,
+            parts.next().unwrap_or(Some(0))?,
+            debian.split('+').next()?.parse().ok()?,
+        ];
+        if parts.next().is_some() || number[0] < OLDEST_MAJOR {
+            return None;
+        }
+        Some(Offer { release: release.to_owned(), version: String::new(), number })
+    }
+
+    fn series(&self) -> [u32; 2] {
+        [self.number[0], self.number[1]]
+    }
+
+    /// The package with the source.
+    pub fn source_package(&self) -> String {
+        format!("linux-source-{}.{}", self.number[0], self.number[1])
+    }
+
+    /// The packages with what was built from it.
+    pub fn built_packages(&self) -> [String; 4] {
+        ["binary-unsigned", "modules", "headers", "base"]
+            .map(|what| format!("linux-{what}-{}", self.release))
+    }
+
+    /// The part of the release that the source does not know: `+deb13-amd64`.
+    pub fn local_version(&self) -> &str {
+        self.release.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+    }
+}
+
+/// Asks the archive, and says what was chosen.
+pub fn choose(root: &Root, wanted: &Wanted) -> Result<Offer> {
+    let offers = run::step("ask the archive for kernels", |step| {
+        step.run(&mut root.shell("apt-get -q -o Acquire::Retries=3 update", &[])?)?;
+        let names =
+            run::output(&mut root.shell("apt-cache pkgnames linux-headers-", &[])?)?;
+        let mut offers: Vec<Offer> = names
+            .lines()
+            .filter_map(|name| Offer::parse(name.strip_prefix("linux-headers-")?))
+            .collect();
+        let mut packages = BTreeSet::new();
+        for offer in &offers {
+            packages.insert(offer.source_package());
+            packages.extend(offer.built_packages());
+        }
+        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+        let madison = run::output(&mut root.shell("apt-cache madison \"$@\"", &packages)?)?;
+        fit(&mut offers, &parse_madison(&madison));
+        Ok(offers)
+    })?;
+    let list: Vec<&str> = offers.iter().map(|o| o.release.as_str()).collect();
+    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let chosen = pick(&offers, wanted).with_context(|| {
+        format!(
+            "the archive has no kernel that fits `{}`: it takes image, modules, headers and source \
+             of one version from {OLDEST_MAJOR}.0 up; those that fit: {list}",
+            wanted.name()
+        )
+    })?;
+    run::say(&format!(
+        "kernel {} (packages {}), of: {list}",
+        chosen.release, chosen.version
+    ));
+    Ok(chosen.clone())
+}
+
+/// `package | version | source` lines as versions by package.
+fn parse_madison(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split('|').map(str::trim);
+        if let (Some(package), Some(version)) = (fields.next(), fields.next()) {
+            versions.entry(package).or_default().insert(version);
+        }
+    }
+    versions
+}
+
+/// Gives every offer its version, drops those that are incomplete, and sorts the newest first.
+fn fit(offers: &mut Vec<Offer>, versions: &BTreeMap<&str, BTreeSet<&str>>) {
+    offers.retain_mut(|offer| {
+        let of = |package: &str| versions.get(package).cloned().unwrap_or_default();
+        let mut common = of(&offer.source_package());
+        for package in offer.built_packages() {
+            let have = of(&package);
+            common.retain(|version| have.contains(version));
+        }
+        let Some(version) = common.last() else { return false };
+        offer.version = (*version).to_owned();
+        true
+    });
+    offers.sort_by(|a, b| b.number.cmp(&a.number));
+}
+
+fn pick<'a>(offers: &'a [Offer], wanted: &Wanted) -> Option<&'a Offer> {
+    let newest = offers.first()?;
+    match wanted {
+        Wanted::Newest => Some(newest),
+        Wanted::Previous => offers.iter().find(|o| o.series() < newest.series()),
+        Wanted::Release(release) => offers.iter().find(|o| o.release == *release),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MADISON: &str = "\
+linux-source-7.3 | 7.3.4-1~bpo13+1 | mirror
+linux-source-7.2 | 7.2.12-1~bpo13+1 | mirror
+linux-source-7.2 | 7.2.9-1~bpo13+1 | mirror
+linux-headers-7.3.4+deb13-amd64 | 7.3.4-1~bpo13+1 | mirror
+linux-headers-7.2.12+deb13-amd64 | 7.2.12-1~bpo13+1 | mirror
+linux-headers-7.2.9+deb13-amd64 | 7.2.9-1~bpo13+1 | mirror
+linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
+";
+
+    fn offers() -> Vec<Offer> {
+        let mut text = MADISON.to_owned();
+        for line in MADISON.lines().filter(|line| line.contains("headers")) {
+            for other in ["binary-unsigned", "modules", "base"] {
+                text.push_str(&line.replace("headers", other));
+                text.push('\n');
+            }
+        }
+        let mut offers: Vec<Offer> = ["7.2.8", "7.2.9", "7.2.12", "7.3.4"]
+            .iter()
+            .map(|number| Offer::parse(&format!("{number}+deb13-amd64")).unwrap())
+            .collect();
+        fit(&mut offers, &parse_madison(&text));
+        offers
+    }
+
+    fn picked(wanted: &str) -> Option<String> {
+        pick(&offers(), &wanted.parse().unwrap()).map(|offer| offer.release.clone())
+    }
+
+    #[test]
+    fn newest_and_previous_series_are_found() {
+        assert_eq!(picked("newest").as_deref(), Some("7.3.4+deb13-amd64"));
+        assert_eq!(picked("previous").as_deref(), Some("7.2.12+deb13-amd64"));
+        assert_eq!(picked("7.2.9+deb13-amd64").as_deref(), Some("7.2.9+deb13-amd64"));
+    }
+
+    #[test]
+    fn a_kernel_without_its_source_does_not_fit() {
+        assert_eq!(picked("7.2.8+deb13-amd64"), None);
+    }
+
+    #[test]
+    fn other_flavours_and_series_are_refused() {
+        for name in ["7.3.4+deb13-cloud-amd64", "7.3.4+deb13-rt-amd64", "6.12.107+deb13-amd64", "7.3"] {
+            assert!(name.parse::<Wanted>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_local_version_is_what_follows_the_number() {
+        assert_eq!(offers()[0].local_version(), "+deb13-amd64");
+        assert_eq!(offers()[1].source_package(), "linux-source-7.2");
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this machine must have: a few Debian packages and, for building, root's rights.
+
+use std::process::Command;
+
+use anyhow::{bail, Result};
+
+use crate::run;
+
+/// A program and the Debian package that brings it.
+pub struct Tool {
+    pub program: &'static str,
+    pub package: &'static str,
+}
+
+/// Makes and fills the root in which the kernel and the module are built.
+pub const BUILD: &[Tool] = &[
+    Tool { program: "mmdebstrap", package: "mmdebstrap" },
+    Tool { program: "unshare", package: "util-linux" },
+    Tool { program: "chroot", package: "coreutils" },
+];
+
+/// Boots a VM.
+pub const VM: &[Tool] = &[
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "setpriv", package: "util-linux" },
+];
+
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Fails with the command to run unless this process is root.
+pub fn need_root(why: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    bail!("{why} needs root once; run: sudo -E env \"PATH=$PATH\" cargo xtask module");
+}
+
+/// Installs the packages of those tools that are missing, as root; else says how.
+pub fn need(tools: &[Tool]) -> Result<()> {
+    let mut packages: Vec<&str> =
+        tools.iter().filter(|t| which::which(t.program).is_err()).map(|t| t.package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if !is_root() {
+        bail!("packages are missing; run: sudo apt-get install --no-install-recommends {list}");
+    }
+    if which::which("apt-get").is_err() {
+        bail!("this machine has no apt-get; install by hand what brings: {list}");
+    }
+    run::step(&format!("install {list}"), |step| {
+        step.run(apt_get().arg("update"))?;
+        step.run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&packages))
+    })
+}
+
+/// `apt-get` that asks nothing.
+pub fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "Acquire::Retries=3"]);
+    command
+}

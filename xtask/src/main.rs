@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The commands that build, boot and check bus1.
+//!
+//! Results go to stdout and news of the work to stderr, so that either can be piped alone.
+//! Everything that is made on the way is kept below `target/vm/` and made again only if it is
+//! missing or older than what it comes from.
+
+mod archive;
+mod initramfs;
+mod kernel;
+mod machine;
+mod module;
+mod programs;
+mod repo;
+mod root;
+mod run;
+mod scan;
+mod size;
+mod test;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    about,
+    long_about = "Builds bus1.ko for a stock Debian kernel, boots that kernel in a VM and runs programs in it.\n\
+                  All that is downloaded and built is kept below target/vm/."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every test: user space first, then the module in VMs
+    Test(test::Options),
+    /// Run `bus1 demo` in the VM on the real module; further arguments go to the demo
+    Demo {
+        #[command(flatten)]
+        kernel: KernelArg,
+        /// Arguments of `bus1 demo`, for example --publishers 4; the file of --input is copied
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build bus1.ko for the stock kernel and print where it is
+    Module {
+        #[command(flatten)]
+        kernel: KernelArg,
+        /// Ask the archive which kernels there are, even if some are cached
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Boot the stock kernel, load the module, run a command and exit with its status
+    Vm(VmArgs),
+    /// Count lines of code and unsafe blocks, and check both against their limits
+    Size,
+}
+
+#[derive(Args)]
+struct KernelArg {
+    /// `newest`, `previous` (newest of the series before), or a release such as 7.3.4+deb13-amd64
+    #[arg(long, value_name = "RELEASE", default_value = "newest")]
+    kernel: archive::Wanted,
+}
+
+#[derive(Args)]
+struct VmArgs {
+    #[command(flatten)]
+    kernel: KernelArg,
+    /// Make time in the VM a count of instructions: one CPU, and every run takes as long
+    #[arg(long)]
+    icount: bool,
+    /// Number of CPUs [default: 2; 1 with --icount]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
+    /// Copy a file or folder into the directory in which the command runs
+    #[arg(long, value_name = "FILE")]
+    copy: Vec<PathBuf>,
+    /// Load a module of the kernel package too, with those it needs
+    #[arg(long, value_name = "NAME")]
+    modprobe: Vec<String>,
+    /// Load this file in place of a bus1.ko that is built from the sources
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
+    /// Parameters for the module, for example max_slices=64
+    #[arg(long, value_name = "NAME=VALUE")]
+    param: Vec<String>,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    timeout: u64,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Test(options) => test::run(&options),
+        Command::Demo { kernel, args } => programs::demo(&kernel.kernel, args),
+        Command::Module { kernel, refresh } => {
+            let kernel = kernel::prepare(&kernel.kernel, refresh)?;
+            println!("{}", module::build(&kernel)?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Vm(args) => {
+            let kernel = kernel::prepare(&args.kernel.kernel, false)?;
+            let module = match args.module {
+                Some(file) => file,
+                None => module::build(&kernel)?,
+            };
+            let job = vm::Job {
+                command: args.command,
+                copies: args.copy,
+                module: Some(module),
+                params: args.param,
+                modprobe: args.modprobe,
+                cpus: args.cpus,
+                icount: args.icount,
+                timeout: std::time::Duration::from_secs(args.timeout),
+            };
+            Ok(vm::run(&kernel, &job)?.exit_code())
+        }
+        Command::Size => size::run(),
+    }
+}
