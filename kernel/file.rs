@@ -35,13 +35,14 @@ use kernel::fs::file::{flags, LocalFile};
 use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
+use kernel::types::NotThreadSafe;
 
 use crate::bus;
 use crate::device;
 use crate::glue;
 
-/// The file behind descriptor `fd`, of any kind. EBADF.
-fn get(fd: i32) -> Result<ARef<File>> {
+/// The file behind descriptor `fd`, of any kind, O_PATH too. EBADF.
+pub(crate) fn get(fd: i32) -> Result<ARef<File>> {
     // SAFETY: No requirement; a number that is no descriptor, a negative one too, gives null.
     let file = unsafe { bindings::fget_raw(fd as u32) };
     let file = NonNull::new(file).ok_or(EBADF)?;
@@ -61,24 +62,13 @@ pub(crate) fn get_cargo(fd: i32) -> Result<ARef<File>> {
     Ok(file)
 }
 
-/// The file behind `fd`, if it is a peer's. EBADF, EOPNOTSUPP.
-pub(crate) fn get_peer(fd: i32) -> Result<ARef<File>> {
-    let file = get(fd)?;
-    if file.flags() & flags::O_PATH != 0 {
-        return Err(EBADF);
-    }
-    if !device::is_peer(&file) {
-        return Err(EOPNOTSUPP);
-    }
-    Ok(file)
-}
-
 /// Descriptors that this task was given. They are closed on drop, unless kept.
 ///
 /// Invariant: `numbers[i]` was returned by receive_fd() for `files[i]`, in the running task.
 pub(crate) struct Received {
     numbers: KVec<i32>,
     files: KVec<ARef<File>>,
+    _task: NotThreadSafe,
 }
 
 impl Received {
@@ -87,6 +77,7 @@ impl Received {
         let mut received = Self {
             numbers: KVec::with_capacity(files.len(), GFP_KERNEL)?,
             files: KVec::with_capacity(files.len(), GFP_KERNEL)?,
+            _task: NotThreadSafe,
         };
         for file in files {
             // SAFETY: The file is valid; a null pointer makes the number the return value.

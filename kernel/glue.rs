@@ -1,10 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The prototypes of `glue.c`, which says what each does.
+//! What stands between C and Rust: tables of functions, and the prototypes of `glue.c`, which says
+//! what each does.
 
 use kernel::bindings;
+use kernel::module::this_module;
 use kernel::prelude::*;
 
+use crate::Module;
+
+/// The owner of operations. A file whose operations have it keeps the module.
+pub(crate) const OWNER: *mut bindings::module = this_module::<Module>().as_ptr();
+
+/// A table of functions for C, as a static.
+pub(crate) struct Operations<T>(pub(crate) T);
+
+// SAFETY: Nobody changes it, and what it points to is this module.
+unsafe impl Sync for Operations<bindings::file_operations> {}
+// SAFETY: As above.
+unsafe impl Sync for Operations<bindings::vm_operations_struct> {}
+
+// The kernel's structures have parts that are empty in this configuration.
+#[allow(improper_ctypes)]
 extern "C" {
     pub(crate) static bus1_user_max: [c_uint; 4];
     pub(crate) fn bus1_file_pins_files(file: *mut bindings::file) -> bool;

@@ -16,7 +16,6 @@ use core::ptr;
 use kernel::bindings;
 use kernel::fs::File;
 use kernel::prelude::*;
-use kernel::str::CStrExt as _;
 use kernel::sync::barrier::{smp_mb, Full};
 use kernel::sync::static_lock_class;
 use kernel::types::Opaque;

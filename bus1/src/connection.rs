@@ -24,6 +24,7 @@ use bus1_uapi::{
     CmdHandleTransfer, CmdNodesDestroy, CmdPeerReset, CmdRecv, CmdSend, Msg, CMD_HANDLE_RELEASE,
     CMD_HANDLE_TRANSFER, CMD_NODES_DESTROY, CMD_PEER_DISCONNECT, CMD_PEER_QUERY, CMD_PEER_RESET,
     CMD_RECV, CMD_SEND, CMD_SLICE_RELEASE, HANDLE_INVALID, NODES_DESTROY_FLAG_RELEASE_HANDLES,
+    PEER_RESET_FLAG_FLUSH, PEER_RESET_FLAG_FLUSH_SEED,
 };
 
 use crate::errno::Errno;
@@ -62,6 +63,18 @@ fn array<T>(slice: &[T]) -> u64 {
         0
     } else {
         address(slice.as_ptr())
+    }
+}
+
+/// A reset that sets no limit.
+fn keep_limits(flags: u64) -> CmdPeerReset {
+    CmdPeerReset {
+        flags,
+        peer_flags: u64::MAX,
+        max_slices: u32::MAX,
+        max_handles: u32::MAX,
+        max_inflight_bytes: u32::MAX,
+        max_inflight_fds: u32::MAX,
     }
 }
 
@@ -135,9 +148,14 @@ impl Connection {
     }
 
     pub(crate) fn set_limits(&self, limits: Limits) -> Result<()> {
-        if [limits.slices, limits.handles, limits.inflight_bytes, limits.inflight_fds]
-            .iter()
-            .any(|&limit| limit > Limits::MAX)
+        if [
+            limits.slices,
+            limits.handles,
+            limits.inflight_bytes,
+            limits.inflight_fds,
+        ]
+        .iter()
+        .any(|&limit| limit > Limits::MAX)
         {
             // All-ones would mean to keep a limit.
             return Err(Error::OutOfRange);
@@ -153,22 +171,21 @@ impl Connection {
     }
 
     /// Flushes, if nothing of the peer is in use in this process.
-    pub(crate) fn flush(&self, flags: u64) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         // Acquire: see `object_gone`.
         if self.objects.load(Ordering::Acquire) != 0 {
             return Err(Error::InUse);
         }
-        self.reset(CmdPeerReset {
-            flags,
-            peer_flags: u64::MAX,
-            max_slices: u32::MAX,
-            max_handles: u32::MAX,
-            max_inflight_bytes: u32::MAX,
-            max_inflight_fds: u32::MAX,
-        })?;
+        self.reset(keep_limits(PEER_RESET_FLAG_FLUSH))?;
         self.handles.flushed();
         Ok(())
+    }
+
+    /// Drops the seed. What was received of it is a copy.
+    pub(crate) fn drop_seed(&self) -> Result<()> {
+        let _alone = self.lock_seed();
+        self.reset(keep_limits(PEER_RESET_FLAG_FLUSH_SEED))
     }
 
     fn reset(&self, mut arg: CmdPeerReset) -> Result<()> {
@@ -200,7 +217,11 @@ impl Connection {
 
     pub(crate) fn nodes_destroy(&self, ids: &[u64], release: bool) -> Result<()> {
         let mut arg = CmdNodesDestroy {
-            flags: if release { NODES_DESTROY_FLAG_RELEASE_HANDLES } else { 0 },
+            flags: if release {
+                NODES_DESTROY_FLAG_RELEASE_HANDLES
+            } else {
+                0
+            },
             ptr_nodes: array(ids),
             n_nodes: ids.len() as u64,
         };

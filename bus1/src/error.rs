@@ -44,9 +44,7 @@ pub enum Error {
 
     /// EXFULL. The receiver's pool has no room for the message now. It passes when the receiver
     /// releases messages.
-    #[error(
-        "the receiver's pool has no room now; let the receiver drop messages, then try again"
-    )]
+    #[error("the receiver's pool has no room now; let the receiver drop messages, then try again")]
     PoolFull,
 
     /// EHOSTUNREACH. The node is destroyed, or its owner is gone. It will not come back: drop the

@@ -24,7 +24,11 @@ use crate::transport::{Ready, Transport};
 const PATH: &str = "/dev/bus1";
 
 /// Address space of a whole pool.
-const POOL: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { 256 << 20 };
+const POOL: usize = if usize::BITS > 32 {
+    1 << (usize::BITS / 2)
+} else {
+    256 << 20
+};
 
 /// The least that is worth mapping.
 const POOL_MIN: usize = 1 << 20;

@@ -9,6 +9,7 @@ use bus1_core::bus::{Bus as Core, Limits, Usage};
 use kernel::sync::Arc;
 
 use crate::error::to_errno;
+use crate::host::Embedded;
 use crate::peer::Peer;
 
 /// A bus: peers that can reach each other. A clone is the same bus.
@@ -26,7 +27,7 @@ use crate::peer::Peer;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Bus(Arc<Core>);
+pub struct Bus(Arc<Core<Embedded>>);
 
 impl Bus {
     /// A bus with the default limits for each user. ENOMEM.
@@ -36,6 +37,8 @@ impl Bus {
 
     /// A bus with these limits for each user. ENOMEM.
     pub fn with_limits(limits: Limits) -> io::Result<Self> {
+        // Debug builds then check that locks are taken in this order.
+        kernel::lockdep::declare(&bus1_core::bus::LOCK_ORDER);
         Ok(Self(Core::new(limits).map_err(to_errno)?))
     }
 
@@ -68,7 +71,7 @@ impl Bus {
     }
 
     /// The core's part.
-    pub(crate) fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core<Embedded>> {
         &self.0
     }
 }

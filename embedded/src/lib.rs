@@ -24,8 +24,9 @@
 //!
 //! A message costs no system call unless somebody waits for it, or the pool has never been as
 //! full. An idle peer costs some hundred bytes; one that received something two mappings of 4 GiB
-//! of address space, and the memory that was needed at once: of that, everything beyond the first
-//! 4 MiB is given back as slices are released.
+//! of address space, and the memory that its slices need. What released slices leave goes back to
+//! the system, except the lowest 4 MiB of the pool, or up to 64 MiB of one that needs them again
+//! and again.
 //!
 //! # Example
 //!

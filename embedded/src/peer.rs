@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus1_core::bus::peer::Peer as Core;
-use bus1_core::bus::{command, Info, Ready};
+use bus1_core::bus::{command, Bus as CoreBus, Info, Ready};
 use kernel::error::Result as CoreResult;
 use kernel::sync::Arc as CoreArc;
 use once_cell::sync::OnceCell;
@@ -87,7 +87,7 @@ impl Peer {
     pub(crate) fn open(bus: &Bus, uid: u32) -> CoreResult<Self> {
         let signal = Arc::new(Signal::default());
         let waker = Waker(signal.clone());
-        let core = bus.core().open::<_, Infallible>(uid, Pool::new(), waker)?;
+        let core = CoreBus::open::<Infallible>(bus.core(), uid, Pool::new(), waker)?;
         Ok(Self(Arc::new(Shared {
             core,
             signal,

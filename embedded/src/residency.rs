@@ -3,8 +3,9 @@
 //! Which parts of a pool have memory, and which of them somebody needs.
 //!
 //! Memory is made in granules before anybody writes, so that a system without memory is an error
-//! and no signal. It is given back in chunks that nothing pins; the chunks below [`KEPT`] are
-//! used again and again and keep theirs, so they are not even counted.
+//! and no signal. It is given back in chunks that nothing pins. To make it again is dear, so the
+//! lowest chunks keep theirs: those below [`KEPT`] always (they are not even counted), and as many
+//! more, up to [`KEPT_MOST`], as were seen to be given back and needed again.
 //!
 //! # Concurrency
 //!
@@ -13,7 +14,7 @@
 //! then finds the granules missing. Locks: `leaving` alone, held across the system call.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
@@ -24,8 +25,10 @@ const GRANULE: u64 = 16 << 10;
 const CHUNK: u64 = GRANULE * u64::BITS as u64;
 /// Chunks whose books are made together.
 const SEGMENT: u64 = 64;
-/// Where chunks start that are given back as soon as nothing needs them.
+/// What is never given back, as an offset from the start.
 const KEPT: u64 = 4 << 20;
+/// What is given back in any case, as an offset from the start.
+const KEPT_MOST: u64 = 64 << 20;
 
 /// Flag of [`Chunk::pins`].
 const LEAVING: u32 = 1 << 31;
@@ -36,12 +39,16 @@ struct Chunk {
     resident: AtomicU64,
     /// How many pins, and [`LEAVING`].
     pins: AtomicU32,
+    /// Whether memory was ever given back.
+    left: AtomicBool,
 }
 
 /// The books of one pool. Ranges are in bytes and not empty.
 pub(crate) struct Residency {
     /// Books are made for parts of the address space that are used, and stay.
     segments: Box<[OnceCell<Box<[Chunk]>>]>,
+    /// The offset below which chunks keep their memory. It only grows.
+    kept: AtomicU64,
     leaving: Mutex<()>,
 }
 
@@ -52,6 +59,7 @@ impl Residency {
             segments: (0..size.div_ceil(CHUNK * SEGMENT))
                 .map(|_| OnceCell::new())
                 .collect(),
+            kept: AtomicU64::new(KEPT),
             leaving: Mutex::new(()),
         }
     }
@@ -89,6 +97,10 @@ impl Residency {
             let wanted = granules(start, &range);
             let lacking = wanted & !self.chunk(number).resident.load(Ordering::Acquire);
             if lacking != 0 {
+                if self.chunk(number).left.load(Ordering::Relaxed) {
+                    let end = (start + CHUNK).min(KEPT_MOST);
+                    self.kept.fetch_max(end, Ordering::Relaxed);
+                }
                 let first = start + u64::from(lacking.trailing_zeros()) * GRANULE;
                 let end = start + CHUNK - u64::from(lacking.leading_zeros()) * GRANULE;
                 missing = Some(missing.map_or(first, |missing| missing.start)..end);
@@ -143,8 +155,11 @@ impl Residency {
         }
     }
 
-    /// Marks a chunk as leaving, unless it is pinned or has no memory.
+    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it.
     fn leave(&self, number: u64) -> bool {
+        if number * CHUNK < self.kept.load(Ordering::Relaxed) {
+            return false;
+        }
         let chunk = self.chunk(number);
         let free = chunk
             .pins
@@ -153,6 +168,9 @@ impl Residency {
         if free && chunk.resident.swap(0, Ordering::AcqRel) == 0 {
             chunk.pins.fetch_and(!LEAVING, Ordering::AcqRel);
             return false;
+        }
+        if free {
+            chunk.left.store(true, Ordering::Relaxed);
         }
         free
     }
@@ -227,6 +245,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_needed_again_stays() {
+        let books = Residency::new(4 << 30);
+        let often = KEPT..KEPT + 2 * CHUNK;
+        pin(&books, often.clone());
+        assert_eq!(unpin(&books, often.clone()), [(often.start, often.end)]);
+        assert_eq!(pin(&books, often.clone()), Some(often.clone()));
+        assert_eq!(unpin(&books, often.clone()), []);
+        assert_eq!(pin(&books, often), None);
+
+        let high = KEPT_MOST..KEPT_MOST + CHUNK;
+        for _ in 0..2 {
+            pin(&books, high.clone());
+            assert_eq!(unpin(&books, high.clone()), [(high.start, high.end)]);
+        }
+    }
+
+    #[test]
     fn a_failure_leaves_nothing_pinned() {
         let books = Residency::new(4 << 30);
         assert_eq!(books.pin(KEPT..KEPT + 8, |_| Err(7)), Err(7));
@@ -243,12 +278,12 @@ mod tests {
             for thread in 0..4 {
                 let (memory, books) = (&memory, &books);
                 scope.spawn(move || {
-                    let start = KEPT + thread * GRANULE;
+                    let start = KEPT_MOST + thread * GRANULE;
                     let range = start..start + GRANULE;
-                    let bit = granules(KEPT, &range);
+                    let bit = granules(KEPT_MOST, &range);
                     for _ in 0..20_000 {
                         let made: Result<(), ()> = books.pin(range.clone(), |made| {
-                            memory.fetch_or(granules(KEPT, &made), Ordering::SeqCst);
+                            memory.fetch_or(granules(KEPT_MOST, &made), Ordering::SeqCst);
                             Ok(())
                         });
                         made.unwrap();

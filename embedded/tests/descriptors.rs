@@ -114,9 +114,7 @@ fn kinds_that_could_form_cycles_are_refused() {
         rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     send(&path).unwrap();
 
-    let closed = duplicate.as_raw_fd();
-    drop(duplicate);
-    for bad in [-1, i32::MIN, i32::MAX, closed] {
+    for bad in [-1, i32::MIN, i32::MAX] {
         assert_eq!(
             sender.send(&[handle], &[], &[], &[bad]),
             Err(Errno::BADF),

@@ -124,7 +124,7 @@ fn bad_addresses_fault_and_leave_no_trace() {
     let bus = Bus::new().unwrap();
     let (owner, sender) = (Client::new(&bus), Client::new(&bus));
     let handle = [owner.transfer(8, &sender.peer).unwrap()];
-    let before = bus.usage();
+    let before = (owner.peer.info(), sender.peer.info());
     let half = half_a_map();
     let edge = half.as_ptr().expose_provenance() + 4096;
 
@@ -194,7 +194,7 @@ fn bad_addresses_fault_and_leave_no_trace() {
         assert_eq!(fault, Err(Errno::FAULT), "{piece:x?}");
     }
     assert_eq!(owner.receive(), Err(Errno::AGAIN));
-    assert_eq!(bus.usage(), before);
+    assert_eq!((owner.peer.info(), sender.peer.info()), before);
 
     // A result that cannot be written leaves the message where it was.
     send(good).unwrap();
@@ -210,6 +210,8 @@ fn bad_addresses_fault_and_leave_no_trace() {
         .ioctl_checked(CMD_RECV, memory.as_ptr().expose_provenance());
     assert_eq!(fault, Err(Errno::FAULT));
     assert_eq!(owner.receive().unwrap().bytes, b"whole");
+    drop((owner, sender));
+    assert_eq!(bus.usage(), Usage::default());
 }
 
 #[test]

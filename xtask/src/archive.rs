@@ -80,7 +80,11 @@ impl Offer {
         if parts.next().is_some() || number[0] < OLDEST_MAJOR {
             return None;
         }
-        Some(Offer { release: release.to_owned(), version: String::new(), number })
+        Some(Offer {
+            release: release.to_owned(),
+            version: String::new(),
+            number,
+        })
     }
 
     fn series(&self) -> [u32; 2] {
@@ -100,7 +104,8 @@ impl Offer {
 
     /// The part of the release that the source does not know: `+deb13-amd64`.
     pub fn local_version(&self) -> &str {
-        self.release.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+        self.release
+            .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
     }
 }
 
@@ -108,8 +113,7 @@ impl Offer {
 pub fn choose(root: &Root, wanted: &Wanted) -> Result<Offer> {
     let offers = run::step("ask the archive for kernels", |step| {
         step.run(&mut root.shell("apt-get -q -o Acquire::Retries=3 update", &[])?)?;
-        let names =
-            run::output(&mut root.shell("apt-cache pkgnames linux-headers-", &[])?)?;
+        let names = run::output(&mut root.shell("apt-cache pkgnames linux-headers-", &[])?)?;
         let mut offers: Vec<Offer> = names
             .lines()
             .filter_map(|name| Offer::parse(name.strip_prefix("linux-headers-")?))
@@ -125,7 +129,11 @@ pub fn choose(root: &Root, wanted: &Wanted) -> Result<Offer> {
         Ok(offers)
     })?;
     let list: Vec<&str> = offers.iter().map(|o| o.release.as_str()).collect();
-    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let list = if list.is_empty() {
+        "none".to_owned()
+    } else {
+        list.join(", ")
+    };
     let chosen = pick(&offers, wanted).with_context(|| {
         format!(
             "the archive has no kernel that fits `{}`: it takes image, modules, headers and source \
@@ -161,11 +169,13 @@ fn fit(offers: &mut Vec<Offer>, versions: &BTreeMap<&str, BTreeSet<&str>>) {
             let have = of(&package);
             common.retain(|version| have.contains(version));
         }
-        let Some(version) = common.last() else { return false };
+        let Some(version) = common.last() else {
+            return false;
+        };
         offer.version = (*version).to_owned();
         true
     });
-    offers.sort_by(|a, b| b.number.cmp(&a.number));
+    offers.sort_by_key(|offer| std::cmp::Reverse(offer.number));
 }
 
 fn pick<'a>(offers: &'a [Offer], wanted: &Wanted) -> Option<&'a Offer> {
@@ -215,7 +225,10 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
     fn newest_and_previous_series_are_found() {
         assert_eq!(picked("newest").as_deref(), Some("7.3.4+deb13-amd64"));
         assert_eq!(picked("previous").as_deref(), Some("7.2.12+deb13-amd64"));
-        assert_eq!(picked("7.2.9+deb13-amd64").as_deref(), Some("7.2.9+deb13-amd64"));
+        assert_eq!(
+            picked("7.2.9+deb13-amd64").as_deref(),
+            Some("7.2.9+deb13-amd64")
+        );
     }
 
     #[test]
@@ -225,7 +238,12 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
 
     #[test]
     fn other_flavours_and_series_are_refused() {
-        for name in ["7.3.4+deb13-cloud-amd64", "7.3.4+deb13-rt-amd64", "6.12.107+deb13-amd64", "7.3"] {
+        for name in [
+            "7.3.4+deb13-cloud-amd64",
+            "7.3.4+deb13-rt-amd64",
+            "6.12.107+deb13-amd64",
+            "7.3",
+        ] {
             assert!(name.parse::<Wanted>().is_err(), "{name}");
         }
     }

@@ -15,15 +15,18 @@ pub struct Tool {
 
 /// Makes and fills the root in which the kernel and the module are built.
 pub const BUILD: &[Tool] = &[
-    Tool { program: "mmdebstrap", package: "mmdebstrap" },
-    Tool { program: "unshare", package: "util-linux" },
-    Tool { program: "chroot", package: "coreutils" },
-];
-
-/// Boots a VM.
-pub const VM: &[Tool] = &[
-    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
-    Tool { program: "setpriv", package: "util-linux" },
+    Tool {
+        program: "mmdebstrap",
+        package: "mmdebstrap",
+    },
+    Tool {
+        program: "unshare",
+        package: "util-linux",
+    },
+    Tool {
+        program: "chroot",
+        package: "coreutils",
+    },
 ];
 
 /// Whether this process may do everything.
@@ -41,8 +44,11 @@ pub fn need_root(why: &str) -> Result<()> {
 
 /// Installs the packages of those tools that are missing, as root; else says how.
 pub fn need(tools: &[Tool]) -> Result<()> {
-    let mut packages: Vec<&str> =
-        tools.iter().filter(|t| which::which(t.program).is_err()).map(|t| t.package).collect();
+    let mut packages: Vec<&str> = tools
+        .iter()
+        .filter(|t| which::which(t.program).is_err())
+        .map(|t| t.package)
+        .collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
@@ -56,13 +62,19 @@ pub fn need(tools: &[Tool]) -> Result<()> {
     }
     run::step(&format!("install {list}"), |step| {
         step.run(apt_get().arg("update"))?;
-        step.run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&packages))
+        step.run(
+            apt_get()
+                .args(["install", "--yes", "--no-install-recommends"])
+                .args(&packages),
+        )
     })
 }
 
 /// `apt-get` that asks nothing.
 pub fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "Acquire::Retries=3"]);
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", "-o", "Acquire::Retries=3"]);
     command
 }

@@ -95,7 +95,7 @@ struct VmArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     param: Vec<String>,
     /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
+    #[arg(long, value_name = "SECONDS", default_value_t = vm::TIMEOUT.as_secs())]
     timeout: u64,
     /// The command and its arguments
     #[arg(last = true, required = true)]

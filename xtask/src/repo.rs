@@ -4,6 +4,7 @@
 //! Invariant: nothing is written outside `target/`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -38,6 +39,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(dir)?;
         std::io::Write::write_all(&mut file, bytes)?;
+        // A temporary file is its owner's alone.
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o644))?;
         file.persist(path)?;
         Ok(())
     };

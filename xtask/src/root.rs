@@ -31,8 +31,6 @@ const PACKAGES: &[&str] = &[
     "flex",
     "gcc-14",
     "kmod",
-    "lib32gcc-14-dev",
-    "libc6-dev-i386",
     "libdw-dev",
     "libelf-dev",
     "libssl-dev",
@@ -41,6 +39,7 @@ const PACKAGES: &[&str] = &[
     "make",
     "pahole",
     "python3-minimal",
+    "qemu-system-x86",
     "rust-src",
     "rustc",
     "rustfmt",
@@ -102,7 +101,14 @@ impl Root {
                      exec chroot \"$0\" /bin/sh -ec \"$@\"";
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+            ])
             .args(["--pid", "--fork", "--kill-child"])
             .args(["--", "sh", "-ec", enter])
             .arg(&self.path)
@@ -125,6 +131,21 @@ impl Root {
             }
         }
         Ok(command)
+    }
+
+    /// One of the root's programs, to be run on this machine with the root's own libraries: no
+    /// rights are needed, and all paths are this machine's.
+    pub fn program(&self, inside: &str) -> Command {
+        let libraries = ["/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu"]
+            .map(|path| self.outside(path).to_string_lossy().into_owned());
+        // The program dies with xtask, however that ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(self.outside("/lib64/ld-linux-x86-64.so.2"))
+            .args(["--library-path", &libraries.join(":")])
+            .arg(self.outside(inside));
+        command
     }
 
     /// Where the root's Rust library sources are, as seen inside.
@@ -181,8 +202,7 @@ fn mirror_of_apt() -> Result<Option<String>> {
         bail!("this machine has no apt-get to take a mirror from; name one by BUS1_MIRROR=URL");
     }
     let format = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)";
-    let targets =
-        run::output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
+    let targets = run::output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
     Ok(targets
         .lines()
         .find_map(|line| line.strip_prefix("Debian|Debian|main|"))

@@ -45,22 +45,36 @@ pub fn say(text: &str) {
 pub fn step<T>(what: &str, work: impl FnOnce(&mut Step) -> Result<T>) -> Result<T> {
     let slug: String = what
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || ".+-".contains(c) { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || ".+-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let log_path = repo::cache_dir("log")?.join(format!("{slug}.log"));
-    let log = File::create(&log_path)
-        .with_context(|| format!("cannot write {}", log_path.display()))?;
+    let log =
+        File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
             .expect("a constant template");
-        let bar = ProgressBar::new_spinner().with_style(style).with_prefix(what.to_owned());
+        let bar = ProgressBar::new_spinner()
+            .with_style(style)
+            .with_prefix(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     });
     if bar.is_none() {
         say(&format!("{what} ..."));
     }
-    let mut step = Step { what: what.to_owned(), log, log_path, start: Instant::now(), bar };
+    let mut step = Step {
+        what: what.to_owned(),
+        log,
+        log_path,
+        start: Instant::now(),
+        bar,
+    };
     let result = work(&mut step);
     if let Some(bar) = &step.bar {
         bar.finish_and_clear();
@@ -95,7 +109,11 @@ impl Step {
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot copy a pipe")?;
         writeln!(self.log, "$ {command:?}")?;
-        let spawned = command.stdin(Stdio::null()).stdout(writer).stderr(also).spawn();
+        let spawned = command
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(also)
+            .spawn();
         // The ends for writing must be gone from here, or the loop below would never see the end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = spawned.with_context(|| format!("cannot run {name}"))?;
@@ -137,4 +155,24 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{command:?} failed ({}): {}", output.status, errors.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a program whose output is for the user's eyes, and returns that output and whether the
+/// program succeeded. Its errors go to ours.
+pub fn watch(mut command: Command) -> Result<(String, bool)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {name}"))?;
+    let out = child.stdout.take().context("a pipe was asked for")?;
+    let mut all = String::new();
+    for line in BufReader::new(out).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        all += &line;
+        all.push('\n');
+    }
+    Ok((all, child.wait()?.success()))
 }

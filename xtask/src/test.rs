@@ -1,3 +1,332 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs every test there is.
+//!
+//! [`STEPS`] is the list. A step that fails does not keep the others from running. What can be
+//! counted is counted from what the programs print; a step that prints no counts is one case, and
+//! a step that fails without a failed case has one more.
+
+use std::ops::AddAssign;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::archive::Wanted;
+use crate::kernel::{self, Kernel};
+use crate::{module, programs, repo, run, vm};
+
+/// What `cargo xtask test` takes.
 #[derive(clap::Args)]
-pub struct Options {}
-pub fn run(_: &Options) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("todo") }
+pub struct Options {
+    /// Run only the steps whose name contains one of these
+    #[arg(value_name = "WORD")]
+    only: Vec<String>,
+    /// List the steps and run none
+    #[arg(long)]
+    list: bool,
+}
+
+/// One thing to run.
+struct TestStep {
+    name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// `cargo` with these arguments; with an own target folder where the flags for rustc differ.
+    Cargo {
+        args: &'static [&'static str],
+        rustflags: Option<(&'static str, &'static str)>,
+    },
+    /// The conformance program on this machine.
+    Here(&'static [&'static str]),
+    /// The conformance program in a VM with this kernel.
+    Vm(Wanted, &'static [&'static str]),
+    /// Every 32-bit program in a VM with this kernel.
+    Compat(Wanted),
+}
+
+const STEPS: &[TestStep] = &[
+    TestStep {
+        name: "user space",
+        work: Work::Cargo {
+            args: &["test", "--workspace"],
+            rustflags: None,
+        },
+    },
+    TestStep {
+        name: "loom models",
+        work: Work::Cargo {
+            args: &[
+                "test",
+                "--release",
+                "--package",
+                "bus1-core",
+                "--test",
+                "loom",
+            ],
+            rustflags: Some(("--cfg loom", "loom")),
+        },
+    },
+    TestStep {
+        name: "embedded: conformance",
+        work: Work::Here(&["--host", "embedded"]),
+    },
+    TestStep {
+        name: "embedded: history",
+        work: Work::Here(&["history", "--host", "embedded"]),
+    },
+    TestStep {
+        name: "embedded: storm",
+        work: Work::Here(&["storm", "--host", "embedded"]),
+    },
+    TestStep {
+        name: "kernel: conformance",
+        work: Work::Vm(Wanted::Newest, &["--host", "kernel"]),
+    },
+    TestStep {
+        name: "kernel: 32-bit programs",
+        work: Work::Compat(Wanted::Newest),
+    },
+    TestStep {
+        name: "kernel: history",
+        work: Work::Vm(Wanted::Newest, &["history", "--host", "kernel"]),
+    },
+    TestStep {
+        name: "kernel: storm",
+        work: Work::Vm(Wanted::Newest, &["storm", "--host", "kernel"]),
+    },
+    TestStep {
+        name: "previous kernel: conformance",
+        work: Work::Vm(Wanted::Previous, &["--host", "kernel"]),
+    },
+    TestStep {
+        name: "previous kernel: 32-bit programs",
+        work: Work::Compat(Wanted::Previous),
+    },
+];
+
+/// Cases by how they went.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+}
+
+impl Counts {
+    const FAILED: Counts = Counts {
+        passed: 0,
+        failed: 1,
+        ignored: 0,
+    };
+
+    /// What a program's output says, corrected by how the program ended.
+    fn of(output: &str, ok: bool) -> Counts {
+        let mut counts = Counts::default();
+        for line in output.lines() {
+            if let Some(rest) = line.trim().strip_prefix("test result: ") {
+                counts += Counts::parse(rest.split_once(". ").map_or(rest, |(_, rest)| rest));
+            } else if line.contains(" passed, ") && line.trim_end().ends_with(" failed") {
+                counts += Counts::parse(&line.replace(',', ";"));
+            }
+        }
+        match (counts, ok) {
+            (
+                Counts {
+                    passed: 0,
+                    failed: 0,
+                    ..
+                },
+                true,
+            ) => counts.passed = 1,
+            (Counts { failed: 0, .. }, false) => counts.failed = 1,
+            _ => (),
+        }
+        counts
+    }
+
+    /// Reads `3 passed; 1 failed; 0 ignored`.
+    fn parse(text: &str) -> Counts {
+        let of = |word: &str| {
+            text.split(';')
+                .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Counts {
+            passed: of("passed"),
+            failed: of("failed"),
+            ignored: of("ignored"),
+        }
+    }
+}
+
+/// Runs the steps; the last line printed is the sum.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let chosen = |step: &&TestStep| {
+        options.only.is_empty() || options.only.iter().any(|word| step.name.contains(word))
+    };
+    let steps: Vec<&TestStep> = STEPS.iter().filter(chosen).collect();
+    if steps.is_empty() {
+        bail!(
+            "no step's name contains {}; --list shows them",
+            options.only.join(" or ")
+        );
+    }
+    if options.list {
+        for step in steps {
+            println!("{}", step.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut sum = Counts::default();
+    let mut table = Vec::new();
+    for step in &steps {
+        run::say(&format!("== {} ==", step.name));
+        let counts = match step.work.run() {
+            Ok(counts) => counts,
+            Err(error) => {
+                eprintln!("error: {}: {error:#}", step.name);
+                Counts::FAILED
+            }
+        };
+        table.push((step.name, counts));
+        sum += counts;
+    }
+    for (name, counts) in table {
+        let Counts {
+            passed,
+            failed,
+            ignored,
+        } = counts;
+        let ignored = if ignored > 0 {
+            format!(", {ignored} not run")
+        } else {
+            String::new()
+        };
+        println!("{name}: {passed} passed, {failed} failed{ignored}");
+    }
+    if steps.len() < STEPS.len() {
+        println!(
+            "{} of {} steps were left out as asked",
+            STEPS.len() - steps.len(),
+            STEPS.len()
+        );
+    }
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    Ok(if sum.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Work {
+    fn run(&self) -> Result<Counts> {
+        match self {
+            Work::Cargo { args, rustflags } => {
+                let mut command = programs::cargo();
+                command.args(*args);
+                if let Some((flags, folder)) = rustflags {
+                    command.env("RUSTFLAGS", flags);
+                    command.arg("--target-dir").arg(repo::target().join(folder));
+                }
+                counted(command)
+            }
+            Work::Here(args) => {
+                let mut command = std::process::Command::new(conformance()?);
+                command.args(*args);
+                counted(command)
+            }
+            Work::Vm(wanted, args) => {
+                let kernel = kernel::prepare(wanted, false)?;
+                in_vm(&kernel, conformance()?, args)
+            }
+            Work::Compat(wanted) => {
+                let kernel = kernel::prepare(wanted, false)?;
+                let programs = programs::compat(&kernel)?;
+                ensure!(
+                    !programs.is_empty(),
+                    "the repository has no 32-bit programs"
+                );
+                let mut counts = Counts::default();
+                for program in programs {
+                    counts += in_vm(&kernel, program, &[])?;
+                }
+                Ok(counts)
+            }
+        }
+    }
+}
+
+fn conformance() -> Result<PathBuf> {
+    programs::build("bus1-conformance", "conformance")
+}
+
+/// Runs a program on this machine, shows its output as it comes, and counts.
+fn counted(command: std::process::Command) -> Result<Counts> {
+    let (output, ok) = run::watch(command)?;
+    Ok(Counts::of(&output, ok))
+}
+
+/// Runs a program in a VM and counts.
+fn in_vm(kernel: &Kernel, program: PathBuf, args: &[&str]) -> Result<Counts> {
+    let name = program
+        .file_name()
+        .context("a program has a name")?
+        .to_string_lossy();
+    let mut job = vm::Job::new(Some(module::build(kernel)?));
+    job.command = vec![format!("./{name}")];
+    job.command.extend(args.iter().map(|arg| (*arg).to_owned()));
+    job.copies = vec![program];
+    run::say(&format!(
+        "{} in a VM with {}",
+        job.command.join(" "),
+        kernel.release
+    ));
+    let outcome = vm::run(kernel, &job)?;
+    Ok(Counts::of(&outcome.output, outcome.is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(passed: usize, failed: usize, ignored: usize) -> Counts {
+        Counts {
+            passed,
+            failed,
+            ignored,
+        }
+    }
+
+    #[test]
+    fn counts_of_cargo_are_summed() {
+        let output = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n\
+                      test result: FAILED. 2 passed; 4 failed; 0 ignored; finished in 0.0s\n";
+        assert_eq!(Counts::of(output, false), counts(5, 4, 1));
+    }
+
+    #[test]
+    fn counts_of_the_suite_are_read() {
+        assert_eq!(
+            Counts::of("test a ... ok\n12 passed, 0 failed\n", true),
+            counts(12, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_failure_without_a_failed_case_counts() {
+        assert_eq!(Counts::of("12 passed, 0 failed\n", false), counts(12, 1, 0));
+        assert_eq!(Counts::of("", false), counts(0, 1, 0));
+        assert_eq!(Counts::of("all is well\n", true), counts(1, 0, 0));
+    }
+}

@@ -16,12 +16,14 @@ use anyhow::{ensure, Context, Result};
 
 use crate::initramfs::{self, Settings};
 use crate::kernel::Kernel;
-use crate::{machine, repo, run, scan};
+use crate::{repo, run, scan};
 
 /// Memory of the VM.
 const MEMORY: &str = "4G";
 /// How long a kernel that has nothing to do may take under KVM before it counts as dead there.
 const PROBE: Duration = Duration::from_secs(30);
+/// How long a command may take unless it is told otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// `xtask vm` exits with this if the time is up, like `timeout`.
 const TIMED_OUT: u8 = 124;
 
@@ -40,6 +42,22 @@ pub struct Job {
     /// Count instructions as time.
     pub icount: bool,
     pub timeout: Duration,
+}
+
+impl Job {
+    /// Nothing to run yet, with the usual settings.
+    pub fn new(module: Option<PathBuf>) -> Job {
+        Job {
+            command: Vec::new(),
+            copies: Vec::new(),
+            module,
+            params: Vec::new(),
+            modprobe: Vec::new(),
+            cpus: None,
+            icount: false,
+            timeout: TIMEOUT,
+        }
+    }
 }
 
 /// How it went.
@@ -89,15 +107,22 @@ enum Accelerator {
 /// Runs a job, and passes its output and its errors on as they come. What is wrong is said on
 /// stderr before this returns.
 pub fn run(kernel: &Kernel, job: &Job) -> Result<Outcome> {
-    machine::need(machine::VM)?;
-    let accelerator = if job.icount { Accelerator::Tcg } else { probe(kernel)? };
+    let accelerator = if job.icount {
+        Accelerator::Tcg
+    } else {
+        probe(kernel)?
+    };
     boot(kernel, job, accelerator, true)
 }
 
 /// Finds out whether the kernel really boots under KVM. The answer is kept until this machine
 /// boots anew: some machines offer KVM and cannot run a stock kernel in it.
 fn probe(kernel: &Kernel) -> Result<Accelerator> {
-    let usable = fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    let usable = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
     if !usable {
         return Ok(Accelerator::Tcg);
     }
@@ -111,21 +136,24 @@ fn probe(kernel: &Kernel) -> Result<Accelerator> {
     }
     let job = Job {
         command: vec!["true".into()],
-        copies: Vec::new(),
-        module: None,
-        params: Vec::new(),
-        modprobe: Vec::new(),
-        cpus: None,
-        icount: false,
         timeout: PROBE,
+        ..Job::new(None)
     };
     let works = run::step("see whether the kernel boots under KVM", |_| {
         Ok(boot(kernel, &job, Accelerator::Kvm, false)?.end == End::Exit(0))
     })?;
     let word = if works { "yes" } else { "no" };
-    run::say(if works { "the VM runs under KVM" } else { "it does not: the VM is emulated" });
+    run::say(if works {
+        "the VM runs under KVM"
+    } else {
+        "it does not: the VM is emulated"
+    });
     repo::write_whole(&answer, format!("{word}: {key}").as_bytes())?;
-    Ok(if works { Accelerator::Kvm } else { Accelerator::Tcg })
+    Ok(if works {
+        Accelerator::Kvm
+    } else {
+        Accelerator::Tcg
+    })
 }
 
 fn boot(kernel: &Kernel, job: &Job, accelerator: Accelerator, loud: bool) -> Result<Outcome> {
@@ -136,16 +164,30 @@ fn boot(kernel: &Kernel, job: &Job, accelerator: Accelerator, loud: bool) -> Res
     let console = dir.path().join("console");
     let status = dir.path().join("status");
     let initrd = dir.path().join("initrd");
-    let settings = Settings { terminal: if loud { terminal() } else { None } };
+    let settings = Settings {
+        terminal: if loud { terminal() } else { None },
+    };
     initramfs::write(&initrd, kernel, job, &settings)?;
 
-    let mut command = qemu(job, accelerator)?;
-    command.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(&initrd);
-    for (id, path) in
-        [("console", console.as_path()), ("out", "/proc/self/fd/1".as_ref()), ("status", &status), ("err", "/proc/self/fd/2".as_ref())]
-    {
-        let path = path.to_str().context("the repository's path is not UTF-8")?;
-        ensure!(!path.contains(','), "QEMU takes no comma in the repository's path");
+    let mut command = qemu(kernel, job, accelerator)?;
+    command
+        .arg("-kernel")
+        .arg(kernel.image())
+        .arg("-initrd")
+        .arg(&initrd);
+    for (id, path) in [
+        ("console", console.as_path()),
+        ("out", "/proc/self/fd/1".as_ref()),
+        ("status", &status),
+        ("err", "/proc/self/fd/2".as_ref()),
+    ] {
+        let path = path
+            .to_str()
+            .context("the repository's path is not UTF-8")?;
+        ensure!(
+            !path.contains(','),
+            "QEMU takes no comma in the repository's path"
+        );
         command.args(["-chardev", &format!("file,id={id},path={path}")]);
         command.args(["-serial", &format!("chardev:{id}")]);
     }
@@ -154,7 +196,7 @@ fn boot(kernel: &Kernel, job: &Job, accelerator: Accelerator, loud: bool) -> Res
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("cannot run qemu-system-x86_64")?;
+        .context("cannot run QEMU")?;
     let out = child.stdout.take().context("no output of QEMU")?;
     let err = child.stderr.take().context("no errors of QEMU")?;
     let (ended, output) = thread::scope(|scope| {
@@ -191,7 +233,10 @@ fn explain(outcome: &Outcome, said: &str, job: &Job, console: &str, log: &Path) 
     match outcome.end {
         End::Exit(_) => (),
         End::NotLoaded => {
-            eprintln!("error: the kernel refused a module ({}); its console ends:", said.trim());
+            eprintln!(
+                "error: the kernel refused a module ({}); its console ends:",
+                said.trim()
+            );
             eprintln!("{}", scan::tail(console));
         }
         End::Died => {
@@ -213,15 +258,34 @@ fn explain(outcome: &Outcome, said: &str, job: &Job, console: &str, log: &Path) 
     }
 }
 
-fn qemu(job: &Job, accelerator: Accelerator) -> Result<Command> {
-    // The VM dies with xtask, however that ends.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    command.args(["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35", "-m", MEMORY]);
+fn qemu(kernel: &Kernel, job: &Job, accelerator: Accelerator) -> Result<Command> {
+    // The root's own QEMU: those before 8.1 can run stale code after the kernel patched itself
+    // while another CPU was about to run it, which shows as an `int3` oops.
+    let mut command = kernel.root.program("/usr/bin/qemu-system-x86_64");
+    for firmware in ["/usr/share/qemu", "/usr/share/seabios"] {
+        command.arg("-L").arg(kernel.root.outside(firmware));
+    }
+    command.args([
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-M",
+        "q35",
+        "-m",
+        MEMORY,
+    ]);
     let mut append = "console=ttyS0 loglevel=7 panic=-1 oops=panic".to_owned();
     let cpus = if job.icount {
         ensure!(job.cpus.unwrap_or(1) == 1, "--icount needs one CPU");
-        command.args(["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", "max"]);
+        command.args([
+            "-accel",
+            "tcg,thread=single",
+            "-icount",
+            "shift=0",
+            "-cpu",
+            "max",
+        ]);
         // Whatever else could make two runs differ.
         command.args(["-seed", "1", "-rtc", "base=2030-01-01,clock=vm"]);
         append += " nokaslr";

@@ -5,7 +5,7 @@
 
 use bus1_uapi as abi;
 
-use super::{case, Case};
+use super::Case;
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::{before_hole, NOWHERE};
@@ -131,11 +131,12 @@ fn destroy_array_is_efault(env: &Env) {
 
 fn emsgsize_comes_before_einval(env: &Env) {
     let peer = env.peer();
-    for edit in [
-        |arg: &mut abi::CmdSend| arg.n_vecs = 1025,
+    let edits: [fn(&mut abi::CmdSend); 3] = [
+        |arg| arg.n_vecs = 1025,
         |arg| arg.n_fds = 257,
         |arg| arg.n_destinations = 0x8000_0000,
-    ] {
+    ];
+    for edit in edits {
         let sent = peer.message().edit(edit).edit(|arg| arg.n_handles = u64::MAX);
         assert_eq!(sent.send(), Err(E::MSGSIZE));
     }

@@ -4,7 +4,7 @@
 
 use bus1_uapi as abi;
 
-use super::{case, Case};
+use super::Case;
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
 use crate::host::Errno as E;

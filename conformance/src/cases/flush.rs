@@ -4,7 +4,7 @@
 
 use bus1_uapi as abi;
 
-use super::{case, Case};
+use super::Case;
 use crate::env::Env;
 use crate::host::Errno as E;
 
@@ -235,6 +235,10 @@ fn flush_while_others_send(env: &Env) {
                 let sender = env.peer();
                 for round in 0..300_u32 {
                     let (_, to) = receiver.node_for(&sender);
+                    if to == abi::HANDLE_INVALID {
+                        // It was destroyed before it got here.
+                        continue;
+                    }
                     let node = sender.new_node();
                     let payload = round.to_ne_bytes();
                     match sender.message().to(&[to]).bytes(&payload).handles(&[node]).send() {

@@ -68,7 +68,6 @@ macro_rules! case {
         }
     };
 }
-pub(self) use case;
 
 macro_rules! subjects {
     ($($name:ident,)*) => {

@@ -4,7 +4,7 @@
 
 use bus1_uapi as abi;
 
-use super::{case, Case};
+use super::Case;
 use crate::env::Env;
 use crate::host::Errno as E;
 
@@ -107,7 +107,8 @@ fn every_length_arrives_whole(env: &Env) {
 fn a_megabyte_arrives_whole(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
-    let bytes: Vec<u8> = (0..1_000_003_u32).map(|i| (i * 2_654_435_761 >> 24) as u8).collect();
+    let byte = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+    let bytes: Vec<u8> = (0..1_000_003).map(byte).collect();
     for _ in 0..3 {
         b.message().to(&[to]).bytes(&bytes).send().unwrap();
         assert!(a.data().bytes == bytes, "the payload was changed on the way");

@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 
 use bus1_uapi as abi;
 
-use super::{case, Case};
+use super::Case;
+use crate::client::Peer;
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::read_only;
@@ -245,10 +246,10 @@ fn threads_transfer_the_same_node(env: &Env) {
         let [owner, a, b, holder] = env.peers();
         let (node, at_a) = owner.node_for(&a);
         let at_b = owner.give(&b, node).unwrap();
+        let give = |from: &Peer, id| {
+            (0..20).map(|_| from.give(&holder, id).unwrap()).collect::<Vec<_>>()
+        };
         let ids = std::thread::scope(|scope| {
-            let give = |from: &crate::client::Peer, id| {
-                (0..20).map(|_| from.give(&holder, id).unwrap()).collect::<Vec<_>>()
-            };
             let first = scope.spawn(|| give(&a, at_a));
             let second = scope.spawn(|| give(&b, at_b));
             [first.join().unwrap(), second.join().unwrap()].concat()

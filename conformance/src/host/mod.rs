@@ -55,7 +55,7 @@ pub trait Bus: Send + Sync {
     /// What is still there, when every peer is closed and nothing should be; nothing as well if the
     /// host cannot tell.
     fn left_over(&self) -> Option<String>;
-
+}
 
 /// One open file description of `/dev/bus1`, or what stands for it.
 ///

@@ -92,8 +92,8 @@ pub(super) struct Claim {
     pub(super) held: Amounts,
     /// Drawn from the user's account and not held at the moment; see `ledger.rs`.
     pub(super) credit: Amounts,
-    /// Whether it may keep credit.
-    pub(super) licensed: bool,
+    /// Whether it may have credit.
+    pub(super) keeps: bool,
     uid: u32,
 }
 
@@ -117,6 +117,8 @@ impl Room {
 pub(super) enum Refusal {
     /// It would go over the limits.
     Quota,
+    /// It would go over the limits of the user, as the user's peers have drawn on them.
+    Shared,
     /// The claimant is new: call again with a [`Room`].
     Room,
 }
@@ -190,10 +192,11 @@ impl Account {
             .checked_add(held)?
             .checked_add(share.used[r])?;
         let have = share.granted[r];
-        if need <= have {
+        // Less than it has, if the limit was lowered since.
+        let free = self.limit[r].saturating_sub(self.granted[r] - have);
+        if need <= have.min(free) {
             return Some(have);
         }
-        let free = self.limit[r].saturating_sub(self.granted[r]) + have;
         let by = if own {
             1
         } else {

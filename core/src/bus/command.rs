@@ -85,8 +85,8 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         addr: u64,
         n: u64,
         from: fn([u8; N]) -> T,
-    ) -> Result<KVec<T>> {
-        let mut array = KVec::with_capacity(n as usize, GFP_KERNEL)?;
+    ) -> Result<KVVec<T>> {
+        let mut array = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
         let mut chunk = [0; 256];
         let mut addr = addr;
         while array.len() < n as usize {

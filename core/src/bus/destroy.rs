@@ -5,15 +5,15 @@
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
 //! 1. the nodes are marked dying, each with its place in the list;
-//! 2. one holder after the other is taken out of them, and a notice is staged in its queue. Who links
-//!    meanwhile joins the holders, and is taken out in turn;
+//! 2. one holder after the other is moved to those told, and a notice is staged in its queue. Who links
+//!    meanwhile joins the holders, and is told in turn;
 //! 3. when there is none left, still in the same critical section: the clock of the owner ticks
 //!    to the timestamp of the destruction, the nodes are marked dead with it, and all messages that
 //!    are staged for them and not committed yet are killed;
 //! 4. the holders' clocks are raised to the timestamp;
 //! 5. the transaction's word is set, which makes all notices appear at once.
 //!
-//! No memory is allocated: the tree nodes of the holders are moved into a tree of those told.
+//! No memory is allocated: the tree nodes of the holders move from one tree to the next.
 //!
 //! A message committed before 3 for one of the nodes has raised the owner's clock before its word
 //! was set, so its timestamp is lower; one that comes after 3 finds the node dead. A handle that is
@@ -24,13 +24,12 @@
 //! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage and raise.
 
 use kernel::prelude::*;
-use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::Arc;
 
 use super::handle::Handle;
 use super::host::Host;
 use super::inbox::Inbox;
-use super::node::HolderKey;
+use super::node::Holders;
 use super::peer::Peer;
 use super::queue::{Body, Tree};
 use super::release::strip;
@@ -41,8 +40,6 @@ use super::transaction::{destruction_after, Transaction};
 
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(super) type Doomed<H> = ById<H>;
-
-type Told<H> = RBTree<HolderKey, Arc<Handle<H>>>;
 
 /// What a disconnected peer leaves behind, to be dropped without locks.
 pub(super) struct Remains<H: Host> {
@@ -127,15 +124,13 @@ pub(super) enum Also {
     Close,
 }
 
-/// A holder that was taken out: the part that tells it, its handle, and the memory it stood in.
-type Holder<H> = (u32, Arc<Handle<H>>, RBTreeNode<HolderKey, Arc<Handle<H>>>);
-
-/// Takes a holder out of the first of the nodes at or after `from` that has any.
+/// Moves a holder of the first of the nodes at or after `from` that has any to those told. Returns
+/// it, with the part that it will be told.
 fn next_holder<H: Host>(
     inbox: &mut Inbox<H>,
     doomed: &Doomed<H>,
     from: &mut u64,
-) -> Option<Holder<H>> {
+) -> Option<(u32, Arc<Handle<H>>)> {
     while let Some(here) = doomed.cursor_lower_bound(from) {
         let (_, anchor) = here.current();
         let shared = anchor.node.shared.access_mut(inbox);
@@ -143,8 +138,9 @@ fn next_holder<H: Host>(
         if let Some(holder) = shared.holders.cursor_front_mut() {
             let handle = holder.current().1.clone();
             let (_, place) = holder.remove_current();
+            shared.told.insert(place);
             handle.share.access_mut(inbox).linked = false;
-            return Some((part, handle, place));
+            return Some((part, handle));
         }
         *from = *here.peek_next()?.0;
     }
@@ -159,7 +155,6 @@ impl<H: Host> Peer<H> {
         transaction: &Arc<Transaction>,
         also: Also,
     ) -> Option<Remains<H>> {
-        let mut told: Told<H> = RBTree::new();
         let mut top = 0;
         let mut from = 0;
         let (timestamp, remains) = loop {
@@ -170,7 +165,7 @@ impl<H: Host> Peer<H> {
                 from = 0;
                 next_holder(inbox, doomed, &mut from)
             });
-            let Some((part, handle, place)) = next else {
+            let Some((part, handle)) = next else {
                 let timestamp = inbox.bury(doomed, top);
                 let remains = (also == Also::Close).then(|| inbox.close());
                 break (timestamp, remains);
@@ -178,9 +173,9 @@ impl<H: Host> Peer<H> {
             drop(guard);
             if let Some(staged) = Handle::tell(&handle, transaction, part) {
                 top = top.max(staged);
-                told.insert(place);
             }
         };
+        let told = self.gather_told(doomed);
         for handle in told.values() {
             handle.holder.inbox.lock().queue.raise(timestamp);
         }
@@ -190,10 +185,28 @@ impl<H: Host> Peer<H> {
             }
         }
         transaction.commit(timestamp);
+        if also == Also::Release {
+            self.purge();
+        }
         for handle in told.values() {
             handle.holder.wake();
         }
         remains
+    }
+
+    /// All who were told, of all nodes.
+    fn gather_told(&self, doomed: &Doomed<H>) -> Holders<H> {
+        let mut all = Holders::<H>::new();
+        for anchor in doomed.values() {
+            let mut inbox = self.inbox.lock();
+            let shared = anchor.node.shared.access_mut(&mut inbox);
+            let mut told = core::mem::take(&mut shared.told);
+            drop(inbox);
+            while let Some(first) = told.cursor_front_mut() {
+                all.insert(first.remove_current().1);
+            }
+        }
+        all
     }
 
     /// Drops the pin of a node that is dead.

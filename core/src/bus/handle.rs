@@ -52,7 +52,7 @@ pub(super) struct Notice<H: Host> {
 pub(super) struct Share {
     /// References of all kinds: the peer's, and those on their way to it.
     pub(super) refs: u64,
-    /// It stands among the node's holders.
+    /// It stands among the node's holders, not told of its end yet.
     pub(super) linked: bool,
 }
 
@@ -139,12 +139,15 @@ impl<H: Host> Handle<H> {
         loop {
             let mut guard = node.owner().inbox.lock();
             let inbox = &mut *guard;
-            if node.dead() != 0 || !inbox.open {
+            // Where the owner is gone, what does not say so is being destroyed by another call.
+            if node.dead() != 0 {
                 return Ok(None);
             }
             let found = {
                 let shared = node.shared.access_mut(inbox);
-                shared.holders.get(&node.holder_key(peer)).cloned()
+                let key = node.holder_key(peer);
+                let held = shared.holders.get(&key);
+                held.or_else(|| shared.told.get(&key)).cloned()
             };
             let handle = match (found, fresh.take()) {
                 (Some(handle), unused) => {

@@ -15,9 +15,11 @@ use super::account::{Amounts, Claimant, Limits, Refusal, HANDLES, NOTHING};
 use super::host::{Host, Pool};
 use super::ledger::{Ledger, Rooms};
 use super::message::Slice;
+use super::peer::Peer;
 use super::queue::{take, Body, Entry, Key, Queue, Seat, Tree};
 use super::recv::Seed;
 use super::slices::{Array, Full, Slices};
+use super::transaction::ALONE;
 use super::user::User;
 
 /// See the module.
@@ -50,7 +52,7 @@ impl Spare {
     };
 
     /// Gets what was lacking. Without locks.
-    pub(super) fn get(&mut self, lack: Lack) -> Result {
+    fn get(&mut self, lack: Lack) -> Result {
         match lack {
             Lack::Rooms => self.rooms = Rooms::new()?,
             Lack::Array(n) => self.array = Some(Slices::array(n)?),
@@ -68,6 +70,8 @@ pub(super) enum Lack {
 /// A reservation was refused, or has to be tried again with more memory.
 pub(super) enum Denied {
     Error(Error),
+    /// It would go over the user's limits, unless some of that lies idle.
+    Recall,
     Lack(Lack),
 }
 
@@ -75,6 +79,7 @@ impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Quota => Denied::Error(EDQUOT),
+            Refusal::Shared => Denied::Recall,
             Refusal::Room => Denied::Lack(Lack::Rooms),
         }
     }
@@ -156,6 +161,23 @@ impl<H: Host> Inbox<H> {
         }
     }
 
+    /// Takes out of the queue what is of no interest any more.
+    pub(super) fn purge(&mut self) -> Tree<H> {
+        let mut out = Tree::<H>::new();
+        self.queue.settle_all();
+        let mut from = self.queue.next(&Key(0, ALONE, 0));
+        while let Some(key) = from {
+            if !self.queue.get(&key).is_some_and(|entry| self.wants(entry)) {
+                if let Some((entry, seat)) = self.queue.remove(&key) {
+                    self.spend(&entry);
+                    out.insert(seat.into_node(key, Some(entry)));
+                }
+            }
+            from = self.queue.next(&Key(key.0, key.1, key.2 + 1));
+        }
+        out
+    }
+
     /// Whether an entry is still of interest to the user.
     pub(super) fn wants(&self, entry: &Entry<H>) -> bool {
         match &entry.body {
@@ -172,12 +194,49 @@ impl<H: Host> Inbox<H> {
             transaction: None,
             body,
         };
-        let node = seat.into_node(Key(offset, 0, 0), Some(entry));
+        let node = seat.into_node(Key(offset, ALONE, 0), Some(entry));
         self.received.insert(node);
     }
 
     /// Takes the slice at `offset` from the user.
     pub(super) fn unpublish(&mut self, offset: u64) -> Option<(Entry<H>, Seat<H>)> {
-        take(&mut self.received, &Key(offset, 0, 0))
+        take(&mut self.received, &Key(offset, ALONE, 0))
+    }
+}
+
+impl<H: Host> Peer<H> {
+    /// Books something in the inbox: gets the memory that it turns out to need, and recalls idle
+    /// credit before it takes a refusal of the user's account for an answer.
+    pub(super) fn book<T>(
+        &self,
+        mut book: impl FnMut(&mut Inbox<H>, &mut Spare) -> Result<T, Denied>,
+    ) -> Result<T> {
+        let mut spare = Spare::NONE;
+        let mut recalled = false;
+        loop {
+            let mut inbox = self.inbox.lock();
+            let denied = match book(&mut inbox, &mut spare) {
+                Ok(booked) => return Ok(booked),
+                Err(denied) => denied,
+            };
+            drop(inbox);
+            match denied {
+                Denied::Lack(lack) => spare.get(lack)?,
+                Denied::Recall if !recalled && self.user().has_lent() => {
+                    recalled = true;
+                    self.bus().recall(self.uid());
+                }
+                Denied::Recall => return Err(EDQUOT),
+                Denied::Error(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Charges `n` handles. ESHUTDOWN, EDQUOT, ENOMEM.
+    pub(super) fn charge_handles(&self, claimant: Claimant, n: usize) -> Result {
+        self.book(|inbox, spare| {
+            inbox.check_open().map_err(Denied::Error)?;
+            inbox.charge_handles(claimant, n, spare)
+        })
     }
 }

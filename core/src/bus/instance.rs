@@ -16,21 +16,23 @@ use super::host::Host;
 use super::peer::Peer;
 use super::user::User;
 
-struct Registered {
+struct Registered<H: Host> {
     user: Arc<User>,
-    peers: u64,
+    peers: RBTree<u64, Arc<Peer<H>>>,
+    /// Peers that are being made.
+    opening: u64,
 }
 
-// The user is behind a pointer.
-impl Unpin for Registered {}
+// The user and the peers are behind pointers.
+impl<H: Host> Unpin for Registered<H> {}
 
 /// A bus, on which peers can reach each other.
 #[pin_data]
-pub struct Bus {
+pub struct Bus<H: Host> {
     limits: Limits,
     last_peer: Atomic<u64>,
     #[pin]
-    users: SpinLock<RBTree<u32, Registered>>,
+    users: SpinLock<RBTree<u32, Registered<H>>>,
 }
 
 /// What is in use on a bus, over all users. All zero when no peer is left.
@@ -46,7 +48,7 @@ pub struct Usage {
     pub sent_fds: u64,
 }
 
-impl Bus {
+impl<H: Host> Bus<H> {
     /// A bus of its own, on which every user has these limits.
     pub fn new(limits: Limits) -> Result<Arc<Self>> {
         Arc::pin_init(
@@ -60,7 +62,7 @@ impl Bus {
     }
 
     /// Makes a peer that belongs to user `uid`. ENOMEM.
-    pub fn open<H: Host, E>(
+    pub fn open<E>(
         this: &Arc<Self>,
         uid: u32,
         pool: H::Pool,
@@ -70,45 +72,55 @@ impl Bus {
         Error: From<E>,
     {
         let id = this.last_peer.fetch_add(1, Relaxed) + 1;
+        let place = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let user = this.enter(uid)?;
-        Peer::new(this, id, &user, pool, waker).inspect_err(|_| this.leave(&user))
+        let peer = Peer::new(this, id, &user, pool, waker);
+        let mut users = this.users.lock();
+        if let Some(known) = users.get_mut(&uid) {
+            known.opening -= 1;
+            if let Ok(peer) = &peer {
+                known.peers.insert(place.into_node(id, peer.clone()));
+            }
+        }
+        drop(users);
+        peer
     }
 
-    /// Counts one more peer of the user.
+    /// The user of this ID, for a peer that is being opened.
     fn enter(&self, uid: u32) -> Result<Arc<User>> {
-        let slot = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let place = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let fresh = User::new(uid, self.limits)?;
         let mut users = self.users.lock();
         if let Some(known) = users.get_mut(&uid) {
-            known.peers += 1;
+            known.opening += 1;
             let user = known.user.clone();
             drop(users);
+            drop(fresh);
             return Ok(user);
         }
-        let user = fresh.clone();
-        users.insert(slot.into_node(
-            uid,
-            Registered {
-                user: fresh,
-                peers: 1,
-            },
-        ));
-        Ok(user)
+        let known = Registered {
+            user: fresh.clone(),
+            peers: RBTree::new(),
+            opening: 1,
+        };
+        users.insert(place.into_node(uid, known));
+        Ok(fresh)
     }
 
-    /// Counts one peer fewer, and forgets the users that have none and nothing in flight.
-    pub(super) fn leave(&self, user: &Arc<User>) {
+    /// Forgets a peer, and the users that have none and nothing in flight.
+    pub(super) fn leave(&self, peer: &Peer<H>) {
         let mut gone = RBTree::new();
         let mut users = self.users.lock();
-        if let Some(known) = users.get_mut(&user.uid()) {
-            known.peers -= 1;
-        }
+        let left = match users.get_mut(&peer.uid()) {
+            Some(known) => known.peers.remove_node(&peer.id()),
+            None => None,
+        };
         let mut cursor = users.cursor_front_mut();
         while let Some(here) = cursor {
             let known = here.current().1;
             // Descriptors in flight outlive the peer that sent them, and their account with them:
             // else closing and opening again would wipe the slate clean.
-            cursor = if known.peers == 0 && is_idle(&known.user) {
+            cursor = if known.is_idle() {
                 let last = here.peek_next().is_none();
                 let (next, node) = here.remove_current();
                 gone.insert(node);
@@ -118,7 +130,25 @@ impl Bus {
             };
         }
         drop(users);
-        drop(gone);
+        drop((left, gone));
+    }
+
+    /// Has all peers of a user return what they drew on its account and do not use.
+    pub(super) fn recall(&self, uid: u32) {
+        let mut from = 0;
+        while let Some(peer) = self.peer_after(uid, from) {
+            peer.inbox.lock().ledger.recall();
+            from = peer.id() + 1;
+        }
+    }
+
+    /// The peer of a user that has this ID or the next one.
+    fn peer_after(&self, uid: u32, id: u64) -> Option<Arc<Peer<H>>> {
+        let users = self.users.lock();
+        let next = users.get(&uid)?.peers.cursor_lower_bound(&id)?;
+        let peer = next.current().1.clone();
+        drop(users);
+        Some(peer)
     }
 
     /// What is in use.
@@ -127,11 +157,12 @@ impl Bus {
         let mut usage = Usage::default();
         for known in users.values() {
             let books = known.user.account.lock();
-            if known.peers == 0 && books.sent_fds == 0 && *books.account.granted() == NOTHING {
+            let peers = known.peers.iter().count() as u64;
+            if peers == 0 && books.sent_fds == 0 && *books.account.granted() == NOTHING {
                 continue;
             }
             usage.users += 1;
-            usage.peers += known.peers;
+            usage.peers += peers;
             usage.sent_fds += books.sent_fds;
             for (sum, used) in usage.charged.iter_mut().zip(books.account.used()) {
                 *sum += used;
@@ -141,6 +172,9 @@ impl Bus {
     }
 }
 
-fn is_idle(user: &User) -> bool {
-    user.account.lock().sent_fds == 0
+impl<H: Host> Registered<H> {
+    /// Nothing is lost if it is forgotten.
+    fn is_idle(&self) -> bool {
+        self.opening == 0 && self.peers.is_empty() && self.user.account.lock().sent_fds == 0
+    }
 }

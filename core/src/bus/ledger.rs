@@ -4,9 +4,10 @@
 //!
 //! Every charge is booked on both levels. The user's account is shared by all peers of the user, so
 //! a claimant's charges draw on it in batches of 1/4096 of the limit, and what is released
-//! stays with the claimant as credit, up to two batches. Only [`LICENCES`] claimants of one user
-//! may keep credit, so that at most 1/32 of a limit lies idle; all others, and all limits below
-//! 4096, are booked exactly. Where a batch is refused, just what is needed is asked for.
+//! stays with the claimant as credit, up to two batches; limits below 4096 are booked exactly. Where a
+//! batch is refused, just what is needed is asked for. Where that is refused, the caller recalls all
+//! credit that lies idle with the user's peers ([`Ledger::recall`]) and tries once more. So
+//! batching keeps nobody from anything.
 //!
 //! # Locks
 //!
@@ -18,7 +19,7 @@ use kernel::sync::Arc;
 use super::account::{
     Account, Amounts, Claim, Claimant, Limits, Refusal, Room, NOTHING, RESOURCES,
 };
-use super::user::{User, LICENCES};
+use super::user::User;
 
 /// What a claimant's first claim needs on both levels.
 pub(super) struct Rooms {
@@ -93,6 +94,12 @@ impl Ledger {
         }
     }
 
+    /// Returns the credit of all claimants to the user's account.
+    pub(super) fn recall(&mut self) {
+        let user = &self.user;
+        self.account.for_each(|who, claim| settle(user, who, claim));
+    }
+
     /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
     pub(super) fn close(&mut self) {
         let user = &self.user;
@@ -133,27 +140,25 @@ fn draw(
     for (r, exact) in exact.iter_mut().enumerate() {
         *exact = amounts[r].saturating_sub(claim.credit[r]);
     }
-    if !claim.licensed && books.licences < LICENCES {
-        books.licences += 1;
-        claim.licensed = true;
-    }
     let mut wanted = exact;
-    if claim.licensed {
-        for (r, wanted) in wanted.iter_mut().enumerate() {
-            if *wanted != 0 {
-                *wanted += user.batch(r);
-            }
+    for (r, wanted) in wanted.iter_mut().enumerate() {
+        if *wanted != 0 {
+            *wanted += user.batch(r);
         }
     }
     books.sweep_if_crowded();
     let drawn = match books.account.claim(who, &wanted, room) {
         Ok(()) => wanted,
         Err(Refusal::Quota) if wanted != exact => {
-            books.account.claim(who, &exact, room)?;
+            books.account.claim(who, &exact, room).map_err(shared)?;
             exact
         }
-        Err(refusal) => return Err(refusal),
+        Err(refusal) => return Err(shared(refusal)),
     };
+    if !claim.keeps {
+        claim.keeps = true;
+        books.keepers += 1;
+    }
     add(&mut claim.credit, &drawn);
     subtract(&mut claim.credit, amounts);
     Ok(())
@@ -163,7 +168,7 @@ fn draw(
 fn give_back(user: &User, who: Claimant, claim: &mut Claim) {
     let mut excess = NOTHING;
     for (r, excess) in excess.iter_mut().enumerate() {
-        let keep = if claim.licensed { user.batch(r) } else { 0 };
+        let keep = user.batch(r);
         if claim.credit[r] > 2 * keep {
             *excess = claim.credit[r] - keep;
         }
@@ -175,12 +180,19 @@ fn give_back(user: &User, who: Claimant, claim: &mut Claim) {
     user.account.lock().account.release(who, &excess);
 }
 
-/// Returns all credit, and the licence to keep some.
+/// A refusal of the user's account.
+fn shared(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Quota => Refusal::Shared,
+        other => other,
+    }
+}
+
+/// Returns all credit.
 fn settle(user: &User, who: Claimant, claim: &mut Claim) {
     let mut books = user.account.lock();
-    if claim.licensed {
-        claim.licensed = false;
-        books.licences -= 1;
+    if core::mem::take(&mut claim.keeps) {
+        books.keepers -= 1;
     }
     if claim.credit != NOTHING {
         books.account.release(who, &claim.credit);

@@ -52,7 +52,7 @@ pub(super) struct Slice {
 }
 
 /// Handles on their way; None where the node was dead already when the message was made.
-pub(super) type Handles<H> = KVec<Option<Arc<Handle<H>>>>;
+pub(super) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
 
 /// What a message or a seed carries.
 pub(super) struct Cargo<H: Host> {

@@ -6,7 +6,7 @@
 //!
 //! - A node belongs to one peer and keeps its ID for life.
 //! - `holders` has the handle of every peer that holds a reference of any kind, until the node's
-//!   destruction took it out to tell the peer; it is empty once the node is dead.
+//!   destruction moves it to `told`; both are empty once the node is dead and all are told.
 //! - `strong` counts all references of all handles but the owner's pin.
 //! - A release notice is queued only while `strong` is 0 on a live node. `risen` says that one is
 //!   owed when that comes to pass: the count really rose since the last notice was received.
@@ -33,9 +33,15 @@ use super::queue::{Body, Key, Seat};
 /// handles of several nodes can stand in one tree.
 pub(super) type HolderKey = (u64, u64);
 
+/// The handles of a node.
+pub(super) type Holders<H> = RBTree<HolderKey, Arc<Handle<H>>>;
+
 /// What the owner's inbox guards of a node.
 pub(super) struct Shared<H: Host> {
-    pub(super) holders: RBTree<HolderKey, Arc<Handle<H>>>,
+    pub(super) holders: Holders<H>,
+    /// Holders that the destruction under way has told already. They stay known, so that a peer that
+    /// is given the node again meanwhile gets the handle that it has.
+    pub(super) told: Holders<H>,
     pub(super) strong: u64,
     pub(super) risen: bool,
     /// Memory for the release notice, while it is not queued.
@@ -61,6 +67,7 @@ impl<H: Host> Node<H> {
     pub(super) fn new(id: u64, serial: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
         let shared = Shared {
             holders: RBTree::new(),
+            told: RBTree::new(),
             strong: 0,
             risen: false,
             seat: Some(Seat::<H>::new(GFP_KERNEL)?),

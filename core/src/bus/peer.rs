@@ -31,7 +31,7 @@ use super::user::User;
 #[pin_data]
 pub struct Peer<H: Host> {
     id: u64,
-    bus: Arc<Bus>,
+    bus: Arc<Bus<H>>,
     user: Arc<User>,
     transactions: Atomic<u64>,
     /// For the disconnect, which must not fail for lack of memory.
@@ -76,7 +76,7 @@ pub struct Info {
 
 impl<H: Host> Peer<H> {
     pub(super) fn new<E>(
-        bus: &Arc<Bus>,
+        bus: &Arc<Bus<H>>,
         id: u64,
         user: &Arc<User>,
         pool: H::Pool,
@@ -126,7 +126,7 @@ impl<H: Host> Peer<H> {
         &self.user
     }
 
-    pub(super) fn bus(&self) -> &Arc<Bus> {
+    pub(super) fn bus(&self) -> &Arc<Bus<H>> {
         &self.bus
     }
 

@@ -24,13 +24,13 @@ use super::host::Host;
 use super::message::{Message, Slice};
 use super::node::Node;
 use super::recv::Seed;
-use super::transaction::{message_after, Fate, Transaction};
+use super::transaction::{message_after, Fate, Number, Transaction, ALONE};
 
 /// Where an entry stands: timestamp, transaction number, part.
 ///
-/// The tree of received slices uses the offset as its only part.
+/// The tree of received slices has the offset in the first place and nothing in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key(pub(super) u64, pub(super) u64, pub(super) u32);
+pub(super) struct Key(pub(super) u64, pub(super) Number, pub(super) u32);
 
 /// What an entry is about.
 pub(super) enum Body<H: Host> {
@@ -70,6 +70,14 @@ pub(super) fn take_first<H: Host>(tree: &mut Tree<H>) -> Option<(Entry<H>, Seat<
     take(tree, &key)
 }
 
+/// When the transaction of a staged entry was committed, if it was.
+fn committed_at<H: Host>(entry: &Option<Entry<H>>) -> Option<u64> {
+    match entry.as_ref()?.transaction.as_ref()?.fate() {
+        Fate::Committed(timestamp) => Some(timestamp),
+        _ => None,
+    }
+}
+
 /// See the module.
 pub(super) struct Queue<H: Host> {
     pub(super) clock: u64,
@@ -89,7 +97,7 @@ impl<H: Host> Queue<H> {
     /// Commits an entry that has no other parts, after everything here and after `floor`.
     pub(super) fn push(&mut self, floor: u64, body: Body<H>, seat: Seat<H>) -> Key {
         self.clock = message_after(self.clock.max(floor));
-        let key = Key(self.clock, 0, 0);
+        let key = Key(self.clock, ALONE, 0);
         let entry = Entry {
             transaction: None,
             body,
@@ -138,15 +146,9 @@ impl<H: Host> Queue<H> {
             if head.is_some_and(|head| head < key) {
                 return head;
             }
-            match entry
-                .as_ref()
-                .and_then(|e| e.transaction.as_ref())
-                .map(|t| t.fate())
-            {
-                Some(Fate::Committed(timestamp)) => self.commit(&key, timestamp),
-                // A killed one blocks until its maker takes it back, which it is about to do.
-                _ => return None,
-            }
+            // A killed one blocks until its maker takes it back, which it is about to do.
+            let timestamp = committed_at(entry)?;
+            self.commit(&key, timestamp);
         }
     }
 
@@ -164,10 +166,14 @@ impl<H: Host> Queue<H> {
         self.committed.get(key)?.as_ref()
     }
 
+    /// The first committed entry at or after `from`.
+    pub(super) fn next(&self, from: &Key) -> Option<Key> {
+        Some(*self.committed.cursor_lower_bound(from)?.current().0)
+    }
+
     /// The committed entry that follows `key` in the same transaction.
     pub(super) fn following(&self, key: &Key) -> Option<Key> {
-        let after = Key(key.0, key.1, key.2.checked_add(1)?);
-        let next = *self.committed.cursor_lower_bound(&after)?.current().0;
+        let next = self.next(&Key(key.0, key.1, key.2 + 1))?;
         (next.0 == key.0 && next.1 == key.1).then_some(next)
     }
 
@@ -176,10 +182,22 @@ impl<H: Host> Queue<H> {
         take(&mut self.committed, key)
     }
 
-    /// Takes all out that was committed.
+    /// Takes all out that was committed, whether or not something staged stands before it.
     pub(super) fn drain_committed(&mut self) -> Tree<H> {
-        self.settle();
+        self.settle_all();
         core::mem::take(&mut self.committed)
+    }
+
+    /// Moves all that was committed meanwhile to its place.
+    pub(super) fn settle_all(&mut self) {
+        let mut from = Key(0, ALONE, 0);
+        while let Some(staged) = self.staged.cursor_lower_bound(&from) {
+            let (&key, entry) = staged.current();
+            if let Some(timestamp) = committed_at(entry) {
+                self.commit(&key, timestamp);
+            }
+            from = Key(key.0, key.1, key.2 + 1);
+        }
     }
 
     /// Takes all out that is staged.

@@ -27,6 +27,7 @@ use super::node::Node;
 use super::peer::Peer;
 use super::queue::{Body, Entry, Key, Seat};
 use super::table::Table;
+use super::transaction::ALONE;
 use crate::abi::{
     Msg, HANDLE_INVALID, MSG_DATA, MSG_FLAG_CONTINUE, MSG_NODE_DESTROY, MSG_NODE_RELEASE,
     OFFSET_INVALID,
@@ -110,7 +111,7 @@ impl<H: Host> Inbox<H> {
             // The ID is the table's to tell; see `Peer::recv`.
             _ => msg.kind = MSG_NODE_DESTROY,
         }
-        if key.1 != 0 && self.more(key) {
+        if key.1 != ALONE && self.more(key) {
             msg.flags = MSG_FLAG_CONTINUE;
         }
         Head::Entry(Found {
@@ -243,14 +244,14 @@ impl<H: Host> Peer<H> {
             },
             _ => false,
         };
-        if !same || (msg.flags != 0) != (key.1 != 0 && inbox.more(*key)) {
+        if !same || (msg.flags != 0) != (key.1 != ALONE && inbox.more(*key)) {
             return false;
         }
         let Some((entry, seat)) = inbox.queue.remove(key) else {
             return false;
         };
         inbox.spend(&entry);
-        let mut lost = KVec::new();
+        let mut lost = KVVec::new();
         let mut files = None;
         match entry.body {
             Body::Data(Message { node, mut cargo }) => {

@@ -61,7 +61,16 @@ impl<H: Host> Peer<H> {
         };
         drop(guard);
         handle.unlink(refs, pin);
+        if pin {
+            self.purge();
+        }
         Ok(())
+    }
+
+    /// Drops what is queued for nodes that are dead and released.
+    pub(super) fn purge(&self) {
+        let mut out = self.inbox.lock().purge();
+        self.bury_entries(&mut out);
     }
 
     /// Frees the received slice at `offset`. ENXIO if none starts there.

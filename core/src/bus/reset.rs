@@ -39,7 +39,7 @@ impl<H: Host> Peer<H> {
         if let Some(remains) = remains {
             self.bury_remains(remains);
         }
-        self.bus().leave(self.user());
+        self.bus().leave(self);
         Ok(())
     }
 
@@ -154,7 +154,7 @@ impl<H: Host> Peer<H> {
         drop((received, pool));
     }
 
-    fn bury_entries(&self, entries: &mut Tree<H>) {
+    pub(super) fn bury_entries(&self, entries: &mut Tree<H>) {
         while let Some((entry, seat)) = take_first(entries) {
             self.drop_entry(entry, seat);
         }

@@ -18,7 +18,7 @@ use kernel::sync::{Arc, LockedBy, UniqueArc};
 use super::account::Claimant;
 use super::handle::Handle;
 use super::host::{Host, Installed, Payload, Pool};
-use super::inbox::{Denied, Inbox, Spare};
+use super::inbox::Inbox;
 use super::message::Cargo;
 use super::peer::Peer;
 use super::queue::{Body, Seat};
@@ -78,7 +78,7 @@ impl<H: Host> Peer<H> {
         let mut parcel = Parcel::reserve(this, this, None, 0, size, files.as_ref())?;
         parcel.fill(&mut out.payload)?;
         parcel.link(&handles)?;
-        let mut linked = KVec::new();
+        let mut linked = KVVec::new();
         parcel.linked(&mut linked)?;
         let memory = UniqueArc::<Seed<H>>::new_uninit(GFP_KERNEL)?;
 
@@ -226,7 +226,7 @@ impl<H: Host> Peer<H> {
 struct Gains<'p, H: Host> {
     peer: &'p Arc<Peer<H>>,
     claimant: Claimant,
-    slots: KVec<Option<Arc<Handle<H>>>>,
+    slots: KVVec<Option<Arc<Handle<H>>>>,
     charged: usize,
 }
 
@@ -236,26 +236,13 @@ impl<'p, H: Host> Gains<'p, H> {
         let mut gains = Self {
             peer,
             claimant: peer.claimant(),
-            slots: KVec::with_capacity(n, GFP_KERNEL)?,
+            slots: KVVec::with_capacity(n, GFP_KERNEL)?,
             charged: 0,
         };
         if n == 0 {
             return Ok(gains);
         }
-        let mut spare = Spare::NONE;
-        loop {
-            let mut inbox = peer.inbox.lock();
-            inbox.check_open()?;
-            let denied = match inbox.charge_handles(gains.claimant, n, &mut spare) {
-                Ok(()) => break,
-                Err(denied) => denied,
-            };
-            drop(inbox);
-            match denied {
-                Denied::Error(error) => return Err(error),
-                Denied::Lack(lack) => spare.get(lack)?,
-            }
-        }
+        peer.charge_handles(gains.claimant, n)?;
         gains.charged = n;
         for handle in cargo.handles.iter() {
             let linked = match handle {

@@ -24,7 +24,7 @@ use kernel::sync::Arc;
 
 use super::handle::Handle;
 use super::host::{Host, Payload, Pool};
-use super::inbox::{Denied, Spare};
+use super::inbox::Denied;
 use super::message::{charges, clear, Cargo, Files, Handles, Layout, Message};
 use super::node::Node;
 use super::peer::Peer;
@@ -48,12 +48,12 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
 }
 
 /// The handles and the files of a message.
-pub(super) type Found<H> = (KVec<Arc<Handle<H>>>, Option<Arc<Files<H>>>);
+pub(super) type Found<H> = (KVVec<Arc<Handle<H>>>, Option<Arc<Files<H>>>);
 
 impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
     /// Finds what is to be passed on: the handles, then the files.
     pub(super) fn find(&mut self, import: &mut Import<H>) -> Result<Found<H>> {
-        let mut handles = KVec::with_capacity(self.handles.len(), GFP_KERNEL)?;
+        let mut handles = KVVec::with_capacity(self.handles.len(), GFP_KERNEL)?;
         for &id in self.handles {
             handles.push(import.get(id)?, GFP_KERNEL)?;
         }
@@ -98,30 +98,19 @@ impl<H: Host> Parcel<H> {
             0 => None,
             n => Some(SentFds::charge(from.user(), n)?),
         };
-        let mut spare = Spare::NONE;
-        let (slice, pool) = loop {
-            let mut inbox = to.inbox.lock();
+        let (slice, pool) = to.book(|inbox, spare| {
             if node.is_some_and(|node| node.dead() != 0) {
-                return Err(EHOSTUNREACH);
+                return Err(Denied::Error(EHOSTUNREACH));
             }
-            let Some(pool) = inbox.pool.clone() else {
-                return Err(if node.is_some() {
-                    EHOSTUNREACH
-                } else {
-                    ESHUTDOWN
-                });
+            let gone = if node.is_some() {
+                EHOSTUNREACH
+            } else {
+                ESHUTDOWN
             };
-            match inbox.reserve(from.claimant(), &charges, layout.size, &mut spare) {
-                Ok(slice) => break (slice, pool),
-                Err(denied) => {
-                    drop(inbox);
-                    match denied {
-                        Denied::Error(error) => return Err(error),
-                        Denied::Lack(lack) => spare.get(lack)?,
-                    }
-                }
-            }
-        };
+            let pool = inbox.pool.clone().ok_or(Denied::Error(gone))?;
+            let slice = inbox.reserve(from.claimant(), &charges, layout.size, spare)?;
+            Ok((slice, pool))
+        })?;
         Ok(Self {
             to: to.clone(),
             node: node.cloned(),
@@ -187,7 +176,7 @@ impl<H: Host> Parcel<H> {
     }
 
     /// Adds the handles that were linked to `linked`.
-    pub(super) fn linked(&self, linked: &mut KVec<Arc<Handle<H>>>) -> Result {
+    pub(super) fn linked(&self, linked: &mut KVVec<Arc<Handle<H>>>) -> Result {
         let handles = self.cargo.iter().flat_map(|cargo| cargo.handles.iter());
         for handle in handles.flatten() {
             linked.push(handle.clone(), GFP_KERNEL)?;
@@ -249,6 +238,8 @@ impl<H: Host> Parcel<H> {
             if let Body::Data(message) = entry.body {
                 self.cargo = Some(message.cargo);
             }
+            // It kept back what was committed behind it.
+            to.wake();
         }
         if gone {
             Err(EHOSTUNREACH)
@@ -268,7 +259,7 @@ impl<H: Host> Drop for Parcel<H> {
 
 /// Errors of the destinations, and how they are made known.
 struct Report<'r> {
-    errors: KVec<i32>,
+    errors: KVVec<i32>,
     write: &'r mut dyn FnMut(&[i32]) -> Result,
     partial: bool,
 }
@@ -308,12 +299,12 @@ impl<H: Host> Peer<H> {
 
         let n = out.destinations.len();
         let mut report = Report {
-            errors: KVec::from_elem(0, n, GFP_KERNEL)?,
+            errors: KVVec::from_elem(0, n, GFP_KERNEL)?,
             write,
             partial: out.partial,
         };
         let twice = twice(out.destinations)?;
-        let mut parcels = KVec::with_capacity(n, GFP_KERNEL)?;
+        let mut parcels = KVVec::with_capacity(n, GFP_KERNEL)?;
         for (part, &id) in out.destinations.iter().enumerate() {
             let reserved = import.get(id).and_then(|handle| {
                 if twice.binary_search(&part).is_ok() {
@@ -344,12 +335,12 @@ impl<H: Host> Peer<H> {
 }
 
 /// The positions at which a destination is named again, in order.
-pub(super) fn twice(ids: &[u64]) -> Result<KVec<usize>> {
-    let mut twice = KVec::new();
+pub(super) fn twice(ids: &[u64]) -> Result<KVVec<usize>> {
+    let mut twice = KVVec::new();
     if ids.len() < 2 {
         return Ok(twice);
     }
-    let mut sorted = KVec::with_capacity(ids.len(), GFP_KERNEL)?;
+    let mut sorted = KVVec::with_capacity(ids.len(), GFP_KERNEL)?;
     for (part, &id) in ids.iter().enumerate() {
         sorted.push((id, part), GFP_KERNEL)?;
     }
@@ -366,7 +357,7 @@ pub(super) fn twice(ids: &[u64]) -> Result<KVec<usize>> {
 /// Moves the payload into the first slice, and from there into the others: so all receivers get
 /// the same bytes, whatever the sender's memory does meanwhile.
 fn copy<H: Host, P: Payload<H>>(
-    parcels: &mut KVec<Parcel<H>>,
+    parcels: &mut KVVec<Parcel<H>>,
     payload: &mut P,
     report: &mut Report<'_>,
 ) -> Result {
@@ -399,12 +390,12 @@ fn copy<H: Host, P: Payload<H>>(
 /// Queues all parcels at one point of the order. Those that are queued are left empty.
 fn commit<H: Host>(
     from: &Peer<H>,
-    parcels: &mut KVec<Parcel<H>>,
+    parcels: &mut KVVec<Parcel<H>>,
     floor: u64,
     report: &mut Report<'_>,
 ) -> Result {
     // The parcels lose their cargo on the way, so what has to be made good is noted before.
-    let mut linked = KVec::new();
+    let mut linked = KVVec::new();
     for parcel in parcels.iter() {
         parcel.linked(&mut linked)?;
     }

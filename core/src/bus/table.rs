@@ -64,10 +64,20 @@ impl<H: Host> Table<H> {
         }
     }
 
-    /// An ID for another peer's node that was never used before.
-    pub(super) fn fresh_id(&mut self) -> u64 {
+    /// The ID that a handle gets which is not in the table: for an own node the one it always had,
+    /// unless the user gave that to another node meanwhile; else one that was never used before.
+    pub(super) fn id_for(&mut self, handle: &Handle<H>) -> u64 {
+        let remote = if handle.is_anchor() {
+            let id = handle.node.id();
+            if self.by_id.get(&id).is_none() {
+                return id;
+            }
+            0
+        } else {
+            HANDLE_FLAG_REMOTE
+        };
         self.last += 1;
-        self.last << 3 | HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE
+        self.last << 3 | HANDLE_FLAG_MANAGED | remote
     }
 
     /// A number that no node of this peer had before.
@@ -120,11 +130,7 @@ impl<H: Host> Table<H> {
         if handle.notice.access_mut(inbox).spent {
             return HANDLE_INVALID;
         }
-        let id = match id {
-            Some(id) => id,
-            None if handle.is_anchor() => handle.node.id(),
-            None => self.fresh_id(),
-        };
+        let id = id.unwrap_or_else(|| self.id_for(handle));
         if !self.insert(handle, id) {
             return HANDLE_INVALID;
         }
@@ -204,7 +210,7 @@ impl<H: Host> Import<H> {
         let peer = &self.peer;
         let node = Node::new(id, serial, peer)?;
         let fresh = Fresh::new(&node, peer)?;
-        peer.charge_handle(peer.claimant())?;
+        peer.charge_handles(peer.claimant(), 1)?;
         Ok((fresh, peer.claimant()))
     }
 

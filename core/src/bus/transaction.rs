@@ -27,6 +27,12 @@ use kernel::sync::Arc;
 const STAGED: u64 = 0;
 const KILLED: u64 = 1;
 
+/// Tells transactions of the same timestamp apart: the maker's ID, and its own count.
+pub(super) type Number = (u64, u64);
+
+/// The number of all that has no other parts. No peer has the ID 0.
+pub(super) const ALONE: Number = (0, 0);
+
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -40,7 +46,7 @@ pub(super) enum Fate {
 
 /// See the module.
 pub(super) struct Transaction {
-    number: u64,
+    number: Number,
     word: Atomic<u64>,
 }
 
@@ -48,14 +54,14 @@ impl Transaction {
     /// A new one of peer `peer`, the `count`-th of that peer.
     pub(super) fn new(peer: u64, count: u64) -> Result<Arc<Self>> {
         let new = Self {
-            number: (peer << 24) | (count & 0xff_ffff),
+            number: (peer, count),
             word: Atomic::new(STAGED),
         };
         Ok(Arc::new(new, GFP_KERNEL)?)
     }
 
-    /// Breaks ties between equal timestamps. Never 0, which is for parts that stand alone.
-    pub(super) fn number(&self) -> u64 {
+    /// Breaks ties between equal timestamps.
+    pub(super) fn number(&self) -> Number {
         self.number
     }
 

@@ -16,7 +16,6 @@ use kernel::sync::Arc;
 use super::account::Claimant;
 use super::handle::Handle;
 use super::host::Host;
-use super::inbox::{Denied, Spare};
 use super::peer::Peer;
 use super::table::Import;
 use crate::abi::HANDLE_INVALID;
@@ -40,25 +39,6 @@ impl<H: Host> Drop for Loan<'_, H> {
 }
 
 impl<H: Host> Peer<H> {
-    /// Charges one handle here.
-    pub(super) fn charge_handle(&self, claimant: Claimant) -> Result {
-        let mut spare = Spare::NONE;
-        loop {
-            let mut inbox = self.inbox.lock();
-            inbox.check_open()?;
-            match inbox.charge_handles(claimant, 1, &mut spare) {
-                Ok(()) => return Ok(()),
-                Err(denied) => {
-                    drop(inbox);
-                    match denied {
-                        Denied::Error(error) => return Err(error),
-                        Denied::Lack(lack) => spare.get(lack)?,
-                    }
-                }
-            }
-        }
-    }
-
     /// Gives `to` a user reference on the node of handle `id`. `write` is told the ID that `to` knows
     /// it by, INVALID if the node is dead; it may be called again if that changes, and its error
     /// undoes all. ENXIO, ESHUTDOWN, EDQUOT, ENOMEM.
@@ -86,14 +66,12 @@ impl<H: Host> Peer<H> {
             let known = handle.local.access(&table).refs != 0;
             let promised = if known {
                 handle.local.access(&table).id
-            } else if handle.is_anchor() {
-                handle.node.id()
             } else {
-                table.fresh_id()
+                table.id_for(&handle)
             };
             drop(table);
             if !known {
-                to.charge_handle(this.claimant())?;
+                to.charge_handles(this.claimant(), 1)?;
                 loan.charge = Some(this.claimant());
             }
             write(promised)?;
@@ -102,10 +80,12 @@ impl<H: Host> Peer<H> {
             table.check_open()?;
             let mut inbox = to.inbox.lock();
             let still = (handle.local.access(&table).refs != 0) == known;
-            let spent = !known && handle.notice.access(&inbox).spent;
+            // If it is dead, the peer may have been told of other nodes of that destruction
+            // already, without the promise that more follows.
+            let late = !known && handle.node.dead() != 0;
             let given = if !still || known && handle.local.access(&table).id != promised {
                 None
-            } else if spent {
+            } else if late {
                 Some(HANDLE_INVALID)
             } else {
                 let charge = &mut loan.charge;

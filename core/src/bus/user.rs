@@ -12,14 +12,11 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use super::account::{Account, Limits, FDS};
 
-/// How many claimants of one user may keep credit.
-pub(super) const LICENCES: u32 = 64;
-
 /// What a user's peers were charged together.
 pub(super) struct UserAccount {
     pub(super) account: Account,
-    /// Claimants that may keep credit.
-    pub(super) licences: u32,
+    /// How many claimants, at all peers of the user, may have credit.
+    pub(super) keepers: u32,
     /// Descriptors that this user sent and nobody received yet.
     pub(super) sent_fds: u64,
 }
@@ -43,18 +40,16 @@ pub struct User {
 
 impl User {
     pub(super) fn new(uid: u32, limits: Limits) -> Result<Arc<Self>> {
+        let books = UserAccount {
+            account: Account::new(uid, limits),
+            keepers: 0,
+            sent_fds: 0,
+        };
         Arc::pin_init(
             pin_init!(Self {
                 uid,
                 limits,
-                account <- new_spinlock!(
-                    UserAccount {
-                        account: Account::new(uid, limits),
-                        licences: 0,
-                        sent_fds: 0,
-                    },
-                    "bus1::account"
-                ),
+                account <- new_spinlock!(books, "bus1::account"),
             }),
             GFP_KERNEL,
         )
@@ -68,6 +63,11 @@ impl User {
     /// The user's limits.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether some of what was drawn may lie idle.
+    pub(super) fn has_lent(&self) -> bool {
+        self.account.lock().keepers != 0
     }
 
     /// How much a claimant draws at once.

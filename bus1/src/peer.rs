@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A participant: opening, limits, nodes, handing over, the end.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use crate::connection::{Connection, Parts};
+use crate::embedded::Embedded;
+use crate::error::{Error, Result};
+use crate::handle::Handle;
+use crate::host::Host;
+use crate::id::HandleId;
+use crate::kernel::Kernel;
+use crate::limits::Limits;
+use crate::node::Node;
+use crate::registry::Registry;
+
+/// The first ID that is tried for a node of a new peer.
+const FIRST_NODE: u64 = 4;
+
+/// A participant on the bus: a queue of what it is to receive, the nodes that it owns, the handles
+/// that it has.
+///
+/// A clone is the same peer, and cheap; all threads may use it at once. The peer is disconnected
+/// when the last clone is dropped and no [`Node`], [`Handle`] or [`Message`](crate::Message) of it
+/// is left, or by [`disconnect`](Self::disconnect). On the kernel's host it lives as long as any
+/// process has a descriptor of it.
+///
+/// # Async runtimes and event loops
+///
+/// It has a descriptor ([`AsFd`], [`descriptor`](Self::descriptor)) that is readable when
+/// [`try_recv`](Self::try_recv) may find something. It works with edge-triggered runtimes such as
+/// tokio's `AsyncFd`: on readiness receive until `None`, then clear it. It is always writable:
+/// nothing tells when a receiver has room again.
+#[derive(Clone)]
+pub struct Peer(Arc<Connection>);
+
+impl Peer {
+    /// Opens a peer on the [preferred host](Host::preferred): the kernel's if `/dev/bus1` exists,
+    /// else the one in this process; `BUS1_HOST` in the environment (`kernel`, `embedded`, `auto`)
+    /// decides otherwise.
+    ///
+    /// **On the embedded host nobody but threads of this process can be reached.** A program for
+    /// which that is no use asks for [`Host::Kernel`] by [`open_on`](Self::open_on).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`] if `/dev/bus1` exists and cannot be opened (there is no falling back then);
+    /// [`Error::UnknownHost`]; [`Error::Quota`], [`Error::NoMemory`].
+    pub fn open() -> Result<Self> {
+        Self::open_on(Host::preferred()?)
+    }
+
+    /// Opens a peer on this host, whatever the environment says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`] if `/dev/bus1` cannot be opened; [`Error::Quota`], [`Error::NoMemory`].
+    ///
+    /// ```
+    /// use bus1::{Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// assert_eq!(peer.host(), Host::Embedded);
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn open_on(host: Host) -> Result<Self> {
+        let connection = match host {
+            Host::Kernel => Connection::new(Box::new(Kernel::open()?), FIRST_NODE),
+            Host::Embedded => Connection::new(Box::new(Embedded::open()?), FIRST_NODE),
+        };
+        Ok(Self(Arc::new(connection)))
+    }
+
+    /// Takes over a descriptor of a peer on the kernel's host: one that was inherited, say, from
+    /// the program that started this one and gave the peer its first handles. It becomes
+    /// close-on-exec.
+    ///
+    /// # Safety
+    ///
+    /// As long as this process holds messages of the peer, nobody else who has a descriptor
+    /// of the same peer, in this process or another, releases their slices or flushes the peer:
+    /// messages borrow that memory. It is best to let one process at a time use a peer: who hands
+    /// a descriptor over drops its own [`Peer`] and what came from it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAPeer`], also for descriptors of embedded peers; [`Error::Disconnected`].
+    ///
+    /// ```no_run
+    /// use bus1::{HandleId, Peer};
+    /// use std::os::fd::{FromRawFd, OwnedFd};
+    ///
+    /// // SAFETY: whoever started this program put the descriptor there, for nobody else.
+    /// let fd = unsafe { OwnedFd::from_raw_fd(3) };
+    /// // SAFETY: it handed the peer over, and does not use it any more.
+    /// let peer = unsafe { Peer::from_fd(fd) }?;
+    /// let service = peer.adopt_handle(HandleId::from_raw(3));
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub unsafe fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let transport = Kernel::from_fd(fd)?;
+        // Who had it before may have left nodes there: begin far from them.
+        let first_node = RandomState::new().hash_one(std::process::id()) >> 1;
+        Ok(Self(Arc::new(Connection::new(
+            Box::new(transport),
+            first_node,
+        ))))
+    }
+
+    /// The peer that a handle belongs to.
+    pub(crate) fn of(handle: &Handle) -> Self {
+        Self(handle.0.connection.clone())
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.0
+    }
+
+    /// The host that it is on.
+    #[must_use]
+    pub fn host(&self) -> Host {
+        self.0.transport.host()
+    }
+
+    /// Creates a node with an ID that is not in use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Quota`] if the peer may not have more handles, [`Error::NoMemory`],
+    /// [`Error::Disconnected`].
+    ///
+    /// ```
+    /// use bus1::{Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let (a, b) = (peer.create_node()?, peer.create_node()?);
+    /// assert_ne!(a.id(), b.id());
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn create_node(&self) -> Result<Node> {
+        loop {
+            match self.create_node_with_id(HandleId::from_raw(self.0.next_node())) {
+                Err(Error::NodeExists(_)) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Creates a node with an ID of one's choice: a multiple of 4. If the peer has a node of this
+    /// ID that no [`Node`] stands for (after [`Node::leak`], after a seed, or from another process
+    /// that had the peer), it takes that over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidId`]; [`Error::NodeExists`], also as long as a destroyed one's ID is in use;
+    /// and those of [`create_node`](Self::create_node).
+    ///
+    /// ```
+    /// use bus1::{Error, HandleId, Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let id = HandleId::from_raw(0x1000);
+    /// let node = peer.create_node_with_id(id)?;
+    /// assert_eq!(node.id(), id);
+    /// assert_eq!(peer.create_node_with_id(id).unwrap_err(), Error::NodeExists(id));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn create_node_with_id(&self, id: HandleId) -> Result<Node> {
+        if !id.is_own() {
+            return Err(Error::InvalidId(id));
+        }
+        let _gate = self.0.enter();
+        let handle = Registry::own(&self.0, id.raw()).ok_or(Error::NodeExists(id))?;
+        // A message to nobody creates the nodes that it names.
+        let parts = Parts {
+            vecs: &[],
+            handles: &[id.raw()],
+            fds: &[],
+        };
+        match self.0.send(0, &[], &mut [], &parts) {
+            Ok(()) => Ok(Node::new(handle)),
+            Err(error) => {
+                handle.0.disown();
+                Err(error)
+            }
+        }
+    }
+
+    /// Destroys nodes at one point of the global order, and lets messages that were sent before be
+    /// received: as [`Node::destroy`], for all of them at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongPeer`], [`Error::OutOfRange`] for more nodes than a user may have,
+    /// [`Error::NoMemory`], [`Error::Disconnected`]. All nodes are dropped then, one by one.
+    ///
+    /// ```
+    /// use bus1::{Event, Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// peer.destroy_nodes([peer.create_node()?, peer.create_node()?])?;
+    /// assert!(matches!(peer.recv()?, Event::NodeDestroyed(_)));
+    /// assert!(matches!(peer.recv()?, Event::NodeDestroyed(_)));
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn destroy_nodes(&self, nodes: impl IntoIterator<Item = Node>) -> Result<()> {
+        let nodes: Vec<Node> = nodes.into_iter().collect();
+        let ids = nodes
+            .iter()
+            .map(|node| node.handle().id_in(&self.0))
+            .collect::<Result<Vec<_>>>()?;
+        // Before the command: another thread may receive the notices at once.
+        self.0.handles.close(&ids);
+        if let Err(error) = self.0.nodes_destroy(&ids, false) {
+            self.0.handles.keep_open(&ids);
+            return Err(error);
+        }
+        nodes.into_iter().for_each(Node::disarm);
+        Ok(())
+    }
+
+    /// Gives a handle to another peer of this process at once: what is in no message and enters no
+    /// queue. This is how two peers first come to know each other. `None` if the node is destroyed
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Quota`] if the receiving peer may not have more handles;
+    /// [`Error::DescriptorRefused`] if it is on another host; [`Error::WrongPeer`] if the handle is
+    /// not this peer's; [`Error::Disconnected`] if either peer is. On the embedded host each
+    /// receiving peer needs a descriptor, and procfs: [`Error::TooManyDescriptors`],
+    /// [`Error::DescriptorRefused`].
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let (server, client) = (Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?);
+    /// let node = server.create_node()?;
+    /// let handle = server.transfer(node.handle(), &client)?.expect("the node is alive");
+    /// client.send(&handle, &Outgoing::new().payload(b"request"))?;
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn transfer(&self, handle: &Handle, to: &Peer) -> Result<Option<Handle>> {
+        let _gate = to.0.enter();
+        let id = self.transfer_to_fd(handle, to.descriptor()?)?;
+        Ok(id.map(|id| Registry::add(&to.0, id.raw(), 1)))
+    }
+
+    /// The same by a descriptor of the receiving peer, which need not be used by this process. Gives
+    /// the ID there: whoever uses the peer has to be told of it, and takes it up by
+    /// [`adopt_handle`](Self::adopt_handle).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`transfer`](Self::transfer); [`Error::DescriptorRefused`] for a descriptor that is
+    /// no peer of the same host.
+    pub fn transfer_to_fd(&self, handle: &Handle, to: impl AsFd) -> Result<Option<HandleId>> {
+        let id = handle.id_in(&self.0)?;
+        let id = self.0.handle_transfer(id, to.as_fd())?;
+        Ok(id.map(HandleId::from_raw))
+    }
+
+    /// Takes up a reference to a handle that nothing in this process owns: one that was
+    /// [leaked](Handle::leak), or was [given](Self::transfer_to_fd) to this peer from outside.
+    ///
+    /// The bus is not asked. If the peer has no such handle, using it fails with
+    /// [`Error::UnknownHandle`]; if nobody gave the reference up, dropping the handle releases
+    /// one that others count on.
+    pub fn adopt_handle(&self, id: HandleId) -> Handle {
+        let _gate = self.0.enter();
+        Registry::add(&self.0, id.raw(), 1)
+    }
+
+    /// The limits of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`].
+    pub fn limits(&self) -> Result<Limits> {
+        self.0.query()
+    }
+
+    /// Sets the limits of the peer. What is there already stays, also above a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] if one is above [`Limits::MAX`]; [`Error::Disconnected`].
+    pub fn set_limits(&self, limits: Limits) -> Result<()> {
+        self.0.set_limits(limits)
+    }
+
+    /// Drops all that the peer has, for a fresh start on a descriptor that was kept: nodes, except
+    /// those that the [seed](Self::set_seed) carries, handles, and everything that waits to be
+    /// received. Holders of the nodes are told. The peer stays connected, and keeps its limits.
+    ///
+    /// Handles and nodes that were leaked are dropped, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`] as long as there are nodes, handles or messages of the peer in this
+    /// process: it would take them from under their users. [`Error::Disconnected`].
+    ///
+    /// ```
+    /// use bus1::{Error, Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// assert_eq!(peer.flush(), Err(Error::InUse));
+    ///
+    /// peer.set_seed(&bus1::Outgoing::new().payload(b"state").handle(node.handle()))?;
+    /// let id = node.leak();
+    /// peer.flush()?;
+    /// assert_eq!(peer.recv_seed()?.unwrap().handles()[0].as_ref().unwrap().id(), id);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn flush(&self) -> Result<()> {
+        self.0.flush()
+    }
+
+    /// Drops the [seed](Self::set_seed), if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`].
+    pub fn drop_seed(&self) -> Result<()> {
+        self.0.drop_seed()
+    }
+
+    /// Ends the peer at one point of the global order: all of its nodes are destroyed, its handles
+    /// released, and what waits to be received is dropped. Threads that wait for it wake up with
+    /// [`Error::Disconnected`], and so fails everything from here on. [Messages](crate::Message)
+    /// that are held stay readable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`] if it was before.
+    ///
+    /// ```
+    /// use bus1::{Error, Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// peer.disconnect()?;
+    /// assert_eq!(peer.recv().unwrap_err(), Error::Disconnected);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn disconnect(&self) -> Result<()> {
+        self.0.disconnect()
+    }
+
+    /// A descriptor that shows readiness: readable when there may be something to receive, or the
+    /// peer is disconnected. It is for `poll(2)` and the like alone.
+    ///
+    /// # Errors
+    ///
+    /// On the embedded host, where the first call makes it: [`Error::TooManyDescriptors`],
+    /// [`Error::NoMemory`].
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        self.0
+            .transport
+            .fd()
+            .map_err(|errno| Error::from_command("making a descriptor", errno))
+    }
+
+    /// Another descriptor of the same peer, close-on-exec, to hand to another process. What that
+    /// may do with it is said at [`from_fd`](Self::from_fd).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotOnThisHost`] on the embedded host; [`Error::TooManyDescriptors`].
+    pub fn duplicate_fd(&self) -> Result<OwnedFd> {
+        if self.host() == Host::Embedded {
+            return Err(Error::NotOnThisHost);
+        }
+        rustix::io::fcntl_dupfd_cloexec(self.descriptor()?, 0)
+            .map_err(|errno| Error::from_command("duplicating the descriptor", errno.into()))
+    }
+}
+
+/// As [`Peer::descriptor`].
+///
+/// # Panics
+///
+/// On the embedded host, if there is no descriptor yet and none can be made. Call
+/// [`Peer::descriptor`] before.
+impl AsFd for Peer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.descriptor() {
+            Ok(fd) => fd,
+            Err(error) => panic!("no descriptor for this peer: {error}"),
+        }
+    }
+}
+
+/// As [`AsFd`], for those who need a number.
+impl AsRawFd for Peer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("host", &self.host())
+            .finish_non_exhaustive()
+    }
+}

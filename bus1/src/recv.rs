@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Receiving.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus1_uapi::{
+    MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS, RECV_FLAG_SEED,
+};
+
+use crate::error::{Error, Result};
+use crate::id::HandleId;
+use crate::message::Message;
+use crate::peer::Peer;
+use crate::registry::Registry;
+
+/// What a peer receives. All of it comes in one queue, in the global order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message was sent to a node of the peer.
+    Message(Message),
+
+    /// Nobody else refers to this own node any more: all handles that were given away are gone, and
+    /// none is on its way. It comes once each time that happens, and not at all if the node is
+    /// given away again before it was received. A node that was never given away gets none.
+    NodeReleased(HandleId),
+
+    /// The owner destroyed a node that the peer has a handle to, or is gone: the ID is that of the
+    /// [`Handle`](crate::Handle). It comes once. What was sent to the node before this point of the
+    /// order was received by the owner, or dropped by it; nothing is from here on.
+    ///
+    /// For own nodes it comes after [`Node::destroy`](crate::Node::destroy).
+    NodeDestroyed(HandleId),
+}
+
+/// Receiving.
+impl Peer {
+    /// Receives what is next, without waiting; `None` if nothing is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`]; [`Error::TooManyDescriptors`] and [`Error::BeyondMapping`], after
+    /// which the message is still there: see [`try_recv_without_fds`](Self::try_recv_without_fds).
+    ///
+    /// ```
+    /// use bus1::{Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// assert!(peer.try_recv()?.is_none());
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn try_recv(&self) -> Result<Option<Event>> {
+        self.receive(RECV_FLAG_INSTALL_FDS)
+    }
+
+    /// The same, but drops the descriptors of the message: the way on for a process that has no
+    /// number left for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`], [`Error::BeyondMapping`].
+    pub fn try_recv_without_fds(&self) -> Result<Option<Event>> {
+        self.receive(0)
+    }
+
+    /// Receives what is next, and waits for it. Signals do not end the wait. If several threads
+    /// wait on one peer, each thing goes to one of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_recv`](Self::try_recv); [`Error::Disconnected`] also if it happens
+    /// meanwhile.
+    ///
+    /// ```
+    /// use bus1::{Event, Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// std::thread::scope(|threads| {
+    ///     threads.spawn(|| peer.send(node.handle(), &Outgoing::new().payload(b"wake up")));
+    ///     assert!(matches!(peer.recv(), Ok(Event::Message(_))));
+    /// });
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn recv(&self) -> Result<Event> {
+        loop {
+            if let Some(event) = self.try_recv()? {
+                return Ok(event);
+            }
+            self.wait(None)?;
+        }
+    }
+
+    /// Receives what is next, and waits for it for at most this time; `None` if nothing came.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Self::recv).
+    ///
+    /// ```
+    /// use bus1::{Host, Peer};
+    /// use std::time::Duration;
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// assert!(peer.recv_timeout(Duration::from_millis(1))?.is_none());
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>> {
+        // A time beyond the end of time is as good as none.
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            if let Some(event) = self.try_recv()? {
+                return Ok(Some(event));
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            self.wait(left)?;
+        }
+    }
+
+    /// Receives the seed of this peer, as often as asked; `None` if there is none. Handles and
+    /// descriptors come with it anew each time. The payload is a copy.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_recv`](Self::try_recv).
+    pub fn recv_seed(&self) -> Result<Option<Message>> {
+        let connection = self.connection();
+        // All receipts of a seed share one slice, and the first to give it back would take it from
+        // under the others.
+        let _alone = connection.lock_seed();
+        let _gate = connection.enter();
+        let Some((msg, pool)) = connection.recv(RECV_FLAG_SEED | RECV_FLAG_INSTALL_FDS)? else {
+            return Ok(None);
+        };
+        // SAFETY: it was just received.
+        Ok(Some(
+            unsafe { Message::new(connection, &msg, pool) }.detached(),
+        ))
+    }
+
+    fn receive(&self, flags: u64) -> Result<Option<Event>> {
+        let connection = self.connection();
+        let _gate = connection.enter();
+        let Some((msg, pool)) = connection.recv(flags)? else {
+            return Ok(None);
+        };
+        Ok(Some(match msg.kind {
+            MSG_DATA => {
+                // SAFETY: it was just received.
+                Event::Message(unsafe { Message::new(connection, &msg, pool) })
+            }
+            MSG_NODE_RELEASE => Event::NodeReleased(HandleId::from_raw(msg.destination)),
+            MSG_NODE_DESTROY => {
+                Registry::destroyed(connection, msg.destination);
+                Event::NodeDestroyed(HandleId::from_raw(msg.destination))
+            }
+            _ => {
+                return Err(Error::Os {
+                    call: "understanding what was received",
+                    errno: rustix::io::Errno::PROTO.into(),
+                })
+            }
+        }))
+    }
+
+    /// Waits until there may be something to receive, or the peer is disconnected.
+    fn wait(&self, timeout: Option<Duration>) -> Result<()> {
+        let ready = self
+            .connection()
+            .transport
+            .wait(timeout)
+            .map_err(|errno| Error::Os {
+                call: "waiting for the peer",
+                errno,
+            })?;
+        if ready.hangup && !ready.readable {
+            return Err(Error::Disconnected);
+        }
+        Ok(())
+    }
+}
+
+// Peers, and all that comes from them, may be used by any thread.
+const _: () = {
+    const fn anywhere<T: Send + Sync>() {}
+    anywhere::<Peer>();
+    anywhere::<Event>();
+    anywhere::<crate::Node>();
+    anywhere::<crate::Handle>();
+    anywhere::<Arc<Message>>();
+};

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Handles: one ID is one handle, and everything is given back when the last clone goes.
+
+mod common;
+
+use std::collections::HashSet;
+
+use bus1::{Error, Outgoing};
+use common::*;
+
+#[test]
+fn the_owner_is_told_when_the_last_clone_is_dropped() {
+    let (owner, node, _user, handle) = pair();
+    let clone = handle.clone();
+    drop(handle);
+    nothing(&owner);
+    drop(clone);
+    released(&owner, &node);
+    nothing(&owner);
+}
+
+#[test]
+fn received_again_it_is_the_same_handle_and_all_references_go_with_it() {
+    let (owner, node, user, first) = pair();
+    let inbox = user.create_node().unwrap();
+    let to_user = give(&inbox, &user, &owner);
+
+    let twice = Outgoing::new().handle(node.handle()).handle(node.handle());
+    owner.send(&to_user, &twice).unwrap();
+    let handles = message(&user).take_handles();
+    let mut all: HashSet<_> = handles.into_iter().flatten().collect();
+    assert_eq!(all.len(), 1);
+    assert!(all.contains(&first));
+
+    all.insert(give(&node, &owner, &user));
+    assert_eq!(all.len(), 1);
+
+    drop(all);
+    nothing(&owner);
+    drop(first);
+    released(&owner, &node);
+}
+
+#[test]
+fn handles_that_are_not_taken_go_with_the_message() {
+    let (owner, node, user, handle) = pair();
+    let inbox = user.create_node().unwrap();
+    let to_user = give(&inbox, &user, &owner);
+    drop(handle);
+    released(&owner, &node);
+
+    owner
+        .send(&to_user, &Outgoing::new().handle(node.handle()))
+        .unwrap();
+    let received = message(&user);
+    assert!(received.handles()[0].is_some());
+    nothing(&owner);
+    drop(received);
+    released(&owner, &node);
+}
+
+#[test]
+fn a_message_that_nobody_receives_gives_its_handles_back() {
+    let (owner, node, user, handle) = pair();
+    let inbox = user.create_node().unwrap();
+    let to_user = give(&inbox, &user, &owner);
+    owner
+        .send(&to_user, &Outgoing::new().handle(node.handle()))
+        .unwrap();
+    drop(handle);
+    nothing(&owner);
+    drop(inbox);
+    // The user's node, then what waited for it.
+    destroyed(&owner, to_user.id());
+    released(&owner, &node);
+    nothing(&user);
+}
+
+#[test]
+fn a_received_handle_works_and_passes_on() {
+    let (owner, node, user, handle) = pair();
+    let third = peer();
+    let inbox = third.create_node().unwrap();
+    let to_third = give(&inbox, &third, &user);
+    user.send(&to_third, &Outgoing::new().handle(&handle))
+        .unwrap();
+
+    let passed = message(&third).take_handles().remove(0).unwrap();
+    third.send(&passed, &text(b"from the third")).unwrap();
+    let received = message(&owner);
+    assert_eq!(received.payload(), b"from the third");
+    assert_eq!(received.destination(), node.id());
+}
+
+#[test]
+fn leaked_references_stay_until_somebody_adopts_them() {
+    let (owner, node, user, handle) = pair();
+    let id = handle.leak();
+    nothing(&owner);
+
+    let adopted = user.adopt_handle(id);
+    user.send(&adopted, &text(b"still valid")).unwrap();
+    assert_eq!(message(&owner).payload(), b"still valid");
+    drop(adopted);
+    released(&owner, &node);
+
+    let gone = user.adopt_handle(id);
+    assert_eq!(user.send(&gone, &text(b"")), Err(Error::UnknownHandle));
+}
+
+#[test]
+fn a_leak_gives_one_reference_away_and_others_are_still_released() {
+    let (owner, node, user, handle) = pair();
+    let again = give(&node, &owner, &user);
+    let id = handle.leak();
+    drop(again);
+    nothing(&owner);
+    drop(user.adopt_handle(id));
+    released(&owner, &node);
+}
+
+#[test]
+fn a_transfer_by_descriptor_names_the_handle_for_the_receiver() {
+    let (owner, user) = (peer(), peer());
+    let node = owner.create_node().unwrap();
+    let id = owner.transfer_to_fd(node.handle(), &user).unwrap().unwrap();
+    assert!(id.is_remote() && id.is_managed());
+    let handle = user.adopt_handle(id);
+    user.send(&handle, &text(b"hello")).unwrap();
+    assert_eq!(message(&owner).payload(), b"hello");
+}
+
+#[test]
+fn handles_keep_their_peer_connected() {
+    let (owner, node, user, handle) = pair();
+    drop(user);
+    nothing(&owner);
+    drop(handle);
+    released(&owner, &node);
+}

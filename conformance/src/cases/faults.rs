@@ -1,0 +1,1 @@
+use super::Case; pub const CASES: &[Case] = &[];

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/bus1`: every open file is a peer.
+//!
+//! # Invariants
+//!
+//! - The private data of a file with our [`Operations`] is a reference to its peer, from open to
+//!   release. The release disconnects the peer, which others may go on holding for a while.
+//! - All files that a module user can hold have the module as owner, so it stays as long as there is
+//!   one; what they leave behind is gone when they are.
+
+use core::mem::ManuallyDrop;
+use core::ptr;
+
+use kernel::bindings;
+use kernel::container_of;
+use kernel::error::to_result;
+use kernel::fs::file::flags;
+use kernel::fs::File;
+use kernel::mm::virt::VmaNew;
+use kernel::prelude::*;
+use kernel::seq_file::SeqFile;
+use kernel::seq_print;
+use kernel::sync::Arc;
+use kernel::types::Opaque;
+
+use crate::abi::CMD_PEER_DISCONNECT;
+use crate::bus::command::dispatch;
+use crate::bus::{Bus, Peer};
+use crate::caller::{Kernel, Task};
+use crate::glue::{self, Operations};
+use crate::pool::Pool;
+use crate::shrinker::Pools;
+use crate::waker::Waiters;
+
+static PEER_FILE: Operations<bindings::file_operations> = Operations(bindings::file_operations {
+    owner: glue::OWNER,
+    open: Some(open),
+    release: Some(release),
+    unlocked_ioctl: Some(ioctl),
+    #[cfg(CONFIG_COMPAT)]
+    compat_ioctl: Some(compat_ioctl),
+    poll: Some(poll),
+    mmap: Some(mmap),
+    show_fdinfo: Some(show_fdinfo),
+    llseek: Some(bindings::noop_llseek),
+    ..pin_init::zeroed()
+});
+
+/// Whether a file is a peer.
+pub(crate) fn is_peer(file: &File) -> bool {
+    // SAFETY: The file is valid, and its operations are set before anybody can get at it.
+    ptr::eq(unsafe { (*file.as_ptr()).f_op }, &PEER_FILE.0)
+}
+
+/// The peer of a file. EBADF if it was opened with O_PATH, EOPNOTSUPP if it is another kind.
+pub(crate) fn peer_of(file: &File) -> Result<Arc<Peer<Kernel>>> {
+    if file.flags() & flags::O_PATH != 0 {
+        return Err(EBADF);
+    }
+    if !is_peer(file) {
+        return Err(EOPNOTSUPP);
+    }
+    // SAFETY: We just looked, and the caller holds the file.
+    let peer = unsafe { borrow(file.as_ptr()) };
+    Ok(Arc::clone(&peer))
+}
+
+/// The peer of a file, without a reference of its own.
+///
+/// # Safety
+///
+/// The file has our operations, and is held longer than the result.
+unsafe fn borrow(file: *mut bindings::file) -> ManuallyDrop<Arc<Peer<Kernel>>> {
+    // SAFETY: By the invariant the file owns a reference, which stays its own.
+    ManuallyDrop::new(unsafe { Arc::from_raw((*file).private_data.cast()) })
+}
+
+/// The device.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Device {
+    bus: Arc<Bus<Kernel>>,
+    pools: Arc<Pools>,
+    #[pin]
+    misc: Opaque<bindings::miscdevice>,
+}
+
+// SAFETY: The device may be unregistered by any thread.
+unsafe impl Send for Device {}
+// SAFETY: What a reference gives access to is constant.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// Makes the device appear, until it is dropped.
+    pub(crate) fn register(bus: Arc<Bus<Kernel>>, pools: Arc<Pools>) -> impl PinInit<Self, Error> {
+        let misc = bindings::miscdevice {
+            minor: bindings::MISC_DYNAMIC_MINOR as c_int,
+            name: c"bus1".as_char_ptr(),
+            fops: &PEER_FILE.0,
+            mode: 0o666,
+            ..pin_init::zeroed()
+        };
+        try_pin_init!(Self {
+            bus,
+            pools,
+            // The last one: the device may be opened at once.
+            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
+                // SAFETY: `slot` is valid for writing, and pinned until it is unregistered.
+                unsafe {
+                    slot.write(misc);
+                    to_result(bindings::misc_register(slot))
+                }
+            }),
+        })
+    }
+
+    fn open(&self, uid: u32) -> Result<Arc<Peer<Kernel>>> {
+        Bus::open(&self.bus, uid, Pool::new(&self.pools)?, Waiters::new())
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Device {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: It is registered. There are no open files, for they would hold the module.
+        unsafe { bindings::misc_deregister(self.misc.get()) };
+    }
+}
+
+fn status(result: Result) -> c_int {
+    result.map_or_else(|error| error.to_errno(), |()| 0)
+}
+
+/// # Safety
+///
+/// Called for a file of the device that is being opened.
+unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: The misc layer left the registered device here, and keeps it registered meanwhile.
+    let device = unsafe {
+        let misc = (*file).private_data.cast::<Opaque<bindings::miscdevice>>();
+        &*container_of!(misc, Device, misc)
+    };
+    // SAFETY: A file keeps the credentials with which it is opened; they are constant.
+    let uid = unsafe { (*(*file).f_cred).uid.val };
+    match device.open(uid) {
+        Ok(peer) => {
+            // SAFETY: The file is ours while it is being opened.
+            unsafe { (*file).private_data = Arc::into_raw(peer).cast_mut().cast() };
+            0
+        }
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// # Safety
+///
+/// Called for a file with our operations, at its end.
+unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: By the invariant the file owns a reference, which is given up here.
+    let peer: Arc<Peer<Kernel>> = unsafe { Arc::from_raw((*file).private_data.cast()) };
+    // It fails if a command was faster.
+    let _ = peer.disconnect();
+    0
+}
+
+/// # Safety
+///
+/// `file` has our operations and is held by the caller.
+unsafe fn command(file: *mut bindings::file, cmd: u32, arg: u64, compat: bool) -> c_long {
+    // SAFETY: By the caller.
+    let peer = unsafe { borrow(file) };
+    let result = dispatch(&peer, &Task { compat }, cmd, arg);
+    if result.is_ok() && cmd == CMD_PEER_DISCONNECT {
+        // The core woke those who wait for something to read.
+        peer.waker().hang_up();
+    }
+    status(result) as c_long
+}
+
+/// # Safety
+///
+/// Called for a file with our operations.
+unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // SAFETY: As required.
+    unsafe { command(file, cmd, arg as u64, false) }
+}
+
+/// # Safety
+///
+/// Called for a file with our operations.
+#[cfg(CONFIG_COMPAT)]
+unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // A pointer of 32 bits, as compat_ptr() makes it one of 64.
+    // SAFETY: As required.
+    unsafe { command(file, cmd, u64::from(arg as u32), true) }
+}
+
+/// # Safety
+///
+/// Called for a file with our operations; `table` is null or valid.
+unsafe extern "C" fn poll(
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+) -> bindings::__poll_t {
+    // SAFETY: The caller holds the file.
+    let peer = unsafe { borrow(file) };
+    // SAFETY: The file is valid, and holds the peer.
+    unsafe { peer.waker().join(File::from_raw_file(file), table) };
+    Waiters::events(peer.ready())
+}
+
+/// # Safety
+///
+/// Called for a file with our operations, and a mapping that is being set up.
+unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+    // SAFETY: The caller holds the file.
+    let peer = unsafe { borrow(file) };
+    // SAFETY: The mapping is being set up.
+    let vma = unsafe { VmaNew::from_raw(vma) };
+    status(peer.pool().and_then(|pool| pool.map(vma)))
+}
+
+/// # Safety
+///
+/// Called for a file with our operations; `seq` is valid.
+unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindings::file) {
+    // SAFETY: The caller holds the file.
+    let info = unsafe { borrow(file) }.info();
+    // SAFETY: The caller lends us `seq`.
+    let seq = unsafe { SeqFile::from_raw(seq) };
+    let [slices, handles, bytes, fds] = info.charged;
+    seq_print!(seq, "bus1-peer:\t{}\n", info.id);
+    seq_print!(seq, "bus1-nodes:\t{}\n", info.nodes);
+    seq_print!(seq, "bus1-handles:\t{}\n", info.handles);
+    seq_print!(seq, "bus1-queued:\t{}\n", info.queued);
+    seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
+    seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
+    seq_print!(seq, "bus1-charged-slices:\t{slices}\n");
+    seq_print!(seq, "bus1-charged-handles:\t{handles}\n");
+    seq_print!(seq, "bus1-charged-bytes:\t{bytes}\n");
+    seq_print!(seq, "bus1-charged-fds:\t{fds}\n");
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How the owner of a pool sees it: a read-only shared mapping.
+//!
+//! What is mapped is not the bus1 file but a file of the pool's own, which holds nothing but the
+//! pool. So a mapping neither keeps its peer connected nor ends with it. The file is made for the
+//! first mapping and goes with the last; no descriptor ever stands for it. It has an inode of its own,
+//! and so an index of all its mappings, by which a page can be found in all page tables.
+//!
+//! # A page that is taken back is never seen again
+//!
+//! If a fault and the shrinker meet on a page, both lock it. The shrinker keeps it locked from
+//! before it takes it out of the table until it is out of all page tables; it does not take pinned
+//! ones. A fault pins the page, locks it, unpins it, and returns it locked; the page is unlocked
+//! when it is in the page table. So either the fault is done first, and the shrinker finds
+//! what it did; or it finds no page and the access is a SIGBUS. Without this, a page table could
+//! keep an old page while a new one took its number, and the owner would read old messages.
+//!
+//! The shrinker looks for the file after it took the page out. If there is none, or its last
+//! reference is gone, no fault that found the page is still to be seen there: a fault happens in a
+//! mapping, and a mapping holds the file.
+//!
+//! # Locks
+//!
+//! `bus1::mapped`, a spin lock, guards the pointer to the file, which is no reference: the file
+//! clears it when it is released. Nothing is locked under it.
+
+use core::ptr::{self, NonNull};
+
+use kernel::bindings;
+use kernel::error::from_err_ptr;
+use kernel::fs::File;
+use kernel::mm::virt::{flags, VmaNew};
+use kernel::page::PAGE_SIZE;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::Arc;
+
+use crate::glue::{self, Operations};
+use crate::pages::N_PAGES;
+use crate::pool::{Pool, Shared};
+
+/// The file that stands for a pool in mappings, or null.
+///
+/// Invariant: the file is valid memory as long as the pointer is here; its last reference may be
+/// gone.
+pub(crate) struct Mapped(*mut bindings::file);
+
+// SAFETY: A file may be used from any thread.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    pub(crate) fn nowhere() -> Self {
+        Self(ptr::null_mut())
+    }
+
+    /// A reference to the file, if there is one and it is not on its way out.
+    fn file(&mut self) -> Option<ARef<File>> {
+        // SAFETY: Null or valid memory by the invariant, and the pointer can't change meanwhile.
+        let file = NonNull::new(unsafe { bindings::get_file_active(&mut self.0) })?;
+        // SAFETY: We own the reference that was taken; nobody takes positions of this file.
+        Some(unsafe { ARef::from_raw(file.cast()) })
+    }
+}
+
+static POOL_FILE: Operations<bindings::file_operations> = Operations(bindings::file_operations {
+    owner: glue::OWNER,
+    release: Some(release),
+    ..pin_init::zeroed()
+});
+
+static POOL_MAPPING: Operations<bindings::vm_operations_struct> =
+    Operations(bindings::vm_operations_struct {
+        fault: Some(fault),
+        ..pin_init::zeroed()
+    });
+
+impl Pool {
+    /// Makes `vma` a mapping of the pool. EPERM, EINVAL, ENOMEM.
+    pub(crate) fn map(&self, vma: &VmaNew) -> Result {
+        if vma.flags() & (flags::WRITE | flags::EXEC) != 0 {
+            return Err(EPERM);
+        }
+        // Of the two flags of a shared mapping, this is the one that it also has if the descriptor
+        // is read-only. A private mapping would be of no use: it could not be written either.
+        if vma.flags() & flags::MAYSHARE == 0 {
+            return Err(EINVAL);
+        }
+        // SAFETY: The mapping is being set up and nobody else uses it.
+        let first = unsafe { (*vma.as_ptr()).vm_pgoff };
+        let n = (vma.end() - vma.start()) / PAGE_SIZE;
+        if first.checked_add(n).is_none_or(|end| end > N_PAGES) {
+            return Err(EINVAL);
+        }
+        let file = self.file()?;
+        vma.try_clear_maywrite()?;
+        vma.try_clear_mayexec()?;
+        vma.set_dontexpand();
+        // It would make a core dump of up to 4 GiB.
+        vma.set_dontdump();
+        // SAFETY: The mapping is being set up. It takes a reference of its own to the file; the
+        // operations are static, and the file keeps the module.
+        unsafe {
+            bindings::vma_set_file(vma.as_ptr(), file.as_ptr());
+            (*vma.as_ptr()).vm_ops = &POOL_MAPPING.0;
+        }
+        Ok(())
+    }
+
+    /// The file of the pool, which is made if it is not there.
+    fn file(&self) -> Result<ARef<File>> {
+        if let Some(file) = self.0.mapped.lock().file() {
+            return Ok(file);
+        }
+        let pool = Arc::into_raw(self.0.clone()).cast_mut();
+        // SAFETY: The operations are static and fit the data.
+        let new = unsafe { glue::bus1_new_pool_file(&POOL_FILE.0, pool.cast()) };
+        let new = from_err_ptr(new).inspect_err(|_| {
+            // SAFETY: No file was made, so the reference is still ours.
+            drop(unsafe { Arc::from_raw(pool) });
+        })?;
+        // SAFETY: It is valid, we own the first reference, and nobody takes its position.
+        let new = unsafe { ARef::<File>::from_raw(NonNull::new_unchecked(new).cast()) };
+        let mut mapped = self.0.mapped.lock();
+        // Another thread may have been faster; then the new one goes, after the lock.
+        if let Some(file) = mapped.file() {
+            return Ok(file);
+        }
+        mapped.0 = new.as_ptr();
+        Ok(new)
+    }
+}
+
+impl Shared {
+    /// Takes a page out of all page tables. May be called in reclaim.
+    pub(crate) fn unmap(&self, page: usize) {
+        let file = self.mapped.lock().file();
+        if let Some(file) = file {
+            let start = (page * PAGE_SIZE) as bindings::loff_t;
+            let size = PAGE_SIZE as bindings::loff_t;
+            // SAFETY: The file is valid, and keeps its inode, of which the index is a part.
+            unsafe { bindings::unmap_mapping_range((*file.as_ptr()).f_mapping, start, size, 1) };
+        }
+    }
+
+    /// The page, locked and with a reference, if there is one.
+    fn lock_page(&self, page: usize) -> Option<*mut bindings::page> {
+        if !self.pages.pin_present(page) {
+            return None;
+        }
+        // SAFETY: It is pinned, so there is a page at that address.
+        let locked = unsafe { glue::bus1_lock_page(self.pages.address(page).cast()) };
+        self.pages.unpin(page);
+        Some(locked)
+    }
+}
+
+/// # Safety
+///
+/// Called for a mapping that [`Pool::map`] set up.
+unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: The caller lends us `vmf`. The mapping holds a pool's file, and that holds the pool.
+    let (pool, page) = unsafe {
+        let vma = (*vmf).__bindgen_anon_1.vma;
+        let file = (*vma).vm_file;
+        let pool = &*(*file).private_data.cast::<Shared>();
+        (pool, (*vmf).__bindgen_anon_1.pgoff)
+    };
+    match pool.lock_page(page) {
+        Some(locked) => {
+            // SAFETY: The caller lends us `vmf`, and takes over the reference and the lock.
+            unsafe { (*vmf).page = locked };
+            bindings::vm_fault_reason_VM_FAULT_LOCKED
+        }
+        None => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+    }
+}
+
+/// # Safety
+///
+/// Called for a file that [`Pool::file`] made, once.
+unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: The file owns a reference to the pool.
+    let pool = unsafe { Arc::from_raw((*file).private_data.cast::<Shared>()) };
+    let mut mapped = pool.mapped.lock();
+    // Not if the next file is there already, or if this one came second.
+    if ptr::eq(mapped.0, file) {
+        *mapped = Mapped::nowhere();
+    }
+    drop(mapped);
+    0
+}

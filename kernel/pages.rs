@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pages of one pool: a table from page number to page.
+//!
+//! The table has three levels; its lower two are made as they are needed and stay until the pool
+//! goes, so it is walked without any lock. An entry is one word: the kernel address of the page,
+//! and in the bits below how many pin it. 0 means that there is no page. All of it is charged to the
+//! memory cgroup of the sender who first needed it.
+//!
+//! # Invariants
+//!
+//! - An entry that is not 0 owns its page. While it is pinned, the page stays.
+//! - An entry only goes to 0 in [`Pages::reclaim`], with the page locked and unpinned, or with the
+//!   whole table. [`Pages::reclaim`] runs once at a time.
+//! - So whoever locks a page that he has pinned can unpin it and still rely on it being the one in the
+//!   table, until he unlocks it. Page faults do this, see `mapping.rs`.
+//!
+//! # Memory order
+//!
+//! An entry is filled with release and pinned with acquire, so that the page is seen zeroed. It is
+//! unpinned with release and emptied with acquire, so that the page is freed after its last use.
+
+use core::ptr::{self, NonNull};
+
+use kernel::bindings;
+use kernel::page::PAGE_SIZE;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
+use pin_init::init_zeroed;
+
+use crate::glue;
+
+/// Bytes of address space of a pool.
+pub(crate) const POOL_SIZE: u64 = 1 << 32;
+/// Pages of address space of a pool.
+pub(crate) const N_PAGES: usize = (POOL_SIZE / PAGE_SIZE as u64) as usize;
+
+const PER_LEAF: usize = 128;
+const PER_BRANCH: usize = 128 * PER_LEAF;
+const N_BRANCHES: usize = N_PAGES.div_ceil(PER_BRANCH);
+
+const PINS: usize = PAGE_SIZE - 1;
+
+/// A page and its pins in one word, or nothing.
+struct Entry(Atomic<usize>);
+
+// SAFETY: All zeroes is an entry without a page.
+unsafe impl Zeroable for Entry {}
+
+impl Entry {
+    /// Pins the page. False if there is none.
+    fn pin(&self) -> Result<bool> {
+        let mut old = self.0.load(Relaxed);
+        loop {
+            if old == 0 {
+                return Ok(false);
+            }
+            // Slices are disjoint and of 8 bytes or more, so 512 pin a page, and faults a few more.
+            if old & PINS == PINS {
+                return Err(ENOMEM);
+            }
+            match self.0.cmpxchg(old, old + 1, Acquire) {
+                Ok(_) => return Ok(true),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Undoes one [`Entry::pin`].
+    fn unpin(&self) {
+        self.0.fetch_sub(1_usize, Release);
+    }
+
+    /// Puts a page into the empty entry, pinned once. Gives it back if the entry is not empty.
+    fn fill(&self, page: OwnedPage) -> Result<(), OwnedPage> {
+        match self.0.cmpxchg(0, page.0.as_ptr() as usize + 1, Release) {
+            Ok(_) => {
+                core::mem::forget(page);
+                Ok(())
+            }
+            Err(_) => Err(page),
+        }
+    }
+
+    /// The address of the page, or null.
+    fn address(&self) -> *mut u8 {
+        (self.0.load(Relaxed) & !PINS) as *mut u8
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(address) = NonNull::new(self.address()) {
+            drop(OwnedPage(address));
+        }
+    }
+}
+
+/// A reference to a page, by its kernel address.
+struct OwnedPage(NonNull<u8>);
+
+impl OwnedPage {
+    fn new() -> Result<Self> {
+        let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO;
+        // SAFETY: May sleep, which all callers may. The page is not from highmem, so its address
+        // is permanent.
+        let address = unsafe { bindings::get_free_pages_noprof(flags, 0) };
+        Ok(Self(NonNull::new(address as *mut u8).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for OwnedPage {
+    fn drop(&mut self) {
+        // SAFETY: The page is of order 0 and we own a reference to it. Others may have some, for
+        // instance I/O that was started on the mapping; the last frees it.
+        unsafe { bindings::free_pages(self.0.as_ptr() as usize, 0) };
+    }
+}
+
+/// A part of the table: none at first, then one that stays.
+struct Part<T>(Atomic<*mut T>);
+
+// SAFETY: A null pointer stands for none.
+unsafe impl<T> Zeroable for Part<T> {}
+
+impl<T> Part<T> {
+    fn get(&self) -> Option<&T> {
+        // SAFETY: Null, or published by `get_or_new` below with all its content, and freed with
+        // `self` only.
+        unsafe { self.0.load(Acquire).as_ref() }
+    }
+
+    fn get_or_new(&self) -> Result<&T>
+    where
+        T: Zeroable,
+    {
+        if let Some(part) = self.get() {
+            return Ok(part);
+        }
+        let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
+        let part = match self.0.cmpxchg(ptr::null_mut(), new, Full) {
+            Ok(_) => new,
+            Err(other) => {
+                // SAFETY: From `into_raw` above and not shared with anybody.
+                drop(unsafe { KBox::from_raw(new) });
+                other
+            }
+        };
+        // SAFETY: Published, and freed with `self` only.
+        Ok(unsafe { &*part })
+    }
+}
+
+impl<T> Drop for Part<T> {
+    fn drop(&mut self) {
+        let part = *self.0.get_mut();
+        if !part.is_null() {
+            // SAFETY: From `into_raw` in `get_or_new`; nobody else has `self` any more.
+            drop(unsafe { KBox::from_raw(part) });
+        }
+    }
+}
+
+type Leaf = [Entry; PER_LEAF];
+type Branch = [Part<Leaf>; PER_BRANCH / PER_LEAF];
+
+/// The pages of one pool.
+pub(crate) struct Pages {
+    branches: [Part<Branch>; N_BRANCHES],
+    present: Atomic<usize>,
+}
+
+// SAFETY: A table without pages.
+unsafe impl Zeroable for Pages {}
+
+impl Pages {
+    /// How many there are.
+    pub(crate) fn present(&self) -> usize {
+        self.present.load(Relaxed)
+    }
+
+    fn leaf(&self, page: usize) -> Option<&Leaf> {
+        self.branches.get(page / PER_BRANCH)?.get()?[page % PER_BRANCH / PER_LEAF].get()
+    }
+
+    fn entry(&self, page: usize) -> Option<&Entry> {
+        Some(&self.leaf(page)?[page % PER_LEAF])
+    }
+
+    /// Pins a page, which is made if it is not there.
+    pub(crate) fn pin(&self, page: usize) -> Result {
+        if let Some(entry) = self.entry(page) {
+            if entry.pin()? {
+                return Ok(());
+            }
+        }
+        self.make(page)
+    }
+
+    #[cold]
+    fn make(&self, page: usize) -> Result {
+        let branch = self.branches.get(page / PER_BRANCH).ok_or(EINVAL)?;
+        let leaf = branch.get_or_new()?[page % PER_BRANCH / PER_LEAF].get_or_new()?;
+        let entry = &leaf[page % PER_LEAF];
+        let mut new = OwnedPage::new()?;
+        loop {
+            match entry.fill(new) {
+                Ok(()) => break,
+                Err(back) => new = back,
+            }
+            // Another sender was faster.
+            if entry.pin()? {
+                return Ok(());
+            }
+        }
+        self.present.add(1_usize, Relaxed);
+        Ok(())
+    }
+
+    /// Pins a page if it is there.
+    pub(crate) fn pin_present(&self, page: usize) -> bool {
+        self.entry(page)
+            .is_some_and(|entry| entry.pin() == Ok(true))
+    }
+
+    /// Undoes one pin of a page.
+    pub(crate) fn unpin(&self, page: usize) {
+        if let Some(entry) = self.entry(page) {
+            entry.unpin();
+        }
+    }
+
+    /// The kernel address of a pinned page; null if there is none.
+    pub(crate) fn address(&self, page: usize) -> *mut u8 {
+        self.entry(page).map_or(ptr::null_mut(), Entry::address)
+    }
+
+    /// Frees the pages that nobody has pinned, from page `*hand` downwards, which is where the next
+    /// call goes on; 0 is the end. Looks at `*budget` pages at most, and counts them off. `unmap`
+    /// takes a page out of all page tables. Returns how many were freed.
+    ///
+    /// # Safety
+    ///
+    /// Runs once at a time.
+    pub(crate) unsafe fn reclaim(
+        &self,
+        hand: &mut usize,
+        budget: &mut usize,
+        mut unmap: impl FnMut(usize),
+    ) -> usize {
+        let mut freed = 0;
+        while *hand > 0 && *budget > 0 {
+            let page = *hand - 1;
+            let Some(leaf) = self.leaf(page) else {
+                *hand = page / PER_LEAF * PER_LEAF;
+                continue;
+            };
+            *hand = page;
+            let entry = &leaf[page % PER_LEAF];
+            let old = entry.0.load(Relaxed);
+            if old == 0 {
+                continue;
+            }
+            *budget -= 1;
+            let Some(address) = NonNull::new(old as *mut u8).filter(|_| old & PINS == 0) else {
+                continue;
+            };
+            // SAFETY: The page is in the table, and only this function takes one out.
+            if !unsafe { glue::bus1_trylock_page(address.as_ptr().cast()) } {
+                continue;
+            }
+            let taken = entry.0.cmpxchg(old, 0, Acquire).is_ok();
+            if taken {
+                unmap(page);
+            }
+            // SAFETY: We locked it, and it is ours or still in the table.
+            unsafe { glue::bus1_unlock_page(address.as_ptr().cast()) };
+            if taken {
+                drop(OwnedPage(address));
+                self.present.fetch_sub(1_usize, Relaxed);
+                freed += 1;
+            }
+        }
+        freed
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One peer's pool: memory that senders fill and the owner maps.
+//!
+//! A pool is shared by its peer, by what is in flight to it, and by its mappings. Its pages are
+//! in `pages.rs`, how they are mapped is in `mapping.rs`, and who takes unused ones back is in
+//! `shrinker.rs`.
+
+use core::ops::Range;
+use core::ptr;
+
+use kernel::page::PAGE_SIZE;
+use kernel::prelude::*;
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+use kernel::warn_on;
+use pin_init::init_zeroed;
+
+use crate::bus;
+use crate::mapping::Mapped;
+use crate::pages::{Pages, POOL_SIZE};
+use crate::shrinker::{Place, Pools};
+
+/// What a pool is made of.
+///
+/// Invariant: a range is written by the one sender whose slice it is, and he has it pinned. So no
+/// two parts of the kernel write the same byte at once; user space can only read.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Shared {
+    pools: Arc<Pools>,
+    pub(crate) pages: Pages,
+    #[pin]
+    pub(crate) mapped: SpinLock<Mapped>,
+}
+
+#[pinned_drop]
+impl PinnedDrop for Shared {
+    fn drop(self: Pin<&mut Self>) {
+        self.pools.leave(&self);
+    }
+}
+
+/// A reference to a pool.
+#[derive(Clone)]
+pub(crate) struct Pool(pub(crate) Arc<Shared>);
+
+/// The numbers of the pages that a range touches.
+fn pages_of(offset: u64, len: u64) -> Range<usize> {
+    let size = PAGE_SIZE as u64;
+    (offset / size) as usize..(offset + len).div_ceil(size) as usize
+}
+
+impl Pool {
+    /// An empty pool, whose memory the shrinker of `pools` can take back.
+    pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
+        let place = Place::new(GFP_KERNEL)?;
+        let shared = Arc::pin_init(
+            pin_init!(Shared {
+                pools: pools.clone(),
+                pages <- init_zeroed(),
+                mapped <- new_spinlock!(Mapped::nowhere(), "bus1::mapped"),
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The destructor leaves.
+        unsafe { pools.enter(place, &shared) };
+        Ok(Self(shared))
+    }
+
+    /// Cuts a pinned range at the page boundaries: calls `f` with where each piece is, and where it
+    /// starts within the range.
+    pub(crate) fn pieces(
+        &self,
+        offset: u64,
+        len: u64,
+        mut f: impl FnMut(*mut [u8], u64) -> Result,
+    ) -> Result {
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let start = (at % PAGE_SIZE as u64) as usize;
+            let size = ((PAGE_SIZE - start) as u64).min(len - done);
+            let page = self.0.pages.address((at / PAGE_SIZE as u64) as usize);
+            if warn_on!(page.is_null()) {
+                return Err(EFAULT);
+            }
+            let piece = ptr::slice_from_raw_parts_mut(page.wrapping_add(start), size as usize);
+            f(piece, done)?;
+            done += size;
+        }
+        Ok(())
+    }
+}
+
+impl bus::Pool for Pool {
+    const SIZE: u64 = POOL_SIZE;
+
+    fn pin(&self, offset: u64, len: u64) -> Result {
+        let pages = pages_of(offset, len);
+        for page in pages.clone() {
+            if let Err(error) = self.0.pages.pin(page) {
+                (pages.start..page).for_each(|page| self.0.pages.unpin(page));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn unpin(&self, offset: u64, len: u64) {
+        pages_of(offset, len).for_each(|page| self.0.pages.unpin(page));
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        let _ = self.pieces(offset, bytes.len() as u64, |piece, done| {
+            // SAFETY: The piece lies in a pinned page and, by the invariant of `Shared`, is ours to
+            // write. The pieces together are as long as `bytes`.
+            unsafe {
+                ptr::copy_nonoverlapping(
+                    bytes.as_ptr().add(done as usize),
+                    piece.cast(),
+                    piece.len(),
+                )
+            };
+            Ok(())
+        });
+    }
+
+    fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
+        let _ = self.pieces(offset, len, |from, done| {
+            to.pieces(to_offset + done, from.len() as u64, |piece, done| {
+                // SAFETY: Both lie in pinned pages, of different slices. The one is written by
+                // nobody any more, the other is ours to write. The pieces together are as long as
+                // `from`.
+                unsafe {
+                    ptr::copy_nonoverlapping(
+                        from.cast::<u8>().add(done as usize),
+                        piece.cast(),
+                        piece.len(),
+                    )
+                };
+                Ok(())
+            })
+        });
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Gives pages that no slice needs back to the system when memory runs short.
+//!
+//! Such a page is kept until then, since the next message will want it again. All pools are in
+//! one list, which is touched when a pool is made, when it goes, and here.
+//!
+//! # Locks
+//!
+//! `bus1::pools`, a mutex, guards the list; a pool leaves it before it goes, so those in it are alive
+//! while it is held. The shrinker only tries to lock it, for it is also called by
+//! allocations under any lock. Below it come page locks, which are tried as well, and what
+//! unmapping takes, which may be taken in reclaim.
+
+use core::ptr::NonNull;
+
+use kernel::bindings;
+use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+use crate::pages::N_PAGES;
+use crate::pool::Shared;
+
+const SHRINK_STOP: usize = usize::MAX;
+
+/// A pool in the list.
+pub(crate) struct Member {
+    pool: NonNull<Shared>,
+    /// Where in the pool to go on.
+    hand: usize,
+}
+
+// SAFETY: A pool can be used from any thread.
+unsafe impl Send for Member {}
+
+struct List {
+    /// By address.
+    members: RBTree<usize, Member>,
+    /// Where in the list to go on.
+    next: usize,
+}
+
+/// Memory for a place in the list.
+pub(crate) type Place = RBTreeNodeReservation<usize, Member>;
+
+fn address_of(pool: &Shared) -> usize {
+    core::ptr::from_ref(pool).addr()
+}
+
+/// All pools.
+#[pin_data]
+pub(crate) struct Pools {
+    #[pin]
+    list: Mutex<List>,
+}
+
+impl Pools {
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let list = List {
+            members: RBTree::new(),
+            next: 0,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                list <- new_mutex!(list, "bus1::pools"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Puts a pool into the list, in which it is until [`Pools::leave`].
+    ///
+    /// # Safety
+    ///
+    /// `pool` calls [`Pools::leave`] before it goes.
+    pub(crate) unsafe fn enter(&self, place: Place, pool: &Shared) {
+        let member = Member {
+            pool: NonNull::from(pool),
+            hand: N_PAGES,
+        };
+        let node = place.into_node(address_of(pool), member);
+        self.list.lock().members.insert(node);
+    }
+
+    /// Takes a pool out of the list, if it is in it.
+    pub(crate) fn leave(&self, pool: &Shared) {
+        let node = self.list.lock().members.remove_node(&address_of(pool));
+        drop(node);
+    }
+
+    /// Pages in all pools. Not all of them can be freed; how many is known by looking only.
+    fn count(&self) -> usize {
+        let Some(list) = self.list.try_lock() else {
+            return 0;
+        };
+        let pages = |member: &Member| {
+            // SAFETY: Pools in the list are alive.
+            unsafe { member.pool.as_ref() }.pages.present()
+        };
+        list.members.values().map(pages).sum()
+    }
+
+    /// Looks at `budget` pages at most, counts them off, and frees those that are not in use. None
+    /// if it can't now.
+    fn reclaim(&self, budget: &mut usize) -> Option<usize> {
+        let mut guard = self.list.try_lock()?;
+        let list = &mut *guard;
+        let start = list.next;
+        let mut around = false;
+        let mut freed = 0;
+        while *budget > 0 {
+            let Some(mut cursor) = list.members.cursor_lower_bound_mut(&list.next) else {
+                if around {
+                    break;
+                }
+                around = true;
+                list.next = 0;
+                continue;
+            };
+            let (&address, member) = cursor.current_mut();
+            if around && address >= start {
+                break;
+            }
+            // SAFETY: Pools in the list are alive.
+            let pool = unsafe { member.pool.as_ref() };
+            // High pages first: slices are placed as low as possible.
+            // SAFETY: The list is locked, so this runs once at a time.
+            freed += unsafe {
+                pool.pages
+                    .reclaim(&mut member.hand, budget, |page| pool.unmap(page))
+            };
+            if member.hand == 0 {
+                member.hand = N_PAGES;
+            }
+            list.next = address + 1;
+        }
+        Some(freed)
+    }
+}
+
+/// The registration of the shrinker. Invariant: it is registered, and `pools` is what its
+/// private data points to.
+pub(crate) struct Shrinker {
+    shrinker: NonNull<bindings::shrinker>,
+    _pools: Arc<Pools>,
+}
+
+// SAFETY: A shrinker may be freed by any thread.
+unsafe impl Send for Shrinker {}
+// SAFETY: There is nothing to do with a reference.
+unsafe impl Sync for Shrinker {}
+
+impl Shrinker {
+    pub(crate) fn register(pools: &Arc<Pools>) -> Result<Self> {
+        // SAFETY: The format takes no arguments.
+        let shrinker = unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
+        let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
+        let raw = shrinker.as_ptr();
+        // SAFETY: It is ours until it is registered. The list lives as long as the registration.
+        unsafe {
+            (&raw mut (*raw).count_objects).write(Some(count));
+            (&raw mut (*raw).scan_objects).write(Some(scan));
+            (&raw mut (*raw).private_data).write(Arc::as_ptr(pools).cast_mut().cast());
+            bindings::shrinker_register(raw);
+        }
+        Ok(Self {
+            shrinker,
+            _pools: pools.clone(),
+        })
+    }
+}
+
+impl Drop for Shrinker {
+    fn drop(&mut self) {
+        // SAFETY: It is registered. This waits for running calls.
+        unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
+    }
+}
+
+/// # Safety
+///
+/// Called for a shrinker that [`Shrinker::register`] made.
+unsafe extern "C" fn count(
+    shrinker: *mut bindings::shrinker,
+    _control: *mut bindings::shrink_control,
+) -> c_ulong {
+    // SAFETY: By the invariant of `Shrinker`.
+    let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
+    pools.count()
+}
+
+/// # Safety
+///
+/// Called for a shrinker that [`Shrinker::register`] made, with a valid `control`.
+unsafe extern "C" fn scan(
+    shrinker: *mut bindings::shrinker,
+    control: *mut bindings::shrink_control,
+) -> c_ulong {
+    // SAFETY: By the invariant of `Shrinker`.
+    let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
+    // SAFETY: The caller lends us `control`.
+    let control = unsafe { &mut *control };
+    let mut budget = control.nr_to_scan;
+    let freed = pools.reclaim(&mut budget);
+    control.nr_scanned = control.nr_to_scan - budget;
+    match freed {
+        // The caller would go on for ever if it neither saw progress nor was told to stop.
+        Some(freed) if control.nr_scanned > 0 => freed,
+        _ => SHRINK_STOP,
+    }
+}
