@@ -9,16 +9,20 @@
 //!
 //! # A page that is taken back is never seen again
 //!
-//! If a fault and the shrinker meet on a page, both lock it. The shrinker keeps it locked from
-//! before it takes it out of the table until it is out of all page tables; it does not take pinned
-//! ones. A fault pins the page, locks it, unpins it, and returns it locked; the page is unlocked
-//! when it is in the page table. So either the fault is done first, and the shrinker finds
-//! what it did; or it finds no page and the access is a SIGBUS. Without this, a page table could
-//! keep an old page while a new one took its number, and the owner would read old messages.
+//! Otherwise a page table could keep an old page while a new one has its number, and the owner would
+//! read old messages. So a page leaves all page tables before it leaves the pool's table, and between
+//! the two none can get it:
 //!
-//! The shrinker looks for the file after it took the page out. If there is none, or its last
-//! reference is gone, no fault that found the page is still to be seen there: a fault happens in a
-//! mapping, and a mapping holds the file.
+//! - A fault pins the page, locks it, unpins it, and returns it locked. The kernel unlocks it when
+//!   it is in the page table.
+//! - The shrinker locks the page, takes it out of all page tables, takes it out of the pool's table
+//!   if it is not pinned, and unlocks it.
+//!
+//! If the fault locks first, the shrinker finds what it did. If the shrinker does, the fault has
+//! pinned the page, and so it stays; or it comes too late to pin it and finds nothing or the next.
+//!
+//! The shrinker finds the page tables through the pool's file. If there is no file when the page is
+//! locked, no page table has the page: a fault happens in a mapping, and a mapping holds the file.
 //!
 //! # Locks
 //!

@@ -269,10 +269,11 @@ impl Pages {
             if !unsafe { glue::bus1_trylock_page(address.as_ptr().cast()) } {
                 continue;
             }
+            // First out of the page tables, and out of the table only if nobody pinned it meanwhile.
+            // The other way round, the next page of this number could be written while the owner
+            // still sees this one.
+            unmap(page);
             let taken = entry.0.cmpxchg(old, 0, Acquire).is_ok();
-            if taken {
-                unmap(page);
-            }
             // SAFETY: We locked it, and it is ours or still in the table.
             unsafe { glue::bus1_unlock_page(address.as_ptr().cast()) };
             if taken {

@@ -19,7 +19,8 @@ use crate::registry::Right;
 ///
 /// A handle means something to its own peer alone. Others get one by a
 /// [message](crate::Outgoing::handle) or a [transfer](crate::Peer::transfer). Receiving the handle
-/// of a node again gives the same handle: it is equal, and hashes equally.
+/// of a node again gives the same handle: it is equal, and hashes equally, for which its
+/// [ID](Self::id) alone would do as well.
 ///
 /// A handle does not keep the node alive. When the owner destroys it, or goes away, the holder
 /// receives [`Event::NodeDestroyed`](crate::Event::NodeDestroyed), and from that point of the order
@@ -64,7 +65,7 @@ impl Handle {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn leak(self) -> HandleId {
-        self.0.give_reference();
+        self.0.give_away();
         self.id()
     }
 

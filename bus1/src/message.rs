@@ -95,7 +95,7 @@ impl Message {
         let handles = (0..n_handles)
             // SAFETY: the slice has as many IDs there, aligned as the slice is.
             .map(|index| unsafe { ids.add(index).read() })
-            .map(|id| (id != HANDLE_INVALID).then(|| Registry::add(connection, id, 1)))
+            .map(|id| (id != HANDLE_INVALID).then(|| Registry::add(connection, id)))
             .collect();
         let numbers = ids.wrapping_add(n_handles).cast::<i32>();
         let fds = (0..msg.n_fds as usize)

@@ -60,7 +60,8 @@ impl Node {
 
     /// The owner's own handle: to give away, or to send to the own peer. It costs nothing, and
     /// does not count when it is decided whether the node is
-    /// [released](crate::Event::NodeReleased).
+    /// [released](crate::Event::NodeReleased). A handle of the node that the owner receives back is
+    /// this very handle.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -107,7 +108,7 @@ impl Node {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn leak(mut self) -> HandleId {
-        self.handle.0.disown();
+        self.handle.0.connection.handles.disown(&self.handle);
         self.armed = false;
         self.id()
     }
@@ -124,10 +125,11 @@ impl Drop for Node {
             return;
         }
         let right = &self.handle.0;
-        let last = right.connection.handles.is_last(&self.handle);
+        let last = right.connection.handles.end(&self.handle);
         // It fails if the peer is disconnected, and then the node is gone.
         if right.connection.nodes_destroy(&[right.id], last).is_ok() && !last {
-            right.take_pin();
+            // The pin goes with the last handle.
+            right.count();
         }
     }
 }

@@ -185,7 +185,7 @@ impl Peer {
         match self.0.send(0, &[], &mut [], &parts) {
             Ok(()) => Ok(Node::new(handle)),
             Err(error) => {
-                handle.0.disown();
+                self.0.handles.disown(&handle);
                 Err(error)
             }
         }
@@ -216,6 +216,9 @@ impl Peer {
             .collect::<Result<Vec<_>>>()?;
         // Before the command: another thread may receive the notices at once.
         self.0.handles.close(&ids);
+        for node in &nodes {
+            self.0.handles.end(node.handle());
+        }
         if let Err(error) = self.0.nodes_destroy(&ids, false) {
             self.0.handles.keep_open(&ids);
             return Err(error);
@@ -248,7 +251,7 @@ impl Peer {
     pub fn transfer(&self, handle: &Handle, to: &Peer) -> Result<Option<Handle>> {
         let _gate = to.0.enter();
         let id = self.transfer_to_fd(handle, to.descriptor()?)?;
-        Ok(id.map(|id| Registry::add(&to.0, id.raw(), 1)))
+        Ok(id.map(|id| Registry::add(&to.0, id.raw())))
     }
 
     /// The same by a descriptor of the receiving peer, which need not be used by this process. Gives
@@ -273,7 +276,7 @@ impl Peer {
     /// one that others count on.
     pub fn adopt_handle(&self, id: HandleId) -> Handle {
         let _gate = self.0.enter();
-        Registry::add(&self.0, id.raw(), 1)
+        Registry::add(&self.0, id.raw())
     }
 
     /// The limits of the peer.

@@ -6,16 +6,21 @@
 //! The bus counts user references per ID. The [`Right`] behind all clones of a handle counts them
 //! along, and releases as many when the last clone goes.
 //!
-//! Invariants: the table holds no strong reference. At any time the references that the rights of
-//! an ID count add up to those that the bus counts, less the pin of a node, less what
-//! [`Handle::leak`](crate::Handle::leak) gave away. An ID may have two rights for a moment, an old
-//! one that is being released and a new one: each gives back what it counted, so their order does
-//! not matter.
+//! Invariants:
+//! - The table holds no strong reference.
+//! - The references that the rights of an ID count add up to those that the bus counts, less the
+//!   pin of a node, less what [`Handle::leak`](crate::Handle::leak) gave away. An ID may have two
+//!   rights for a moment, an old one that is being released and a new one: each gives back what
+//!   it counted, so their order does not matter.
+//! - As long as a right to an own node exists, the ID is in use, by the pin or by a reference:
+//!   naming one that is not would create a node.
 //!
-//! Lock: `inner`; no command is given and no right is dropped under it.
+//! Lock: `inner`; it also guards [`Right::stage`]. No command is given and no right is dropped
+//! under it.
 
-use std::collections::{hash_map::Entry, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::connection::Connection;
@@ -41,55 +46,82 @@ pub(crate) struct Right {
     /// User references to release. Relaxed: whoever changes it holds a strong reference, and
     /// the last one to go sees all that others did.
     references: AtomicU64,
-    /// Whether there is, or was until it was destroyed, a `Node` for it. Written under the lock.
-    owned: AtomicBool,
+    /// One of those below.
+    stage: AtomicU8,
 }
+
+/// No `Node` stands for it.
+const FREE: u8 = 0;
+/// A `Node` stands for it, and the pin keeps its ID.
+const OWNED: u8 = 1;
+/// The `Node` has destroyed it, or is about to.
+const ENDED: u8 = 2;
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The handle of an ID, which from now on counts `references` more. The caller holds the gate, or
-    /// knows that there is another object of the peer.
-    pub(crate) fn add(connection: &Arc<Connection>, id: u64, references: u64) -> Handle {
+    /// The handle of an ID for which the peer has got another user reference. The caller holds the
+    /// gate.
+    ///
+    /// If a `Node` stands for it the reference is given back at once: an owner's own handle does
+    /// not count as given away.
+    pub(crate) fn add(connection: &Arc<Connection>, id: u64) -> Handle {
         let mut inner = connection.handles.lock();
-        if let Some(right) = inner.rights.get(&id).and_then(Weak::upgrade) {
-            right.references.fetch_add(references, Ordering::Relaxed);
-            return Handle(right);
+        let right = inner.find_or_insert(connection, id);
+        let owned = right.stage() == OWNED;
+        drop(inner);
+        if owned {
+            // If it is destroyed meanwhile, the pin stays as long as this right does.
+            right.release(1);
+        } else {
+            right.count();
         }
-        let right = Right::new(connection, id, references);
-        inner.rights.insert(id, Arc::downgrade(&right));
         Handle(right)
     }
 
-    /// The handle of an own node that is about to be made, or to be taken over; nothing if there is
-    /// an owner already. The handle counts no reference: the pin is the node's. The caller holds
-    /// the gate.
+    /// The handle of an own node that is about to be made, or to be taken over; nothing if a `Node`
+    /// stands for it already. The caller holds the gate.
     pub(crate) fn own(connection: &Arc<Connection>, id: u64) -> Option<Handle> {
         let mut inner = connection.handles.lock();
-        if inner.closing.contains(&id) {
+        let dying = inner
+            .rights
+            .get(&id)
+            .is_some_and(|right| right.strong_count() == 0);
+        if dying || inner.closing.contains(&id) {
             return None;
         }
-        if let Some(right) = inner.rights.get(&id) {
-            // One that is being dropped still uses the ID.
-            let right = right.upgrade()?;
-            return (!right.owned.swap(true, Ordering::Relaxed)).then_some(Handle(right));
+        let right = inner.find_or_insert(connection, id);
+        let free = right.stage() == FREE;
+        if free {
+            right.set_stage(OWNED);
         }
-        let right = Right::new(connection, id, 0);
-        right.owned.store(true, Ordering::Relaxed);
-        inner.rights.insert(id, Arc::downgrade(&right));
+        drop(inner);
+        if !free {
+            return None;
+        }
+        // From now on it is the pin that keeps it.
+        let references = right.references.swap(0, Ordering::Relaxed);
+        right.release(references);
         Some(Handle(right))
     }
 
-    /// Whether nobody has this handle but the caller. Nobody can get it by a clone then, and who
-    /// gets it from the bus brings a reference of its own.
-    pub(crate) fn is_last(&self, handle: &Handle) -> bool {
+    /// No `Node` stands for it any more, but it lives on, or was never made.
+    pub(crate) fn disown(&self, handle: &Handle) {
         let _inner = self.lock();
+        handle.0.set_stage(FREE);
+    }
+
+    /// The node is about to be destroyed. Returns whether nobody has this handle but the caller;
+    /// who gets it from now on brings a reference of its own.
+    pub(crate) fn end(&self, handle: &Handle) -> bool {
+        let _inner = self.lock();
+        handle.0.set_stage(ENDED);
         Arc::strong_count(&handle.0) == 1
     }
 
-    /// Notes that the pins of these nodes go with the notice of their destruction.
+    /// Notes that the pins of these nodes, which are about to be destroyed, go with the notice.
     pub(crate) fn close(&self, ids: &[u64]) {
         self.lock().closing.extend(ids);
     }
@@ -102,12 +134,15 @@ impl Registry {
         }
     }
 
-    /// Takes the notice of a destruction: gives up the pin if this process has closed the node.
+    /// Takes the notice of a destruction: gives up the pin if this process has closed the node. The
+    /// caller holds the gate.
     pub(crate) fn destroyed(connection: &Arc<Connection>, id: u64) {
-        let closed = connection.handles.lock().closing.remove(&id);
-        if closed {
-            // The pin goes with the last handle, so that no one names an ID that is not in use.
-            drop(Self::add(connection, id, 1));
+        let mut inner = connection.handles.lock();
+        if inner.closing.remove(&id) {
+            let right = inner.find_or_insert(connection, id);
+            right.set_stage(ENDED);
+            drop(inner);
+            right.count();
         }
     }
 
@@ -117,44 +152,61 @@ impl Registry {
     }
 }
 
-impl Right {
-    fn new(connection: &Arc<Connection>, id: u64, references: u64) -> Arc<Self> {
+impl Inner {
+    /// The right of an ID; a new one counts nothing yet.
+    fn find_or_insert(&mut self, connection: &Arc<Connection>, id: u64) -> Arc<Right> {
+        if let Some(right) = self.rights.get(&id).and_then(Weak::upgrade) {
+            return right;
+        }
         connection.object_made();
-        Arc::new(Self {
+        let right = Arc::new(Right {
             connection: connection.clone(),
             id,
-            references: AtomicU64::new(references),
-            owned: AtomicBool::new(false),
-        })
-    }
-
-    /// The node remains, but without an owner in this process.
-    pub(crate) fn disown(&self) {
-        let _inner = self.connection.handles.lock();
-        self.owned.store(false, Ordering::Relaxed);
-    }
-
-    /// Makes the pin a reference like any other: it goes with the last handle.
-    pub(crate) fn take_pin(&self) {
-        self.references.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes one reference away, to be released by somebody else; false if there is none.
-    pub(crate) fn give_reference(&self) -> bool {
-        self.references
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
-            .is_ok()
+            references: AtomicU64::new(0),
+            stage: AtomicU8::new(FREE),
+        });
+        self.rights.insert(id, Arc::downgrade(&right));
+        right
     }
 }
 
-impl Drop for Right {
-    fn drop(&mut self) {
-        for _ in 0..*self.references.get_mut() {
+impl Right {
+    fn stage(&self) -> u8 {
+        self.stage.load(Ordering::Relaxed)
+    }
+
+    fn set_stage(&self, stage: u8) {
+        self.stage.store(stage, Ordering::Relaxed);
+    }
+
+    /// Counts another reference, which goes with the last handle.
+    pub(crate) fn count(&self) {
+        self.references.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one reference away, to be released by somebody else, if there is one.
+    pub(crate) fn give_away(&self) {
+        // An error says that there is none.
+        let _ = self
+            .references
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+
+    /// Gives references back.
+    fn release(&self, references: u64) {
+        for _ in 0..references {
             // It fails if the peer is disconnected, and then they are gone.
             if self.connection.handle_release(self.id).is_err() {
                 break;
             }
         }
+    }
+}
+
+impl Drop for Right {
+    fn drop(&mut self) {
+        let references = *self.references.get_mut();
+        self.release(references);
         {
             let mut inner = self.connection.handles.lock();
             // Another right may have come in its place.

@@ -30,16 +30,21 @@ fn a_message_stays_until_its_descriptors_can_be_installed() {
     )
     .unwrap();
     let mut taken = Vec::new();
-    while let Ok(file) = File::open("/dev/null") {
-        taken.push(file);
-    }
-    taken.pop();
+    let mut leave_one = || {
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        taken.pop();
+    };
 
+    leave_one();
     assert_eq!(owner.try_recv().unwrap_err(), Error::TooManyDescriptors);
     match owner.try_recv_without_fds() {
         Ok(Some(Event::Message(first))) => assert_eq!(first.payload(), b"two"),
         other => panic!("{other:?}"),
     }
+    // On the embedded host those in flight had numbers of this process.
+    leave_one();
     assert_eq!(owner.try_recv().unwrap_err(), Error::TooManyDescriptors);
     drop(taken);
     let second = message(&owner);

@@ -144,10 +144,28 @@ fn a_handle_that_comes_home_is_the_owners_own() {
         .unwrap();
     let home = message(&owner).take_handles().remove(0).unwrap();
     assert_eq!(&home, node.handle());
-    // It counts as given away as long as the owner keeps it.
+    nothing(&owner);
+    // What the owner has is its own, and does not count as given away.
+    drop(handle);
+    released(&owner, &node);
+
+    owner.send(&home, &text(b"to oneself")).unwrap();
+    assert_eq!(message(&owner).destination(), node.id());
+    drop(node);
+    assert_eq!(owner.send(&home, &text(b"")), Err(Error::NodeDestroyed));
+}
+
+#[test]
+fn a_leaked_node_is_given_away_as_long_as_its_owner_holds_received_handles() {
+    let (owner, node, user, handle) = pair();
+    let id = node.leak();
+    user.send(&handle, &Outgoing::new().handle(&handle))
+        .unwrap();
+    let home = message(&owner).take_handles().remove(0).unwrap();
     drop(handle);
     nothing(&owner);
-    drop(home);
+    let node = owner.create_node_with_id(id).unwrap();
+    assert_eq!(&home, node.handle());
     released(&owner, &node);
 }
 

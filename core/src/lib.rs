@@ -10,6 +10,12 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+// So that the host of the tests compiles here and in `tests/` alike.
+#[cfg(test)]
+extern crate self as bus1_core;
+#[cfg(test)]
+extern crate std;
+
 pub use bus1_uapi::abi;
 
 pub mod bus;

@@ -13,21 +13,8 @@ pub struct Tool {
     pub package: &'static str,
 }
 
-/// Makes and fills the root in which the kernel and the module are built.
-pub const BUILD: &[Tool] = &[
-    Tool {
-        program: "mmdebstrap",
-        package: "mmdebstrap",
-    },
-    Tool {
-        program: "unshare",
-        package: "util-linux",
-    },
-    Tool {
-        program: "chroot",
-        package: "coreutils",
-    },
-];
+/// Makes the root in which all else is.
+pub const BUILD: &[Tool] = &[Tool { program: "mmdebstrap", package: "mmdebstrap" }];
 
 /// Whether this process may do everything.
 pub fn is_root() -> bool {

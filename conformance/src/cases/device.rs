@@ -1,1 +1,316 @@
-use super::Case; pub const CASES: &[Case] = &[];
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The device file: descriptors, processes, epoll, fdinfo.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::Timespec;
+use rustix::io::{fcntl_dupfd_cloexec, fcntl_setfd, FdFlags};
+
+use bus1_uapi as abi;
+
+use super::quota::{claim_all, Resource};
+use super::Case;
+use crate::client::Peer;
+use crate::env::{Env, PATIENCE};
+use crate::host::kernel::{open_device, poll_fd, raw_ioctl, KernelDoor};
+use crate::host::{Errno as E, DEVICE};
+use crate::sys::process::{become_user, fork, End};
+
+pub const CASES: &[Case] = &[
+    case!(device_is_open_to_all, "4: misc character device, mode 0666").kernel(),
+    case!(every_open_is_a_peer, "2: one open file description is one peer").kernel(),
+    case!(duplicate_is_the_same_peer, "2: one open file description is one peer").kernel(),
+    case!(last_close_disconnects, "4: close of the last descriptor disconnects").kernel(),
+    case!(transfer_by_any_duplicate, "5 HANDLE_TRANSFER: dst_fd").kernel(),
+    case!(o_path_is_no_peer, "5 HANDLE_TRANSFER: no open descriptor EBADF").kernel(),
+    case!(child_inherits_the_peer, "2: descriptors may be inherited").kernel().alone(),
+    case!(peer_outlives_the_parents_descriptor, "2: it belongs to no process").kernel().alone(),
+    case!(killed_process_disconnects, "4: close of the last descriptor").kernel().alone(),
+    case!(another_program_takes_over, "5 RECV: a service can be restarted").kernel().alone(),
+    case!(real_user_counts, "7: per user (real kuid)").kernel(),
+    case!(epoll_level, "4 poll: POLLIN if something is ready").kernel(),
+    case!(epoll_edge, "4 poll: wake-ups are never lost").kernel(),
+    case!(epoll_sees_the_hangup, "4 poll: POLLHUP alone once disconnected").kernel(),
+    case!(fdinfo_shows_id_and_counts, "4: fdinfo shows the peer's id and counts").kernel(),
+    case!(module_counts_its_users, "4: open makes a peer").kernel().alone(),
+];
+
+fn fd(peer: &Peer) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is the peer's own, and open as long as the peer is.
+    unsafe { BorrowedFd::borrow_raw(peer.fd()) }
+}
+
+fn duplicate(peer: &Peer) -> Peer {
+    Peer::new(Box::new(KernelDoor::from(fcntl_dupfd_cloexec(fd(peer), 0).unwrap())))
+}
+
+fn device_is_open_to_all(_: &Env) {
+    let metadata = std::fs::metadata(DEVICE).unwrap();
+    assert!(metadata.file_type().is_char_device());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o666);
+}
+
+fn every_open_is_a_peer(env: &Env) {
+    let [a, b] = env.peers();
+    let id = a.give(&b, 8).unwrap();
+    a.disconnect().unwrap();
+    b.node_destroy(id);
+    assert!(!b.events().hangup);
+}
+
+fn duplicate_is_the_same_peer(env: &Env) {
+    let [a, b] = env.peers();
+    let twin = duplicate(&a);
+    let (node, to) = a.node_for(&b);
+    b.message().to(&[to]).bytes(b"for both").send().unwrap();
+    assert_eq!(twin.text(b"for both").msg.destination, node);
+    a.nothing();
+    twin.disconnect().unwrap();
+    assert_eq!(a.disconnect(), Err(E::SHUTDOWN));
+}
+
+fn last_close_disconnects(env: &Env) {
+    let [a, b] = env.peers();
+    let (_, to) = a.node_for(&b);
+    let twin = duplicate(&a);
+    a.close();
+    b.nothing();
+    b.message().to(&[to]).bytes(b"still there").send().unwrap();
+    twin.text(b"still there");
+    twin.close();
+    b.node_destroy(to);
+}
+
+fn transfer_by_any_duplicate(env: &Env) {
+    let [a, b] = env.peers();
+    let twin = duplicate(&b);
+    let id = a.give(&twin, 8).unwrap();
+    assert_eq!(a.give(&b, 8), Ok(id));
+    assert_eq!(a.give(&duplicate(&a), 8), Ok(8), "to itself");
+}
+
+fn o_path_is_no_peer(env: &Env) {
+    use rustix::fs::{open, Mode, OFlags};
+    use std::os::fd::AsRawFd;
+    let place = open(DEVICE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    assert_eq!(env.peer().give_fd(place.as_raw_fd() as u64, 8), Err(E::BADF));
+    assert_eq!(raw_ioctl(place.as_raw_fd(), abi::CMD_PEER_DISCONNECT, 0), Err(E::BADF));
+}
+
+fn child_inherits_the_peer(env: &Env) {
+    let [a, b] = env.peers();
+    let (_, to) = a.node_for(&b);
+    let end = fork(|| {
+        let sent = b.message().to(&[to]).bytes(b"from the child").send();
+        i32::from(sent.is_err())
+    })
+    .wait();
+    assert_eq!(end, End::Exit(0));
+    a.text(b"from the child");
+    assert!(!b.events().hangup, "the child's end is not the peer's");
+    b.message().to(&[to]).bytes(b"from the parent").send().unwrap();
+    a.text(b"from the parent");
+}
+
+fn peer_outlives_the_parents_descriptor(env: &Env) {
+    let [a, b] = env.peers();
+    let (_, to) = a.node_for(&b);
+    let (out, into) = std::io::pipe().unwrap();
+    let child = fork(|| {
+        rustix::io::read(&out, &mut [0; 1]).unwrap();
+        0
+    });
+    a.close();
+    b.nothing();
+    assert_eq!(b.message().to(&[to]).bytes(b"to the child").send(), Ok(()));
+    rustix::io::write(&into, b"!").unwrap();
+    assert_eq!(child.wait(), End::Exit(0));
+    assert!(b.wait(PATIENCE));
+    b.node_destroy(to);
+}
+
+fn killed_process_disconnects(env: &Env) {
+    let [a, b] = env.peers();
+    let (_, to) = a.node_for(&b);
+    let child = fork(|| loop {
+        std::thread::park();
+    });
+    a.close();
+    b.nothing();
+    child.kill();
+    assert_eq!(child.wait(), End::Signal(libc::SIGKILL));
+    assert!(b.wait(PATIENCE));
+    b.node_destroy(to);
+}
+
+/// What the other program does: it takes the seed and a request, answers, and ends.
+///
+/// Returns the exit status of the program.
+pub fn take_over(fd: OwnedFd) -> i32 {
+    let peer = Peer::new(Box::new(KernelDoor::from(fd)));
+    let seed = peer.recv_seed().expect("the seed");
+    assert_eq!(seed.bytes, b"what to do");
+    assert!(peer.wait(PATIENCE), "the request");
+    let request = peer.text(b"request");
+    assert_eq!(request.msg.destination, seed.handles[0], "to the node that the seed names");
+    peer.message().to(&[request.handle()]).bytes(b"answer").send().expect("the answer");
+    0
+}
+
+fn another_program_takes_over(env: &Env) {
+    let [service, client] = env.peers();
+    let (node, to) = service.node_for(&client);
+    service.message().bytes(b"what to do").handles(&[node]).seed().send().unwrap();
+    fcntl_setfd(fd(&service), FdFlags::empty()).unwrap();
+    for _ in 0..3 {
+        client.message().to(&[to]).bytes(b"lost").send().unwrap();
+        service.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("conformance").args(["take-over", &service.fd().to_string()]);
+        let mut child = command.spawn().unwrap();
+        let back = client.new_node();
+        client.message().to(&[to]).bytes(b"request").handles(&[back]).send().unwrap();
+        assert!(client.wait(PATIENCE));
+        assert_eq!(client.text(b"answer").msg.destination, back);
+        assert!(child.wait().unwrap().success());
+        client.drain();
+    }
+}
+
+fn real_user_counts(env: &Env) {
+    let opened = std::thread::scope(|scope| {
+        let open = || {
+            become_user(env.uid(0), Some(env.uid(1))).expect("run as root");
+            open_device().unwrap()
+        };
+        scope.spawn(open).join().unwrap()
+    });
+    let sender = Peer::new(Box::new(KernelDoor::from(opened)));
+    for (user, most) in [(0, 512), (1, 128)] {
+        let receiver = env.peer_of(user);
+        receiver.limit([1024, u32::MAX, u32::MAX, u32::MAX]).unwrap();
+        let to = sender.handle_of(&receiver);
+        assert_eq!(claim_all(Resource::Slices, &sender, to), most, "at user {user}");
+    }
+}
+
+struct Poller(OwnedFd);
+
+impl Poller {
+    fn new(peer: &Peer, flags: EventFlags) -> Self {
+        let poller = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&poller, fd(peer), EventData::new_u64(0), flags).unwrap();
+        Self(poller)
+    }
+
+    /// What is reported within that time.
+    fn wait(&self, limit: Option<&Timespec>) -> Option<EventFlags> {
+        let mut events = Vec::with_capacity(4);
+        epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), limit).unwrap();
+        events.first().map(|event: &epoll::Event| event.flags)
+    }
+
+    fn now(&self) -> Option<EventFlags> {
+        self.wait(Some(&Timespec::default()))
+    }
+}
+
+fn epoll_level(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let poller = Poller::new(&a, EventFlags::IN);
+    assert_eq!(poller.now(), None);
+    b.message().to(&[to]).send().unwrap();
+    assert_eq!(poller.now(), Some(EventFlags::IN));
+    assert_eq!(poller.now(), Some(EventFlags::IN));
+    a.data();
+    assert_eq!(poller.now(), None);
+}
+
+fn epoll_edge(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let poller = Poller::new(&a, EventFlags::IN | EventFlags::ET);
+    assert_eq!(poller.now(), None);
+    for _ in 0..100 {
+        // Every arrival on a drained peer is an edge.
+        b.message().to(&[to]).send().unwrap();
+        let limit = Timespec::try_from(PATIENCE).unwrap();
+        assert_eq!(poller.wait(Some(&limit)), Some(EventFlags::IN), "an edge was lost");
+        a.data();
+        a.nothing();
+    }
+    // One that is not drained reports what comes on top as well.
+    b.message().to(&[to]).send().unwrap();
+    assert_eq!(poller.now(), Some(EventFlags::IN));
+    assert_eq!(poller.now(), None, "an edge is reported once");
+    let (node, id) = a.node_for(&b);
+    b.release(id).unwrap();
+    a.data();
+    a.node_release(node);
+}
+
+fn epoll_sees_the_hangup(env: &Env) {
+    let peer = env.peer();
+    let poller = Poller::new(&peer, EventFlags::IN | EventFlags::OUT | EventFlags::ET);
+    assert_eq!(poller.now(), Some(EventFlags::OUT));
+    peer.disconnect().unwrap();
+    assert_eq!(poller.now(), Some(EventFlags::HUP));
+    assert!(poll_fd(fd(&peer).as_fd(), PATIENCE).hangup);
+}
+
+/// The numbers that fdinfo shows, by their names.
+fn fdinfo(peer: &Peer) -> HashMap<String, u64> {
+    let path = format!("/proc/self/fdinfo/{}", peer.fd());
+    let text = std::fs::read_to_string(path).unwrap();
+    let field = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.strip_prefix("bus1-")?.to_owned(), value.trim().parse().ok()?))
+    };
+    text.lines().filter_map(field).collect()
+}
+
+fn fdinfo_shows_id_and_counts(env: &Env) {
+    let [a, b] = env.peers();
+    let (info_a, info_b) = (fdinfo(&a), fdinfo(&b));
+    assert_ne!(info_a["peer"], info_b["peer"], "every peer has its own id");
+    for count in ["nodes", "handles", "queued", "slices"] {
+        assert_eq!(info_a[count], 0, "{count}");
+    }
+    let (node, to) = a.node_for(&b);
+    b.message().to(&[to]).bytes(b"counted").send().unwrap();
+    b.message().to(&[to]).bytes(b"counted").send().unwrap();
+    let info = fdinfo(&a);
+    assert_eq!((info["peer"], info["nodes"]), (info_a["peer"], 1));
+    assert_eq!((info["queued"], info["slices"], info["charged-bytes"]), (2, 2, 14));
+    assert_eq!(fdinfo(&b)["handles"], 1);
+    let offset = a.data().msg.offset;
+    let info = fdinfo(&a);
+    assert_eq!((info["queued"], info["slices"], info["charged-bytes"]), (1, 2, 7));
+    a.release_slice(offset).unwrap();
+    a.destroy_and_release(&[node]).unwrap();
+    b.node_destroy(to);
+    b.release(to).unwrap();
+    for (peer, before) in [(&a, info_a), (&b, info_b)] {
+        assert_eq!(fdinfo(peer), before, "back to where it began");
+    }
+}
+
+fn references_to_module() -> u64 {
+    let text = std::fs::read_to_string("/sys/module/bus1/refcnt").unwrap();
+    text.trim().parse().unwrap()
+}
+
+fn module_counts_its_users(env: &Env) {
+    let before = references_to_module();
+    let peers: [Peer; 3] = env.peers();
+    assert_eq!(references_to_module(), before + 3);
+    drop(peers);
+    assert_eq!(references_to_module(), before);
+}

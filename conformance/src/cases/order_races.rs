@@ -2,6 +2,7 @@
 
 //! The order, under load. `conformance history` does the same at length.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bus1_uapi as abi;
@@ -211,7 +212,7 @@ fn destructions_of_two_owners_in_one_order(env: &Env) {
     let holders: [Peer; 3] = env.peers();
     let nodes: [[u64; ROUNDS]; 2] =
         std::array::from_fn(|o| std::array::from_fn(|_| owners[o].new_node()));
-    let mut names = [const { std::collections::HashMap::new() }; 3];
+    let mut names: [HashMap<u64, (usize, usize)>; 3] = Default::default();
     for (o, owner) in owners.iter().enumerate() {
         for (i, &node) in nodes[o].iter().enumerate() {
             for (h, holder) in holders.iter().enumerate() {

@@ -1,1 +1,263 @@
-use super::Case; pub const CASES: &[Case] = &[];
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What poll says, and when it wakes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bus1_uapi as abi;
+
+use super::Case;
+use crate::client::Peer;
+use crate::env::{Env, PATIENCE};
+use crate::host::{Errno as E, Events};
+
+pub const CASES: &[Case] = &[
+    case!(fresh_peer_is_writable_only, "4 poll: otherwise POLLOUT always"),
+    case!(readable_as_long_as_something_is_ready, "4 poll: POLLIN if something is ready"),
+    case!(full_peer_is_still_writable, "4 poll: POLLOUT always"),
+    case!(hangup_alone_once_disconnected, "4 poll: POLLHUP alone once disconnected"),
+    case!(hangup_hides_what_was_ready, "4 poll: POLLHUP alone once disconnected"),
+    case!(message_wakes, "4 poll: wake-ups are never lost"),
+    case!(notices_wake, "4 poll: wake-ups are never lost"),
+    case!(multicast_wakes_everyone, "4 poll: wake-ups are never lost"),
+    case!(multicast_to_itself_wakes, "4 poll: wake-ups are never lost"),
+    case!(disconnect_wakes_all_waiters, "4 poll: POLLHUP; wake-ups are never lost"),
+    case!(refused_message_leaves_it_quiet, "4 poll: POLLIN if something is ready"),
+    case!(ping_pong_never_stalls, "4 poll: wake-ups are never lost"),
+    case!(many_senders_never_lose_a_wake_up, "4 poll: wake-ups are never lost"),
+    case!(two_waiters_share_the_work, "4 poll: a spurious POLLIN answered by EAGAIN is allowed"),
+];
+
+const IDLE: Events = Events { hangup: false, readable: false, writable: true, other: false };
+const READY: Events = Events { readable: true, ..IDLE };
+const GONE: Events = Events { hangup: true, readable: false, writable: false, other: false };
+
+fn fresh_peer_is_writable_only(env: &Env) {
+    let peer = env.peer();
+    assert_eq!(peer.events(), IDLE);
+    peer.nothing();
+    assert_eq!(peer.events(), IDLE);
+}
+
+fn readable_as_long_as_something_is_ready(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    b.message().to(&[to]).send().unwrap();
+    b.message().to(&[to]).send().unwrap();
+    assert_eq!(a.events(), READY);
+    a.data();
+    assert_eq!(a.events(), READY);
+    a.data();
+    assert_eq!(a.events(), IDLE);
+    assert_eq!(b.events(), IDLE);
+}
+
+fn full_peer_is_still_writable(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    a.limit([2, u32::MAX, u32::MAX, u32::MAX]).unwrap();
+    b.message().to(&[to]).send().unwrap();
+    assert_eq!(b.message().to(&[to]).send(), Err(E::DQUOT));
+    assert_eq!((a.events(), b.events()), (READY, IDLE));
+}
+
+fn hangup_alone_once_disconnected(env: &Env) {
+    let peer = env.peer();
+    peer.disconnect().unwrap();
+    assert_eq!(peer.events(), GONE);
+    let _ = peer.disconnect();
+    assert_eq!(peer.events(), GONE);
+}
+
+fn hangup_hides_what_was_ready(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    b.message().to(&[to]).send().unwrap();
+    a.disconnect().unwrap();
+    assert_eq!(a.events(), GONE);
+}
+
+/// Runs `act` while another thread waits for `peer`, which must wake up readable.
+fn wakes(peer: &Peer, act: impl FnOnce()) {
+    assert!(!peer.events().readable);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| peer.door().poll(PATIENCE));
+        // Mostly it sleeps by now. If not, it must see what happened before it does.
+        std::thread::sleep(Duration::from_millis(5));
+        act();
+        let events = waiter.join().unwrap();
+        assert!(events.readable && !events.hangup, "{events:?}");
+    });
+}
+
+fn message_wakes(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    for _ in 0..20 {
+        wakes(&a, || b.message().to(&[to]).send().unwrap());
+        a.data();
+    }
+}
+
+fn notices_wake(env: &Env) {
+    let [owner, holder] = env.peers();
+    for _ in 0..10 {
+        let (node, id) = owner.node_for(&holder);
+        wakes(&owner, || holder.release(id).unwrap());
+        owner.node_release(node);
+        let (node, id) = owner.node_for(&holder);
+        wakes(&holder, || owner.destroy_and_release(&[node]).unwrap());
+        holder.node_destroy(id);
+        let third = env.peer();
+        let id = holder.handle_of(&third);
+        wakes(&holder, || third.close());
+        holder.node_destroy(id);
+    }
+}
+
+fn multicast_wakes_everyone(env: &Env) {
+    let sender = env.peer();
+    let receivers: [Peer; 5] = env.peers();
+    let to = receivers.each_ref().map(|receiver| sender.handle_of(receiver));
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            let wait = |receiver: &Peer| {
+                assert!(receiver.wait(PATIENCE), "a wake-up was lost");
+                receiver.data();
+            };
+            for receiver in &receivers {
+                scope.spawn(move || wait(receiver));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            sender.message().to(&to).send().unwrap();
+        });
+    }
+}
+
+fn multicast_to_itself_wakes(env: &Env) {
+    let [a, b] = env.peers();
+    let to = a.handle_of(&b);
+    let own = a.new_node();
+    for _ in 0..10 {
+        wakes(&a, || a.message().to(&[own, to]).send().unwrap());
+        a.data();
+        b.data();
+    }
+}
+
+fn disconnect_wakes_all_waiters(env: &Env) {
+    let peer = env.peer();
+    std::thread::scope(|scope| {
+        let waiters: Vec<_> = (0..4).map(|_| scope.spawn(|| peer.door().poll(PATIENCE))).collect();
+        std::thread::sleep(Duration::from_millis(5));
+        peer.disconnect().unwrap();
+        for waiter in waiters {
+            assert!(waiter.join().unwrap().hangup);
+        }
+    });
+}
+
+fn refused_message_leaves_it_quiet(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    assert_eq!(b.message().to(&[to]).vector(16, 8).send(), Err(E::FAULT));
+    assert_eq!(b.message().to(&[to, to]).send(), Err(E::NOTUNIQ));
+    a.nothing();
+    assert_eq!(a.events(), IDLE);
+}
+
+/// The next message, however long it takes to come.
+fn next(peer: &Peer) -> Vec<u8> {
+    loop {
+        match peer.recv() {
+            Ok(message) => {
+                peer.release_slice(message.msg.offset).unwrap();
+                return message.bytes;
+            }
+            Err(E::AGAIN) => assert!(peer.wait(PATIENCE), "a wake-up was lost"),
+            Err(errno) => panic!("RECV says {errno:?}"),
+        }
+    }
+}
+
+fn ping_pong_never_stalls(env: &Env) {
+    let [a, b] = env.peers();
+    let (to_a, to_b) = (b.handle_of(&a), a.handle_of(&b));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..500 {
+                let bytes = next(&b);
+                b.message().to(&[to_a]).bytes(&bytes).send().unwrap();
+            }
+        });
+        for i in 0..500_u32 {
+            a.message().to(&[to_b]).bytes(&i.to_ne_bytes()).send().unwrap();
+            assert_eq!(next(&a), i.to_ne_bytes());
+        }
+    });
+}
+
+fn many_senders_never_lose_a_wake_up(env: &Env) {
+    let receivers: &[Peer; 2] = &env.peers();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let sender = env.peer();
+                let to = receivers.each_ref().map(|receiver| sender.handle_of(receiver));
+                for i in 0..300 {
+                    let to = if i % 4 == 0 { &to[..] } else { &to[..1] };
+                    sender.message().to(to).bytes(b"wake").send().unwrap();
+                    if i % 50 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+                // What the end of the sender brings is not counted below.
+                let _ = sender.flush(abi::PEER_RESET_FLAG_FLUSH);
+            });
+        }
+        let count = |receiver: &Peer, all: usize| {
+            let mut data = 0;
+            while data < all {
+                match receiver.recv() {
+                    Ok(message) => data += usize::from(message.msg.kind == abi::MSG_DATA),
+                    Err(E::AGAIN) => assert!(receiver.wait(PATIENCE), "a wake-up was lost"),
+                    Err(errno) => panic!("RECV says {errno:?}"),
+                }
+            }
+        };
+        scope.spawn(move || count(&receivers[0], 900));
+        count(&receivers[1], 225);
+    });
+}
+
+fn two_waiters_share_the_work(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let done = AtomicBool::new(false);
+    let got: usize = std::thread::scope(|scope| {
+        let work = || {
+            let mut mine = 0;
+            while !done.load(Ordering::Acquire) {
+                match a.recv() {
+                    Ok(message) if message.bytes == b"end" => {
+                        done.store(true, Ordering::Release);
+                        // Wakes the other one.
+                        b.message().to(&[to]).bytes(b"end").send().unwrap();
+                    }
+                    Ok(_) => mine += 1,
+                    Err(E::AGAIN) => assert!(a.wait(PATIENCE), "a wake-up was lost"),
+                    Err(errno) => panic!("RECV says {errno:?}"),
+                }
+            }
+            mine
+        };
+        let threads = [scope.spawn(work), scope.spawn(work)];
+        for _ in 0..300 {
+            b.message().to(&[to]).bytes(b"work").send().unwrap();
+        }
+        b.message().to(&[to]).bytes(b"end").send().unwrap();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(got, 300);
+}

@@ -216,13 +216,13 @@ fn a_flood_of_peers_cannot_exhaust_a_user(env: &Env) {
         })
         .sum();
     assert!(taken <= 256, "one foreign user took {taken} of 1024");
+    let other = env.peer_of(2);
+    let to = receiver.give(&other, node).unwrap();
+    assert_eq!(claim_all(Resource::Slices, &other, to), 42, "as if there were one peer only");
     let own = env.peer();
     let to = receiver.give(&own, node).unwrap();
     let taken = claim_all(Resource::Slices, &own, to);
-    assert!(taken >= (1024 - 256) / 2, "the owner got no more than {taken}");
-    let other = env.peer_of(2);
-    let to = receiver.give(&other, node).unwrap();
-    assert!(claim_all(Resource::Slices, &other, to) > 0, "another user got nothing");
+    assert!(taken >= 300, "the owner got no more than {taken}");
 }
 
 fn a_flood_of_users_leaves_the_owner_room(env: &Env) {
@@ -239,7 +239,7 @@ fn a_flood_of_users_leaves_the_owner_room(env: &Env) {
     let own = env.peer();
     let to = receiver.give(&own, node).unwrap();
     let taken = claim_all(Resource::Slices, &own, to);
-    assert!(taken >= 250, "the owner got no more than {taken}");
+    assert!(taken >= 128, "the owner got no more than {taken}");
 }
 
 fn what_is_given_back_can_be_claimed_again(env: &Env) {

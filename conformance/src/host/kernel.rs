@@ -12,7 +12,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
 use super::{Bus, Door, Errno, Events, Kind, Result, View};
-use crate::sys::process::become_real_user;
+use crate::sys::process::become_user;
 
 /// The device.
 pub const DEVICE: &str = "/dev/bus1";
@@ -55,8 +55,9 @@ impl Bus for Kernel {
         // of its own can be somebody else.
         let opened = std::thread::scope(|scope| {
             let open = || {
-                become_real_user(uid)
-                    .unwrap_or_else(|error| panic!("cannot become user {uid} (run as root): {error}"));
+                become_user(uid, None).unwrap_or_else(|error| {
+                    panic!("cannot become user {uid} (run as root): {error}")
+                });
                 open_device()
             };
             scope.spawn(open).join()
@@ -66,7 +67,13 @@ impl Bus for Kernel {
     }
 
     fn user_limits(&self) -> [u32; 4] {
-        ["max_slices", "max_handles", "max_inflight_bytes", "max_inflight_fds"].map(parameter)
+        [
+            "user_slices_max",
+            "user_handles_max",
+            "user_inflight_bytes_max",
+            "user_inflight_fds_max",
+        ]
+        .map(parameter)
     }
 
     fn left_over(&self) -> Option<String> {
@@ -179,6 +186,14 @@ impl Mapping {
     /// Where it starts.
     pub fn addr(&self) -> u64 {
         self.base.as_ptr().expose_provenance() as u64
+    }
+
+    /// Writes to the byte at `offset`, which the system should not survive lightly.
+    pub fn write_and_die(&self, offset: u64) {
+        assert!(offset < self.len);
+        // SAFETY: in bounds; the mapping cannot be written, so nothing is changed that Rust knows,
+        // and the caller is a process of its own that expects to be killed.
+        unsafe { self.base.as_ptr().cast::<u8>().add(offset as usize).write_volatile(b'!') };
     }
 
     /// Asks for another protection of the first page.

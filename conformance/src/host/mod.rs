@@ -3,7 +3,7 @@
 //! A host of the bus as the suite sees it: the binary interface and nothing above it.
 
 mod embedded;
-mod kernel;
+pub mod kernel;
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 pub use embedded::Embedded;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, DEVICE};
 
 /// An errno, by the name that the interface gives it.
 pub type Errno = rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 //! Processes: children that run a closure, other user IDs, limits.
 
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
@@ -94,11 +94,14 @@ impl Drop for Child {
     }
 }
 
-/// Makes `uid` the real user of the calling *thread*; needs root.
-pub fn become_real_user(uid: u32) -> std::io::Result<()> {
+/// Makes `real` the real user, and `effective` the effective one, of the calling *thread*; needs
+/// root, and does not change the effective user if there is none given.
+pub fn become_user(real: u32, effective: Option<u32>) -> std::io::Result<()> {
     // glibc's wrapper would change all threads of the process, the system call changes one.
     // SAFETY: plain system call with integers.
-    let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, u32::MAX, u32::MAX) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_setresuid, real, effective.unwrap_or(u32::MAX), u32::MAX)
+    };
     if result == 0 {
         Ok(())
     } else {
@@ -109,15 +112,21 @@ pub fn become_real_user(uid: u32) -> std::io::Result<()> {
 /// Lowers the limit of open descriptors of this process until dropped.
 pub struct DescriptorLimit {
     before: Rlimit,
+    limit: RawFd,
 }
 
 impl DescriptorLimit {
     /// From now on no descriptor with a number of `limit` or above can be made.
-    pub fn new(limit: u64) -> Self {
+    pub fn new(limit: RawFd) -> Self {
         let before = getrlimit(Resource::Nofile);
-        let lowered = Rlimit { current: Some(limit), maximum: before.maximum };
+        let lowered = Rlimit { current: Some(limit as u64), maximum: before.maximum };
         setrlimit(Resource::Nofile, lowered).expect("setrlimit failed");
-        Self { before }
+        Self { before, limit }
+    }
+
+    /// The limit.
+    pub fn limit(&self) -> RawFd {
+        self.limit
     }
 }
 
@@ -146,8 +155,30 @@ pub fn open_descriptors() -> Vec<RawFd> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     fds.sort_unstable();
-    // The last one belonged to the reading itself, and is closed by now.
-    // SAFETY: F_GETFD on a number looks, and does nothing.
-    fds.retain(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
+    // One belonged to the reading itself, and is closed by now.
+    fds.retain(|&fd| is_open(fd));
     fds
+}
+
+/// Numbers below `end` that are open, found without opening any.
+pub fn open_below(end: RawFd) -> Vec<RawFd> {
+    (0..end).filter(|&fd| is_open(fd)).collect()
+}
+
+fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD looks at a number, and does nothing.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// An io_uring instance.
+pub fn io_uring() -> OwnedFd {
+    /// Bytes of `struct io_uring_params`.
+    const PARAMS: usize = 120;
+    let mut params = [0_u8; PARAMS];
+    // SAFETY: `params` is large enough, and nobody else knows the descriptor.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_io_uring_setup, 2, params.as_mut_ptr());
+        assert!(fd >= 0, "io_uring_setup: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd as RawFd)
+    }
 }

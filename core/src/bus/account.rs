@@ -25,6 +25,8 @@
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 
+use super::GFP_KEPT;
+
 /// How many resources there are.
 pub const RESOURCES: usize = 4;
 /// Amounts of every resource.
@@ -106,8 +108,8 @@ pub(super) struct Room {
 impl Room {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
-            share: RBTreeNodeReservation::new(GFP_KERNEL)?,
-            claim: RBTreeNodeReservation::new(GFP_KERNEL)?,
+            share: RBTreeNodeReservation::new(GFP_KEPT)?,
+            claim: RBTreeNodeReservation::new(GFP_KEPT)?,
         })
     }
 }
@@ -203,6 +205,25 @@ impl Account {
             divisor(self.foreign[r] + u32::from(have == 0))
         };
         (need.checked_mul(by)? <= free).then_some(need)
+    }
+
+    /// Whether the claim could be granted if up to `idle` were given back, and by whoever is in the
+    /// way.
+    pub(super) fn could(&self, who: Claimant, amounts: &Amounts, idle: &Amounts) -> bool {
+        let (Some(share), Some(claim)) = (self.shares.get(&who.uid), self.claims.get(&who.peer))
+        else {
+            return true;
+        };
+        let own = who.uid == self.owner;
+        (0..RESOURCES).all(|r| {
+            let others = (self.granted[r] - share.granted[r]).saturating_sub(idle[r]);
+            let need = amounts[r]
+                .saturating_mul(2)
+                .saturating_add(claim.held[r] + share.used[r]);
+            let by = if own { 1 } else { divisor(1) };
+            let need = need.saturating_sub(idle[r]).saturating_mul(by);
+            amounts[r] == 0 || need <= self.limit[r].saturating_sub(others)
+        })
     }
 
     /// Grants all of `amounts`, or nothing.
@@ -327,6 +348,15 @@ impl Account {
             };
         }
         self.sweep_at = 2 * self.entries + 32;
+    }
+
+    /// Takes all entries out.
+    pub(super) fn clear(&mut self) -> (RBTree<u32, Share>, RBTree<u64, Claim>) {
+        self.entries = 0;
+        (
+            core::mem::take(&mut self.shares),
+            core::mem::take(&mut self.claims),
+        )
     }
 
     /// Calls `each` with what every claimant holds or keeps as credit.

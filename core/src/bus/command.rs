@@ -190,8 +190,6 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         }
         let payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
         let handles = self.array(cmd.ptr_handles, cmd.n_handles, u64::from_ne_bytes)?;
-        let destinations =
-            self.array(cmd.ptr_destinations, cmd.n_destinations, u64::from_ne_bytes)?;
         let mut files = || {
             let fds = self.array(cmd.ptr_fds, cmd.n_fds, i32::from_ne_bytes)?;
             let mut files = KVec::with_capacity(fds.len(), GFP_KERNEL)?;
@@ -200,9 +198,12 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             }
             Ok(files)
         };
+        let mut destinations =
+            || self.array(cmd.ptr_destinations, cmd.n_destinations, u64::from_ne_bytes);
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
         let out = Outgoing {
-            destinations: &destinations,
+            n_destinations: cmd.n_destinations as usize,
+            destinations: &mut destinations,
             handles: &handles,
             files: &mut files,
             payload,

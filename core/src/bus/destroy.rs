@@ -29,12 +29,14 @@ use kernel::sync::Arc;
 use super::handle::Handle;
 use super::host::Host;
 use super::inbox::Inbox;
+use super::ledger::Books;
 use super::node::Holders;
 use super::peer::Peer;
 use super::queue::{Body, Tree};
 use super::release::strip;
 use super::seed::Seed;
 use super::send::twice;
+use super::slices::Slices;
 use super::table::{ById, Import};
 use super::transaction::{destruction_after, Transaction};
 
@@ -48,6 +50,8 @@ pub(super) struct Remains<H: Host> {
     pub(super) received: Tree<H>,
     pub(super) seed: Option<Arc<Seed<H>>>,
     pub(super) pool: Option<H::Pool>,
+    /// Memory of the books, held for being dropped.
+    pub(super) _books: (Slices, Books),
 }
 
 impl<H: Host> Inbox<H> {
@@ -102,13 +106,14 @@ impl<H: Host> Inbox<H> {
     fn close(&mut self) -> Remains<H> {
         self.open = false;
         self.queue.kill_staged(|_| true);
-        self.ledger.close();
+        let books = (self.slices.take(), self.ledger.close());
         Remains {
             committed: self.queue.drain_committed(),
             staged: self.queue.drain_staged(),
             received: core::mem::take(&mut self.received),
             seed: self.seed.take(),
             pool: self.pool.take(),
+            _books: books,
         }
     }
 }
@@ -189,6 +194,7 @@ impl<H: Host> Peer<H> {
             self.purge();
         }
         for handle in told.values() {
+            handle.forget();
             handle.holder.wake();
         }
         remains
@@ -275,6 +281,8 @@ impl<H: Host> Handle<H> {
         }
         let seat = this.notice.access_mut(inbox).seat.take()?;
         let body = Body::Destroy(this.clone());
-        Some(inbox.queue.stage(transaction, part, body, seat).0)
+        let key = inbox.queue.stage(transaction, part, body, seat);
+        this.notice.access_mut(inbox).at = Some(key);
+        Some(key.0)
     }
 }

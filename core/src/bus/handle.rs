@@ -18,8 +18,9 @@ use super::host::Host;
 use super::inbox::Inbox;
 use super::node::{HolderKey, Node};
 use super::peer::Peer;
-use super::queue::Seat;
+use super::queue::{Key, Seat};
 use super::table::{Slot, Table};
+use super::GFP_KEPT;
 use crate::abi::HANDLE_INVALID;
 
 /// What the holder's table guards.
@@ -44,6 +45,8 @@ pub(super) struct Notice<H: Host> {
     pub(super) seat: Option<Seat<H>>,
     /// The peer has user references, so it wants that notice.
     pub(super) held: bool,
+    /// Where it was staged.
+    pub(super) at: Option<Key>,
     /// The notice left the queue.
     pub(super) spent: bool,
 }
@@ -65,6 +68,9 @@ pub struct Handle<H: Host> {
     pub(super) share: LockedBy<Share, Inbox<H>>,
 }
 
+/// A reference that was just given, and what [`Handle::rise`] needs to make it good, if anything.
+pub(super) type Linked<H> = (Arc<Handle<H>>, Option<u64>);
+
 /// Memory for a place among a node's holders.
 pub(super) type Place<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
 
@@ -79,14 +85,15 @@ impl<H: Host> Fresh<H> {
         let local = Local {
             id: HANDLE_INVALID,
             refs: 0,
-            slot: Some(Slot::<H>::new(GFP_KERNEL)?),
+            slot: Some(Slot::<H>::new(GFP_KEPT)?),
             charge: None,
             unfinished: 0,
             finished: false,
         };
         let notice = Notice {
-            seat: Some(Seat::<H>::new(GFP_KERNEL)?),
+            seat: Some(Seat::<H>::new(GFP_KEPT)?),
             held: false,
+            at: None,
             spent: false,
         };
         let share = Share {
@@ -101,8 +108,8 @@ impl<H: Host> Fresh<H> {
             share: LockedBy::new(&node.owner().inbox, share),
         };
         Ok(Self {
-            handle: Arc::new(handle, GFP_KERNEL)?,
-            place: Place::<H>::new(GFP_KERNEL)?,
+            handle: Arc::new(handle, GFP_KEPT)?,
+            place: Place::<H>::new(GFP_KEPT)?,
         })
     }
 
@@ -134,7 +141,7 @@ impl<H: Host> Handle<H> {
     ///
     /// It counts at once, but the owner is not told of its end until [`Handle::rise`] makes it good:
     /// before that [`Handle::unlink`] leaves no trace.
-    pub(super) fn link(node: &Arc<Node<H>>, peer: &Arc<Peer<H>>) -> Result<Option<Arc<Self>>> {
+    pub(super) fn link(node: &Arc<Node<H>>, peer: &Arc<Peer<H>>) -> Result<Option<Linked<H>>> {
         let mut fresh = None;
         loop {
             let mut guard = node.owner().inbox.lock();
@@ -162,17 +169,20 @@ impl<H: Host> Handle<H> {
                     continue;
                 }
             };
-            node.count_up(inbox);
+            let owed = node.count_up(inbox);
             drop(guard);
             drop(fresh);
-            return Ok(Some(handle));
+            return Ok(Some((handle, owed)));
         }
     }
 
     /// Makes a reference good that [`Handle::link`] gave.
-    pub(super) fn rise(&self) {
+    pub(super) fn rise(&self, owed: Option<u64>) {
+        let Some(owed) = owed else {
+            return;
+        };
         let owner = self.node.owner();
-        let wake = Node::rise(&self.node, &mut owner.inbox.lock());
+        let wake = Node::rise(&self.node, &mut owner.inbox.lock(), owed);
         if wake {
             owner.wake();
         }
@@ -186,6 +196,7 @@ impl<H: Host> Handle<H> {
         let share = self.share.access_mut(inbox);
         debug_assert!(share.refs >= n);
         share.refs -= n;
+        let unused = share.refs == 0;
         let out = if share.refs == 0 && share.linked {
             share.linked = false;
             let key = self.node.holder_key(&self.holder);
@@ -199,5 +210,42 @@ impl<H: Host> Handle<H> {
         if wake {
             owner.wake();
         }
+        if unused {
+            self.forget();
+        }
+    }
+
+    /// Whether nothing refers to it any more.
+    fn is_unused(&self) -> bool {
+        let inbox = self.node.owner().inbox.lock();
+        self.share.access(&inbox).refs == 0
+    }
+
+    /// Takes the notice that the node is dead out of the holder's queue, once nothing refers to
+    /// the handle any more; nobody would receive it, and nobody is charged for it.
+    pub(super) fn forget(&self) {
+        let dead = self.node.dead();
+        // While the node lives it may be linked again; and if the notice is on its way, who sends
+        // it looks after it. In this order: only the references of a dead node cannot come back.
+        if dead == 0 || !self.is_unused() {
+            return;
+        }
+        let mut guard = self.holder.inbox.lock();
+        let inbox = &mut *guard;
+        let notice = self.notice.access_mut(inbox);
+        if notice.held || notice.spent {
+            return;
+        }
+        let Some(at) = notice.at.take() else {
+            return;
+        };
+        notice.spent = true;
+        let committed = Key(dead, at.1, at.2);
+        let queue = &mut inbox.queue;
+        let out = queue.unstage(&at).or_else(|| queue.remove(&committed));
+        drop(guard);
+        drop(out);
+        // It may have kept others back.
+        self.holder.wake();
     }
 }

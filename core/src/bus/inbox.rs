@@ -39,6 +39,9 @@ pub(super) struct Inbox<H: Host> {
 // What is pinned is behind pointers; nothing in the inbox itself minds being moved.
 impl<H: Host> Unpin for Inbox<H> {}
 
+/// How many entries are looked at in one go, at most.
+const PURGE: usize = 64;
+
 /// Memory that a reservation may turn out to need.
 pub(super) struct Spare {
     pub(super) rooms: Rooms,
@@ -161,19 +164,28 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Takes out of the queue what is of no interest any more.
-    pub(super) fn purge(&mut self) -> Tree<H> {
+    /// Takes out of the queue what was for nodes that are gone, among the next few entries from `from`
+    /// on. Moves `from` behind them, to None at the end.
+    pub(super) fn purge(&mut self, from: &mut Option<Key>) -> Tree<H> {
         let mut out = Tree::<H>::new();
         self.queue.settle_all();
-        let mut from = self.queue.next(&Key(0, ALONE, 0));
-        while let Some(key) = from {
-            if !self.queue.get(&key).is_some_and(|entry| self.wants(entry)) {
+        *from = from.and_then(|from| self.queue.next(&from));
+        for _ in 0..PURGE {
+            let Some(key) = *from else {
+                break;
+            };
+            let gone = match self.queue.get(&key).map(|entry| &entry.body) {
+                Some(Body::Data(message)) => message.node.shared.access(self).gone,
+                Some(Body::Release(node)) => node.shared.access(self).gone,
+                _ => false,
+            };
+            if gone {
                 if let Some((entry, seat)) = self.queue.remove(&key) {
                     self.spend(&entry);
                     out.insert(seat.into_node(key, Some(entry)));
                 }
             }
-            from = self.queue.next(&Key(key.0, key.1, key.2 + 1));
+            *from = self.queue.next(&Key(key.0, key.1, key.2 + 1));
         }
         out
     }

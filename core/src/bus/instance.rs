@@ -15,6 +15,7 @@ use super::account::{Amounts, Limits, NOTHING};
 use super::host::Host;
 use super::peer::Peer;
 use super::user::User;
+use super::GFP_KEPT;
 
 struct Registered<H: Host> {
     user: Arc<User>,
@@ -57,7 +58,7 @@ impl<H: Host> Bus<H> {
                 last_peer: Atomic::new(0),
                 users <- new_spinlock!(RBTree::new(), "bus1::users"),
             }),
-            GFP_KERNEL,
+            GFP_KEPT,
         )
     }
 
@@ -72,7 +73,7 @@ impl<H: Host> Bus<H> {
         Error: From<E>,
     {
         let id = this.last_peer.fetch_add(1, Relaxed) + 1;
-        let place = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let place = RBTreeNodeReservation::new(GFP_KEPT)?;
         let user = this.enter(uid)?;
         let peer = Peer::new(this, id, &user, pool, waker);
         let mut users = this.users.lock();
@@ -88,7 +89,7 @@ impl<H: Host> Bus<H> {
 
     /// The user of this ID, for a peer that is being opened.
     fn enter(&self, uid: u32) -> Result<Arc<User>> {
-        let place = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let place = RBTreeNodeReservation::new(GFP_KEPT)?;
         let fresh = User::new(uid, self.limits)?;
         let mut users = self.users.lock();
         if let Some(known) = users.get_mut(&uid) {

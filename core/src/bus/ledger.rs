@@ -6,18 +6,19 @@
 //! a claimant's charges draw on it in batches of 1/4096 of the limit, and what is released
 //! stays with the claimant as credit, up to two batches; limits below 4096 are booked exactly. Where a
 //! batch is refused, just what is needed is asked for. Where that is refused, the caller recalls all
-//! credit that lies idle with the user's peers ([`Ledger::recall`]) and tries once more. So
-//! batching keeps nobody from anything.
+//! credit that lies idle with the user's peers ([`Ledger::recall`]) and tries once more, unless that
+//! could not help. So batching keeps nobody from anything.
 //!
 //! # Locks
 //!
 //! Lies in the peer's inbox; takes the user's account lock.
 
 use kernel::prelude::*;
+use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
 use super::account::{
-    Account, Amounts, Claim, Claimant, Limits, Refusal, Room, NOTHING, RESOURCES,
+    Account, Amounts, Claim, Claimant, Limits, Refusal, Room, Share, NOTHING, RESOURCES,
 };
 use super::user::User;
 
@@ -40,6 +41,9 @@ impl Rooms {
         })
     }
 }
+
+/// The memory of closed books.
+pub(super) type Books = (RBTree<u32, Share>, RBTree<u64, Claim>);
 
 /// See the module.
 pub(super) struct Ledger {
@@ -101,13 +105,15 @@ impl Ledger {
     }
 
     /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
-    pub(super) fn close(&mut self) {
+    /// Returns what is to be dropped without locks.
+    pub(super) fn close(&mut self) -> Books {
         let user = &self.user;
         self.account.for_each(|who, claim| {
             let held = core::mem::replace(&mut claim.held, NOTHING);
             add(&mut claim.credit, &held);
             settle(user, who, claim);
         });
+        self.account.clear()
     }
 }
 
@@ -149,11 +155,17 @@ fn draw(
     books.sweep_if_crowded();
     let drawn = match books.account.claim(who, &wanted, room) {
         Ok(()) => wanted,
-        Err(Refusal::Quota) if wanted != exact => {
-            books.account.claim(who, &exact, room).map_err(shared)?;
-            exact
-        }
-        Err(refusal) => return Err(shared(refusal)),
+        Err(Refusal::Quota) => match books.account.claim(who, &exact, room) {
+            Ok(()) => exact,
+            Err(refusal) => {
+                // A share may have been granted twice what is used of it.
+                let most = 4 * u64::from(books.keepers);
+                let idle = core::array::from_fn(|r| most * user.batch(r));
+                let could = books.account.could(who, &exact, &idle);
+                return Err(if could { Refusal::Shared } else { refusal });
+            }
+        },
+        Err(refusal) => return Err(refusal),
     };
     if !claim.keeps {
         claim.keeps = true;
@@ -168,7 +180,8 @@ fn draw(
 fn give_back(user: &User, who: Claimant, claim: &mut Claim) {
     let mut excess = NOTHING;
     for (r, excess) in excess.iter_mut().enumerate() {
-        let keep = user.batch(r);
+        // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
+        let keep = if claim.keeps { user.batch(r) } else { 0 };
         if claim.credit[r] > 2 * keep {
             *excess = claim.credit[r] - keep;
         }
@@ -180,16 +193,11 @@ fn give_back(user: &User, who: Claimant, claim: &mut Claim) {
     user.account.lock().account.release(who, &excess);
 }
 
-/// A refusal of the user's account.
-fn shared(refusal: Refusal) -> Refusal {
-    match refusal {
-        Refusal::Quota => Refusal::Shared,
-        other => other,
-    }
-}
-
 /// Returns all credit.
 fn settle(user: &User, who: Claimant, claim: &mut Claim) {
+    if !claim.keeps && claim.credit == NOTHING {
+        return;
+    }
     let mut books = user.account.lock();
     if core::mem::take(&mut claim.keeps) {
         books.keepers -= 1;
@@ -199,3 +207,7 @@ fn settle(user: &User, who: Claimant, claim: &mut Claim) {
         claim.credit = NOTHING;
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -51,7 +51,8 @@ pub(super) struct Slice {
     pub(super) claimant: Claimant,
 }
 
-/// Handles on their way; None where the node was dead already when the message was made.
+/// Handles on their way; None where the node was dead already when the message was made, and where
+/// none is linked yet.
 pub(super) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
 
 /// What a message or a seed carries.
@@ -61,8 +62,8 @@ pub(super) struct Cargo<H: Host> {
     pub(super) n_bytes: u64,
     pub(super) handles: Handles<H>,
     pub(super) files: Option<Arc<Files<H>>>,
-    /// Held for its effect: the charge on the sender's user.
-    pub(super) _sent_fds: Option<SentFds>,
+    /// The charge on the sender's user, which ends when it is dropped.
+    pub(super) sent_fds: Option<SentFds>,
 }
 
 /// A message, queued at the owner of its node.
@@ -114,8 +115,8 @@ impl<H: Host> Cargo<H> {
     }
 
     /// Gives everything back that it owns of `peer`, to which it was sent, and everywhere else.
-    /// `pinned` says whether its slice was pinned.
-    pub(super) fn discard(self, peer: &Peer<H>, pinned: bool) {
+    /// Unpins its slice of `pool`, if it is given.
+    pub(super) fn discard(self, peer: &Peer<H>, pool: Option<&H::Pool>) {
         let charges = self.charges();
         let Slice {
             number,
@@ -125,15 +126,12 @@ impl<H: Host> Cargo<H> {
         } = self.slice;
         let mut inbox = peer.inbox.lock();
         // A disconnected peer has given all of its charges back at once.
-        let pool = if inbox.open {
+        if inbox.open {
             inbox.slices.free(number);
             inbox.ledger.release(claimant, &charges);
-            inbox.pool.clone()
-        } else {
-            None
-        };
+        }
         drop(inbox);
-        if let Some(pool) = pool.filter(|_| pinned) {
+        if let Some(pool) = pool {
             pool.unpin(offset, size);
         }
         for handle in self.handles.iter().flatten() {

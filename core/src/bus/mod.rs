@@ -39,6 +39,9 @@ mod seed;
 mod send;
 mod slices;
 mod table;
+#[cfg(test)]
+#[path = "../../tests/common/mod.rs"]
+mod testing;
 mod transaction;
 mod transfer;
 pub mod user;
@@ -49,6 +52,9 @@ pub use instance::{Bus, Usage};
 pub use peer::{Info, Peer, Ready};
 pub use recv::Receive;
 pub use send::Outgoing;
+
+/// For what outlives the call that allocates it: charged to the memory cgroup of the caller.
+const GFP_KEPT: kernel::alloc::Flags = kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 
 /// Names of the locks, lowest rank first; a debug host checks the order.
 pub const LOCK_ORDER: [&str; 4] = ["bus1::table", "bus1::inbox", "bus1::users", "bus1::account"];

@@ -28,6 +28,7 @@ use super::host::Host;
 use super::inbox::Inbox;
 use super::peer::Peer;
 use super::queue::{Body, Key, Seat};
+use super::GFP_KEPT;
 
 /// Finds a handle among the holders: its peer's ID, and the node's own serial number, so that
 /// handles of several nodes can stand in one tree.
@@ -44,6 +45,8 @@ pub(super) struct Shared<H: Host> {
     pub(super) told: Holders<H>,
     pub(super) strong: u64,
     pub(super) risen: bool,
+    /// How many release notices there were.
+    notices: u64,
     /// Memory for the release notice, while it is not queued.
     pub(super) seat: Option<Seat<H>>,
     /// Where the release notice is queued.
@@ -70,7 +73,8 @@ impl<H: Host> Node<H> {
             told: RBTree::new(),
             strong: 0,
             risen: false,
-            seat: Some(Seat::<H>::new(GFP_KERNEL)?),
+            notices: 0,
+            seat: Some(Seat::<H>::new(GFP_KEPT)?),
             queued: None,
             dying: None,
             gone: false,
@@ -82,7 +86,7 @@ impl<H: Host> Node<H> {
             dead: Atomic::new(0),
             shared: LockedBy::new(&owner.inbox, shared),
         };
-        Ok(Arc::new(new, GFP_KERNEL)?)
+        Ok(Arc::new(new, GFP_KEPT)?)
     }
 
     /// The owner's ID of it.
@@ -111,6 +115,11 @@ impl<H: Host> Node<H> {
         dead != 0 && dead < timestamp
     }
 
+    /// Tells it apart from all other nodes that its owner ever had.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     pub(super) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {
         (peer.id(), self.serial)
     }
@@ -118,8 +127,9 @@ impl<H: Host> Node<H> {
 
 /// Changes of a node's counts. All take the owner's inbox, locked.
 impl<H: Host> Node<H> {
-    /// Counts one more reference, not known yet to be for good.
-    pub(super) fn count_up(&self, inbox: &mut Inbox<H>) {
+    /// Counts one more reference, not known yet to be for good. Returns what [`Node::rise`] needs to
+    /// make it so; None if there is no need, since a notice is owed anyhow when the count falls.
+    pub(super) fn count_up(&self, inbox: &mut Inbox<H>) -> Option<u64> {
         let shared = self.shared.access_mut(inbox);
         shared.strong += 1;
         if let Some(key) = shared.queued.take() {
@@ -129,6 +139,8 @@ impl<H: Host> Node<H> {
                 self.shared.access_mut(inbox).seat = Some(seat);
             }
         }
+        let shared = self.shared.access_mut(inbox);
+        (!shared.risen).then_some(shared.notices)
     }
 
     /// Counts `n` fewer. True if the owner has to be woken.
@@ -139,9 +151,16 @@ impl<H: Host> Node<H> {
         Self::notify(this, inbox)
     }
 
-    /// The reference that was counted last is for good. True if the owner has to be woken.
-    pub(super) fn rise(this: &Arc<Self>, inbox: &mut Inbox<H>) -> bool {
-        this.shared.access_mut(inbox).risen = true;
+    /// A reference is for good; `notices` is what was returned when it was counted. True if the owner
+    /// has to be woken.
+    pub(super) fn rise(this: &Arc<Self>, inbox: &mut Inbox<H>, notices: u64) -> bool {
+        let shared = this.shared.access_mut(inbox);
+        if shared.notices != notices {
+            // The rise of another reference was noted before, and its fall told since: of this one's
+            // as well, or of a later one's.
+            return false;
+        }
+        shared.risen = true;
         // The receiver may have dropped it already.
         Self::notify(this, inbox)
     }
@@ -164,6 +183,7 @@ impl<H: Host> Node<H> {
             return false;
         };
         shared.risen = false;
+        shared.notices += 1;
         let key = inbox.queue.push(0, Body::Release(this.clone()), seat);
         this.shared.access_mut(inbox).queued = Some(key);
         true

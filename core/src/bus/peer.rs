@@ -26,6 +26,7 @@ use super::instance::Bus;
 use super::table::Table;
 use super::transaction::Transaction;
 use super::user::User;
+use super::GFP_KEPT;
 
 /// A member of the bus.
 #[pin_data]
@@ -98,7 +99,7 @@ impl<H: Host> Peer<H> {
                 table <- new_spinlock!(Table::new(), "bus1::table"),
                 inbox <- new_spinlock!(inbox, "bus1::inbox"),
             }? Error),
-            GFP_KERNEL,
+            GFP_KEPT,
         )
     }
 

@@ -115,6 +115,9 @@ impl<H: Host> Queue<H> {
         seat: Seat<H>,
     ) -> Key {
         let key = Key(self.clock + 1, transaction.number(), part);
+        // Each queue by its own clock: what meets in two of them is received as it came to each.
+        #[cfg(feature = "broken-order")]
+        self.raise(key.0 + 1);
         let entry = Entry {
             transaction: Some(transaction.clone()),
             body,
@@ -154,7 +157,7 @@ impl<H: Host> Queue<H> {
 
     fn commit(&mut self, staged: &Key, timestamp: u64) {
         #[cfg(feature = "broken-order")]
-        let timestamp = staged.0.max(timestamp.min(staged.0 + 1));
+        let timestamp = timestamp.min(staged.0 + 1);
         if let Some((entry, seat)) = take(&mut self.staged, staged) {
             let key = Key(timestamp, staged.1, staged.2);
             self.committed.insert(seat.into_node(key, Some(entry)));
@@ -190,14 +193,23 @@ impl<H: Host> Queue<H> {
 
     /// Moves all that was committed meanwhile to its place.
     pub(super) fn settle_all(&mut self) {
+        // Until a pass finds nothing: else it could see one part of a transaction before it commits
+        // and another after.
+        while self.settle_pass() {}
+    }
+
+    fn settle_pass(&mut self) -> bool {
+        let mut moved = false;
         let mut from = Key(0, ALONE, 0);
         while let Some(staged) = self.staged.cursor_lower_bound(&from) {
             let (&key, entry) = staged.current();
             if let Some(timestamp) = committed_at(entry) {
                 self.commit(&key, timestamp);
+                moved = true;
             }
             from = Key(key.0, key.1, key.2 + 1);
         }
+        moved
     }
 
     /// Takes all out that is staged.
@@ -221,3 +233,7 @@ impl<H: Host> Queue<H> {
         (self.committed.iter().count(), self.staged.iter().count())
     }
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -102,7 +102,8 @@ impl<H: Host> Inbox<H> {
             Body::Data(message) => {
                 layout = Some(message.cargo.layout());
                 msg.destination = message.node.id();
-                files = describe(&message.cargo, wants_files, &mut msg);
+                let carried = message.cargo.files.as_ref();
+                files = describe(&message.cargo, carried, wants_files, &mut msg);
             }
             Body::Release(node) => {
                 msg.kind = MSG_NODE_RELEASE;
@@ -137,7 +138,11 @@ impl<H: Host> Inbox<H> {
     /// Notes that a notice left the queue.
     pub(super) fn spend(&mut self, entry: &Entry<H>) {
         match &entry.body {
-            Body::Destroy(handle) => handle.notice.access_mut(self).spent = true,
+            Body::Destroy(handle) => {
+                let notice = handle.notice.access_mut(self);
+                notice.spent = true;
+                notice.at = None;
+            }
             Body::Release(node) => node.shared.access_mut(self).queued = None,
             _ => (),
         }
@@ -147,17 +152,16 @@ impl<H: Host> Inbox<H> {
 /// Fills the counts and the place of a message; returns its files if they are to be installed.
 pub(super) fn describe<H: Host>(
     cargo: &Cargo<H>,
+    files: Option<&Arc<Files<H>>>,
     wants_files: bool,
     msg: &mut Msg,
 ) -> Option<Arc<Files<H>>> {
     msg.offset = cargo.slice.offset;
     msg.n_bytes = cargo.n_bytes;
     msg.n_handles = cargo.handles.len() as u64;
-    if wants_files {
-        msg.n_fds = cargo.n_fds() as u64;
-        return cargo.files.clone();
-    }
-    None
+    let files = files.filter(|_| wants_files)?;
+    msg.n_fds = files.len() as u64;
+    Some(files.clone())
 }
 
 /// Whether a slice ends beyond what the caller can read.
@@ -188,7 +192,7 @@ impl<H: Host> Peer<H> {
             } = match head {
                 Head::Empty => return Err(EAGAIN),
                 Head::Stale(entry, seat) => {
-                    self.drop_entry(entry, seat);
+                    self.drop_entry(entry, seat, self.pool().ok().as_ref());
                     continue;
                 }
                 Head::Entry(found) => found,
@@ -277,7 +281,7 @@ impl<H: Host> Peer<H> {
                 inbox.publish(slice.offset, Body::Slice(slice), seat);
                 drop(guard);
                 drop(table);
-                files = Some((cargo.files, cargo._sent_fds));
+                files = Some((cargo.files, cargo.sent_fds));
                 lost = cargo.handles;
                 drop((node, pool));
             }
@@ -301,9 +305,9 @@ impl<H: Host> Peer<H> {
     }
 
     /// Ends an entry that was taken out of the queue and is not received.
-    pub(super) fn drop_entry(&self, entry: Entry<H>, seat: Seat<H>) {
+    pub(super) fn drop_entry(&self, entry: Entry<H>, seat: Seat<H>, pool: Option<&H::Pool>) {
         match entry.body {
-            Body::Data(message) => message.cargo.discard(self, true),
+            Body::Data(message) => message.cargo.discard(self, pool),
             Body::Release(node) => {
                 let wake = Node::reseat(&node, &mut self.inbox.lock(), seat);
                 if wake {

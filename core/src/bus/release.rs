@@ -14,8 +14,9 @@ use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::inbox::Inbox;
 use super::peer::Peer;
-use super::queue::{Body, Entry, Seat};
+use super::queue::{Body, Entry, Key, Seat};
 use super::table::{creates, Table};
+use super::transaction::ALONE;
 use crate::abi::HANDLE_INVALID;
 
 /// Takes all of a handle's user references, as its last one goes. Under table and inbox.
@@ -69,8 +70,12 @@ impl<H: Host> Peer<H> {
 
     /// Drops what is queued for nodes that are dead and released.
     pub(super) fn purge(&self) {
-        let mut out = self.inbox.lock().purge();
-        self.bury_entries(&mut out);
+        let pool = self.pool().ok();
+        let mut from = Some(Key(0, ALONE, 0));
+        while from.is_some() {
+            let mut out = self.inbox.lock().purge(&mut from);
+            self.bury_entries(&mut out, pool.as_ref());
+        }
     }
 
     /// Frees the received slice at `offset`. ENXIO if none starts there.

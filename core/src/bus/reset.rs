@@ -10,10 +10,9 @@ use kernel::prelude::*;
 
 use super::account::RESOURCES;
 use super::destroy::{Also, Doomed, Remains};
-use super::handle::Handle;
-use super::host::Host;
+use super::host::{Host, Pool};
 use super::peer::Peer;
-use super::queue::{take_first, Tree};
+use super::queue::{take_first, Body, Tree};
 use super::release::strip;
 use super::seed::Seed;
 
@@ -35,7 +34,7 @@ impl<H: Host> Peer<H> {
         self.inbox.lock().condemn_able(&mut doomed, &mut others);
         let remains = self.execute(&doomed, &self.last_transaction, Also::Close);
         self.wake();
-        self.release_all(None);
+        self.release_all();
         if let Some(remains) = remains {
             self.bury_remains(remains);
         }
@@ -66,24 +65,28 @@ impl<H: Host> Peer<H> {
         let mut others = Doomed::new();
         self.inbox.lock().condemn_able(&mut doomed, &mut others);
         self.execute(&doomed, &transaction, Also::Nothing);
-        self.release_all(seed.as_deref());
+        // In this order: a handle that is received in between is released after.
         self.flush_queue();
+        self.release_all();
         Ok(())
     }
 
     /// Takes the peer's nodes out of its table, but for those that `seed` pins.
     fn unroot(&self, seed: Option<&Seed<H>>, close: bool) -> Result<Doomed<H>> {
         let mut guard = self.table.lock();
-        let table = &mut *guard;
-        table.check_open()?;
-        table.open = !close;
+        guard.check_open()?;
+        guard.open = !close;
+        drop(guard);
         let mut doomed = Doomed::new();
-        let mut next = table.by_id.cursor_front().map(|c| *c.current().0);
-        while let Some(id) = next {
-            let Some(handle) = table.by_id.get(&id).cloned() else {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut guard = self.table.lock();
+            let table = &mut *guard;
+            let Some((id, handle)) = table.at_or_after(from) else {
                 break;
             };
-            if handle.is_anchor() && !is_pinned(seed, &handle) {
+            next = id.checked_add(1);
+            if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(&handle)) {
                 strip(table, &mut self.inbox.lock(), &handle);
                 // The memory of its entry in the table is the memory of its entry here: nobody
                 // will put this handle back into the table.
@@ -91,33 +94,31 @@ impl<H: Host> Peer<H> {
                     doomed.insert(slot.into_node(id, handle));
                 }
             }
-            next = after(table, id);
         }
         Ok(doomed)
     }
 
-    /// Releases all handles, but for the pins of nodes that `seed` carries.
-    fn release_all(&self, seed: Option<&Seed<H>>) {
+    /// Releases all handles, but for the pins of nodes that live: the seed carries them, or they
+    /// were made since.
+    fn release_all(&self) {
         let mut next = Some(0);
         while let Some(from) = next {
             let mut guard = self.table.lock();
             let table = &mut *guard;
-            let Some(handle) = table
-                .by_id
-                .cursor_lower_bound(&from)
-                .map(|c| c.current().1.clone())
-            else {
+            let Some((id, handle)) = table.at_or_after(from) else {
                 break;
             };
-            let local = handle.local.access_mut(table);
-            next = local.id.checked_add(1);
-            let (refs, pin) = if is_pinned(seed, &handle) && handle.is_anchor() {
-                (core::mem::replace(&mut local.refs, 1) - 1, false)
+            next = id.checked_add(1);
+            let (refs, pin) = if handle.is_anchor() && handle.node.dead() == 0 {
+                let refs = &mut handle.local.access_mut(table).refs;
+                (core::mem::replace(refs, 1) - 1, false)
             } else {
                 strip(table, &mut self.inbox.lock(), &handle)
             };
             drop(guard);
-            handle.unlink(refs, pin);
+            if refs != 0 {
+                handle.unlink(refs, pin);
+            }
         }
     }
 
@@ -130,8 +131,9 @@ impl<H: Host> Peer<H> {
             inbox.spend(entry);
         }
         let mut received = core::mem::take(&mut inbox.received);
+        let pool = inbox.pool.clone();
         drop(guard);
-        self.bury_entries(&mut queued);
+        self.bury_entries(&mut queued, pool.as_ref());
         while let Some((entry, seat)) = take_first(&mut received) {
             self.free_slice(entry, seat);
         }
@@ -141,31 +143,33 @@ impl<H: Host> Peer<H> {
         let Remains {
             mut committed,
             mut staged,
-            received,
+            mut received,
             seed,
             pool,
+            ..
         } = remains;
-        self.bury_entries(&mut committed);
-        self.bury_entries(&mut staged);
+        // Whoever still copies into the pool, or maps it, has a reference of their own; nothing else
+        // keeps its memory.
+        self.bury_entries(&mut committed, pool.as_ref());
+        self.bury_entries(&mut staged, pool.as_ref());
+        while let Some((entry, _)) = take_first(&mut received) {
+            let (offset, size) = match &entry.body {
+                Body::Slice(slice) => (slice.offset, slice.size),
+                Body::Seed(seed) => seed.range(),
+                _ => continue,
+            };
+            if let Some(pool) = &pool {
+                pool.unpin(offset, size);
+            }
+        }
         if let Some(seed) = seed {
-            self.drop_seed(&seed);
+            self.drop_seed(&seed, pool.as_ref());
         }
-        // Whoever still copies into the pool, or maps it, has a reference of their own.
-        drop((received, pool));
     }
 
-    pub(super) fn bury_entries(&self, entries: &mut Tree<H>) {
+    pub(super) fn bury_entries(&self, entries: &mut Tree<H>, pool: Option<&H::Pool>) {
         while let Some((entry, seat)) = take_first(entries) {
-            self.drop_entry(entry, seat);
+            self.drop_entry(entry, seat, pool);
         }
     }
-}
-
-fn is_pinned<H: Host>(seed: Option<&Seed<H>>, handle: &Handle<H>) -> bool {
-    seed.is_some_and(|seed| seed.pins(handle))
-}
-
-fn after<H: Host>(table: &super::table::Table<H>, id: u64) -> Option<u64> {
-    let next = table.by_id.cursor_lower_bound(&id.checked_add(1)?)?;
-    Some(*next.current().0)
 }

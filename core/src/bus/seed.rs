@@ -15,55 +15,78 @@
 use kernel::prelude::*;
 use kernel::sync::{Arc, LockedBy, UniqueArc};
 
-use super::account::Claimant;
+use super::account::{Claimant, NOTHING, SLICES};
 use super::handle::Handle;
 use super::host::{Host, Installed, Payload, Pool};
 use super::inbox::Inbox;
-use super::message::Cargo;
+use super::message::{charges, Cargo, Files, Layout};
 use super::peer::Peer;
 use super::queue::{Body, Seat};
 use super::recv::{check_end, complete, describe, gain, Receive};
 use super::send::{Outgoing, Parcel};
 use super::table::Import;
+use super::user::SentFds;
+use super::GFP_KEPT;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA};
 
 pub(super) struct State<H: Host> {
     /// Memory for the slice's entry, while the user does not have it.
     seat: Option<Seat<H>>,
-    /// The cargo, until the seed is neither current nor in the user's hands.
+    /// It is the peer's seed, and owns what seeds own.
     current: bool,
+    /// Its descriptors and the charge for them, while it is current.
+    files: Option<(Arc<Files<H>>, Option<SentFds>)>,
 }
 
 /// See the module.
 pub(super) struct Seed<H: Host> {
+    /// All but the files.
     cargo: Cargo<H>,
+    n_fds: usize,
+    /// The own nodes that it carries, by serial number, in order.
+    own: KVVec<u64>,
     state: LockedBy<State<H>, Inbox<H>>,
 }
 
 impl<H: Host> Seed<H> {
-    /// Whether it carries a handle of this node's.
-    pub(super) fn pins(&self, handle: &Handle<H>) -> bool {
-        self.cargo
-            .handles
-            .iter()
-            .flatten()
-            .any(|carried| Arc::ptr_eq(&carried.node, &handle.node))
+    /// Whether it carries the node of this anchor.
+    pub(super) fn pins(&self, anchor: &Handle<H>) -> bool {
+        self.own.binary_search(&anchor.node.serial()).is_ok()
     }
 
-    /// The user gave the slice back.
+    /// The user gave the slice back. True if that was the last that needed it.
     pub(super) fn released(&self, inbox: &mut Inbox<H>, seat: Seat<H>) -> bool {
         let state = self.state.access_mut(inbox);
         state.seat = Some(seat);
-        !state.current && {
-            inbox.slices.free(self.cargo.slice.number);
-            true
+        if state.current {
+            return false;
         }
+        let slice = &self.cargo.slice;
+        inbox.slices.free(slice.number);
+        let mut charges = NOTHING;
+        charges[SLICES] = 1;
+        inbox.ledger.release(slice.claimant, &charges);
+        true
     }
 
     /// Where its slice is, for unpinning.
     pub(super) fn range(&self) -> (u64, u64) {
         (self.cargo.slice.offset, self.cargo.slice.size)
     }
+
+    fn layout(&self) -> Layout {
+        Layout::new(self.cargo.n_bytes, self.cargo.handles.len(), self.n_fds)
+    }
+}
+
+/// The serial numbers of the peer's own nodes among these.
+fn own_nodes<H: Host>(handles: &[Arc<Handle<H>>]) -> Result<KVVec<u64>> {
+    let mut own = KVVec::new();
+    for handle in handles.iter().filter(|handle| handle.is_anchor()) {
+        own.push(handle.node.serial(), GFP_KEPT)?;
+    }
+    own.sort_unstable();
+    Ok(own)
 }
 
 impl<H: Host> Peer<H> {
@@ -71,77 +94,88 @@ impl<H: Host> Peer<H> {
     pub fn send_seed<P: Payload<H>>(this: &Arc<Self>, mut out: Outgoing<'_, H, P>) -> Result {
         let mut import = Import::new(this);
         let (handles, files) = out.find(&mut import)?;
-        if out.partial || !out.destinations.is_empty() {
+        if out.partial || out.n_destinations != 0 {
             return Err(EINVAL);
         }
         let size = (out.payload.len(), handles.len());
         let mut parcel = Parcel::reserve(this, this, None, 0, size, files.as_ref())?;
         parcel.fill(&mut out.payload)?;
         parcel.link(&handles)?;
-        let mut linked = KVVec::new();
-        parcel.linked(&mut linked)?;
-        let memory = UniqueArc::<Seed<H>>::new_uninit(GFP_KERNEL)?;
+        let own = own_nodes(&handles)?;
+        let memory = UniqueArc::<Seed<H>>::new_uninit(GFP_KEPT)?;
 
-        let Some((cargo, seat)) = parcel.take() else {
+        let Some((mut cargo, seat)) = parcel.take() else {
             return Err(ESHUTDOWN);
         };
+        let n_fds = cargo.n_fds();
+        let sent_fds = cargo.sent_fds.take();
         let state = State {
             seat: Some(seat),
             current: true,
+            files: cargo.files.take().map(|files| (files, sent_fds)),
         };
-        let state = LockedBy::new(&this.inbox, state);
-        let seed: Arc<Seed<H>> = memory.write(Seed { cargo, state }).into();
+        let seed = Seed {
+            cargo,
+            n_fds,
+            own,
+            state: LockedBy::new(&this.inbox, state),
+        };
+        let seed: Arc<Seed<H>> = memory.write(seed).into();
         let mut inbox = this.inbox.lock();
         let open = inbox.open;
         let old = if open {
-            inbox.seed.replace(seed.clone())
+            inbox.seed.replace(seed)
         } else {
             Some(seed)
         };
+        let pool = inbox.pool.clone();
         drop(inbox);
         if let Some(old) = old {
-            this.drop_seed(&old);
+            this.drop_seed(&old, pool.as_ref());
         }
         if !open {
             return Err(ESHUTDOWN);
         }
-        for handle in linked.iter() {
-            handle.rise();
-        }
+        parcel.rise();
         import.finish();
         Ok(())
     }
 
     /// Drops the current seed.
     pub(super) fn clear_seed(&self) {
-        let old = self.inbox.lock().seed.take();
+        let mut inbox = self.inbox.lock();
+        let old = inbox.seed.take();
+        let pool = inbox.pool.clone();
+        drop(inbox);
         if let Some(old) = old {
-            self.drop_seed(&old);
+            self.drop_seed(&old, pool.as_ref());
         }
     }
 
-    /// Gives back what a seed owned; once, when it is no longer the current one.
-    pub(super) fn drop_seed(&self, seed: &Arc<Seed<H>>) {
+    /// Gives back what a seed owned, once. If the user does not have the slice, it is unpinned from
+    /// `pool`.
+    pub(super) fn drop_seed(&self, seed: &Arc<Seed<H>>, pool: Option<&H::Pool>) {
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
         let state = seed.state.access_mut(inbox);
-        if !state.current {
+        if !core::mem::take(&mut state.current) {
             return;
         }
-        state.current = false;
         let with_user = state.seat.is_none();
-        let mut pool = None;
+        let files = state.files.take();
         if inbox.open {
-            inbox
-                .ledger
-                .release(seed.cargo.slice.claimant, &seed.cargo.charges());
-            if !with_user {
-                inbox.slices.free(seed.cargo.slice.number);
-                pool = inbox.pool.clone();
+            let cargo = &seed.cargo;
+            let mut back = charges(cargo.n_bytes, cargo.handles.len(), seed.n_fds);
+            if with_user {
+                back[SLICES] = 0;
+            } else {
+                inbox.slices.free(cargo.slice.number);
             }
+            inbox.ledger.release(cargo.slice.claimant, &back);
         }
         drop(guard);
-        if let Some(pool) = pool {
+        drop(files);
+        if let Some(pool) = pool.filter(|_| !with_user) {
             let (offset, size) = seed.range();
             pool.unpin(offset, size);
         }
@@ -157,6 +191,8 @@ impl<H: Host> Peer<H> {
             let inbox = this.inbox.lock();
             inbox.check_open()?;
             let seed = inbox.seed.clone().ok_or(EAGAIN)?;
+            let files = seed.state.access(&inbox).files.as_ref();
+            let files = files.map(|(files, _)| files.clone());
             drop(inbox);
 
             let cargo = &seed.cargo;
@@ -165,8 +201,8 @@ impl<H: Host> Peer<H> {
                 destination: HANDLE_INVALID,
                 ..Msg::default()
             };
-            let files = describe(cargo, receiver.wants_files(), &mut msg);
-            check_end(cargo.layout(), msg.offset, receiver.max_offset())?;
+            let files = describe(cargo, files.as_ref(), receiver.wants_files(), &mut msg);
+            check_end(seed.layout(), msg.offset, receiver.max_offset())?;
             let mut gains = Gains::new(this, cargo)?;
             receiver.result(&msg)?;
             let installed = match files {
@@ -195,7 +231,7 @@ impl<H: Host> Peer<H> {
         {
             return false;
         }
-        let (cargo, layout) = (&seed.cargo, seed.cargo.layout());
+        let (cargo, layout) = (&seed.cargo, seed.layout());
         let pool = inbox.pool.clone();
         // The seed is ordered after everything that was received, so only what died since counts.
         let now = inbox.queue.clock + 1;
@@ -245,8 +281,9 @@ impl<'p, H: Host> Gains<'p, H> {
         peer.charge_handles(gains.claimant, n)?;
         gains.charged = n;
         for handle in cargo.handles.iter() {
+            // They rose when the seed was made, which holds them.
             let linked = match handle {
-                Some(handle) => Handle::link(&handle.node, peer)?,
+                Some(handle) => Handle::link(&handle.node, peer)?.map(|linked| linked.0),
                 None => None,
             };
             gains.slots.push(linked, GFP_KERNEL)?;

@@ -22,7 +22,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::handle::Handle;
+use super::handle::{Handle, Linked};
 use super::host::{Host, Payload, Pool};
 use super::inbox::Denied;
 use super::message::{charges, clear, Cargo, Files, Handles, Layout, Message};
@@ -32,11 +32,14 @@ use super::queue::{Body, Key, Seat};
 use super::table::Import;
 use super::transaction::{message_after, Transaction};
 use super::user::SentFds;
+use super::GFP_KEPT;
 
 /// What to send.
 pub struct Outgoing<'a, H: Host, P: Payload<H>> {
-    /// IDs of the handles to send to, each at most once.
-    pub destinations: &'a [u64],
+    /// How many destinations there are.
+    pub n_destinations: usize,
+    /// Gets the IDs of the handles to send to, each at most once; called once, if at all, and last.
+    pub destinations: &'a mut dyn FnMut() -> Result<KVVec<u64>>,
     /// IDs of the handles to pass on.
     pub handles: &'a [u64],
     /// Gets the descriptors to pass on; called once, after the handles were found.
@@ -60,7 +63,7 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
         let files = (self.files)()?;
         let files = match files.len() {
             0 => None,
-            _ => Some(Arc::new(Files::new(files), GFP_KERNEL)?),
+            _ => Some(Arc::new(Files::new(files), GFP_KEPT)?),
         };
         Ok((handles, files))
     }
@@ -77,6 +80,8 @@ pub(super) struct Parcel<H: Host> {
     cargo: Option<Cargo<H>>,
     seat: Option<Seat<H>>,
     staged: Option<Key>,
+    /// Handles whose references have to be made good once it is sent.
+    linked: KVVec<Linked<H>>,
 }
 
 impl<H: Host> Parcel<H> {
@@ -89,11 +94,14 @@ impl<H: Host> Parcel<H> {
         (n_bytes, n_handles): (u64, usize),
         files: Option<&Arc<Files<H>>>,
     ) -> Result<Self> {
+        if node.is_some_and(|node| node.dead() != 0) {
+            return Err(EHOSTUNREACH);
+        }
         let n_fds = files.map_or(0, |files| files.len());
         let layout = Layout::new(n_bytes, n_handles, n_fds);
         let charges = charges(n_bytes, n_handles, n_fds);
-        let seat = Seat::<H>::new(GFP_KERNEL)?;
-        let handles = Handles::with_capacity(n_handles, GFP_KERNEL)?;
+        let seat = Seat::<H>::new(GFP_KEPT)?;
+        let handles = Handles::from_elem(None, n_handles, GFP_KEPT)?;
         let sent_fds = match n_fds {
             0 => None,
             n => Some(SentFds::charge(from.user(), n)?),
@@ -123,10 +131,11 @@ impl<H: Host> Parcel<H> {
                 n_bytes,
                 handles,
                 files: files.cloned(),
-                _sent_fds: sent_fds,
+                sent_fds,
             }),
             seat: Some(seat),
             staged: None,
+            linked: KVVec::new(),
         })
     }
 
@@ -165,23 +174,27 @@ impl<H: Host> Parcel<H> {
         let Some(cargo) = self.cargo.as_mut() else {
             return Ok(0);
         };
-        for handle in handles {
+        for (slot, handle) in cargo.handles.iter_mut().zip(handles) {
+            self.linked.reserve(1, GFP_KERNEL)?;
             let linked = Handle::link(&handle.node, &self.to)?;
-            if linked.is_none() {
+            if let Some(linked) = &linked {
+                // For nodes that nobody holds yet; there is room.
+                if linked.1.is_some() {
+                    self.linked.push(linked.clone(), GFP_KERNEL)?;
+                }
+            } else {
                 floor = floor.max(handle.node.dead());
             }
-            cargo.handles.push(linked, GFP_KERNEL)?;
+            *slot = linked.map(|linked| linked.0);
         }
         Ok(floor)
     }
 
-    /// Adds the handles that were linked to `linked`.
-    pub(super) fn linked(&self, linked: &mut KVVec<Arc<Handle<H>>>) -> Result {
-        let handles = self.cargo.iter().flat_map(|cargo| cargo.handles.iter());
-        for handle in handles.flatten() {
-            linked.push(handle.clone(), GFP_KERNEL)?;
+    /// Makes the references good that it carries; it was sent.
+    pub(super) fn rise(&self) {
+        for (handle, owed) in self.linked.iter() {
+            handle.rise(*owed);
         }
-        Ok(())
     }
 
     /// The cargo and the memory for its entry, to be queued.
@@ -252,7 +265,7 @@ impl<H: Host> Parcel<H> {
 impl<H: Host> Drop for Parcel<H> {
     fn drop(&mut self) {
         if let Some(cargo) = self.cargo.take() {
-            cargo.discard(&self.to, self.pinned);
+            cargo.discard(&self.to, self.pinned.then_some(&self.pool));
         }
     }
 }
@@ -297,15 +310,19 @@ impl<H: Host> Peer<H> {
         let (handles, files) = out.find(&mut import)?;
         let size = (out.payload.len(), handles.len());
 
-        let n = out.destinations.len();
+        let destinations = match out.n_destinations {
+            0 => KVVec::new(),
+            _ => (out.destinations)()?,
+        };
+        let n = destinations.len();
         let mut report = Report {
             errors: KVVec::from_elem(0, n, GFP_KERNEL)?,
             write,
             partial: out.partial,
         };
-        let twice = twice(out.destinations)?;
+        let twice = twice(&destinations)?;
         let mut parcels = KVVec::with_capacity(n, GFP_KERNEL)?;
-        for (part, &id) in out.destinations.iter().enumerate() {
+        for (part, &id) in destinations.iter().enumerate() {
             let reserved = import.get(id).and_then(|handle| {
                 if twice.binary_search(&part).is_ok() {
                     return Err(ENOTUNIQ);
@@ -315,11 +332,13 @@ impl<H: Host> Peer<H> {
             });
             match reserved {
                 Ok(parcel) => parcels.push(parcel, GFP_KERNEL)?,
+                // Not the destination's fault: the caller itself is gone, or memory is short.
+                Err(error) if error == ESHUTDOWN || error == ENOMEM => return Err(error),
                 Err(error) => report.failed(part, error)?,
             }
         }
 
-        copy(&mut parcels, &mut out.payload, &mut report)?;
+        copy(&mut parcels, &mut out.payload)?;
         if report.partial {
             (report.write)(&report.errors)?;
         }
@@ -356,22 +375,10 @@ pub(super) fn twice(ids: &[u64]) -> Result<KVVec<usize>> {
 
 /// Moves the payload into the first slice, and from there into the others: so all receivers get
 /// the same bytes, whatever the sender's memory does meanwhile.
-fn copy<H: Host, P: Payload<H>>(
-    parcels: &mut KVVec<Parcel<H>>,
-    payload: &mut P,
-    report: &mut Report<'_>,
-) -> Result {
-    let mut failed = Ok(());
-    parcels.retain(|parcel| match parcel.pin() {
-        Ok(()) => true,
-        Err(error) => {
-            if failed.is_ok() {
-                failed = report.failed(parcel.part as usize, error);
-            }
-            false
-        }
-    });
-    failed?;
+fn copy<H: Host, P: Payload<H>>(parcels: &mut [Parcel<H>], payload: &mut P) -> Result {
+    for parcel in parcels.iter_mut() {
+        parcel.pin()?;
+    }
     if payload.is_empty() {
         return Ok(());
     }
@@ -394,11 +401,6 @@ fn commit<H: Host>(
     floor: u64,
     report: &mut Report<'_>,
 ) -> Result {
-    // The parcels lose their cargo on the way, so what has to be made good is noted before.
-    let mut linked = KVVec::new();
-    for parcel in parcels.iter() {
-        parcel.linked(&mut linked)?;
-    }
     loop {
         let done = match &mut parcels[..] {
             [] => Ok(()),
@@ -411,22 +413,25 @@ fn commit<H: Host>(
         if done.is_ok() {
             break;
         }
-        // Nothing was sent. Turn back those whose destination died, and try again without them.
-        let mut failed = Ok(());
+        // Nothing was sent. All parts are taken back before anything can sleep.
+        let mut first = None;
         parcels.retain(|parcel| match parcel.unstage() {
             Ok(()) => true,
             Err(error) => {
-                if failed.is_ok() {
-                    failed = report.failed(parcel.part as usize, error);
-                }
+                let part = parcel.part as usize;
+                report.set(part, error);
+                first.get_or_insert((part, error));
+                // What it owns is given back here; nothing of that sleeps on a user.
                 false
             }
         });
-        failed?;
+        if let Some((part, error)) = first {
+            report.failed(part, error)?;
+        }
         (report.write)(&report.errors)?;
     }
-    for handle in linked.iter() {
-        handle.rise();
+    for parcel in parcels.iter() {
+        parcel.rise();
     }
     Ok(())
 }

@@ -18,6 +18,8 @@
 
 use kernel::prelude::*;
 
+use super::GFP_KEPT;
+
 const NONE: u32 = u32::MAX;
 const BINS: usize = 128;
 /// Offsets and sizes are multiples of this many bytes.
@@ -79,7 +81,7 @@ impl Slices {
     /// All of `size` bytes free.
     pub(super) fn new(size: u64) -> Result<Self> {
         let mut new = Self {
-            extents: KVVec::with_capacity(8, GFP_KERNEL)?,
+            extents: KVVec::with_capacity(8, GFP_KEPT)?,
             bins: [NONE; BINS],
             filled: 0,
             unused: NONE,
@@ -101,9 +103,21 @@ impl Slices {
         Ok(new)
     }
 
+    /// Takes everything out and leaves nothing: no space, no memory.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self {
+            extents: KVVec::new(),
+            bins: [NONE; BINS],
+            filled: 0,
+            unused: NONE,
+            used: 0,
+        };
+        core::mem::replace(self, empty)
+    }
+
     /// Memory for an array of `n` elements, for [`Slices::grow`].
     pub(super) fn array(n: usize) -> Result<Array> {
-        Ok(Array(KVVec::with_capacity(n, GFP_KERNEL)?))
+        Ok(Array(KVVec::with_capacity(n, GFP_KEPT)?))
     }
 
     /// Moves into a larger array. Returns the old one, to be freed without locks.

@@ -80,6 +80,13 @@ impl<H: Host> Table<H> {
         self.last << 3 | HANDLE_FLAG_MANAGED | remote
     }
 
+    /// The first handle of this ID or a higher one.
+    pub(super) fn at_or_after(&self, id: u64) -> Option<(u64, Arc<Handle<H>>)> {
+        let cursor = self.by_id.cursor_lower_bound(&id)?;
+        let (&id, handle) = cursor.current();
+        Some((id, handle.clone()))
+    }
+
     /// A number that no node of this peer had before.
     pub(super) fn serial(&mut self) -> u64 {
         self.serials += 1;
@@ -149,35 +156,46 @@ impl<H: Host> Table<H> {
 /// them succeeds, they vanish again when the last of these ends.
 pub(super) struct Import<H: Host> {
     peer: Arc<Peer<H>>,
-    unfinished: KVec<Arc<Handle<H>>>,
+    unfinished: KVVec<Arc<Handle<H>>>,
 }
 
 impl<H: Host> Import<H> {
     pub(super) fn new(peer: &Arc<Peer<H>>) -> Self {
         Self {
             peer: peer.clone(),
-            unfinished: KVec::new(),
+            unfinished: KVVec::new(),
         }
     }
 
     /// The handle of this ID. ENXIO if it is not known and cannot be made; EDQUOT, ENOMEM, ESHUTDOWN.
     pub(super) fn get(&mut self, id: u64) -> Result<Arc<Handle<H>>> {
+        let Self { peer, unfinished } = self;
         let mut fresh = None;
+        let mut reserved = false;
         loop {
-            self.unfinished.reserve(1, GFP_KERNEL)?;
-            let mut guard = self.peer.table.lock();
+            let mut guard = peer.table.lock();
             let table = &mut *guard;
             table.check_open()?;
-            if let Some(handle) = table.by_id.get(&id).cloned() {
-                let local = handle.local.access_mut(table);
-                if !local.finished {
-                    local.unfinished += 1;
-                    self.unfinished.push(handle.clone(), GFP_ATOMIC)?;
+            let found = table.by_id.get(&id).cloned();
+            let finished = found
+                .as_ref()
+                .is_some_and(|handle| handle.local.access(table).finished);
+            if !finished && !reserved {
+                // Room to note that it is unfinished.
+                drop(guard);
+                unfinished.reserve(1, GFP_KERNEL)?;
+                reserved = true;
+                continue;
+            }
+            if let Some(handle) = found {
+                if !finished {
+                    handle.local.access_mut(table).unfinished += 1;
+                    note(unfinished, &handle);
                 }
                 drop(guard);
                 // Another thread made it first.
                 if let Some(fresh) = fresh {
-                    discharge(&self.peer, fresh);
+                    discharge(peer, fresh);
                 }
                 return Ok(handle);
             }
@@ -187,7 +205,7 @@ impl<H: Host> Import<H> {
             let Some((new, charge)) = fresh.take() else {
                 let serial = table.serial();
                 drop(guard);
-                fresh = Some(self.make(id, serial)?);
+                fresh = Some(make(peer, id, serial)?);
                 continue;
             };
             let handle = Fresh::handle(&new).clone();
@@ -196,22 +214,13 @@ impl<H: Host> Import<H> {
             local.refs = 1;
             local.unfinished = 1;
             local.charge = Some(charge);
-            let mut inbox = self.peer.inbox.lock();
+            let mut inbox = peer.inbox.lock();
             handle.notice.access_mut(&mut inbox).held = true;
             new.link(&mut inbox);
             drop(inbox);
-            self.unfinished.push(handle.clone(), GFP_ATOMIC)?;
+            note(unfinished, &handle);
             return Ok(handle);
         }
-    }
-
-    /// A node and its anchor, charged to the peer itself.
-    fn make(&self, id: u64, serial: u64) -> Result<(Fresh<H>, Claimant)> {
-        let peer = &self.peer;
-        let node = Node::new(id, serial, peer)?;
-        let fresh = Fresh::new(&node, peer)?;
-        peer.charge_handles(peer.claimant(), 1)?;
-        Ok((fresh, peer.claimant()))
     }
 
     /// The call succeeded: the nodes that it made stay.
@@ -221,6 +230,20 @@ impl<H: Host> Import<H> {
             handle.local.access_mut(&mut table).finished = true;
         }
     }
+}
+
+/// Notes a handle as unfinished; room was reserved.
+fn note<H: Host>(unfinished: &mut KVVec<Arc<Handle<H>>>, handle: &Arc<Handle<H>>) {
+    let noted = unfinished.push_within_capacity(handle.clone());
+    debug_assert!(noted.is_ok());
+}
+
+/// A node and its anchor, charged to the peer itself.
+fn make<H: Host>(peer: &Arc<Peer<H>>, id: u64, serial: u64) -> Result<(Fresh<H>, Claimant)> {
+    let node = Node::new(id, serial, peer)?;
+    let fresh = Fresh::new(&node, peer)?;
+    peer.charge_handles(peer.claimant(), 1)?;
+    Ok((fresh, peer.claimant()))
 }
 
 fn discharge<H: Host>(peer: &Peer<H>, (fresh, charge): (Fresh<H>, Claimant)) {

@@ -24,6 +24,8 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
 use kernel::sync::Arc;
 
+use super::GFP_KEPT;
+
 const STAGED: u64 = 0;
 const KILLED: u64 = 1;
 
@@ -57,7 +59,7 @@ impl Transaction {
             number: (peer, count),
             word: Atomic::new(STAGED),
         };
-        Ok(Arc::new(new, GFP_KERNEL)?)
+        Ok(Arc::new(new, GFP_KEPT)?)
     }
 
     /// Breaks ties between equal timestamps.

@@ -51,14 +51,14 @@ impl<H: Host> Peer<H> {
         let mut import = Import::new(this);
         let source = import.get(id)?;
         loop {
-            let mut loan = Loan {
-                to,
-                handle: Handle::link(&source.node, to)?,
-                charge: None,
-            };
-            let Some(handle) = loan.handle.clone() else {
+            let Some((handle, owed)) = Handle::link(&source.node, to)? else {
                 write(HANDLE_INVALID)?;
                 break;
+            };
+            let mut loan = Loan {
+                to,
+                handle: Some(handle.clone()),
+                charge: None,
             };
             // What the ID will be: the one it has, or a new one, which is used up in any case.
             let mut table = to.table.lock();
@@ -98,7 +98,7 @@ impl<H: Host> Peer<H> {
                 Some(HANDLE_INVALID) => write(HANDLE_INVALID)?,
                 Some(_) => {
                     loan.handle = None;
-                    handle.rise();
+                    handle.rise(owed);
                 }
             }
             break;

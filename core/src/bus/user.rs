@@ -11,6 +11,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use super::account::{Account, Limits, FDS};
+use super::GFP_KEPT;
 
 /// What a user's peers were charged together.
 pub(super) struct UserAccount {
@@ -51,7 +52,7 @@ impl User {
                 limits,
                 account <- new_spinlock!(books, "bus1::account"),
             }),
-            GFP_KERNEL,
+            GFP_KEPT,
         )
     }
 

@@ -1,0 +1,670 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A host in plain memory, for the tests of the core.
+//!
+//! A [`World`] is one bus; a [`Client`] is one peer of it, with every command as a function. All
+//! commands go through `dispatch`, as on a real host. Where the core calls the host without locks,
+//! a test may step in ([`Hooks`]) and do what another thread could do at that moment.
+//!
+//! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so that
+//! they add no order to what a model explores.
+
+#![allow(dead_code)] // No single test uses all of it.
+
+use std::boxed::Box;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::prelude::rust_2021::*;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc as Shared, Mutex};
+use std::vec;
+
+use bus1_core::abi::*;
+use bus1_core::bus::command::dispatch;
+use bus1_core::bus::message::Files;
+use bus1_core::bus::{host, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
+use kernel::error::{code::*, Result};
+use kernel::sync::Arc;
+
+/// Limits below those at which users' accounts are drawn on in batches, so that every number is
+/// exact.
+pub const LIMITS: Limits = Limits {
+    slices: 1024,
+    handles: 1024,
+    bytes: 4000,
+    fds: 512,
+};
+
+/// The host.
+pub enum Test {}
+
+impl host::Host for Test {
+    type Pool = Pool;
+    type File = File;
+    type Waker = Waker;
+}
+
+#[derive(Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    pins: Vec<(u64, u64)>,
+    /// How many calls of `pin` from now on succeed, if not all.
+    failing: Option<u32>,
+}
+
+/// Memory of a pool. It checks that only pinned memory is used.
+#[derive(Clone, Default)]
+pub struct Pool(Shared<Mutex<Memory>>);
+
+impl Memory {
+    fn check(&self, offset: u64, len: u64) {
+        let covers = |&(start, size): &(u64, u64)| start <= offset && offset + len <= start + size;
+        assert!(self.pins.iter().any(covers), "{offset}+{len} is not pinned");
+    }
+}
+
+impl Pool {
+    /// Makes the `n`-th next call of `pin` fail, counted from 0, and all after it.
+    pub fn fail_pins_after(&self, n: Option<u32>) {
+        self.0.lock().unwrap().failing = n;
+    }
+
+    /// How many ranges are pinned.
+    pub fn pins(&self) -> usize {
+        self.0.lock().unwrap().pins.len()
+    }
+
+    /// What the owner sees.
+    pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
+        self.0.lock().unwrap().bytes[offset as usize..(offset + len) as usize].to_vec()
+    }
+}
+
+impl host::Pool for Pool {
+    const SIZE: u64 = 1 << 16;
+
+    fn pin(&self, offset: u64, len: u64) -> Result {
+        let mut memory = self.0.lock().unwrap();
+        match &mut memory.failing {
+            Some(0) => return Err(ENOMEM),
+            Some(left) => *left -= 1,
+            None => (),
+        }
+        let end = (offset + len) as usize;
+        if memory.bytes.len() < end {
+            memory.bytes.resize(end, 0);
+        }
+        // Whatever is not written shows.
+        memory.bytes[offset as usize..end].fill(0xee);
+        memory.pins.push((offset, len));
+        Ok(())
+    }
+
+    fn unpin(&self, offset: u64, len: u64) {
+        let mut memory = self.0.lock().unwrap();
+        let place = memory.pins.iter().position(|&pin| pin == (offset, len));
+        let place = place.expect("a range is unpinned that was not pinned");
+        memory.pins.swap_remove(place);
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        let mut memory = self.0.lock().unwrap();
+        memory.check(offset, bytes.len() as u64);
+        memory.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
+        self.0.lock().unwrap().check(offset, len);
+        let bytes = self.read(offset, len);
+        to.write(to_offset, &bytes);
+    }
+}
+
+/// Counts wake-ups.
+pub struct Waker {
+    wakes: AtomicU64,
+    /// Lives as long as the peer.
+    _peer: Shared<()>,
+}
+
+impl host::Waker for Waker {
+    fn wake(&self) {
+        self.wakes.fetch_add(1, SeqCst);
+    }
+}
+
+/// A file in flight.
+pub struct File {
+    number: u32,
+    _live: Shared<()>,
+}
+
+/// What a test does at a call of the host; the first is run by the first call, and so on.
+#[derive(Default)]
+pub struct Script<'a>(RefCell<VecDeque<Box<dyn FnOnce() -> Result + 'a>>>);
+
+impl<'a> Script<'a> {
+    /// At the next call: does this, and fails if it does.
+    pub fn then(self, step: impl FnOnce() -> Result + 'a) -> Self {
+        self.0.borrow_mut().push_back(Box::new(step));
+        self
+    }
+
+    fn step(&self) -> Result {
+        let step = self.0.borrow_mut().pop_front();
+        step.map_or(Ok(()), |step| step())
+    }
+
+    /// Steps that no call came for.
+    pub fn left(&self) -> usize {
+        self.0.borrow().len()
+    }
+}
+
+/// What happens in the middle of a command.
+#[derive(Default)]
+pub struct Hooks<'a> {
+    /// Before the core's results are written to the caller.
+    pub write: Script<'a>,
+    /// Before the payload is copied: all destinations are reserved.
+    pub copy: Script<'a>,
+    /// Before descriptors are installed.
+    pub install: Script<'a>,
+}
+
+impl<'a> Hooks<'a> {
+    /// Steps in when a result is written.
+    pub fn at_write(step: impl FnOnce() -> Result + 'a) -> Self {
+        Self {
+            write: Script::default().then(step),
+            ..Self::default()
+        }
+    }
+
+    /// Steps in when the payload is copied.
+    pub fn at_copy(step: impl FnOnce() -> Result + 'a) -> Self {
+        Self {
+            copy: Script::default().then(step),
+            ..Self::default()
+        }
+    }
+}
+
+const BASE: u64 = 0x1000;
+/// An address at which there is nothing.
+pub const NOWHERE: u64 = 0x10;
+
+/// The memory of a caller during one call.
+#[derive(Default)]
+struct Arena(RefCell<Vec<u8>>);
+
+impl Arena {
+    fn put(&self, bytes: &[u8]) -> u64 {
+        let mut memory = self.0.borrow_mut();
+        let addr = BASE + memory.len() as u64;
+        memory.extend_from_slice(bytes);
+        addr
+    }
+
+    fn numbers<T: Copy, const N: usize>(&self, all: &[T], bytes: fn(T) -> [u8; N]) -> u64 {
+        let all: Vec<u8> = all.iter().flat_map(|&one| bytes(one)).collect();
+        self.put(&all)
+    }
+
+    fn slot<'m>(memory: &'m mut [u8], addr: u64, len: usize) -> Result<&'m mut [u8]> {
+        let start = addr.checked_sub(BASE).ok_or(EFAULT)? as usize;
+        memory.get_mut(start..start + len).ok_or(EFAULT)
+    }
+
+    fn get(&self, addr: u64, to: &mut [u8]) -> Result {
+        to.copy_from_slice(Self::slot(&mut self.0.borrow_mut(), addr, to.len())?);
+        Ok(())
+    }
+
+    fn set(&self, addr: u64, from: &[u8]) -> Result {
+        Self::slot(&mut self.0.borrow_mut(), addr, from.len())?.copy_from_slice(from);
+        Ok(())
+    }
+}
+
+/// One command under way.
+struct Call<'a, 'h> {
+    client: &'a Client,
+    arena: &'a Arena,
+    hooks: &'a Hooks<'h>,
+}
+
+/// Payload of a message that is being sent.
+struct Bytes<'a, 'h> {
+    arena: &'a Arena,
+    hooks: &'a Hooks<'h>,
+    vecs: Vec<(u64, u64)>,
+}
+
+impl host::Payload<Test> for Bytes<'_, '_> {
+    fn len(&self) -> u64 {
+        self.vecs.iter().map(|vec| vec.1).sum()
+    }
+
+    fn copy_to(&mut self, pool: &Pool, mut offset: u64) -> Result {
+        self.hooks.copy.step()?;
+        for &(addr, len) in &self.vecs {
+            let mut bytes = vec![0; len as usize];
+            self.arena.get(addr, &mut bytes)?;
+            host::Pool::write(pool, offset, &bytes);
+            offset += len;
+        }
+        Ok(())
+    }
+}
+
+/// Descriptors that are given to a client, if they are kept.
+struct Installed {
+    numbers: Vec<i32>,
+    files: Vec<u32>,
+    to: Shared<Mutex<Vec<(i32, u32)>>>,
+}
+
+impl host::Installed for Installed {
+    fn numbers(&self) -> &[i32] {
+        &self.numbers
+    }
+
+    fn keep(self) {
+        let open = self.numbers.iter().copied().zip(self.files);
+        self.to.lock().unwrap().extend(open);
+    }
+}
+
+impl<'a, 'h> host::Caller<Test> for Call<'a, 'h> {
+    type Payload = Bytes<'a, 'h>;
+    type Installed = Installed;
+
+    fn read(&self, addr: u64, to: &mut [u8]) -> Result {
+        self.arena.get(addr, to)
+    }
+
+    fn write(&self, addr: u64, from: &[u8]) -> Result {
+        self.hooks.write.step()?;
+        self.arena.set(addr, from)
+    }
+
+    fn payload(&self, addr: u64, n: usize) -> Result<Bytes<'a, 'h>> {
+        let mut vecs = Vec::new();
+        for i in 0..n as u64 {
+            let (mut start, mut len) = ([0; 8], [0; 8]);
+            self.arena.get(addr + 16 * i, &mut start)?;
+            self.arena.get(addr + 16 * i + 8, &mut len)?;
+            vecs.push((u64::from_ne_bytes(start), u64::from_ne_bytes(len)));
+        }
+        Ok(Bytes {
+            arena: self.arena,
+            hooks: self.hooks,
+            vecs,
+        })
+    }
+
+    fn file(&self, fd: i32) -> Result<File> {
+        Ok(File {
+            number: u32::try_from(fd).map_err(|_| EBADF)?,
+            _live: self.client.world.files.clone(),
+        })
+    }
+
+    fn peer(&self, fd: i32) -> Result<Arc<Peer<Test>>> {
+        let peers = self.client.world.peers.lock().unwrap();
+        peers.get(fd as usize).cloned().ok_or(EBADF)
+    }
+
+    fn install(&self, files: &Files<Test>) -> Result<Installed> {
+        self.hooks.install.step()?;
+        let mut last = self.client.world.last_fd.lock().unwrap();
+        let numbers = files.as_slice().iter().map(|_| {
+            *last += 1;
+            *last
+        });
+        Ok(Installed {
+            numbers: numbers.collect(),
+            files: files.as_slice().iter().map(|file| file.number).collect(),
+            to: self.client.fds.clone(),
+        })
+    }
+}
+
+struct Inner {
+    bus: Arc<Bus<Test>>,
+    /// Every peer, by its "descriptor".
+    peers: Mutex<Vec<Arc<Peer<Test>>>>,
+    /// One reference more for each peer that lives.
+    live: Shared<()>,
+    /// One reference more for each file in flight.
+    files: Shared<()>,
+    last_fd: Mutex<i32>,
+}
+
+/// A bus and its clients.
+#[derive(Clone)]
+pub struct World(Shared<Inner>);
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new(LIMITS)
+    }
+}
+
+impl World {
+    /// An empty bus.
+    pub fn new(limits: Limits) -> Self {
+        kernel::lockdep::declare(&LOCK_ORDER);
+        Self(Shared::new(Inner {
+            bus: Bus::new(limits).unwrap(),
+            peers: Mutex::default(),
+            live: Shared::default(),
+            files: Shared::default(),
+            last_fd: Mutex::new(100),
+        }))
+    }
+
+    /// A new peer of user `uid`.
+    pub fn open(&self, uid: u32) -> Client {
+        self.try_open(uid).unwrap()
+    }
+
+    /// A new peer of user `uid`, if there is memory for it.
+    pub fn try_open(&self, uid: u32) -> Result<Client> {
+        let waker = Waker {
+            wakes: AtomicU64::new(0),
+            _peer: self.0.live.clone(),
+        };
+        let pool = Pool::default();
+        let peer = Bus::open::<Infallible>(&self.0.bus, uid, pool.clone(), waker)?;
+        let mut peers = self.0.peers.lock().unwrap();
+        peers.push(peer.clone());
+        Ok(Client {
+            fd: peers.len() as u64 - 1,
+            peer,
+            pool,
+            world: self.0.clone(),
+            fds: Shared::default(),
+        })
+    }
+
+    /// What is in use.
+    pub fn usage(&self) -> Usage {
+        self.0.bus.usage()
+    }
+
+    /// How many files are in flight.
+    pub fn files(&self) -> usize {
+        Shared::strong_count(&self.0.files) - 1
+    }
+
+    /// What the bus and every peer say about themselves.
+    pub fn state(&self) -> (Usage, Vec<Info>, usize) {
+        let peers = self.0.peers.lock().unwrap().clone();
+        let infos = peers.iter().map(|peer| peer.info()).collect();
+        (self.usage(), infos, self.files())
+    }
+
+    /// Disconnects everybody and checks that nothing is left behind. The clients are to be dropped
+    /// before.
+    pub fn end(self) {
+        let peers = core::mem::take(&mut *self.0.peers.lock().unwrap());
+        for peer in peers {
+            let _ = peer.disconnect();
+            let info = peer.info();
+            let left = (info.handles, info.nodes, info.queued, info.staged);
+            assert_eq!(left, (0, 0, 0, 0));
+        }
+        assert_eq!(self.usage(), Usage::default());
+        assert_eq!(self.files(), 0, "files are left");
+        let peers = Shared::strong_count(&self.0.live) - 1;
+        assert_eq!(peers, 0, "peers are left");
+    }
+}
+
+/// A message to be sent.
+#[derive(Clone, Copy, Default)]
+pub struct Letter<'a> {
+    pub to: &'a [u64],
+    pub handles: &'a [u64],
+    pub data: &'a [u8],
+    pub fds: &'a [i32],
+    pub flags: u64,
+}
+
+impl<'a> Letter<'a> {
+    /// Some bytes for one or many.
+    pub fn new(to: &'a [u64], data: &'a [u8]) -> Self {
+        Self {
+            to,
+            data,
+            ..Self::default()
+        }
+    }
+}
+
+/// What was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub kind: u64,
+    pub more: bool,
+    pub destination: u64,
+    pub data: Vec<u8>,
+    pub handles: Vec<u64>,
+    pub fds: Vec<i32>,
+    pub offset: u64,
+}
+
+/// One peer, and all that it can do.
+#[derive(Clone)]
+pub struct Client {
+    pub peer: Arc<Peer<Test>>,
+    pub pool: Pool,
+    /// The number by which others name it in HANDLE_TRANSFER.
+    pub fd: u64,
+    world: Shared<Inner>,
+    fds: Shared<Mutex<Vec<(i32, u32)>>>,
+}
+
+impl Client {
+    fn call(&self, arena: &Arena, hooks: &Hooks<'_>, cmd: u32, arg: u64) -> Result {
+        let caller = Call {
+            client: self,
+            arena,
+            hooks,
+        };
+        dispatch(&self.peer, &caller, cmd, arg)
+    }
+
+    fn simple(&self, cmd: u32, argument: &[u8]) -> Result {
+        let arena = Arena::default();
+        let arg = arena.put(argument);
+        self.call(&arena, &Hooks::default(), cmd, arg)
+    }
+
+    /// SEND.
+    pub fn send(&self, letter: Letter<'_>) -> Result {
+        self.send_with(letter, &Hooks::default()).0
+    }
+
+    /// SEND, and the errors of the destinations; -1 where none was written.
+    pub fn send_with(&self, letter: Letter<'_>, hooks: &Hooks<'_>) -> (Result, Vec<i32>) {
+        let arena = Arena::default();
+        let vec = [arena.put(letter.data), letter.data.len() as u64];
+        let n = letter.to.len();
+        let cmd = CmdSend {
+            flags: letter.flags,
+            ptr_destinations: arena.numbers(letter.to, u64::to_ne_bytes),
+            ptr_errors: arena.numbers(&vec![-1; n], i32::to_ne_bytes),
+            n_destinations: n as u64,
+            ptr_vecs: arena.numbers(&vec, u64::to_ne_bytes),
+            n_vecs: 1,
+            ptr_handles: arena.numbers(letter.handles, u64::to_ne_bytes),
+            n_handles: letter.handles.len() as u64,
+            ptr_fds: arena.numbers(letter.fds, i32::to_ne_bytes),
+            n_fds: letter.fds.len() as u64,
+        };
+        let arg = arena.put(&cmd.to_bytes());
+        let result = self.call(&arena, hooks, CMD_SEND, arg);
+        let mut errors = vec![0; 4 * n];
+        arena.get(cmd.ptr_errors, &mut errors).unwrap();
+        let errors = errors.chunks_exact(4);
+        let errors = errors.map(|one| i32::from_ne_bytes(one.try_into().unwrap()));
+        (result, errors.collect())
+    }
+
+    /// RECV. The slice stays.
+    pub fn recv(&self) -> Result<Received> {
+        self.recv_with(0, &Hooks::default())
+    }
+
+    /// RECV with flags.
+    pub fn recv_with(&self, flags: u64, hooks: &Hooks<'_>) -> Result<Received> {
+        let arena = Arena::default();
+        let cmd = CmdRecv {
+            flags,
+            max_offset: <Pool as host::Pool>::SIZE,
+            msg: Msg::default(),
+        };
+        let arg = arena.put(&cmd.to_bytes());
+        self.call(&arena, hooks, CMD_RECV, arg)?;
+        let mut bytes = [0; CmdRecv::SIZE];
+        arena.get(arg, &mut bytes)?;
+        let msg = CmdRecv::from_bytes(&bytes).msg;
+        let mut received = Received {
+            kind: msg.kind,
+            more: msg.flags & MSG_FLAG_CONTINUE != 0,
+            destination: msg.destination,
+            data: Vec::new(),
+            handles: Vec::new(),
+            fds: Vec::new(),
+            offset: msg.offset,
+        };
+        if msg.offset == OFFSET_INVALID {
+            return Ok(received);
+        }
+        received.data = self.pool.read(msg.offset, msg.n_bytes);
+        let at = msg.offset + msg.n_bytes.next_multiple_of(8);
+        let handles = self.pool.read(at, 8 * msg.n_handles);
+        let handles = handles.chunks_exact(8);
+        let handles = handles.map(|one| u64::from_ne_bytes(one.try_into().unwrap()));
+        received.handles = handles.collect();
+        let fds = self.pool.read(at + 8 * msg.n_handles, 4 * msg.n_fds);
+        let fds = fds.chunks_exact(4);
+        received.fds = fds
+            .map(|one| i32::from_ne_bytes(one.try_into().unwrap()))
+            .collect();
+        Ok(received)
+    }
+
+    /// RECV, and the slice is given back at once.
+    pub fn take(&self) -> Result<Received> {
+        let received = self.recv()?;
+        if received.offset != OFFSET_INVALID {
+            self.release_slice(received.offset)?;
+        }
+        Ok(received)
+    }
+
+    /// All that there is to receive, by `take`.
+    pub fn take_all(&self) -> Vec<Received> {
+        core::iter::from_fn(|| match self.take() {
+            Err(EAGAIN) => None,
+            received => Some(received.unwrap()),
+        })
+        .collect()
+    }
+
+    /// SLICE_RELEASE.
+    pub fn release_slice(&self, offset: u64) -> Result {
+        self.simple(CMD_SLICE_RELEASE, &offset.to_ne_bytes())
+    }
+
+    /// HANDLE_RELEASE.
+    pub fn release(&self, id: u64) -> Result {
+        self.simple(CMD_HANDLE_RELEASE, &id.to_ne_bytes())
+    }
+
+    /// HANDLE_TRANSFER.
+    pub fn transfer(&self, id: u64, to: &Client) -> Result<u64> {
+        self.transfer_with(id, to, &Hooks::default())
+    }
+
+    /// HANDLE_TRANSFER.
+    pub fn transfer_with(&self, id: u64, to: &Client, hooks: &Hooks<'_>) -> Result<u64> {
+        let arena = Arena::default();
+        let cmd = CmdHandleTransfer {
+            flags: 0,
+            src_handle: id,
+            dst_fd: to.fd,
+            dst_handle: HANDLE_INVALID,
+        };
+        let arg = arena.put(&cmd.to_bytes());
+        self.call(&arena, hooks, CMD_HANDLE_TRANSFER, arg)?;
+        let mut bytes = [0; CmdHandleTransfer::SIZE];
+        arena.get(arg, &mut bytes)?;
+        Ok(CmdHandleTransfer::from_bytes(&bytes).dst_handle)
+    }
+
+    /// NODES_DESTROY; the pins stay.
+    pub fn destroy(&self, nodes: &[u64]) -> Result {
+        self.destroy_with(nodes, 0)
+    }
+
+    /// NODES_DESTROY.
+    pub fn destroy_with(&self, nodes: &[u64], flags: u64) -> Result {
+        let arena = Arena::default();
+        let cmd = CmdNodesDestroy {
+            flags,
+            ptr_nodes: arena.numbers(nodes, u64::to_ne_bytes),
+            n_nodes: nodes.len() as u64,
+        };
+        let arg = arena.put(&cmd.to_bytes());
+        self.call(&arena, &Hooks::default(), CMD_NODES_DESTROY, arg)
+    }
+
+    /// PEER_RESET.
+    pub fn reset(&self, flags: u64, limits: [u32; 4]) -> Result {
+        let cmd = CmdPeerReset {
+            flags,
+            peer_flags: u64::MAX,
+            max_slices: limits[0],
+            max_handles: limits[1],
+            max_inflight_bytes: limits[2],
+            max_inflight_fds: limits[3],
+        };
+        self.simple(CMD_PEER_RESET, &cmd.to_bytes())
+    }
+
+    /// PEER_RESET with all limits as they are.
+    pub fn flush(&self, flags: u64) -> Result {
+        self.reset(flags, [u32::MAX; 4])
+    }
+
+    /// PEER_DISCONNECT.
+    pub fn disconnect(&self) -> Result {
+        self.call(&Arena::default(), &Hooks::default(), CMD_PEER_DISCONNECT, 0)
+    }
+
+    /// What poll would say.
+    pub fn ready(&self) -> Ready {
+        self.peer.ready()
+    }
+
+    /// How often it was woken.
+    pub fn wakes(&self) -> u64 {
+        self.peer.waker().wakes.load(SeqCst)
+    }
+
+    /// Its counts.
+    pub fn info(&self) -> Info {
+        self.peer.info()
+    }
+
+    /// Descriptors that it was given, and the files behind them.
+    pub fn fds(&self) -> Vec<(i32, u32)> {
+        self.fds.lock().unwrap().clone()
+    }
+}
