@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::HashSet;
 
-use bus1::{Error, Outgoing};
+use bus1::{Error, Event, Outgoing};
 use common::*;
 
 #[test]
@@ -139,4 +139,80 @@ fn handles_keep_their_peer_connected() {
     nothing(&owner);
     drop(handle);
     released(&owner, &node);
+}
+
+#[test]
+fn references_add_up_however_threads_race() {
+    const THREADS: usize = 3;
+    const MESSAGES: usize = 2000;
+    let (owner, user) = (peer(), peer());
+    let node = owner.create_node().unwrap();
+    let inbox = user.create_node().unwrap();
+    let to_user = give(&inbox, &user, &owner);
+
+    std::thread::scope(|threads| {
+        let receivers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                threads.spawn(|| {
+                    let mut kept = Vec::new();
+                    let mut received = 0;
+                    loop {
+                        let Event::Message(mut message) = user.recv().unwrap() else {
+                            panic!("only messages were sent");
+                        };
+                        if message.payload() == b"end" {
+                            return received;
+                        }
+                        received += 1;
+                        let handle = message.take_handles().remove(0).unwrap();
+                        user.send(&handle, &text(b"it works")).unwrap();
+                        // Now and then it is the last clone that goes.
+                        kept.push(handle);
+                        if received % 3 == 0 {
+                            kept.clear();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut answers = 0;
+        let mut take = || match owner.try_recv().unwrap() {
+            Some(Event::Message(_)) => answers += 1,
+            Some(Event::NodeReleased(_)) | None => {}
+            other => panic!("{other:?}"),
+        };
+        let send = |message: Outgoing<'_>, take: &mut dyn FnMut()| {
+            while let Err(error) = owner.send(&to_user, &message) {
+                assert!(error.is_temporary(), "{error}");
+                take();
+            }
+        };
+        for _ in 0..MESSAGES {
+            send(Outgoing::new().handle(node.handle()), &mut take);
+            take();
+        }
+        for _ in 0..THREADS {
+            send(text(b"end"), &mut take);
+        }
+        let received: usize = receivers.into_iter().map(|r| r.join().unwrap()).sum();
+        assert_eq!(received, MESSAGES);
+        while answers < MESSAGES {
+            match owner.recv().unwrap() {
+                Event::Message(_) => answers += 1,
+                Event::NodeReleased(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+
+    // All is given back: the next handle is the only one again, and goes as such.
+    while let Some(event) = owner.try_recv().unwrap() {
+        assert!(matches!(event, Event::NodeReleased(_)), "{event:?}");
+    }
+    let only = give(&node, &owner, &user);
+    nothing(&owner);
+    drop(only);
+    released(&owner, &node);
+    inbox.leak();
+    user.flush().unwrap();
 }

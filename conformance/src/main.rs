@@ -2,11 +2,12 @@
 
 //! The command `conformance`.
 
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bus1_conformance::host::Kind;
-use bus1_conformance::{cases, run};
+use bus1_conformance::host::{self, Kind};
+use bus1_conformance::{cases, history, run};
 use clap::{Args, Parser, Subcommand};
 
 /// One suite for every host of bus1
@@ -23,6 +24,39 @@ struct Cli {
 enum Command {
     /// List all cases with the line of the contract that each one checks
     List,
+    /// Record what many senders and receivers do and see, and check its order
+    History(HistoryArgs),
+    /// What a case runs as another program
+    #[command(hide = true)]
+    TakeOver {
+        /// Number of the inherited descriptor
+        fd: i32,
+    },
+}
+
+#[derive(Args)]
+struct HistoryArgs {
+    /// The host to run on: processes on the kernel, threads embedded
+    #[arg(long, default_value = "embedded")]
+    host: Kind,
+    /// Actors that send
+    #[arg(long, default_value_t = 4)]
+    senders: usize,
+    /// Actors that receive
+    #[arg(long, default_value_t = 6)]
+    receivers: usize,
+    /// Multicasts in all
+    #[arg(long, default_value_t = 100_000)]
+    multicasts: usize,
+    /// Nodes of each receiver that messages go to
+    #[arg(long, default_value_t = history::SLOTS)]
+    slots: usize,
+    /// Where all chances come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Expect a violation: the core was built with its order broken on purpose
+    #[arg(long = "break")]
+    expect_broken: bool,
 }
 
 #[derive(Args)]
@@ -45,6 +79,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => run_cases(cli.cases),
         Some(Command::List) => list(),
+        Some(Command::History(args)) => check_history(&args),
+        Some(Command::TakeOver { fd }) => Ok(take_over(fd)),
     };
     match result {
         Ok(code) => code,
@@ -68,6 +104,56 @@ fn run_cases(options: Cases) -> std::io::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The user that histories run as.
+const HISTORIAN: u32 = 900_000;
+
+fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
+    if args.expect_broken && !cfg!(feature = "broken-order") {
+        eprintln!("conformance: --break needs a build with --features broken-order");
+        return Ok(ExitCode::FAILURE);
+    }
+    let bus = host::open(args.host)?;
+    let options = history::Options {
+        senders: args.senders,
+        receivers: args.receivers,
+        multicasts: args.multicasts,
+        slots: args.slots,
+        seed: args.seed,
+    };
+    println!(
+        "history: {} senders, {} receivers, {} multicasts, seed {}",
+        options.senders, options.receivers, options.multicasts, options.seed
+    );
+    let started = Instant::now();
+    let recorded = match history::record(&*bus, HISTORIAN, &options) {
+        Ok(recorded) => recorded,
+        Err(failed) => {
+            eprintln!("conformance: {failed}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    println!("history: recorded in {:.1} s", started.elapsed().as_secs_f64());
+    let checked = history::check(&recorded);
+    match &checked {
+        Ok(summary) => println!(
+            "history: {} transactions, {} of them multicasts, {} parts: in order",
+            summary.transactions, summary.multicasts, summary.parts
+        ),
+        Err(violation) => println!("history: VIOLATION: {violation}"),
+    }
+    if args.expect_broken && checked.is_ok() {
+        eprintln!("conformance: the order is broken on purpose, and the checker saw nothing");
+    }
+    Ok(if checked.is_err() == args.expect_broken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn take_over(fd: i32) -> ExitCode {
+    // SAFETY: the program that started this one left the descriptor open for it alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    cases::take_over(fd);
+    ExitCode::SUCCESS
 }
 
 fn list() -> std::io::Result<ExitCode> {

@@ -374,3 +374,50 @@ fn a_fault_leaves_the_seed() {
     drop((s, r));
     world.end();
 }
+
+#[test]
+fn a_seed_that_the_user_has_stays_charged() {
+    let (world, r, s, _) = pair();
+    let mut offsets = Vec::new();
+    for i in 1..20 {
+        seed(&r, &[0], &[7; 100]);
+        let received = r.recv_with(RECV_FLAG_SEED, &Hooks::default()).unwrap();
+        offsets.push(received.offset);
+        let info = r.info();
+        assert_eq!((info.slices, info.charged[0]), (i, i));
+    }
+    r.flush(PEER_RESET_FLAG_FLUSH_SEED).unwrap();
+    assert_eq!(r.info().charged[0], 19);
+    // The references of every receipt and the pin.
+    assert_eq!(r.info().charged[1], 2);
+    for offset in offsets {
+        r.release_slice(offset).unwrap();
+    }
+    let info = r.info();
+    assert_eq!((info.slices, info.charged[0]), (0, 0));
+    drop((s, r));
+    world.end();
+}
+
+#[test]
+fn files_of_a_seed_go_with_it() {
+    let (world, r, s, _) = pair();
+    let letter = Letter {
+        fds: &[3],
+        flags: SEND_FLAG_SEED,
+        ..Letter::default()
+    };
+    for flush in [true, false] {
+        r.send(letter).unwrap();
+        assert_eq!((world.files(), world.usage().sent_fds), (1, 1));
+        r.recv_with(RECV_FLAG_SEED, &Hooks::default()).unwrap();
+        if flush {
+            r.flush(PEER_RESET_FLAG_FLUSH_SEED).unwrap();
+        } else {
+            seed(&r, &[], b"another");
+        }
+        assert_eq!((world.files(), world.usage().sent_fds), (0, 0));
+    }
+    drop((s, r));
+    world.end();
+}

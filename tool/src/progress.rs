@@ -2,9 +2,17 @@
 
 //! How far the work is: a bar on a terminal, a line for each tenth elsewhere. On stderr.
 
-use std::io::{self, IsTerminal};
+use std::fmt;
+use std::io;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
+
+/// Whether stderr is a terminal on which a line can be drawn again. A serial line does not know its
+/// width.
+fn can_draw() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    !dumb && rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col > 0)
+}
 
 /// How far the work is.
 pub struct Progress {
@@ -16,12 +24,15 @@ pub struct Progress {
 impl Progress {
     /// Begins with nothing done of so many deliveries.
     pub fn new(total: u64) -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let bar = (io::stderr().is_terminal() && !dumb).then(|| {
+        let bar = can_draw().then(|| {
             let style = ProgressStyle::with_template(
-                "{bar:40} {percent:>3}%  {human_pos} of {human_len} deliveries  {per_sec}  {eta}",
+                "{bar:24} {percent:>3}%  {human_pos} of {human_len}  {rate}/s  {eta}",
             )
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, to: &mut dyn fmt::Write| {
+                // It cannot fail: it is written to a string.
+                let _ = write!(to, "{}", HumanCount(state.per_sec() as u64));
+            });
             ProgressBar::new(total).with_style(style)
         });
         Self {

@@ -14,7 +14,10 @@ pub struct Tool {
 }
 
 /// Makes the root in which all else is.
-pub const BUILD: &[Tool] = &[Tool { program: "mmdebstrap", package: "mmdebstrap" }];
+pub const BUILD: &[Tool] = &[Tool {
+    program: "mmdebstrap",
+    package: "mmdebstrap",
+}];
 
 /// Whether this process may do everything.
 pub fn is_root() -> bool {

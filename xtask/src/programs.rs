@@ -43,13 +43,19 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds a program of the workspace for the VM and returns its file.
-pub fn build(package: &str, program: &str) -> Result<PathBuf> {
+/// Builds a program of the workspace for the VM and returns its file, which the next build of the
+/// same program with other features replaces.
+pub fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
     let dir = repo::target().join("static");
-    run::step(&format!("{program}, linked statically"), |step| {
+    let with: String = features
+        .iter()
+        .map(|feature| format!(" with {feature}"))
+        .collect();
+    run::step(&format!("{program}{with}, linked statically"), |step| {
         let mut command = cargo();
         command
             .args(["build", "--release", "--package", package, "--bin", program])
+            .args(["--features", &features.join(",")])
             .args(["--target", TARGET, "--target-dir"])
             .arg(&dir)
             .env("RUSTFLAGS", "-C target-feature=+crt-static");
@@ -130,7 +136,7 @@ pub fn demo(wanted: &Wanted, mut args: Vec<String>) -> Result<ExitCode> {
     let copies = inputs(&mut args)?;
     let kernel = kernel::prepare(wanted, false)?;
     let module = module::build(&kernel)?;
-    let program = build("bus1-tool", "bus1")?;
+    let program = build("bus1-tool", "bus1", &[])?;
     let mut command = vec!["./bus1".to_owned(), "demo".to_owned()];
     command.append(&mut args);
     let job = vm::Job {

@@ -69,7 +69,8 @@ impl Root {
         remove(&partial)?;
         run::step(&format!("Debian {SUITE} root with its rustc"), |step| {
             step.run(
-                Command::new("mmdebstrap")
+                namespaces()
+                    .arg("mmdebstrap")
                     .arg("--variant=minbase")
                     .arg("--aptopt=Acquire::Retries \"3\"")
                     .arg(format!("--include={}", PACKAGES.join(",")))
@@ -98,18 +99,9 @@ impl Root {
         let _ = fs::copy("/etc/resolv.conf", self.path.join("etc/resolv.conf"));
         let enter = "mount --rbind /dev \"$0/dev\" && mount -t proc proc \"$0/proc\" && \
                      exec chroot \"$0\" /bin/sh -ec \"$@\"";
-        let mut command = Command::new("setpriv");
+        let mut command = namespaces();
         command
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--mount",
-                "--propagation",
-                "private",
-            ])
-            .args(["--pid", "--fork", "--kill-child"])
-            .args(["--", "sh", "-ec", enter])
+            .args(["sh", "-ec", enter])
             .arg(&self.path)
             .arg(script)
             .arg("sh")
@@ -163,6 +155,23 @@ impl Root {
             many => bail!("the root has more than one Rust library: {}", many.join(", ")),
         }
     }
+}
+
+/// Runs a program in mount and process namespaces of its own. It dies with xtask, with all that it
+/// started and mounted.
+fn namespaces() -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation"])
+        .args([
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+        ]);
+    command
 }
 
 /// Removes a folder that may not be there.

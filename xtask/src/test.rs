@@ -38,8 +38,8 @@ enum Work {
         args: &'static [&'static str],
         rustflags: Option<(&'static str, &'static str)>,
     },
-    /// The conformance program on this machine.
-    Here(&'static [&'static str]),
+    /// The conformance program on this machine, built with these features and called like this.
+    Here(&'static [&'static str], &'static [&'static str]),
     /// The conformance program in a VM with this kernel.
     Vm(Wanted, &'static [&'static str]),
     /// Every 32-bit program in a VM with this kernel.
@@ -70,15 +70,22 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "embedded: conformance",
-        work: Work::Here(&["--host", "embedded"]),
+        work: Work::Here(&[], &["--host", "embedded"]),
     },
     TestStep {
         name: "embedded: history",
-        work: Work::Here(&["history", "--host", "embedded"]),
+        work: Work::Here(&[], &["history", "--host", "embedded"]),
+    },
+    TestStep {
+        name: "embedded: history of an order broken on purpose",
+        work: Work::Here(
+            &["broken-order"],
+            &["history", "--host", "embedded", "--break"],
+        ),
     },
     TestStep {
         name: "embedded: storm",
-        work: Work::Here(&["storm", "--host", "embedded"]),
+        work: Work::Here(&[], &["storm", "--host", "embedded"]),
     },
     TestStep {
         name: "kernel: conformance",
@@ -241,14 +248,14 @@ impl Work {
                 }
                 counted(command)
             }
-            Work::Here(args) => {
-                let mut command = std::process::Command::new(conformance()?);
+            Work::Here(features, args) => {
+                let mut command = std::process::Command::new(conformance(features)?);
                 command.args(*args);
                 counted(command)
             }
             Work::Vm(wanted, args) => {
                 let kernel = kernel::prepare(wanted, false)?;
-                in_vm(&kernel, conformance()?, args)
+                in_vm(&kernel, conformance(&[])?, args)
             }
             Work::Compat(wanted) => {
                 let kernel = kernel::prepare(wanted, false)?;
@@ -267,8 +274,8 @@ impl Work {
     }
 }
 
-fn conformance() -> Result<PathBuf> {
-    programs::build("bus1-conformance", "conformance")
+fn conformance(features: &[&str]) -> Result<PathBuf> {
+    programs::build("bus1-conformance", "conformance", features)
 }
 
 /// Runs a program on this machine, shows its output as it comes, and counts.

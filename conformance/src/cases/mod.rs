@@ -79,6 +79,8 @@ macro_rules! subjects {
     };
 }
 
+pub use device::take_over;
+
 subjects! {
     interface,
     arguments,

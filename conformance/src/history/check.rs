@@ -4,10 +4,11 @@
 //!
 //! Checked are, in this order: that every payload is whole and no message comes to a node after
 //! its destruction; that every part received was sent and every part sent was received, once;
-//! that the parts of a transaction at one receiver are consecutive, in the order in which they
-//! were named, and flagged as long as another follows (3.3); that any two receivers saw what both
-//! saw in one order (3.1), and that all receivers together leave one order possible (3.3); that
-//! nothing came before what had returned, or had been received, before it began (3.2).
+//! that the parts of a transaction at one receiver are consecutive and in the order in which they
+//! were named (3.3); that any two receivers saw what both saw in one order (3.1), and that all
+//! receivers together leave one order possible (3.3); that nothing came before what had returned,
+//! or had been received, before it began (3.2); that a part is flagged as long as another follows
+//! (3.3).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -119,6 +120,9 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
     consistent(&index, &orders)?;
     circles(&index, &orders)?;
     causal(&index, &orders)?;
+    for (r, got) in history.got.iter().enumerate() {
+        index.flags_at(r as u8, got)?;
+    }
     Ok(Summary {
         transactions: index.all.len(),
         multicasts: index.all.iter().filter(|(_, sent)| sent.parts.len() > 1).count(),
@@ -172,70 +176,61 @@ impl<'a> Index<'a> {
 
     /// The transactions that one receiver saw, in that order, each once; checks their parts.
     fn transactions_at(&self, receiver: u8, got: &[Got]) -> Result<Vec<Id>, Violation> {
+        let place = |at| Place { receiver, at };
+        if let Some(at) = got.iter().position(|got| got.corrupt) {
+            return Err(Violation::Corrupt(place(at)));
+        }
+        if let Some(at) = got.iter().position(|got| got.late) {
+            return Err(Violation::Late(place(at)));
+        }
         let mut order = Vec::new();
         let mut seen = vec![false; self.all.len()];
         let mut at = 0;
         while at < got.len() {
-            let place = |at| Place { receiver, at };
             let id = self.find(receiver, &got[at]).ok_or(Violation::Invented(place(at)))?;
-            let wanted: Vec<Target> = self.all[id]
-                .1
-                .parts
-                .iter()
-                .filter(|part| part.receiver == receiver)
-                .map(|part| part.target)
-                .collect();
-            let run = got[at..]
-                .iter()
-                .take_while(|got| self.find(receiver, got) == Some(id))
-                .collect::<Vec<_>>();
-            for (i, got) in run.iter().enumerate() {
-                let place = place(at + i);
-                if got.corrupt {
-                    return Err(Violation::Corrupt(place));
+            let same = |got: &&Got| self.find(receiver, got) == Some(id);
+            let run = &got[at..at + got[at..].iter().take_while(same).count()];
+            if std::mem::replace(&mut seen[id], true) {
+                // All of it had come before, or it would not have got this far.
+                return Err(Violation::Doubled(place(at)));
+            }
+            let parts = self.all[id].1.parts.iter().filter(|part| part.receiver == receiver);
+            let wanted: Vec<Target> = parts.map(|part| part.target).collect();
+            for (i, part) in run.iter().enumerate() {
+                let target = part.target();
+                if !wanted.contains(&target) {
+                    return Err(Violation::Invented(place(at + i)));
                 }
-                if got.late {
-                    return Err(Violation::Late(place));
-                }
-                let target = match got.what {
-                    What::Data { slot, .. } => Target::Slot(slot),
-                    What::Destroyed(handle) => Target::Handle(handle),
-                };
-                let expected = wanted.get(i);
-                if expected != Some(&target) {
-                    let before = run[..i].iter().any(|other| other.what == got.what);
-                    return Err(if !wanted.contains(&target) {
-                        Violation::Invented(place)
-                    } else if before || seen[id] {
-                        Violation::Doubled(place)
-                    } else {
-                        Violation::PartOrder(place)
-                    });
+                if run[..i].iter().any(|before| before.what == part.what) {
+                    return Err(Violation::Doubled(place(at + i)));
                 }
             }
-            if seen[id] {
-                // It came before: the rest of what was torn, or all of it once more.
-                let doubled = order.len() > 1 && run.len() == wanted.len();
-                let place = place(at);
-                return Err(if doubled { Violation::Doubled(place) } else { Violation::Torn(place) });
-            }
-            seen[id] = true;
             if run.len() < wanted.len() {
-                let rest = &got[at + run.len()..];
-                let comes = rest.iter().any(|got| self.find(receiver, got) == Some(id));
-                return Err(if comes {
+                return Err(if got[at + run.len()..].iter().any(|got| same(&got)) {
                     Violation::Torn(place(at + run.len()))
                 } else {
                     Violation::Lost(self.name(id), receiver)
                 });
             }
-            if let Some(i) = (0..run.len()).find(|&i| run[i].more != (i + 1 < run.len())) {
-                return Err(Violation::Flag(place(at + i)));
+            if let Some(i) = (0..run.len()).find(|&i| run[i].target() != wanted[i]) {
+                return Err(Violation::PartOrder(place(at + i)));
             }
             order.push(id);
             at += run.len();
         }
         Ok(order)
+    }
+
+    /// Checks that every part but the last of its transaction promises another.
+    fn flags_at(&self, receiver: u8, got: &[Got]) -> Result<(), Violation> {
+        for at in 0..got.len() {
+            let id = self.find(receiver, &got[at]);
+            let follows = got.get(at + 1).is_some_and(|next| self.find(receiver, next) == id);
+            if got[at].more != follows {
+                return Err(Violation::Flag(Place { receiver, at }));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that every receiver saw what was meant for it.

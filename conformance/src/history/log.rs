@@ -66,6 +66,16 @@ pub enum What {
     Destroyed(u64),
 }
 
+impl Got {
+    /// What it was about.
+    pub fn target(&self) -> Target {
+        match self.what {
+            What::Data { slot, .. } => Target::Slot(slot),
+            What::Destroyed(handle) => Target::Handle(handle),
+        }
+    }
+}
+
 /// All that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {

@@ -286,3 +286,7 @@ impl<H: Host> Handle<H> {
         Some(key.0)
     }
 }
+
+#[cfg(test)]
+#[path = "destroy_tests.rs"]
+mod tests;

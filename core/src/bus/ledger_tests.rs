@@ -214,8 +214,9 @@ fn a_refusal_of_either_level_leaves_nothing() {
     assert_eq!(books.user.account.lock().account.used(), NOTHING);
     // The user's: half of it is taken at the other peer.
     assert!(books.claim(1, who(OWNER, 2), &one(HANDLES, 32768)));
+    // No recall can help against what is in use.
     let refused = books.try_claim(0, who(OWNER, 3), &[1, 20000, 1, 1]);
-    assert_eq!(refused, Err(Refusal::Shared));
+    assert_eq!(refused, Err(Refusal::Quota));
     assert_eq!(books.ledgers[0].account().used(), NOTHING);
     books.check();
     books.end();

@@ -10,9 +10,9 @@ use kernel::prelude::*;
 
 use super::account::RESOURCES;
 use super::destroy::{Also, Doomed, Remains};
-use super::host::{Host, Pool};
+use super::host::Host;
 use super::peer::Peer;
-use super::queue::{take_first, Body, Tree};
+use super::queue::{take_first, Tree};
 use super::release::strip;
 use super::seed::Seed;
 
@@ -143,25 +143,16 @@ impl<H: Host> Peer<H> {
         let Remains {
             mut committed,
             mut staged,
-            mut received,
+            received,
             seed,
             pool,
             ..
         } = remains;
-        // Whoever still copies into the pool, or maps it, has a reference of their own; nothing else
-        // keeps its memory.
+        // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
+        // keeps memory but references of those who still copy into the pool.
         self.bury_entries(&mut committed, pool.as_ref());
         self.bury_entries(&mut staged, pool.as_ref());
-        while let Some((entry, _)) = take_first(&mut received) {
-            let (offset, size) = match &entry.body {
-                Body::Slice(slice) => (slice.offset, slice.size),
-                Body::Seed(seed) => seed.range(),
-                _ => continue,
-            };
-            if let Some(pool) = &pool {
-                pool.unpin(offset, size);
-            }
-        }
+        drop(received);
         if let Some(seed) = seed {
             self.drop_seed(&seed, pool.as_ref());
         }

@@ -458,3 +458,7 @@ fn commit_several<H: Host>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "send_tests.rs"]
+mod tests;

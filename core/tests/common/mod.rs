@@ -7,7 +7,7 @@
 //! a test may step in ([`Hooks`]) and do what another thread could do at that moment.
 //!
 //! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so that
-//! they add no order to what a model explores.
+//! they add no order to what a model explores. Wake-ups alone are known to it.
 
 #![allow(dead_code)] // No single test uses all of it.
 
@@ -16,7 +16,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::prelude::rust_2021::*;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc as Shared, Mutex};
 use std::vec;
 
@@ -25,6 +24,7 @@ use bus1_core::bus::command::dispatch;
 use bus1_core::bus::message::Files;
 use bus1_core::bus::{host, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
 use kernel::error::{code::*, Result};
+use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::sync::Arc;
 
 /// Limits below those at which users' accounts are drawn on in batches, so that every number is
@@ -121,16 +121,25 @@ impl host::Pool for Pool {
     }
 }
 
-/// Counts wake-ups.
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// Counts wake-ups. Who reads the count sees what the wake-ups so far were for, as a host has to
+/// see to.
 pub struct Waker {
-    wakes: AtomicU64,
+    wakes: Atomic<u64>,
+    /// What the next one does first.
+    hook: Mutex<Option<Hook>>,
     /// Lives as long as the peer.
     _peer: Shared<()>,
 }
 
 impl host::Waker for Waker {
     fn wake(&self) {
-        self.wakes.fetch_add(1, SeqCst);
+        self.wakes.fetch_add(1u64, Release);
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
     }
 }
 
@@ -374,7 +383,8 @@ impl World {
     /// A new peer of user `uid`, if there is memory for it.
     pub fn try_open(&self, uid: u32) -> Result<Client> {
         let waker = Waker {
-            wakes: AtomicU64::new(0),
+            wakes: Atomic::new(0),
+            hook: Mutex::default(),
             _peer: self.0.live.clone(),
         };
         let pool = Pool::default();
@@ -653,9 +663,15 @@ impl Client {
         self.peer.ready()
     }
 
+    /// Does this when it is woken next, as what it woke would on a machine with one CPU. No real
+    /// host could do that from within the wake-up, which may come with locks held; now none is.
+    pub fn at_wake(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.peer.waker().hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
     /// How often it was woken.
     pub fn wakes(&self) -> u64 {
-        self.peer.waker().wakes.load(SeqCst)
+        self.peer.waker().wakes.load(Acquire)
     }
 
     /// Its counts.

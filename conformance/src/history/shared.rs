@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Memory that all actors of a history share, across processes as well.
+//!
+//! It is the channel beside the bus through which news travels. An actor stores the number of its
+//! transaction after the call has returned (Release); before a call of its own every actor loads
+//! the numbers of all others (Acquire), so what it knows is what had returned by then.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sys::memory::{Pages, PAGE};
+
+/// Nodes of a receiver that come and go.
+pub const SLOTS: usize = 2;
+
+/// The shared memory.
+pub struct Shared {
+    pages: Pages,
+    senders: usize,
+    receivers: usize,
+}
+
+impl Shared {
+    /// Memory for so many actors.
+    pub fn new(senders: usize, receivers: usize) -> Self {
+        let actors = senders + receivers;
+        let words = Self::ALIGN * actors + receivers * SLOTS * senders + 1;
+        let pages = Pages::shared((words * size_of::<u64>()).div_ceil(PAGE));
+        Self { pages, senders, receivers }
+    }
+
+    /// Words between two actors' numbers, so that they share no cache line.
+    const ALIGN: usize = 8;
+
+    fn actors(&self) -> usize {
+        self.senders + self.receivers
+    }
+
+    /// Says that the call for this transaction has returned.
+    pub fn publish(&self, actor: usize, serial: u32) {
+        // Pairs with the load in `known`.
+        self.pages.words()[Self::ALIGN * actor].store(u64::from(serial), Ordering::Release);
+    }
+
+    /// What has returned by now, for each actor.
+    pub fn known(&self) -> Vec<u32> {
+        (0..self.actors())
+            // Pairs with the store in `publish`.
+            .map(|actor| self.pages.words()[Self::ALIGN * actor].load(Ordering::Acquire) as u32)
+            .collect()
+    }
+
+    fn slot(&self, receiver: usize, slot: usize, sender: usize) -> &AtomicU64 {
+        let at = (receiver * SLOTS + slot) * self.senders + sender;
+        &self.pages.words()[Self::ALIGN * self.actors() + at]
+    }
+
+    /// Tells a sender by which handle it reaches the receiver's node from now on.
+    pub fn announce(&self, receiver: usize, slot: usize, sender: usize, id: u64) {
+        // Nothing hangs on the order: the handle is either known by then or not.
+        self.slot(receiver, slot, sender).store(id, Ordering::Relaxed);
+    }
+
+    /// The handle by which a sender reaches the receiver's node.
+    pub fn handle(&self, receiver: usize, slot: usize, sender: usize) -> u64 {
+        self.slot(receiver, slot, sender).load(Ordering::Relaxed)
+    }
+
+    fn failed(&self) -> &AtomicU64 {
+        self.pages.words().last().expect("there is one word at least")
+    }
+
+    /// Tells all others to give up.
+    pub fn fail(&self) {
+        self.failed().store(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody gave up.
+    pub fn has_failed(&self) -> bool {
+        self.failed().load(Ordering::Relaxed) != 0
+    }
+}
