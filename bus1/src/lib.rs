@@ -112,3 +112,8 @@ pub use outgoing::Outgoing;
 pub use peer::Peer;
 pub use recv::Event;
 pub use send::SendError;
+
+// The example of the README runs with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -89,7 +89,13 @@ impl Scene {
 }
 
 fn plain(mut received: Received) -> Received {
-    let plain = |id: u64| if id & 3 == 0 || id == HANDLE_INVALID { id } else { id & 3 };
+    let plain = |id: u64| {
+        if id & 3 == 0 || id == HANDLE_INVALID {
+            id
+        } else {
+            id & 3
+        }
+    };
     received.destination = plain(received.destination);
     for id in &mut received.handles {
         *id = plain(*id);
@@ -165,9 +171,17 @@ fn transfers() {
         |scene| scene.peers[0].transfer(4, &scene.peers[0]).map(drop),
         // One that the receiver has, and one that it has not.
         |scene| scene.peers[0].transfer(0, &scene.peers[1]).map(drop),
-        |scene| scene.peers[0].transfer(scene.to[0], &scene.peers[2]).map(drop),
+        |scene| {
+            scene.peers[0]
+                .transfer(scene.to[0], &scene.peers[2])
+                .map(drop)
+        },
         // Back to its owner.
-        |scene| scene.peers[0].transfer(scene.to[0], &scene.peers[1]).map(drop),
+        |scene| {
+            scene.peers[0]
+                .transfer(scene.to[0], &scene.peers[1])
+                .map(drop)
+        },
     ];
     let counts = cases.map(|case| walk(Scene::new, case));
     assert!(counts[0] > counts[3] && counts[3] > 0, "{counts:?}");
@@ -180,9 +194,7 @@ fn destructions() {
     let cases: [fn(&Scene) -> Result; 4] = [
         |scene| scene.peers[0].destroy(&[0]),
         |scene| scene.peers[0].destroy(&[4, 8]),
-        |scene| {
-            scene.peers[0].destroy_with(&[4, 0, 12], NODES_DESTROY_FLAG_RELEASE_HANDLES)
-        },
+        |scene| scene.peers[0].destroy_with(&[4, 0, 12], NODES_DESTROY_FLAG_RELEASE_HANDLES),
         |scene| scene.peers[1].destroy(&[0, 4]),
     ];
     for case in cases {
@@ -330,9 +342,7 @@ fn resets() {
         |scene| scene.peers[0].reset(0, [100, 200, 300, 400]),
         |scene| scene.peers[0].flush(PEER_RESET_FLAG_FLUSH_SEED),
         |scene| scene.peers[0].reset(PEER_RESET_FLAG_FLUSH, [1, 2, 3, 4]),
-        |scene| {
-            scene.peers[0].flush(PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED)
-        },
+        |scene| scene.peers[0].flush(PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED),
     ];
     for case in cases {
         walk(Scene::new, case);

@@ -126,7 +126,11 @@ fn one_of_the_two_leaves() {
         let (world, o, p) = pair();
         let hooks = Hooks::at_write(|| if receiver { &p } else { &o }.disconnect());
         let result = o.transfer_with(0, &p, &hooks);
-        let expected = if receiver { Err(ESHUTDOWN) } else { Ok(HANDLE_INVALID) };
+        let expected = if receiver {
+            Err(ESHUTDOWN)
+        } else {
+            Ok(HANDLE_INVALID)
+        };
         assert_eq!(result, expected);
         assert_eq!(p.info().handles, 0);
         drop(hooks);
@@ -149,9 +153,16 @@ fn calls_that_make_one_node_together() {
         let hooks = Hooks::at_write(|| {
             let result = if inner { Ok(()) } else { Err(EFAULT) };
             let hooks = Hooks::at_copy(|| result);
-            let letter = Letter { data: b"x", ..letter };
+            let letter = Letter {
+                data: b"x",
+                ..letter
+            };
             assert_eq!(o.send_with(letter, &hooks).0, result);
-            if outer { Ok(()) } else { Err(EFAULT) }
+            if outer {
+                Ok(())
+            } else {
+                Err(EFAULT)
+            }
         });
         let result = o.transfer_with(8, &o, &hooks);
         assert_eq!(result, if outer { Ok(8) } else { Err(EFAULT) });
@@ -199,7 +210,11 @@ fn a_flush_takes_a_node_from_the_call_that_makes_it() {
         let to_p = p.transfer(0, &o).unwrap();
         let hooks = Hooks::at_copy(|| {
             o.flush(PEER_RESET_FLAG_FLUSH)?;
-            if fails { Err(EFAULT) } else { Ok(()) }
+            if fails {
+                Err(EFAULT)
+            } else {
+                Ok(())
+            }
         });
         let letter = Letter {
             to: &[to_p],
@@ -236,7 +251,10 @@ fn an_old_message_brings_a_handle_to_an_id_in_use() {
     // It was sent before the destruction, so it brings the old node, by another ID.
     let received = o.take().unwrap();
     let old = received.handles[0];
-    assert_eq!(old & (HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE), HANDLE_FLAG_MANAGED);
+    assert_eq!(
+        old & (HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE),
+        HANDLE_FLAG_MANAGED
+    );
     assert_eq!(notices(&o), [(MSG_NODE_DESTROY, old)]);
     assert_eq!(o.release(old), Ok(()));
     assert_eq!(o.info().nodes, 2);

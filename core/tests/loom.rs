@@ -27,8 +27,8 @@
 //!
 //! # Not covered
 //!
-//! - More than [`BOUND`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises it), or more than three
-//!   threads and three queues. The proofs are in `docs/ordering.md`; `queue_tests.rs` has random
+//! - More than [`BOUND`] or [`DEEP`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises both), or
+//!   more than three threads and three queues. The proofs are in `docs/ordering.md`; `queue_tests.rs` has random
 //!   schedules of more.
 //! - Locks of the host: wake-ups are counted, not slept on. Payloads are a few bytes.
 //! - The kernel's memory model: loom has that of C11 (without load buffering), which is what the shim
@@ -45,7 +45,9 @@ use kernel::error::{code::*, Result};
 use kernel::sync::atomic::{Atomic, Relaxed};
 use loom::thread::{self, JoinHandle};
 
+/// Preemptions of most models, and of those that are small.
 const BOUND: usize = 2;
+const DEEP: usize = 3;
 
 /// Explores `f`.
 fn model(name: &str, bound: usize, f: impl Fn() + Sync + Send + 'static) {
@@ -119,8 +121,16 @@ impl Square {
 
 #[test]
 fn multicasts_are_received_in_one_order() {
-    model("two multicasts", 3, || {
-        let Square { world, r, s, a, b, from_a, from_b: [to_r, to_s] } = Square::new();
+    model("two multicasts", DEEP, || {
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            from_b: [to_r, to_s],
+        } = Square::new();
         let other = spawn(move || b.send(Letter::new(&[to_s, to_r], b"b")).unwrap());
         a.send(Letter::new(&from_a, b"a")).unwrap();
         other.join().unwrap();
@@ -135,7 +145,15 @@ fn multicasts_are_received_in_one_order() {
 #[test]
 fn multicasts_are_received_in_one_order_while_they_are_sent() {
     model("two multicasts, received", BOUND, || {
-        let Square { world, r, s, a, b, from_a, from_b: [to_r, to_s] } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            from_b: [to_r, to_s],
+        } = Square::new();
         let one = spawn(move || b.send(Letter::new(&[to_s, to_r], b"b")).unwrap());
         let two = spawn(move || a.send(Letter::new(&from_a, b"a")).unwrap());
         let watch = Watch::look(&r);
@@ -155,9 +173,17 @@ fn multicasts_are_received_in_one_order_while_they_are_sent() {
 
 #[test]
 fn the_triangle() {
-    model("triangle", BOUND, || {
+    model("triangle", DEEP, || {
         // A sends to B and C; C sends to B when it has the message.
-        let Square { world, r: b, s: c, a, b: idle, from_a: [to_b, to_c], .. } = Square::new();
+        let Square {
+            world,
+            r: b,
+            s: c,
+            a,
+            b: idle,
+            from_a: [to_b, to_c],
+            ..
+        } = Square::new();
         let c_to_b = b.transfer(0, &c).unwrap();
         let sender = spawn(move || a.send(Letter::new(&[to_b, to_c], b"first")).unwrap());
         let told = c.take().is_ok();
@@ -175,9 +201,17 @@ fn the_triangle() {
 
 #[test]
 fn the_triangle_with_two_calls() {
-    model("triangle of unicasts", BOUND, || {
+    model("triangle of unicasts", DEEP, || {
         // A sends to B, then to C; C, on receipt, to B, which receives at any time.
-        let Square { world, r: b, s: c, a, b: idle, from_a: [to_b, to_c], .. } = Square::new();
+        let Square {
+            world,
+            r: b,
+            s: c,
+            a,
+            b: idle,
+            from_a: [to_b, to_c],
+            ..
+        } = Square::new();
         let c_to_b = b.transfer(0, &c).unwrap();
         let sender = spawn(move || {
             a.send(Letter::new(&[to_b], b"first")).unwrap();
@@ -198,8 +232,16 @@ fn the_triangle_with_two_calls() {
 
 #[test]
 fn causality_through_a_flag() {
-    model("side channel", BOUND, || {
-        let Square { world, r, s, a, b, from_a, from_b: [to_r, _] } = Square::new();
+    model("side channel", DEEP, || {
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            from_b: [to_r, _],
+        } = Square::new();
         let flag = std::sync::Arc::new(Atomic::new(false));
         let set = flag.clone();
         let sender = spawn(move || {
@@ -237,7 +279,15 @@ fn a_multicast_is_whole_or_is_not() {
     for release in [0, NODES_DESTROY_FLAG_RELEASE_HANDLES] {
         model("multicast and destruction", BOUND, move || {
             // One of the destinations dies; a third peer's message may stand behind a part.
-            let Square { world, r, s, a, b, from_a, from_b: [_, to_s] } = Square::new();
+            let Square {
+                world,
+                r,
+                s,
+                a,
+                b,
+                from_a,
+                from_b: [_, to_s],
+            } = Square::new();
             let owner = r.clone();
             let death = spawn(move || owner.destroy_with(&[0], release).unwrap());
             let receiver = s.clone();
@@ -274,9 +324,17 @@ fn a_multicast_is_whole_or_is_not() {
 
 #[test]
 fn a_partial_multicast_says_who_got_it() {
-    model("partial multicast and destruction", BOUND, || {
+    model("partial multicast and destruction", DEEP, || {
         // Two nodes of one peer, of which one dies, and one of another.
-        let Square { world, r, s, a, b, from_a: [to_r, to_s], .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a: [to_r, to_s],
+            ..
+        } = Square::new();
         let dying = r.transfer(4, &a).unwrap();
         let owner = r.clone();
         let death = spawn(move || owner.destroy(&[4]).unwrap());
@@ -307,14 +365,17 @@ fn a_partial_multicast_says_who_got_it() {
 
 #[test]
 fn two_calls_destroy_one_node() {
-    model("two destructions", BOUND, || {
+    model("two destructions", DEEP, || {
         let world = World::default();
         let (o, p) = (world.open(1), world.open(2));
         let id = o.transfer(0, &p).unwrap();
         let other = o.clone();
         let one = spawn(move || other.destroy(&[4, 0]));
         let results = [o.destroy(&[0, 8]), one.join().unwrap()];
-        assert!(matches!(results, [Ok(()), Err(ESTALE)] | [Err(ESTALE), Ok(())]));
+        assert!(matches!(
+            results,
+            [Ok(()), Err(ESTALE)] | [Err(ESTALE), Ok(())]
+        ));
         let all = p.take_all();
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].destination, id);
@@ -361,7 +422,15 @@ impl Seen {
 /// other threads; then both have to agree.
 fn handle_model(name: &str, holds: bool, act: fn(&Client, &Client, u64) -> Vec<JoinHandle<()>>) {
     model(name, BOUND, move || {
-        let Square { world, r, s, a, b, from_a, .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            ..
+        } = Square::new();
         let carried = b.transfer(8, &a).unwrap();
         let at_r = if holds { b.transfer(8, &r).unwrap() } else { 0 };
         let at_s = b.transfer(8, &s).unwrap();
@@ -414,19 +483,28 @@ fn a_handle_in_a_message_dies_and_its_holder_lets_go() {
 
 #[test]
 fn a_handle_in_a_message_dies_by_two_hands() {
-    handle_model("handle, destruction and disconnect", false, |owner, _, _| {
-        let (one, two) = (owner.clone(), owner.clone());
-        vec![
-            spawn(move || assert!(matches!(one.destroy(&[8]), Ok(()) | Err(ESHUTDOWN | ESTALE)))),
-            spawn(move || two.disconnect().unwrap()),
-        ]
-    });
+    handle_model(
+        "handle, destruction and disconnect",
+        false,
+        |owner, _, _| {
+            let (one, two) = (owner.clone(), owner.clone());
+            vec![
+                spawn(move || {
+                    assert!(matches!(
+                        one.destroy(&[8]),
+                        Ok(()) | Err(ESHUTDOWN | ESTALE)
+                    ))
+                }),
+                spawn(move || two.disconnect().unwrap()),
+            ]
+        },
+    );
 }
 
 #[test]
 fn a_handle_is_transferred_and_dies() {
     for holds in [false, true] {
-        model("transfer and destruction", 3, move || {
+        model("transfer and destruction", DEEP, move || {
             let world = World::default();
             let (o, p) = (world.open(1), world.open(2));
             let before = holds.then(|| o.transfer(0, &p).unwrap());
@@ -456,12 +534,14 @@ fn a_handle_is_transferred_and_dies() {
 /// The number of release notices for node 0.
 fn releases(all: &[Received]) -> usize {
     let notices = all.iter().filter(|one| one.kind == MSG_NODE_RELEASE);
-    notices.inspect(|one| assert_eq!(one.destination, 0)).count()
+    notices
+        .inspect(|one| assert_eq!(one.destination, 0))
+        .count()
 }
 
 #[test]
 fn two_holders_let_go() {
-    model("two releases", 3, || {
+    model("two releases", DEEP, || {
         let world = World::default();
         let [o, p, q] = [1, 2, 3].map(|uid| world.open(uid));
         let ids = [&p, &q].map(|to| o.transfer(0, to).unwrap());
@@ -478,7 +558,7 @@ fn two_holders_let_go() {
 
 #[test]
 fn a_reference_in_flight_is_one() {
-    model("release and receipt", BOUND, || {
+    model("release and receipt", DEEP, || {
         // P passes its handle on and lets go of it; Q lets go of whatever it gets; the owner looks.
         let world = World::default();
         let [o, p, q] = [1, 2, 3].map(|uid| world.open(uid));
@@ -513,7 +593,7 @@ fn a_reference_in_flight_is_one() {
 
 #[test]
 fn a_release_notice_is_withdrawn_or_received() {
-    model("release and transfer", 3, || {
+    model("release and transfer", DEEP, || {
         // The last holder lets go while the owner gives the node anew, and receives.
         let world = World::default();
         let [o, p, q] = [1, 2, 3].map(|uid| world.open(uid));
@@ -538,7 +618,15 @@ fn a_release_notice_is_withdrawn_or_received() {
 fn a_receiver_leaves() {
     for to_both in [false, true] {
         model("send and disconnect", BOUND, move || {
-            let Square { world, r, s, a, b, from_a, .. } = Square::new();
+            let Square {
+                world,
+                r,
+                s,
+                a,
+                b,
+                from_a,
+                ..
+            } = Square::new();
             let leaver = r.clone();
             let leave = spawn(move || leaver.disconnect().unwrap());
             let letter = Letter {
@@ -562,7 +650,15 @@ fn a_receiver_leaves() {
 #[test]
 fn a_sender_leaves() {
     model("disconnect and send", BOUND, || {
-        let Square { world, r, s, a, b, from_a, .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            ..
+        } = Square::new();
         let leaver = a.clone();
         let leave = spawn(move || leaver.disconnect().unwrap());
         let letter = Letter {
@@ -575,7 +671,10 @@ fn a_sender_leaves() {
         for client in [&r, &s] {
             let all = client.take_all();
             assert_eq!(data(&all).len(), usize::from(sent.is_ok()));
-            let seen: Vec<_> = all.into_iter().filter(|one| one.kind != MSG_NODE_RELEASE).collect();
+            let seen: Vec<_> = all
+                .into_iter()
+                .filter(|one| one.kind != MSG_NODE_RELEASE)
+                .collect();
             Seen::new(&seen).check();
         }
         drop((r, s, a, b));
@@ -585,8 +684,16 @@ fn a_sender_leaves() {
 
 #[test]
 fn two_threads_receive_from_one_peer() {
-    model("two receivers", BOUND, || {
-        let Square { world, r, s, a, b, from_a, .. } = Square::new();
+    model("two receivers", DEEP, || {
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            ..
+        } = Square::new();
         for data in [b"1", b"2"] {
             let letter = Letter {
                 handles: &[8],
@@ -610,7 +717,7 @@ fn two_threads_receive_from_one_peer() {
 
 #[test]
 fn a_flush_leaves_no_silent_handle() {
-    model("flush and receipt", BOUND, || {
+    model("flush and receipt", DEEP, || {
         // The seed pins node 0 of R, so the message is wanted until it is dropped.
         let world = World::default();
         let (r, s) = (world.open(1), world.open(2));
@@ -672,7 +779,7 @@ fn a_flush_keeps_what_is_made_after_it() {
 
 #[test]
 fn idle_credit_is_recalled() {
-    model("recall", BOUND, || {
+    model("recall", DEEP, || {
         let world = World::new(Limits {
             slices: 4096,
             handles: 4096,

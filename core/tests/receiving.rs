@@ -306,7 +306,7 @@ fn seed(peer: &Client, handles: &[u64], data: &[u8]) {
         handles,
         flags: SEND_FLAG_SEED,
         to: &[],
-        data: data,
+        data,
         ..Letter::default()
     };
     peer.send(letter).unwrap();

@@ -57,7 +57,9 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
 
 /// Lines of make that say only that it works.
 fn is_progress(line: &str) -> bool {
-    const QUIET: &[&str] = &["CC", "RUSTC", "LD", "MODPOST", "BTF", "AR", "CLEAN", "make"];
+    const QUIET: &[&str] = &[
+        "CC", "RUSTC", "RSCPP", "LD", "MODPOST", "BTF", "AR", "CLEAN", "make",
+    ];
     let line = line.trim_start_matches(char::is_whitespace);
     line.is_empty()
         || QUIET.iter().any(|word| {

@@ -24,6 +24,9 @@ pub struct Options {
     /// List the steps and run none
     #[arg(long)]
     list: bool,
+    /// Kernel to test in a VM, as `newest`, `previous` or a release; may be given again
+    #[arg(long, value_name = "RELEASE", default_value = "newest")]
+    kernel: Vec<Wanted>,
 }
 
 /// One thing to run.
@@ -40,10 +43,10 @@ enum Work {
     },
     /// The conformance program on this machine, built with these features and called like this.
     Here(&'static [&'static str], &'static [&'static str]),
-    /// The conformance program in a VM with this kernel.
-    Vm(Wanted, &'static [&'static str]),
-    /// Every 32-bit program in a VM with this kernel.
-    Compat(Wanted),
+    /// The conformance program in a VM, called like this.
+    Vm(&'static [&'static str]),
+    /// Every 32-bit program in a VM.
+    Compat,
 }
 
 const STEPS: &[TestStep] = &[
@@ -89,27 +92,19 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: conformance",
-        work: Work::Vm(Wanted::Newest, &["--host", "kernel"]),
+        work: Work::Vm(&["--host", "kernel"]),
     },
     TestStep {
         name: "kernel: 32-bit programs",
-        work: Work::Compat(Wanted::Newest),
+        work: Work::Compat,
     },
     TestStep {
         name: "kernel: history",
-        work: Work::Vm(Wanted::Newest, &["history", "--host", "kernel"]),
+        work: Work::Vm(&["history", "--host", "kernel"]),
     },
     TestStep {
         name: "kernel: storm",
-        work: Work::Vm(Wanted::Newest, &["storm", "--host", "kernel"]),
-    },
-    TestStep {
-        name: "previous kernel: conformance",
-        work: Work::Vm(Wanted::Previous, &["--host", "kernel"]),
-    },
-    TestStep {
-        name: "previous kernel: 32-bit programs",
-        work: Work::Compat(Wanted::Previous),
+        work: Work::Vm(&["storm", "--host", "kernel"]),
     },
 ];
 
@@ -197,16 +192,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut sum = Counts::default();
     let mut table = Vec::new();
     for step in &steps {
-        run::say(&format!("== {} ==", step.name));
-        let counts = match step.work.run() {
-            Ok(counts) => counts,
-            Err(error) => {
-                eprintln!("error: {}: {error:#}", step.name);
-                Counts::FAILED
-            }
+        let kernels = if step.work.needs_kernel() {
+            options.kernel.iter().map(Some).collect()
+        } else {
+            vec![None]
         };
-        table.push((step.name, counts));
-        sum += counts;
+        for wanted in kernels {
+            let name = match wanted {
+                Some(wanted) => format!("{} ({})", step.name, wanted.name()),
+                None => step.name.to_owned(),
+            };
+            run::say(&format!("== {name} =="));
+            let counts = step.work.run(wanted).unwrap_or_else(|error| {
+                eprintln!("error: {name}: {error:#}");
+                Counts::FAILED
+            });
+            table.push((name, counts));
+            sum += counts;
+        }
     }
     for (name, counts) in table {
         let Counts {
@@ -237,7 +240,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 impl Work {
-    fn run(&self) -> Result<Counts> {
+    fn needs_kernel(&self) -> bool {
+        matches!(self, Work::Vm(_) | Work::Compat)
+    }
+
+    fn run(&self, wanted: Option<&Wanted>) -> Result<Counts> {
+        let kernel = || kernel::prepare(wanted.unwrap_or(&Wanted::Newest), false);
         match self {
             Work::Cargo { args, rustflags } => {
                 let mut command = programs::cargo();
@@ -253,12 +261,9 @@ impl Work {
                 command.args(*args);
                 counted(command)
             }
-            Work::Vm(wanted, args) => {
-                let kernel = kernel::prepare(wanted, false)?;
-                in_vm(&kernel, conformance(&[])?, args)
-            }
-            Work::Compat(wanted) => {
-                let kernel = kernel::prepare(wanted, false)?;
+            Work::Vm(args) => in_vm(&kernel()?, conformance(&[])?, args),
+            Work::Compat => {
+                let kernel = kernel()?;
                 let programs = programs::compat(&kernel)?;
                 ensure!(
                     !programs.is_empty(),

@@ -182,10 +182,7 @@ fn what_is_staged_later_is_later() {
     let timestamp = message_after(first.top);
     let raise = |i: usize| scene.to[i].peer.inbox.lock().queue.raise(timestamp);
     raise(0);
-    scene
-        .from
-        .send(Letter::new(&scene.ids, b"second"))
-        .unwrap();
+    scene.from.send(Letter::new(&scene.ids, b"second")).unwrap();
     // Behind the first at the one, and tied with nothing.
     assert_eq!(scene.readable(), [false, false]);
     raise(1);

@@ -221,7 +221,7 @@ impl Arena {
         self.put(&all)
     }
 
-    fn slot<'m>(memory: &'m mut [u8], addr: u64, len: usize) -> Result<&'m mut [u8]> {
+    fn slot(memory: &mut [u8], addr: u64, len: usize) -> Result<&mut [u8]> {
         let start = addr.checked_sub(BASE).ok_or(EFAULT)? as usize;
         memory.get_mut(start..start + len).ok_or(EFAULT)
     }
