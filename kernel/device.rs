@@ -6,8 +6,8 @@
 //!
 //! - The private data of a file with our [`Operations`] is a reference to its peer, from open to
 //!   release. The release disconnects the peer, which others may go on holding for a while.
-//! - All files that a module user can hold have the module as owner, so it stays as long as there is
-//!   one; what they leave behind is gone when they are.
+//! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are only held by
+//!   each other and by files, so none is left when the module goes, and all charges are back.
 
 use core::mem::ManuallyDrop;
 use core::ptr;
@@ -23,10 +23,11 @@ use kernel::seq_file::SeqFile;
 use kernel::seq_print;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
+use kernel::warn_on;
 
 use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::command::dispatch;
-use crate::bus::{Bus, Peer};
+use crate::bus::{Bus, Peer, Usage};
 use crate::caller::{Kernel, Task};
 use crate::glue::{self, Operations};
 use crate::pool::Pool;
@@ -124,6 +125,7 @@ impl PinnedDrop for Device {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: It is registered. There are no open files, for they would hold the module.
         unsafe { bindings::misc_deregister(self.misc.get()) };
+        warn_on!(self.bus.usage() != Usage::default());
     }
 }
 

@@ -4,13 +4,10 @@
 //! what each does.
 
 use kernel::bindings;
-use kernel::module::this_module;
 use kernel::prelude::*;
 
-use crate::Module;
-
 /// The owner of operations. A file whose operations have it keeps the module.
-pub(crate) const OWNER: *mut bindings::module = this_module::<Module>().as_ptr();
+pub(crate) const OWNER: *mut bindings::module = &raw mut bindings::__this_module;
 
 /// A table of functions for C, as a static.
 pub(crate) struct Operations<T>(pub(crate) T);

@@ -34,7 +34,7 @@ use core::ptr::{self, NonNull};
 use kernel::bindings;
 use kernel::error::from_err_ptr;
 use kernel::fs::File;
-use kernel::mm::virt::{flags, VmaNew};
+use kernel::mm::virt::{flags, vm_flags_t, VmaNew};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -43,6 +43,10 @@ use kernel::sync::Arc;
 use crate::glue::{self, Operations};
 use crate::pages::N_PAGES;
 use crate::pool::{Pool, Shared};
+
+/// Of the two flags of a shared mapping, the one that it also has if the descriptor is read-only. The
+/// one in `flags` has the wrong value in 7.2.
+const MAYSHARE: vm_flags_t = 1 << bindings::VMA_MAYSHARE_BIT;
 
 /// The file that stands for a pool in mappings, or null.
 ///
@@ -85,9 +89,8 @@ impl Pool {
         if vma.flags() & (flags::WRITE | flags::EXEC) != 0 {
             return Err(EPERM);
         }
-        // Of the two flags of a shared mapping, this is the one that it also has if the descriptor
-        // is read-only. A private mapping would be of no use: it could not be written either.
-        if vma.flags() & flags::MAYSHARE == 0 {
+        // A private mapping would be of no use: it could not be written either.
+        if vma.flags() & MAYSHARE == 0 {
             return Err(EINVAL);
         }
         // SAFETY: The mapping is being set up and nobody else uses it.

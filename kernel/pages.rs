@@ -203,18 +203,21 @@ impl Pages {
         let leaf = branch.get_or_new()?[page % PER_BRANCH / PER_LEAF].get_or_new()?;
         let entry = &leaf[page % PER_LEAF];
         let mut new = OwnedPage::new()?;
-        loop {
+        // Counted before it can be freed, so that the count never falls below 0.
+        self.present.add(1_usize, Relaxed);
+        let pinned = loop {
             match entry.fill(new) {
-                Ok(()) => break,
+                Ok(()) => return Ok(()),
                 Err(back) => new = back,
             }
-            // Another sender was faster.
-            if entry.pin()? {
-                return Ok(());
+            // Another sender was faster, unless his page is gone already.
+            match entry.pin() {
+                Ok(false) => continue,
+                pinned => break pinned,
             }
-        }
-        self.present.add(1_usize, Relaxed);
-        Ok(())
+        };
+        self.present.fetch_sub(1_usize, Relaxed);
+        pinned.map(|_| ())
     }
 
     /// Pins a page if it is there.

@@ -16,7 +16,6 @@ use core::ptr;
 use kernel::bindings;
 use kernel::fs::File;
 use kernel::prelude::*;
-use kernel::sync::barrier::{smp_mb, Full};
 use kernel::sync::static_lock_class;
 use kernel::types::Opaque;
 
@@ -85,7 +84,8 @@ impl Waiters {
     /// The events must be true, since io_uring reports them without looking again.
     fn wake_for(&self, events: u32, exclusive: i32) {
         let head = self.head.get();
-        smp_mb(Full);
+        // SAFETY: A barrier has no requirements.
+        unsafe { bindings::smp_mb() };
         // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
         // the lock, hence volatile, and for nothing but a comparison.
         let idle = unsafe {

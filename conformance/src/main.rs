@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bus1_conformance::host::{self, Kind};
-use bus1_conformance::{cases, history, run};
+use bus1_conformance::{cases, history, run, storm};
 use clap::{Args, Parser, Subcommand};
 
 /// One suite for every host of bus1
@@ -26,6 +26,8 @@ enum Command {
     List,
     /// Record what many senders and receivers do and see, and check its order
     History(HistoryArgs),
+    /// Give random commands from everywhere, and check that nothing is left behind
+    Storm(StormArgs),
     /// What a case runs as another program
     #[command(hide = true)]
     TakeOver {
@@ -74,12 +76,38 @@ struct Cases {
     timeout: u64,
 }
 
+#[derive(Args)]
+struct StormArgs {
+    /// The host to run on: processes on the kernel, threads embedded
+    #[arg(long, default_value = "embedded")]
+    host: Kind,
+    /// Workers at once
+    #[arg(long, default_value_t = 8)]
+    workers: usize,
+    /// Peers of each worker
+    #[arg(long, default_value_t = 32)]
+    peers: usize,
+    /// Commands of each worker
+    #[arg(long, default_value_t = 20_000)]
+    rounds: u64,
+    /// Commands of all workers between two deaths; 0 for none
+    #[arg(long, default_value_t = 2_000)]
+    kill_every: u64,
+    /// Where all chances come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Unload the module at the end (kernel, root)
+    #[arg(long)]
+    unload: bool,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         None => run_cases(cli.cases),
         Some(Command::List) => list(),
         Some(Command::History(args)) => check_history(&args),
+        Some(Command::Storm(args)) => run_storm(&args),
         Some(Command::TakeOver { fd }) => Ok(take_over(fd)),
     };
     match result {
@@ -103,7 +131,49 @@ fn run_cases(options: Cases) -> std::io::Result<ExitCode> {
         eprintln!("conformance: no case has that in its name; `conformance list` shows them all");
         return Ok(ExitCode::FAILURE);
     }
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The first of the users that storms run as.
+const STORMERS: u32 = 910_000;
+
+fn run_storm(args: &StormArgs) -> std::io::Result<ExitCode> {
+    let bus = host::open(args.host)?;
+    let options = storm::Options {
+        workers: args.workers,
+        peers: args.peers,
+        rounds: args.rounds,
+        kill_every: args.kill_every,
+        seed: args.seed,
+    };
+    println!(
+        "storm: {} workers with {} peers each, {} commands each, seed {}",
+        options.workers, options.peers, options.rounds, options.seed
+    );
+    let started = Instant::now();
+    let summary = match storm::run(&*bus, STORMERS, &options) {
+        Ok(summary) => summary,
+        Err(failed) => {
+            eprintln!("conformance: {failed}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    println!(
+        "storm: {} commands, {} deaths in {:.1} s: nothing is left",
+        summary.commands,
+        summary.deaths,
+        started.elapsed().as_secs_f64()
+    );
+    if args.unload {
+        drop(bus);
+        host::kernel::unload()?;
+        println!("storm: the module is unloaded");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The user that histories run as.
@@ -134,7 +204,10 @@ fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    println!("history: recorded in {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "history: recorded in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     let checked = history::check(&recorded);
     match &checked {
         Ok(summary) => println!(
@@ -146,7 +219,11 @@ fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
     if args.expect_broken && checked.is_ok() {
         eprintln!("conformance: the order is broken on purpose, and the checker saw nothing");
     }
-    Ok(if checked.is_err() == args.expect_broken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if checked.is_err() == args.expect_broken {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn take_over(fd: i32) -> ExitCode {

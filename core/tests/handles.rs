@@ -399,3 +399,29 @@ fn a_node_is_used_before_the_call_that_made_it_ends() {
     drop((o, c));
     world.end();
 }
+
+#[test]
+fn what_is_sent_after_a_death_comes_after_it() {
+    let world = World::default();
+    let (o, p, s) = (world.open(1), world.open(2), world.open(3));
+    let id = o.transfer(0, &p).unwrap();
+    let (to_o, to_p) = (o.transfer(4, &s).unwrap(), p.transfer(0, &s).unwrap());
+    // The clock of the owner is far ahead of that of the holder.
+    for _ in 0..5 {
+        s.send(Letter::new(&[to_o], b"x")).unwrap();
+    }
+    o.destroy(&[0]).unwrap();
+    s.send(Letter::new(&[to_p], b"after")).unwrap();
+    assert_eq!(notices(&p), [(MSG_NODE_DESTROY, id), (MSG_DATA, 0)]);
+    // And the other way round: the holder's clock is ahead.
+    let id = o.transfer(8, &p).unwrap();
+    for _ in 0..9 {
+        s.send(Letter::new(&[to_p], b"before")).unwrap();
+    }
+    o.destroy(&[8]).unwrap();
+    s.send(Letter::new(&[to_o], b"after")).unwrap();
+    assert_eq!(p.take_all().last().unwrap().destination, id);
+    assert_eq!(o.take_all().last().unwrap().data, b"after");
+    drop((o, p, s));
+    world.end();
+}

@@ -359,3 +359,30 @@ fn what_a_stalled_sender_reserved_counts() {
     assert_eq!(scene.received(), [1, 0, 0]);
     scene.end();
 }
+
+#[test]
+fn what_is_sent_after_a_multicast_comes_after_it() {
+    // The clocks of the receivers differ, whichever is ahead.
+    for ahead in 0..3 {
+        let scene = Scene::new();
+        for _ in 0..5 {
+            let letter = Letter::new(&scene.ids[ahead..=ahead], b"x");
+            scene.from.send(letter).unwrap();
+        }
+        scene.from.send(Letter::new(&scene.ids, b"1")).unwrap();
+        for id in &scene.ids {
+            let letter = Letter::new(core::slice::from_ref(id), b"2");
+            scene.from.send(letter).unwrap();
+        }
+        scene.from.send(Letter::new(&scene.ids[..2], b"3")).unwrap();
+        for (i, client) in scene.to.iter().enumerate() {
+            let all = client.take_all();
+            let data: Vec<_> = all.iter().map(|one| &one.data[..]).collect();
+            let expected = [&b"1"[..], b"2", b"3"];
+            let expected = if i < 2 { &expected[..] } else { &expected[..2] };
+            let before = if i == ahead { 5 } else { 0 };
+            assert_eq!(&data[before..], expected);
+        }
+        scene.end();
+    }
+}

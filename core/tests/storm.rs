@@ -4,7 +4,7 @@
 //! whose node died in silence, nobody hears of one death twice, and in the end nothing is left.
 //!
 //! The commands are random and so is the schedule; a seed that fails need not fail again. Models of
-//! chosen interleavings are in `loom.rs`.
+//! chosen interleavings are in `loom/`.
 
 #![cfg(not(loom))]
 

@@ -29,7 +29,14 @@ pub fn need_root(why: &str) -> Result<()> {
     if is_root() {
         return Ok(());
     }
-    bail!("{why} needs root once; run: sudo -E env \"PATH=$PATH\" cargo xtask module");
+    bail!("{why} needs root; run: {}", as_root());
+}
+
+/// The command that does as root what this process was asked for.
+pub fn as_root() -> String {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args = shlex::try_join(args.iter().map(String::as_str)).unwrap_or_default();
+    format!("sudo -E env \"PATH=$PATH\" cargo xtask {args}")
 }
 
 /// Installs the packages of those tools that are missing, as root; else says how.

@@ -22,7 +22,7 @@ mod vm;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -77,9 +77,9 @@ struct VmArgs {
     #[command(flatten)]
     kernel: KernelArg,
     /// Make time in the VM a count of instructions: one CPU, and every run takes as long
-    #[arg(long)]
+    #[arg(long, conflicts_with = "cpus")]
     icount: bool,
-    /// Number of CPUs [default: 2; 1 with --icount]
+    /// Number of CPUs [default: 2, and 1 with --icount]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Option<u32>,
     /// Copy a file or folder into the directory in which the command runs
@@ -122,6 +122,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Vm(args) => {
+            // Found out before anything takes long.
+            for file in args.copy.iter().chain(&args.module) {
+                ensure!(file.exists(), "{}: no such file", file.display());
+            }
             let kernel = kernel::prepare(&args.kernel.kernel, false)?;
             let module = match args.module {
                 Some(file) => file,

@@ -28,14 +28,13 @@ pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let kept = [
-            "CARGO_HOME",
-            "CARGO_TARGET_DIR",
-            "CARGO_TERM_",
-            "CARGO_NET_",
-            "CARGO_HTTP_",
+        let own = [
+            "CARGO_MANIFEST_",
+            "CARGO_PKG_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_NAME",
         ];
-        if text.starts_with("CARGO_") && !kept.iter().any(|prefix| text.starts_with(prefix)) {
+        if own.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(name);
         }
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::machine;
+
 /// The folder that holds the workspace.
 pub fn dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -58,8 +60,13 @@ pub fn stamp_is(path: &Path, want: &str) -> bool {
 /// if the process is killed.
 pub fn lock() -> Result<fs::File> {
     let path = cache_dir("")?.join("lock");
-    let file =
-        fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let file = fs::File::create(&path).with_context(|| {
+        format!(
+            "cannot write to {}, which may be root's; run: {}",
+            cache().display(),
+            machine::as_root()
+        )
+    })?;
     if file.try_lock().is_err() {
         eprintln!("waiting for another cargo xtask to finish with target/vm");
         file.lock().context("cannot lock target/vm")?;

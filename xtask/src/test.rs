@@ -104,7 +104,7 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: storm",
-        work: Work::Vm(&["storm", "--host", "kernel"]),
+        work: Work::Vm(&["storm", "--host", "kernel", "--unload"]),
     },
 ];
 

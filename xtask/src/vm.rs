@@ -277,7 +277,10 @@ fn qemu(kernel: &Kernel, job: &Job, accelerator: Accelerator) -> Result<Command>
     ]);
     let mut append = "console=ttyS0 loglevel=7 panic=-1 oops=panic".to_owned();
     let cpus = if job.icount {
-        ensure!(job.cpus.unwrap_or(1) == 1, "--icount needs one CPU");
+        ensure!(
+            job.cpus.unwrap_or(1) == 1,
+            "time as a count of instructions needs one CPU"
+        );
         command.args([
             "-accel",
             "tcg,thread=single",

@@ -44,15 +44,24 @@ pub struct Subject {
 
 impl Case {
     const fn kernel(self) -> Self {
-        Self { on: On::Kernel, ..self }
+        Self {
+            on: On::Kernel,
+            ..self
+        }
     }
 
     const fn embedded(self) -> Self {
-        Self { on: On::Embedded, ..self }
+        Self {
+            on: On::Embedded,
+            ..self
+        }
     }
 
     const fn alone(self) -> Self {
-        Self { alone: true, ..self }
+        Self {
+            alone: true,
+            ..self
+        }
     }
 }
 
@@ -80,6 +89,7 @@ macro_rules! subjects {
 }
 
 pub use device::take_over;
+pub use quota::{claim_all, Resource};
 
 subjects! {
     interface,

@@ -84,7 +84,7 @@ fn news_through_shared_memory(env: &Env) {
                     std::thread::yield_now();
                     continue;
                 }
-                let to = if now % 3 == 0 { &to[..1] } else { &to[..] };
+                let to = if now.is_multiple_of(3) { &to[..1] } else { &to[..] };
                 sender.message().to(to).bytes(&now.to_ne_bytes()).send().unwrap();
                 turn.store(now + 1, Ordering::Release);
             });

@@ -297,8 +297,7 @@ fn over_quota_is_edquot(env: &Env) {
 fn survives_the_restart_of_a_service(env: &Env) {
     let [service, client] = env.peers();
     let (node, to) = service.node_for(&client);
-    let mut state = 0_u8;
-    for _ in 0..5 {
+    for state in 0_u8..5 {
         // The service notes where it is, and is started anew on the same peer.
         service.message().bytes(&[state]).handles(&[node]).seed().send().unwrap();
         client.message().to(&[to]).bytes(b"lost in the restart").send().unwrap();
@@ -307,7 +306,6 @@ fn survives_the_restart_of_a_service(env: &Env) {
         assert_eq!((&*seed.bytes, &*seed.handles), (&[state][..], &[node][..]));
         client.message().to(&[to]).bytes(b"next").send().unwrap();
         assert_eq!(service.text(b"next").msg.destination, node);
-        state += 1;
     }
     client.nothing();
 }

@@ -62,7 +62,10 @@ impl<'a> Send<'a> {
     /// Adds a vector.
     pub fn bytes(mut self, bytes: &'a [u8]) -> Self {
         let base = bytes.as_ptr().expose_provenance() as u64;
-        self.vectors.push(Vector { base, len: bytes.len() as u64 });
+        self.vectors.push(Vector {
+            base,
+            len: bytes.len() as u64,
+        });
         self
     }
 

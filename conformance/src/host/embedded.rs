@@ -60,7 +60,11 @@ impl Door for EmbeddedDoor {
     }
 
     fn poll(&self, timeout: Duration) -> Events {
-        let ready = if timeout.is_zero() { self.0.poll() } else { self.0.wait(Some(timeout)) };
+        let ready = if timeout.is_zero() {
+            self.0.poll()
+        } else {
+            self.0.wait(Some(timeout))
+        };
         Events {
             hangup: ready.hangup,
             readable: ready.readable,
@@ -78,6 +82,24 @@ impl Door for EmbeddedDoor {
 
     fn pool_size(&self) -> u64 {
         1 << 32
+    }
+
+    fn counts(&self) -> Vec<(String, u64)> {
+        let info = self.0.info();
+        let [slices, handles, bytes, fds] = info.charged;
+        [
+            ("nodes", info.nodes),
+            ("handles", info.handles),
+            ("queued", info.queued),
+            ("staged", info.staged),
+            ("slices", info.slices),
+            ("charged-slices", slices),
+            ("charged-handles", handles),
+            ("charged-bytes", bytes),
+            ("charged-fds", fds),
+        ]
+        .map(|(name, n)| (name.to_owned(), n))
+        .into()
     }
 
     fn fd(&self) -> RawFd {

@@ -25,10 +25,14 @@ pub struct Kernel;
 impl Kernel {
     /// Fails if the module is not loaded.
     pub fn new() -> std::io::Result<Self> {
-        File::options().read(true).write(true).open(DEVICE).map_err(|error| {
-            let hint = "is bus1.ko loaded?";
-            std::io::Error::new(error.kind(), format!("{DEVICE}: {error}; {hint}"))
-        })?;
+        File::options()
+            .read(true)
+            .write(true)
+            .open(DEVICE)
+            .map_err(|error| {
+                let hint = "is bus1.ko loaded?";
+                std::io::Error::new(error.kind(), format!("{DEVICE}: {error}; {hint}"))
+            })?;
         Ok(Self)
     }
 }
@@ -39,10 +43,26 @@ pub fn open_device() -> Result<OwnedFd> {
     open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Unloads the module; needs root, and that nobody has a peer.
+pub fn unload() -> std::io::Result<()> {
+    // SAFETY: plain system call with a string.
+    let result = unsafe { libc::syscall(libc::SYS_delete_module, c"bus1".as_ptr(), 0) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(std::io::Error::new(
+        error.kind(),
+        format!("the module cannot be unloaded: {error}"),
+    ))
+}
+
 fn parameter(name: &str) -> u32 {
     let path = format!("{PARAMETERS}/{name}");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    text.trim().parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+    text.trim()
+        .parse()
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 impl Bus for Kernel {
@@ -77,7 +97,9 @@ impl Bus for Kernel {
     }
 
     fn left_over(&self) -> Option<String> {
-        None
+        let path = "/sys/module/bus1/refcnt";
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        (text.trim() != "0").then(|| format!("{} references", text.trim()))
     }
 }
 
@@ -126,6 +148,17 @@ impl Door for KernelDoor {
         1 << 32
     }
 
+    fn counts(&self) -> Vec<(String, u64)> {
+        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let field = |line: &str| {
+            let (name, value) = line.split_once(':')?;
+            let name = name.strip_prefix("bus1-").filter(|&name| name != "peer")?;
+            Some((name.to_owned(), value.trim().parse().ok()?))
+        };
+        text.lines().filter_map(field).collect()
+    }
+
     fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -135,7 +168,11 @@ impl Door for KernelDoor {
 pub fn poll_fd(fd: impl AsFd, timeout: Duration) -> Events {
     let asked = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
     // OUT is nearly always there, so it must not be asked for by one who wants to wait.
-    let asked = if timeout.is_zero() { asked } else { PollFlags::IN };
+    let asked = if timeout.is_zero() {
+        asked
+    } else {
+        PollFlags::IN
+    };
     let fd = fd.as_fd();
     let mut fds = [PollFd::new(&fd, asked)];
     let limit = Timespec::try_from(timeout).expect("the timeout is too long");
@@ -177,7 +214,14 @@ impl Mapping {
     pub fn with(fd: impl AsFd, offset: u64, len: u64, prot: ProtFlags) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
         let base = unsafe {
-            mmap(std::ptr::null_mut(), len as usize, prot, MapFlags::SHARED, fd, offset)?
+            mmap(
+                std::ptr::null_mut(),
+                len as usize,
+                prot,
+                MapFlags::SHARED,
+                fd,
+                offset,
+            )?
         };
         let base = NonNull::new(base).expect("mmap returned null");
         Ok(Self { base, len })
@@ -193,7 +237,13 @@ impl Mapping {
         assert!(offset < self.len);
         // SAFETY: in bounds; the mapping cannot be written, so nothing is changed that Rust knows,
         // and the caller is a process of its own that expects to be killed.
-        unsafe { self.base.as_ptr().cast::<u8>().add(offset as usize).write_volatile(b'!') };
+        unsafe {
+            self.base
+                .as_ptr()
+                .cast::<u8>()
+                .add(offset as usize)
+                .write_volatile(b'!')
+        };
     }
 
     /// Asks for another protection of the first page.
@@ -209,7 +259,9 @@ impl View for Mapping {
     }
 
     fn read(&self, offset: u64, to: &mut [u8]) {
-        let end = offset.checked_add(to.len() as u64).expect("beyond the mapping");
+        let end = offset
+            .checked_add(to.len() as u64)
+            .expect("beyond the mapping");
         assert!(end <= self.len, "beyond the mapping");
         // SAFETY: in bounds; a slice does not change once its message was received, and the test
         // that looks elsewhere only compares what it sees.

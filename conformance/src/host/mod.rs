@@ -52,8 +52,7 @@ pub trait Bus: Send + Sync {
     /// The limits of every user, in the order slices, handles, bytes, descriptors.
     fn user_limits(&self) -> [u32; 4];
 
-    /// What is still there, when every peer is closed and nothing should be; nothing as well if the
-    /// host cannot tell.
+    /// What is still there. For those who have closed every peer, and know that nobody else has one.
     fn left_over(&self) -> Option<String>;
 }
 
@@ -72,6 +71,9 @@ pub trait Door: Send + Sync {
 
     /// Bytes in the pool.
     fn pool_size(&self) -> u64;
+
+    /// What the peer has and is charged, by name.
+    fn counts(&self) -> Vec<(String, u64)>;
 
     /// A number that stands for the peer as a descriptor.
     fn fd(&self) -> RawFd;

@@ -279,7 +279,7 @@ fn a_holder_leaves_while_it_is_told() {
     death.tell();
     scene.r.disconnect().unwrap();
     death.end();
-    assert_eq!(scene.r.ready().readable, false);
+    assert!(!scene.r.ready().readable);
     let notices = take_all(&scene.s);
     assert_eq!(notices.last().unwrap().0, MSG_NODE_DESTROY);
     scene.end();

@@ -38,6 +38,7 @@ mod reset;
 mod seed;
 mod send;
 mod slices;
+mod sort;
 mod table;
 #[cfg(test)]
 #[path = "../../tests/common/mod.rs"]

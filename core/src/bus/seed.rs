@@ -24,6 +24,7 @@ use super::peer::Peer;
 use super::queue::{Body, Seat};
 use super::recv::{check_end, complete, describe, gain, Receive};
 use super::send::{Outgoing, Parcel};
+use super::sort::sort;
 use super::table::Import;
 use super::user::SentFds;
 use super::GFP_KEPT;
@@ -85,7 +86,7 @@ fn own_nodes<H: Host>(handles: &[Arc<Handle<H>>]) -> Result<KVVec<u64>> {
     for handle in handles.iter().filter(|handle| handle.is_anchor()) {
         own.push(handle.node.serial(), GFP_KEPT)?;
     }
-    own.sort_unstable();
+    sort(&mut own);
     Ok(own)
 }
 

@@ -29,6 +29,7 @@ use super::message::{charges, clear, Cargo, Files, Handles, Layout, Message};
 use super::node::Node;
 use super::peer::Peer;
 use super::queue::{Body, Key, Seat};
+use super::sort::sort;
 use super::table::Import;
 use super::transaction::{message_after, Transaction};
 use super::user::SentFds;
@@ -363,13 +364,13 @@ pub(super) fn twice(ids: &[u64]) -> Result<KVVec<usize>> {
     for (part, &id) in ids.iter().enumerate() {
         sorted.push((id, part), GFP_KERNEL)?;
     }
-    sorted.sort_unstable();
+    sort(&mut sorted);
     for pair in sorted.windows(2) {
         if pair[0].0 == pair[1].0 {
             twice.push(pair[1].1, GFP_KERNEL)?;
         }
     }
-    twice.sort_unstable();
+    sort(&mut twice);
     Ok(twice)
 }
 

@@ -106,7 +106,7 @@ fn all_of_the_space_can_be_one_slice() {
 #[test]
 fn sizes_beyond_the_space_are_refused() {
     let mut slices = Slices::new(1 << 32).unwrap();
-    for size in [(1 << 32) + 8, 1 << 35, 1 << 40, u64::MAX & !7] {
+    for size in [(1 << 32) + 8, 1 << 35, 1 << 40, !7] {
         assert_eq!(slices.reserve(size), Err(Full::Space));
     }
     check(&slices);

@@ -9,11 +9,9 @@
 //! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so that
 //! they add no order to what a model explores. Wake-ups alone are known to it.
 
-#![allow(dead_code)] // No single test uses all of it.
+#![allow(dead_code, unused_imports)] // No single test uses all of it.
 
 use std::boxed::Box;
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
@@ -21,11 +19,16 @@ use std::vec;
 
 use bus1_core::abi::*;
 use bus1_core::bus::command::dispatch;
-use bus1_core::bus::message::Files;
-use bus1_core::bus::{host, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
+use bus1_core::bus::{self, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
 use kernel::error::{code::*, Result};
-use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::sync::Arc;
+
+mod call;
+mod host;
+
+use call::{Arena, Call};
+pub use call::{Hooks, Script};
+pub use host::{Pool, Test, Waker};
 
 /// Limits below those at which users' accounts are drawn on in batches, so that every number is
 /// exact.
@@ -35,311 +38,6 @@ pub const LIMITS: Limits = Limits {
     bytes: 4000,
     fds: 512,
 };
-
-/// The host.
-pub enum Test {}
-
-impl host::Host for Test {
-    type Pool = Pool;
-    type File = File;
-    type Waker = Waker;
-}
-
-#[derive(Default)]
-struct Memory {
-    bytes: Vec<u8>,
-    pins: Vec<(u64, u64)>,
-    /// How many calls of `pin` from now on succeed, if not all.
-    failing: Option<u32>,
-}
-
-/// Memory of a pool. It checks that only pinned memory is used.
-#[derive(Clone, Default)]
-pub struct Pool(Shared<Mutex<Memory>>);
-
-impl Memory {
-    fn check(&self, offset: u64, len: u64) {
-        let covers = |&(start, size): &(u64, u64)| start <= offset && offset + len <= start + size;
-        assert!(self.pins.iter().any(covers), "{offset}+{len} is not pinned");
-    }
-}
-
-impl Pool {
-    /// Makes the `n`-th next call of `pin` fail, counted from 0, and all after it.
-    pub fn fail_pins_after(&self, n: Option<u32>) {
-        self.0.lock().unwrap().failing = n;
-    }
-
-    /// How many ranges are pinned.
-    pub fn pins(&self) -> usize {
-        self.0.lock().unwrap().pins.len()
-    }
-
-    /// What the owner sees.
-    pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
-        self.0.lock().unwrap().bytes[offset as usize..(offset + len) as usize].to_vec()
-    }
-}
-
-impl host::Pool for Pool {
-    const SIZE: u64 = 1 << 16;
-
-    fn pin(&self, offset: u64, len: u64) -> Result {
-        let mut memory = self.0.lock().unwrap();
-        match &mut memory.failing {
-            Some(0) => return Err(ENOMEM),
-            Some(left) => *left -= 1,
-            None => (),
-        }
-        let end = (offset + len) as usize;
-        if memory.bytes.len() < end {
-            memory.bytes.resize(end, 0);
-        }
-        // Whatever is not written shows.
-        memory.bytes[offset as usize..end].fill(0xee);
-        memory.pins.push((offset, len));
-        Ok(())
-    }
-
-    fn unpin(&self, offset: u64, len: u64) {
-        let mut memory = self.0.lock().unwrap();
-        let place = memory.pins.iter().position(|&pin| pin == (offset, len));
-        let place = place.expect("a range is unpinned that was not pinned");
-        memory.pins.swap_remove(place);
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) {
-        let mut memory = self.0.lock().unwrap();
-        memory.check(offset, bytes.len() as u64);
-        memory.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
-        self.0.lock().unwrap().check(offset, len);
-        let bytes = self.read(offset, len);
-        to.write(to_offset, &bytes);
-    }
-}
-
-type Hook = Box<dyn FnOnce() + Send>;
-
-/// Counts wake-ups. Who reads the count sees what the wake-ups so far were for, as a host has to
-/// see to.
-pub struct Waker {
-    wakes: Atomic<u64>,
-    /// What the next one does first.
-    hook: Mutex<Option<Hook>>,
-    /// Lives as long as the peer.
-    _peer: Shared<()>,
-}
-
-impl host::Waker for Waker {
-    fn wake(&self) {
-        self.wakes.fetch_add(1u64, Release);
-        let hook = self.hook.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook();
-        }
-    }
-}
-
-/// A file in flight.
-pub struct File {
-    number: u32,
-    _live: Shared<()>,
-}
-
-/// What a test does at a call of the host; the first is run by the first call, and so on.
-#[derive(Default)]
-pub struct Script<'a>(RefCell<VecDeque<Box<dyn FnOnce() -> Result + 'a>>>);
-
-impl<'a> Script<'a> {
-    /// At the next call: does this, and fails if it does.
-    pub fn then(self, step: impl FnOnce() -> Result + 'a) -> Self {
-        self.0.borrow_mut().push_back(Box::new(step));
-        self
-    }
-
-    fn step(&self) -> Result {
-        let step = self.0.borrow_mut().pop_front();
-        step.map_or(Ok(()), |step| step())
-    }
-
-    /// Steps that no call came for.
-    pub fn left(&self) -> usize {
-        self.0.borrow().len()
-    }
-}
-
-/// What happens in the middle of a command.
-#[derive(Default)]
-pub struct Hooks<'a> {
-    /// Before the core's results are written to the caller.
-    pub write: Script<'a>,
-    /// Before the payload is copied: all destinations are reserved.
-    pub copy: Script<'a>,
-    /// Before descriptors are installed.
-    pub install: Script<'a>,
-}
-
-impl<'a> Hooks<'a> {
-    /// Steps in when a result is written.
-    pub fn at_write(step: impl FnOnce() -> Result + 'a) -> Self {
-        Self {
-            write: Script::default().then(step),
-            ..Self::default()
-        }
-    }
-
-    /// Steps in when the payload is copied.
-    pub fn at_copy(step: impl FnOnce() -> Result + 'a) -> Self {
-        Self {
-            copy: Script::default().then(step),
-            ..Self::default()
-        }
-    }
-}
-
-const BASE: u64 = 0x1000;
-/// An address at which there is nothing.
-pub const NOWHERE: u64 = 0x10;
-
-/// The memory of a caller during one call.
-#[derive(Default)]
-struct Arena(RefCell<Vec<u8>>);
-
-impl Arena {
-    fn put(&self, bytes: &[u8]) -> u64 {
-        let mut memory = self.0.borrow_mut();
-        let addr = BASE + memory.len() as u64;
-        memory.extend_from_slice(bytes);
-        addr
-    }
-
-    fn numbers<T: Copy, const N: usize>(&self, all: &[T], bytes: fn(T) -> [u8; N]) -> u64 {
-        let all: Vec<u8> = all.iter().flat_map(|&one| bytes(one)).collect();
-        self.put(&all)
-    }
-
-    fn slot(memory: &mut [u8], addr: u64, len: usize) -> Result<&mut [u8]> {
-        let start = addr.checked_sub(BASE).ok_or(EFAULT)? as usize;
-        memory.get_mut(start..start + len).ok_or(EFAULT)
-    }
-
-    fn get(&self, addr: u64, to: &mut [u8]) -> Result {
-        to.copy_from_slice(Self::slot(&mut self.0.borrow_mut(), addr, to.len())?);
-        Ok(())
-    }
-
-    fn set(&self, addr: u64, from: &[u8]) -> Result {
-        Self::slot(&mut self.0.borrow_mut(), addr, from.len())?.copy_from_slice(from);
-        Ok(())
-    }
-}
-
-/// One command under way.
-struct Call<'a, 'h> {
-    client: &'a Client,
-    arena: &'a Arena,
-    hooks: &'a Hooks<'h>,
-}
-
-/// Payload of a message that is being sent.
-struct Bytes<'a, 'h> {
-    arena: &'a Arena,
-    hooks: &'a Hooks<'h>,
-    vecs: Vec<(u64, u64)>,
-}
-
-impl host::Payload<Test> for Bytes<'_, '_> {
-    fn len(&self) -> u64 {
-        self.vecs.iter().map(|vec| vec.1).sum()
-    }
-
-    fn copy_to(&mut self, pool: &Pool, mut offset: u64) -> Result {
-        self.hooks.copy.step()?;
-        for &(addr, len) in &self.vecs {
-            let mut bytes = vec![0; len as usize];
-            self.arena.get(addr, &mut bytes)?;
-            host::Pool::write(pool, offset, &bytes);
-            offset += len;
-        }
-        Ok(())
-    }
-}
-
-/// Descriptors that are given to a client, if they are kept.
-struct Installed {
-    numbers: Vec<i32>,
-    files: Vec<u32>,
-    to: Shared<Mutex<Vec<(i32, u32)>>>,
-}
-
-impl host::Installed for Installed {
-    fn numbers(&self) -> &[i32] {
-        &self.numbers
-    }
-
-    fn keep(self) {
-        let open = self.numbers.iter().copied().zip(self.files);
-        self.to.lock().unwrap().extend(open);
-    }
-}
-
-impl<'a, 'h> host::Caller<Test> for Call<'a, 'h> {
-    type Payload = Bytes<'a, 'h>;
-    type Installed = Installed;
-
-    fn read(&self, addr: u64, to: &mut [u8]) -> Result {
-        self.arena.get(addr, to)
-    }
-
-    fn write(&self, addr: u64, from: &[u8]) -> Result {
-        self.hooks.write.step()?;
-        self.arena.set(addr, from)
-    }
-
-    fn payload(&self, addr: u64, n: usize) -> Result<Bytes<'a, 'h>> {
-        let mut vecs = Vec::new();
-        for i in 0..n as u64 {
-            let (mut start, mut len) = ([0; 8], [0; 8]);
-            self.arena.get(addr + 16 * i, &mut start)?;
-            self.arena.get(addr + 16 * i + 8, &mut len)?;
-            vecs.push((u64::from_ne_bytes(start), u64::from_ne_bytes(len)));
-        }
-        Ok(Bytes {
-            arena: self.arena,
-            hooks: self.hooks,
-            vecs,
-        })
-    }
-
-    fn file(&self, fd: i32) -> Result<File> {
-        Ok(File {
-            number: u32::try_from(fd).map_err(|_| EBADF)?,
-            _live: self.client.world.files.clone(),
-        })
-    }
-
-    fn peer(&self, fd: i32) -> Result<Arc<Peer<Test>>> {
-        let peers = self.client.world.peers.lock().unwrap();
-        peers.get(fd as usize).cloned().ok_or(EBADF)
-    }
-
-    fn install(&self, files: &Files<Test>) -> Result<Installed> {
-        self.hooks.install.step()?;
-        let mut last = self.client.world.last_fd.lock().unwrap();
-        let numbers = files.as_slice().iter().map(|_| {
-            *last += 1;
-            *last
-        });
-        Ok(Installed {
-            numbers: numbers.collect(),
-            files: files.as_slice().iter().map(|file| file.number).collect(),
-            to: self.client.fds.clone(),
-        })
-    }
-}
 
 struct Inner {
     bus: Arc<Bus<Test>>,
@@ -382,11 +80,7 @@ impl World {
 
     /// A new peer of user `uid`, if there is memory for it.
     pub fn try_open(&self, uid: u32) -> Result<Client> {
-        let waker = Waker {
-            wakes: Atomic::new(0),
-            hook: Mutex::default(),
-            _peer: self.0.live.clone(),
-        };
+        let waker = Waker::new(&self.0.live);
         let pool = Pool::default();
         let peer = Bus::open::<Infallible>(&self.0.bus, uid, pool.clone(), waker)?;
         let mut peers = self.0.peers.lock().unwrap();
@@ -535,7 +229,7 @@ impl Client {
         let arena = Arena::default();
         let cmd = CmdRecv {
             flags,
-            max_offset: <Pool as host::Pool>::SIZE,
+            max_offset: <Pool as bus::Pool>::SIZE,
             msg: Msg::default(),
         };
         let arg = arena.put(&cmd.to_bytes());
@@ -666,12 +360,12 @@ impl Client {
     /// Does this when it is woken next, as what it woke would on a machine with one CPU. No real
     /// host could do that from within the wake-up, which may come with locks held; now none is.
     pub fn at_wake(&self, hook: impl FnOnce() + Send + 'static) {
-        *self.peer.waker().hook.lock().unwrap() = Some(Box::new(hook));
+        self.peer.waker().hook(Box::new(hook));
     }
 
     /// How often it was woken.
     pub fn wakes(&self) -> u64 {
-        self.peer.waker().wakes.load(Acquire)
+        self.peer.waker().wakes()
     }
 
     /// Its counts.

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The types of the host: memory of pools, files in flight, wake-ups.
+
+use std::boxed::Box;
+use std::prelude::rust_2021::*;
+use std::sync::{Arc as Shared, Mutex};
+
+use bus1_core::bus::host;
+use kernel::error::{code::*, Result};
+use kernel::sync::atomic::{Acquire, Atomic, Release};
+
+/// The host.
+pub enum Test {}
+
+impl host::Host for Test {
+    type Pool = Pool;
+    type File = File;
+    type Waker = Waker;
+}
+
+#[derive(Default)]
+struct Memory {
+    bytes: Vec<u8>,
+    pins: Vec<(u64, u64)>,
+    /// How many calls of `pin` from now on succeed, if not all.
+    failing: Option<u32>,
+}
+
+/// Memory of a pool. It checks that only pinned memory is used.
+#[derive(Clone, Default)]
+pub struct Pool(Shared<Mutex<Memory>>);
+
+impl Memory {
+    fn check(&self, offset: u64, len: u64) {
+        let covers = |&(start, size): &(u64, u64)| start <= offset && offset + len <= start + size;
+        assert!(self.pins.iter().any(covers), "{offset}+{len} is not pinned");
+    }
+}
+
+impl Pool {
+    /// Makes the `n`-th next call of `pin` fail, counted from 0, and all after it.
+    pub fn fail_pins_after(&self, n: Option<u32>) {
+        self.0.lock().unwrap().failing = n;
+    }
+
+    /// How many ranges are pinned.
+    pub fn pins(&self) -> usize {
+        self.0.lock().unwrap().pins.len()
+    }
+
+    /// What the owner sees.
+    pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
+        self.0.lock().unwrap().bytes[offset as usize..(offset + len) as usize].to_vec()
+    }
+}
+
+impl host::Pool for Pool {
+    const SIZE: u64 = 1 << 16;
+
+    fn pin(&self, offset: u64, len: u64) -> Result {
+        let mut memory = self.0.lock().unwrap();
+        match &mut memory.failing {
+            Some(0) => return Err(ENOMEM),
+            Some(left) => *left -= 1,
+            None => (),
+        }
+        let end = (offset + len) as usize;
+        if memory.bytes.len() < end {
+            memory.bytes.resize(end, 0);
+        }
+        // Whatever is not written shows.
+        memory.bytes[offset as usize..end].fill(0xee);
+        memory.pins.push((offset, len));
+        Ok(())
+    }
+
+    fn unpin(&self, offset: u64, len: u64) {
+        let mut memory = self.0.lock().unwrap();
+        let place = memory.pins.iter().position(|&pin| pin == (offset, len));
+        let place = place.expect("a range is unpinned that was not pinned");
+        memory.pins.swap_remove(place);
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        let mut memory = self.0.lock().unwrap();
+        memory.check(offset, bytes.len() as u64);
+        memory.bytes[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
+        self.0.lock().unwrap().check(offset, len);
+        let bytes = self.read(offset, len);
+        to.write(to_offset, &bytes);
+    }
+}
+
+pub(super) type Hook = Box<dyn FnOnce() + Send>;
+
+/// Counts wake-ups. Who reads the count sees what the wake-ups so far were for, as a host has to
+/// see to.
+pub struct Waker {
+    wakes: Atomic<u64>,
+    /// What the next one does first.
+    hook: Mutex<Option<Hook>>,
+    /// Lives as long as the peer.
+    _peer: Shared<()>,
+}
+
+impl Waker {
+    pub(super) fn new(live: &Shared<()>) -> Self {
+        Self {
+            wakes: Atomic::new(0),
+            hook: Mutex::default(),
+            _peer: live.clone(),
+        }
+    }
+
+    pub(super) fn wakes(&self) -> u64 {
+        self.wakes.load(Acquire)
+    }
+
+    pub(super) fn hook(&self, hook: Hook) {
+        *self.hook.lock().unwrap() = Some(hook);
+    }
+}
+
+impl host::Waker for Waker {
+    fn wake(&self) {
+        self.wakes.fetch_add(1u64, Release);
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}
+
+/// A file in flight.
+pub struct File {
+    pub(super) number: u32,
+    pub(super) _live: Shared<()>,
+}
