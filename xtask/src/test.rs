@@ -104,7 +104,16 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: storm",
-        work: Work::Vm(&["storm", "--host", "kernel", "--unload"]),
+        work: Work::Vm(&[
+            "storm",
+            "--host",
+            "kernel",
+            "--rounds",
+            "800",
+            "--kill-every",
+            "400",
+            "--unload",
+        ]),
     },
 ];
 

@@ -44,6 +44,13 @@ pub const FDS: usize = 3;
 /// Nothing at all.
 pub const NOTHING: Amounts = [0; RESOURCES];
 
+/// Some of one resource.
+pub(super) fn only(resource: usize, amount: u64) -> Amounts {
+    let mut amounts = NOTHING;
+    amounts[resource] = amount;
+    amounts
+}
+
 /// Limits of a user or a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

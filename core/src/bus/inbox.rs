@@ -11,7 +11,7 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use super::account::{Amounts, Claimant, Limits, Refusal, HANDLES, NOTHING};
+use super::account::{only, Amounts, Claimant, Limits, Refusal, HANDLES};
 use super::host::{Host, Pool};
 use super::ledger::{Ledger, Rooms};
 use super::message::Slice;
@@ -150,17 +150,14 @@ impl<H: Host> Inbox<H> {
         n: usize,
         spare: &mut Spare,
     ) -> Result<(), Denied> {
-        let mut charges = NOTHING;
-        charges[HANDLES] = n as u64;
+        let charges = only(HANDLES, n as u64);
         Ok(self.ledger.claim(claimant, &charges, &mut spare.rooms)?)
     }
 
     /// Gives back the charge of `n` handles.
     pub(super) fn discharge_handles(&mut self, claimant: Claimant, n: usize) {
         if self.open && n != 0 {
-            let mut charges = NOTHING;
-            charges[HANDLES] = n as u64;
-            self.ledger.release(claimant, &charges);
+            self.ledger.release(claimant, &only(HANDLES, n as u64));
         }
     }
 

@@ -9,7 +9,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::{Amounts, Claimant, BYTES, FDS, HANDLES, SLICES};
+use super::account::{Amounts, Claimant};
 use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::node::Node;
@@ -142,12 +142,8 @@ impl<H: Host> Cargo<H> {
 
 /// What is charged for a message of this size while it is in flight.
 pub(super) fn charges(n_bytes: u64, n_handles: usize, n_fds: usize) -> Amounts {
-    let mut charges = [0; 4];
-    charges[SLICES] = 1;
-    charges[BYTES] = n_bytes;
-    charges[HANDLES] = n_handles as u64;
-    charges[FDS] = n_fds as u64;
-    charges
+    // In the order of the indices of `Amounts`.
+    [1, n_handles as u64, n_bytes, n_fds as u64]
 }
 
 /// Stores zeros from `from` up to `to`, less than 16 bytes.

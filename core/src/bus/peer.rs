@@ -200,11 +200,7 @@ impl<H: Host> Peer<H> {
             queued: queued as u64,
             staged: staged as u64,
             slices: u64::from(inbox.slices.used()),
-            charged: if inbox.open {
-                inbox.ledger.account().used()
-            } else {
-                [0; 4]
-            },
+            charged: inbox.ledger.account().used(),
         }
     }
 }

@@ -9,7 +9,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::{NOTHING, SLICES};
+use super::account::{only, SLICES};
 use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::inbox::Inbox;
@@ -98,9 +98,7 @@ impl<H: Host> Peer<H> {
             // The seat is freed at the end, without the lock.
             Body::Slice(slice) if inbox.open => {
                 inbox.slices.free(slice.number);
-                let mut charges = NOTHING;
-                charges[SLICES] = 1;
-                inbox.ledger.release(slice.claimant, &charges);
+                inbox.ledger.release(slice.claimant, &only(SLICES, 1));
                 drop(guard);
                 Some((slice.offset, slice.size))
             }

@@ -15,7 +15,7 @@
 use kernel::prelude::*;
 use kernel::sync::{Arc, LockedBy, UniqueArc};
 
-use super::account::{Claimant, NOTHING, SLICES};
+use super::account::{only, Claimant, SLICES};
 use super::handle::Handle;
 use super::host::{Host, Installed, Payload, Pool};
 use super::inbox::Inbox;
@@ -64,9 +64,7 @@ impl<H: Host> Seed<H> {
         }
         let slice = &self.cargo.slice;
         inbox.slices.free(slice.number);
-        let mut charges = NOTHING;
-        charges[SLICES] = 1;
-        inbox.ledger.release(slice.claimant, &charges);
+        inbox.ledger.release(slice.claimant, &only(SLICES, 1));
         true
     }
 
