@@ -425,3 +425,32 @@ fn what_is_sent_after_a_death_comes_after_it() {
     drop((o, p, s));
     world.end();
 }
+
+#[test]
+fn a_rise_of_many_is_one_rise() {
+    let world = World::default();
+    let [o, c, d] = [1, 2, 3].map(|uid| world.open(uid));
+    let to = [&c, &d].map(|client| client.transfer(0, &o).unwrap());
+    for client in [&c, &d] {
+        let woken = client.clone();
+        client.at_wake(move || {
+            let id = woken.take().unwrap().handles[0];
+            woken.release(id).unwrap();
+        });
+    }
+    let letter = Letter {
+        to: &to,
+        handles: &[8],
+        data: b"x",
+        ..Letter::default()
+    };
+    o.send(letter).unwrap();
+    assert_eq!(notices(&o), [(MSG_NODE_RELEASE, 8)]);
+    // All is told; what fails changes nothing about that.
+    let hooks = Hooks::at_write(|| Err(EFAULT));
+    assert_eq!(o.transfer_with(8, &c, &hooks), Err(EFAULT));
+    assert_eq!(notices(&o), []);
+    drop(hooks);
+    drop((o, c, d));
+    world.end();
+}

@@ -9,8 +9,8 @@ use loom::thread::JoinHandle;
 use super::common::*;
 use super::{model, spawn, Seen, Square, BOUND, DEEP};
 
-/// `a` sends a node of `b` to `r`, which may hold it, and to `s`, which does; then `act` is done in
-/// other threads; then both have to agree.
+/// `a` sends a node of `b` to `r`, which may hold it, and to `s`, which does, while `act` is done in
+/// other threads. Then both have to agree. Where `r` holds it, the owner's clock is ahead, too.
 fn handle_model(name: &str, holds: bool, act: fn(&Client, &Client, u64) -> Vec<JoinHandle<()>>) {
     model(name, BOUND, move || {
         let Square {
@@ -23,7 +23,12 @@ fn handle_model(name: &str, holds: bool, act: fn(&Client, &Client, u64) -> Vec<J
             ..
         } = Square::new();
         let carried = b.transfer(8, &a).unwrap();
-        let at_r = if holds { b.transfer(8, &r).unwrap() } else { 0 };
+        let mut at_r = 0;
+        if holds {
+            at_r = b.transfer(8, &r).unwrap();
+            b.send(Letter::new(&[8], b"1")).unwrap();
+            b.send(Letter::new(&[8], b"2")).unwrap();
+        }
         let at_s = b.transfer(8, &s).unwrap();
         let threads = act(&b, &r, at_r);
         let letter = Letter {

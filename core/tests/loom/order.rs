@@ -255,7 +255,7 @@ fn a_partial_multicast_says_who_got_it() {
 
 #[test]
 fn two_calls_destroy_one_node() {
-    model("two destructions", DEEP, || {
+    model("two destructions", BOUND, || {
         let world = World::default();
         let (o, p) = (world.open(1), world.open(2));
         let id = o.transfer(0, &p).unwrap();
