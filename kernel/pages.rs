@@ -179,12 +179,13 @@ impl Pages {
         self.present.load(Relaxed)
     }
 
-    fn leaf(&self, page: usize) -> Option<&Leaf> {
-        self.branches.get(page / PER_BRANCH)?.get()?[page % PER_BRANCH / PER_LEAF].get()
+    fn branch(&self, page: usize) -> Option<&Branch> {
+        self.branches.get(page / PER_BRANCH)?.get()
     }
 
     fn entry(&self, page: usize) -> Option<&Entry> {
-        Some(&self.leaf(page)?[page % PER_LEAF])
+        let leaf = self.branch(page)?[page % PER_BRANCH / PER_LEAF].get()?;
+        Some(&leaf[page % PER_LEAF])
     }
 
     /// Pins a page, which is made if it is not there.
@@ -254,7 +255,11 @@ impl Pages {
         let mut freed = 0;
         while *hand > 0 && *budget > 0 {
             let page = *hand - 1;
-            let Some(leaf) = self.leaf(page) else {
+            let Some(branch) = self.branch(page) else {
+                *hand = page / PER_BRANCH * PER_BRANCH;
+                continue;
+            };
+            let Some(leaf) = branch[page % PER_BRANCH / PER_LEAF].get() else {
                 *hand = page / PER_LEAF * PER_LEAF;
                 continue;
             };

@@ -122,8 +122,12 @@ impl Pools {
             if around && address >= start {
                 break;
             }
+            list.next = address + 1;
             // SAFETY: Pools in the list are alive.
             let pool = unsafe { member.pool.as_ref() };
+            if pool.pages.present() == 0 {
+                continue;
+            }
             // High pages first: slices are placed as low as possible.
             // SAFETY: The list is locked, so this runs once at a time.
             freed += unsafe {
@@ -133,7 +137,6 @@ impl Pools {
             if member.hand == 0 {
                 member.hand = N_PAGES;
             }
-            list.next = address + 1;
         }
         Some(freed)
     }

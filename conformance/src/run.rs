@@ -75,7 +75,8 @@ fn keep_panics() {
 /// Runs all cases that fit, and prints how each went to `out`.
 pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     // Says what is wrong before the first case does.
-    host::open(options.kind)?;
+    let bus = host::open(options.kind)?;
+    let alone_here = bus.left_over().is_none();
     keep_panics();
     crate::sys::process::allow_many_descriptors();
 
@@ -84,6 +85,13 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     let mut tally = Tally::default();
     run_all(together, options.jobs.max(1), options, &mut tally, out)?;
     run_all(alone, 1, options, &mut tally, out)?;
+    // A case that hangs has its peers still.
+    if alone_here && tally.failed == 0 {
+        if let Some(what) = bus.left_over() {
+            tally.failed += 1;
+            writeln!(out, "all peers are closed, but the bus still counts {what}")?;
+        }
+    }
     writeln!(out, "{} passed, {} failed", tally.passed, tally.failed)?;
     Ok(tally)
 }

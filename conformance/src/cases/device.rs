@@ -18,7 +18,7 @@ use super::quota::{claim_all, Resource};
 use super::Case;
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
-use crate::host::kernel::{open_device, poll_fd, raw_ioctl, KernelDoor};
+use crate::host::kernel::{descriptor, open_device, poll_fd, raw_ioctl, KernelDoor};
 use crate::host::{Errno as E, DEVICE};
 use crate::sys::process::{become_user, fork, End};
 
@@ -42,8 +42,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn fd(peer: &Peer) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is the peer's own, and open as long as the peer is.
-    unsafe { BorrowedFd::borrow_raw(peer.fd()) }
+    descriptor(peer.door())
 }
 
 fn duplicate(peer: &Peer) -> Peer {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Every fault that an earlier bus1 had, so that it does not come back.
+//! Every fault that an earlier bus1 had, so that it does not come back. Of those that are not here,
+//! a stalled sender that blocked the receiver's close is in `stalled.rs`, different payloads of one
+//! multicast are in `copies.rs`, and a commit that was stored too weakly for causality is in
+//! `order_races.rs` (and, since few machines show it, in the models of the core).
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -9,7 +9,7 @@ use rustix::mm::{MprotectFlags, ProtFlags};
 use super::Case;
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
-use crate::host::kernel::Mapping;
+use crate::host::kernel::{descriptor, Mapping};
 use crate::host::{Errno as E, View};
 use crate::sys::memory::PAGE;
 use crate::sys::process::{fork, End};
@@ -29,8 +29,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn fd(peer: &Peer) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor is the peer's own, and open as long as the peer is.
-    unsafe { BorrowedFd::borrow_raw(peer.fd()) }
+    descriptor(peer.door())
 }
 
 fn writable_map_is_eperm(env: &Env) {

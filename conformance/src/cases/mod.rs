@@ -125,4 +125,5 @@ subjects! {
     mapping,
     device,
     stalled,
+    reclaim,
 }

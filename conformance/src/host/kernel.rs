@@ -4,7 +4,7 @@
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -101,6 +101,12 @@ impl Bus for Kernel {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         (text.trim() != "0").then(|| format!("{} references", text.trim()))
     }
+}
+
+/// The descriptor behind a door of this host.
+pub fn descriptor(door: &dyn Door) -> BorrowedFd<'_> {
+    // SAFETY: it is the door's own, and open as long as the door is.
+    unsafe { BorrowedFd::borrow_raw(door.fd()) }
 }
 
 /// A descriptor of the device.

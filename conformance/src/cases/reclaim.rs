@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Pool memory: who it is charged to, and how it goes back to the system.
+//!
+//! A process in a cgroup of its own does the sending, so that what is charged there is pool
+//! memory and little else.
+
+use std::io::{Read, Write};
+use std::time::Instant;
+
+use super::Case;
+use crate::client::Peer;
+use crate::env::{Env, PATIENCE};
+use crate::sys::cgroup::Cgroup;
+use crate::sys::process::{fork, End};
+
+pub const CASES: &[Case] = &[
+    case!(memory_is_charged_to_the_sender, "6: charged to the sender's memory cgroup").kernel().alone(),
+    case!(memory_comes_back_with_the_peer, "6: and at the latest with the peer").kernel().alone(),
+    case!(memory_comes_back_under_pressure, "6: go back under memory pressure").kernel().alone(),
+    case!(live_slices_survive_pressure, "6: pages that no slice needs any more").kernel().alone(),
+    case!(mapped_slices_survive_the_peer, "4 mmap: outlives a disconnect").kernel().alone(),
+];
+
+/// Bytes of a message; as large as quota lets one be.
+const MESSAGE: usize = 8 << 20;
+/// Messages that fill a pool.
+const MANY: usize = 12;
+/// What a process needs for itself, and what the system counts ahead.
+const LITTLE: usize = 6 << 20;
+
+/// A process in a cgroup of its own sends; the offsets of the slices, all of them received.
+fn fill(cgroup: &Cgroup, sender: &Peer, to: u64, receiver: &Peer) -> Vec<u64> {
+    let payload = vec![0x77; MESSAGE];
+    // A byte is an order to send, another one says that it is done.
+    let (mut orders, mut order) = std::io::pipe().unwrap();
+    let (mut reports, mut report) = std::io::pipe().unwrap();
+    let child = fork(|| {
+        cgroup.enter();
+        for _ in 0..MANY {
+            orders.read_exact(&mut [0]).unwrap();
+            sender.message().to(&[to]).bytes(&payload).send().unwrap();
+            report.write_all(&[1]).unwrap();
+        }
+        0
+    });
+    let all = receiver.door().pool_size();
+    let offsets = (0..MANY)
+        .map(|_| {
+            order.write_all(&[1]).unwrap();
+            reports.read_exact(&mut [0]).unwrap();
+            receiver.receive().max_offset(all).header().unwrap().offset
+        })
+        .collect();
+    assert_eq!(child.wait(), End::Exit(0));
+    offsets
+}
+
+/// Waits until no more than that is charged, doing `act` over and over.
+fn falls_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
+    let started = Instant::now();
+    loop {
+        act();
+        let now = cgroup.charged();
+        if now <= most + LITTLE {
+            return;
+        }
+        let late = started.elapsed() > PATIENCE;
+        assert!(!late, "{now} bytes are still charged, not {most}");
+        std::thread::yield_now();
+    }
+}
+
+/// Asks the system to give back whatever the kernel's parts can do without.
+fn press() {
+    std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+}
+
+fn memory_is_charged_to_the_sender(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    assert_eq!(cgroup.charged(), 0);
+    fill(&cgroup, &sender, to, &receiver);
+    let charged = cgroup.charged();
+    assert!(charged >= MANY * MESSAGE, "{charged} bytes are charged");
+    assert!(charged <= MANY * MESSAGE + LITTLE, "{charged} bytes are charged");
+}
+
+fn memory_comes_back_with_the_peer(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    fill(&cgroup, &sender, to, &receiver);
+    receiver.close();
+    falls_to(&cgroup, 0, || ());
+}
+
+fn memory_comes_back_under_pressure(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    for _ in 0..2 {
+        for offset in fill(&cgroup, &sender, to, &receiver) {
+            receiver.release_slice(offset).unwrap();
+        }
+        falls_to(&cgroup, 0, press);
+    }
+}
+
+fn live_slices_survive_pressure(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    let mut offsets = fill(&cgroup, &sender, to, &receiver);
+    let kept = offsets.split_off(MANY - 2);
+    for offset in offsets {
+        receiver.release_slice(offset).unwrap();
+    }
+    falls_to(&cgroup, 2 * MESSAGE, press);
+    let view = receiver.door().map(receiver.door().pool_size()).unwrap();
+    for offset in kept {
+        let mut bytes = vec![0; MESSAGE];
+        view.read(offset, &mut bytes);
+        let whole = bytes.iter().all(|&byte| byte == 0x77);
+        assert!(whole, "the slice at {offset:#x} was lost");
+    }
+}
+
+fn mapped_slices_survive_the_peer(env: &Env) {
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    let payload = vec![0x77; MESSAGE];
+    sender.message().to(&[to]).bytes(&payload).send().unwrap();
+    let offset = receiver.receive().header().unwrap().offset;
+    let view = receiver.door().map(receiver.mapped()).unwrap();
+    receiver.close();
+    press();
+    press();
+    let mut bytes = vec![0; MESSAGE];
+    view.read(offset, &mut bytes);
+    assert!(bytes == payload, "what was received is gone, and still mapped");
+}
