@@ -12,8 +12,9 @@ use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
-use kernel::uaccess::{UserPtr, UserSlice};
+use kernel::transmute::FromBytes;
 
+use crate::bus::few::Few;
 use crate::bus::message::Files;
 use crate::bus::{self, Peer};
 use crate::device;
@@ -23,8 +24,6 @@ use crate::waker::Waiters;
 
 /// Most bytes in a message, as in one read or write.
 const BYTES_MAX: u64 = 0x7fff_f000;
-/// As many vectors need no allocation.
-const FEW: usize = 4;
 
 /// The host of the kernel module.
 pub(crate) struct Kernel;
@@ -76,25 +75,29 @@ impl bus::Caller<Kernel> for Task {
     }
 
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
-        let addr = usize::try_from(addr).map_err(|_| EFAULT)?;
         let size = 2 * if self.compat { 4 } else { size_of::<usize>() };
-        let mut reader = UserSlice::new(UserPtr::from_addr(addr), n * size).reader();
-        let mut payload = Payload::with_room(n)?;
-        for _ in 0..n {
+        let mut ranges = Few::with_capacity(n, GFP_KERNEL)?;
+        let mut sum = 0_u64;
+        for i in 0..n {
+            // Two numbers of the caller's own size.
+            let mut raw = [0; 16];
+            let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
+            self.read(addr, &mut raw[..size])?;
             let (start, len) = if self.compat {
-                let [start, len] = reader.read::<[u32; 2]>()?;
+                let [start, len] = <[u32; 2]>::from_bytes_copy(&raw[..size]).ok_or(EFAULT)?;
                 (u64::from(start), i64::from(len as i32))
             } else {
-                let [start, len] = reader.read::<[usize; 2]>()?;
+                let [start, len] = <[usize; 2]>::from_bytes_copy(&raw[..size]).ok_or(EFAULT)?;
                 (start as u64, len as isize as i64)
             };
             let len = u64::try_from(len).map_err(|_| EINVAL)?;
-            payload.push(Range { start, len })?;
+            ranges.push(Range { start, len }, GFP_KERNEL)?;
+            sum = sum.saturating_add(len);
         }
-        if payload.len > BYTES_MAX {
+        if sum > BYTES_MAX {
             return Err(EMSGSIZE);
         }
-        Ok(payload)
+        Ok(Payload { ranges, len: sum })
     }
 
     fn file(&self, fd: i32) -> Result<ARef<File>> {
@@ -111,7 +114,6 @@ impl bus::Caller<Kernel> for Task {
 }
 
 /// What one iovec says.
-#[derive(Clone, Copy)]
 struct Range {
     start: u64,
     len: u64,
@@ -122,46 +124,8 @@ struct Range {
 /// The vectors are read once, when it is made, and so is their sum. The kernel's own
 /// import_iovec() would shorten what is too long, where we have to refuse.
 pub(crate) struct Payload {
-    few: [Range; FEW],
-    many: KVec<Range>,
-    n: usize,
+    ranges: Few<Range>,
     len: u64,
-}
-
-impl Payload {
-    /// One without vectors yet.
-    fn with_room(n: usize) -> Result<Self> {
-        let many = if n > FEW {
-            KVec::with_capacity(n, GFP_KERNEL)?
-        } else {
-            KVec::new()
-        };
-        Ok(Self {
-            few: [Range { start: 0, len: 0 }; FEW],
-            many,
-            n: 0,
-            len: 0,
-        })
-    }
-
-    fn push(&mut self, range: Range) -> Result {
-        if self.many.capacity() > 0 {
-            self.many.push(range, GFP_KERNEL)?;
-        } else {
-            *self.few.get_mut(self.n).ok_or(EINVAL)? = range;
-        }
-        self.n += 1;
-        self.len = self.len.saturating_add(range.len);
-        Ok(())
-    }
-
-    fn ranges(&self) -> &[Range] {
-        if self.many.is_empty() {
-            &self.few[..self.n]
-        } else {
-            &self.many
-        }
-    }
 }
 
 impl bus::Payload<Kernel> for Payload {
@@ -171,7 +135,7 @@ impl bus::Payload<Kernel> for Payload {
 
     fn copy_to(&mut self, pool: &Pool, offset: u64) -> Result {
         let mut at = offset;
-        for range in self.ranges() {
+        for range in self.ranges.iter() {
             pool.pieces(at, range.len, |piece, done| {
                 let addr = range.start.checked_add(done).ok_or(EFAULT)?;
                 // SAFETY: The piece lies in a pinned page, and is ours to write.

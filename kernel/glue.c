@@ -107,14 +107,22 @@ struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages)
 					 NULL);
 }
 
-/* pool.rs: locks the page at a kernel address and takes a reference to it. */
+/*
+ * mapping.rs: locks the page at a kernel address and takes a reference to it.
+ * NULL if its memory is broken: the fault handler would look for a mapping of
+ * such a page, and ours have none.
+ */
 struct page *bus1_lock_page(const void *address)
 {
 	struct page *page = virt_to_page(address);
 
 	get_page(page);
 	lock_page(page);
-	return page;
+	if (!PageHWPoison(page))
+		return page;
+	unlock_page(page);
+	put_page(page);
+	return NULL;
 }
 
 bool bus1_trylock_page(const void *address)

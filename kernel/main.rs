@@ -59,13 +59,7 @@ fn limits() -> Result<Limits> {
         pr_err!("a limit is too large: give each at most {}\n", i32::MAX);
         return Err(EINVAL);
     }
-    let [slices, handles, bytes, fds] = limits;
-    Ok(Limits {
-        slices,
-        handles,
-        bytes,
-        fds,
-    })
+    Ok(limits)
 }
 
 impl kernel::InPlaceModule for Module {

@@ -158,7 +158,7 @@ impl Shared {
         // SAFETY: It is pinned, so there is a page at that address.
         let locked = unsafe { glue::bus1_lock_page(self.pages.address(page).cast()) };
         self.pages.unpin(page);
-        Some(locked)
+        (!locked.is_null()).then_some(locked)
     }
 }
 

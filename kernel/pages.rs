@@ -101,7 +101,10 @@ struct OwnedPage(NonNull<u8>);
 
 impl OwnedPage {
     fn new() -> Result<Self> {
-        let flags = bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO;
+        // Rather fail than have somebody killed for memory: there may be idle pages to free.
+        let flags = bindings::GFP_KERNEL_ACCOUNT
+            | bindings::__GFP_ZERO
+            | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
         // SAFETY: May sleep, which all callers may. The page is not from highmem, so its address
         // is permanent.
         let address = unsafe { bindings::get_free_pages_noprof(flags, 0) };

@@ -52,18 +52,29 @@ fn pages_of(offset: u64, len: u64) -> Range<usize> {
 impl Pool {
     /// An empty pool, whose memory the shrinker of `pools` can take back.
     pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
-        let place = Place::new(GFP_KERNEL)?;
+        let place = Place::new(GFP_KERNEL_ACCOUNT)?;
         let shared = Arc::pin_init(
             pin_init!(Shared {
                 pools: pools.clone(),
                 pages <- init_zeroed(),
                 mapped <- new_spinlock!(Mapped::nowhere(), "bus1::mapped"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         // SAFETY: The destructor leaves.
         unsafe { pools.enter(place, &shared) };
         Ok(Self(shared))
+    }
+
+    fn pin_pages(&self, offset: u64, len: u64) -> Result {
+        let pages = pages_of(offset, len);
+        for page in pages.clone() {
+            if let Err(error) = self.0.pages.pin(page) {
+                (pages.start..page).for_each(|page| self.0.pages.unpin(page));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Cuts a pinned range at the page boundaries: calls `f` with where each piece is, and where it
@@ -95,14 +106,13 @@ impl bus::Pool for Pool {
     const SIZE: u64 = POOL_SIZE;
 
     fn pin(&self, offset: u64, len: u64) -> Result {
-        let pages = pages_of(offset, len);
-        for page in pages.clone() {
-            if let Err(error) = self.0.pages.pin(page) {
-                (pages.start..page).for_each(|page| self.0.pages.unpin(page));
-                return Err(error);
-            }
+        if self.pin_pages(offset, len).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        // Idle pages are charged to whoever sent in them, and a limit on the memory of a cgroup
+        // does not reach the shrinker.
+        self.0.pools.trim(&self.0);
+        self.pin_pages(offset, len)
     }
 
     fn unpin(&self, offset: u64, len: u64) {

@@ -89,6 +89,15 @@ impl Pools {
         drop(node);
     }
 
+    /// Frees the pages of a pool that are not in use.
+    pub(crate) fn trim(&self, pool: &Shared) {
+        let _list = self.list.lock();
+        let (mut hand, mut budget) = (N_PAGES, usize::MAX);
+        let unmap = |page| pool.unmap(page);
+        // SAFETY: The list is locked, so this runs once at a time.
+        unsafe { pool.pages.reclaim(&mut hand, &mut budget, unmap) };
+    }
+
     /// Pages in all pools. Not all of them can be freed; how many is known by looking only.
     fn count(&self) -> usize {
         let Some(list) = self.list.try_lock() else {
@@ -123,6 +132,8 @@ impl Pools {
                 break;
             }
             list.next = address + 1;
+            // A pool counts as a look, however little is in it.
+            *budget -= 1;
             // SAFETY: Pools in the list are alive.
             let pool = unsafe { member.pool.as_ref() };
             if pool.pages.present() == 0 {

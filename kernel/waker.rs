@@ -8,7 +8,7 @@
 //! # Memory order
 //!
 //! A waiter joins the queue and then looks at the peer; a waker changes the peer and then looks at
-//! the queue. Between the two each passes a full barrier ([`Waiters::wake_for`] here, `poll_wait()`
+//! the queue. Between the two each passes a full barrier ([`Waiters::wake_up`] here, `poll_wait()`
 //! there), so one of them sees the other and no wake-up is lost.
 
 use core::ptr;
@@ -75,14 +75,14 @@ impl Waiters {
 
     /// Wakes everybody, because the peer was disconnected.
     pub(crate) fn hang_up(&self) {
-        self.wake_for(HANGUP, 0);
+        self.wake_up(0);
     }
 
-    /// Wakes those who wait for one of `events`: of those who wait exclusively `exclusive`, or all
-    /// if that is 0.
+    /// Wakes those who wait: of those who wait exclusively `exclusive`, or all if that is 0.
     ///
-    /// The events must be true, since io_uring reports them without looking again.
-    fn wake_for(&self, events: u32, exclusive: i32) {
+    /// It does not say what for, so that everybody looks again: io_uring would report what it is
+    /// told, and that may be over by then.
+    fn wake_up(&self, exclusive: i32) {
         let head = self.head.get();
         // SAFETY: A barrier has no requirements.
         unsafe { bindings::smp_mb() };
@@ -93,15 +93,15 @@ impl Waiters {
             ptr::eq((&raw const (*list).next).read_volatile(), list)
         };
         if !idle {
-            let key = ptr::without_provenance_mut(events as usize);
-            // SAFETY: The queue is initialised, and the key of a poll wake-up is its events.
-            unsafe { bindings::__wake_up(head, bindings::TASK_INTERRUPTIBLE, exclusive, key) };
+            let mode = bindings::TASK_INTERRUPTIBLE;
+            // SAFETY: The queue is initialised, and a poll wake-up may go without a key.
+            unsafe { bindings::__wake_up(head, mode, exclusive, ptr::null_mut()) };
         }
     }
 }
 
 impl bus::Waker for Waiters {
     fn wake(&self) {
-        self.wake_for(READABLE, 1);
+        self.wake_up(1);
     }
 }

@@ -152,7 +152,10 @@ pub enum Error {
     UnknownHost,
 
     /// `/dev/bus1` cannot be opened.
-    #[error("cannot open /dev/bus1; load the module (modprobe bus1), or use the embedded host")]
+    #[error(
+        "cannot open /dev/bus1; load the module (insmod bus1.ko, see the README), or use the \
+         embedded host"
+    )]
     Open(#[source] Errno),
 
     /// Any other error of the system.

@@ -50,7 +50,7 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error::Open`] if `/dev/bus1` exists and cannot be opened (there is no falling back then);
-    /// [`Error::UnknownHost`]; [`Error::Quota`], [`Error::NoMemory`].
+    /// [`Error::UnknownHost`]; [`Error::NoMemory`]. [`Error::Quota`] is reserved for a limit on peers.
     pub fn open() -> Result<Self> {
         Self::open_on(Host::preferred()?)
     }
@@ -59,7 +59,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`] if `/dev/bus1` cannot be opened; [`Error::Quota`], [`Error::NoMemory`].
+    /// [`Error::Open`] if `/dev/bus1` cannot be opened; [`Error::NoMemory`]. [`Error::Quota`] is
+    /// reserved for a limit on peers.
     ///
     /// ```
     /// use bus1::{Host, Peer};
@@ -262,6 +263,18 @@ impl Peer {
     ///
     /// Those of [`transfer`](Self::transfer); [`Error::DescriptorRefused`] for a descriptor that is
     /// no peer of the same host.
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let (server, client) = (Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?);
+    /// let node = server.create_node()?;
+    /// let id = server.transfer_to_fd(node.handle(), &client)?.expect("the node is alive");
+    /// // The client is told of the ID, by an argument of its program, say.
+    /// let handle = client.adopt_handle(id);
+    /// client.send(&handle, &Outgoing::new().payload(b"request"))?;
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn transfer_to_fd(&self, handle: &Handle, to: impl AsFd) -> Result<Option<HandleId>> {
         let id = handle.id_in(&self.0)?;
         let id = self.0.handle_transfer(id, to.as_fd())?;
@@ -274,6 +287,22 @@ impl Peer {
     /// The bus is not asked. If the peer has no such handle, using it fails with
     /// [`Error::UnknownHandle`]; if nobody gave the reference up, dropping the handle releases
     /// one that others count on.
+    ///
+    /// ```
+    /// use bus1::{Error, HandleId, Host, Outgoing, Peer};
+    ///
+    /// let (server, client) = (Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?);
+    /// let node = server.create_node()?;
+    /// let handle = server.transfer(node.handle(), &client)?.expect("the node is alive");
+    ///
+    /// let id = handle.leak();
+    /// let handle = client.adopt_handle(id);
+    /// client.send(&handle, &Outgoing::new())?;
+    ///
+    /// let unknown = client.adopt_handle(HandleId::from_raw(0x7f3));
+    /// assert_eq!(client.send(&unknown, &Outgoing::new()), Err(Error::UnknownHandle));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adopt_handle(&self, id: HandleId) -> Handle {
         let _gate = self.0.enter();
         Registry::add(&self.0, id.raw())
@@ -330,6 +359,16 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error::Disconnected`].
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// peer.set_seed(&Outgoing::new().payload(b"state"))?;
+    /// peer.drop_seed()?;
+    /// assert!(peer.recv_seed()?.is_none());
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn drop_seed(&self) -> Result<()> {
         self.0.drop_seed()
     }
@@ -362,6 +401,24 @@ impl Peer {
     ///
     /// On the embedded host, where the first call makes it: [`Error::TooManyDescriptors`],
     /// [`Error::NoMemory`].
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    /// use rustix::event::{poll, PollFd, PollFlags, Timespec};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// let readable = || {
+    ///     let mut fds = [PollFd::from_borrowed_fd(peer.descriptor()?, PollFlags::IN)];
+    ///     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    ///     let n = poll(&mut fds, Some(&at_once)).expect("the descriptor is open");
+    ///     Ok::<_, bus1::Error>(n == 1)
+    /// };
+    /// assert!(!readable()?);
+    /// peer.send(node.handle(), &Outgoing::new())?;
+    /// assert!(readable()?);
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         self.0
             .transport
@@ -375,6 +432,19 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error::NotOnThisHost`] on the embedded host; [`Error::TooManyDescriptors`].
+    ///
+    /// ```
+    /// use bus1::{Error, Host, Peer};
+    /// use std::process::{Command, Stdio};
+    ///
+    /// let peer = Peer::open()?;
+    /// match peer.duplicate_fd() {
+    ///     // A program that takes the peer over from its standard input.
+    ///     Ok(fd) => drop(Command::new("service").stdin(Stdio::from(fd))),
+    ///     Err(error) => assert_eq!((peer.host(), error), (Host::Embedded, Error::NotOnThisHost)),
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn duplicate_fd(&self) -> Result<OwnedFd> {
         if self.host() == Host::Embedded {
             return Err(Error::NotOnThisHost);

@@ -61,6 +61,22 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error::Disconnected`], [`Error::BeyondMapping`].
+    ///
+    /// ```
+    /// use bus1::{Event, Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// let file = std::fs::File::open("/dev/null").expect("it is on every machine");
+    /// peer.send(node.handle(), &Outgoing::new().payload(b"log").fd(&file))?;
+    ///
+    /// let Some(Event::Message(message)) = peer.try_recv_without_fds()? else {
+    ///     panic!("a message was sent")
+    /// };
+    /// assert_eq!(message.payload(), b"log");
+    /// assert!(message.fds().is_empty());
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn try_recv_without_fds(&self) -> Result<Option<Event>> {
         self.receive(0)
     }
@@ -127,7 +143,22 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv).
+    /// Those of [`try_recv`](Self::try_recv); [`Error::Quota`] if the peer may not hold as many
+    /// handles more as the seed carries.
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// assert!(peer.recv_seed()?.is_none());
+    ///
+    /// peer.set_seed(&Outgoing::new().payload(b"state"))?;
+    /// for _ in 0..2 {
+    ///     let seed = peer.recv_seed()?.expect("it was set, and it stays");
+    ///     assert_eq!(seed.payload(), b"state");
+    /// }
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn recv_seed(&self) -> Result<Option<Message>> {
         let connection = self.connection();
         // All receipts of a seed share one slice, and the first to give it back would take it from

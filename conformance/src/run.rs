@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::mpsc;
 use std::sync::Once;
 use std::thread;
@@ -40,6 +41,8 @@ pub struct Tally {
     pub passed: usize,
     /// The others.
     pub failed: usize,
+    /// Cases that could not run here.
+    pub ignored: usize,
 }
 
 struct Job {
@@ -80,9 +83,23 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     keep_panics();
     crate::sys::process::allow_many_descriptors();
 
-    let jobs = Vec::from(select(options));
+    let (jobs, missing): (Vec<_>, Vec<_>) =
+        Vec::from(select(options)).into_iter().partition(|job| {
+            job.case
+                .needs
+                .is_none_or(|(device, _)| Path::new(device).exists())
+        });
     let (alone, together): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.case.alone);
     let mut tally = Tally::default();
+    for Job { name, case, .. } in missing {
+        if let Some((device, module)) = case.needs {
+            writeln!(
+                out,
+                "test {name} ... ignored: no {device}, load the module {module}"
+            )?;
+        }
+        tally.ignored += 1;
+    }
     run_all(together, options.jobs.max(1), options, &mut tally, out)?;
     run_all(alone, 1, options, &mut tally, out)?;
     // A case that hangs has its peers still.
@@ -92,7 +109,11 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
             writeln!(out, "all peers are closed, but the bus still counts {what}")?;
         }
     }
-    writeln!(out, "{} passed, {} failed", tally.passed, tally.failed)?;
+    write!(out, "{} passed, {} failed", tally.passed, tally.failed)?;
+    if tally.ignored > 0 {
+        write!(out, ", {} ignored", tally.ignored)?;
+    }
+    writeln!(out)?;
     Ok(tally)
 }
 
@@ -226,6 +247,7 @@ mod tests {
             spec: "5 SEND",
             on: On::All,
             alone: false,
+            needs: None,
             run,
         };
         let job = Job {
@@ -250,8 +272,8 @@ mod tests {
         assert_eq!(
             tally,
             Tally {
-                passed: 0,
-                failed: 1
+                failed: 1,
+                ..Tally::default()
             }
         );
         assert!(said.contains("FAILED\n    contract: 5 SEND\n"), "{said}");
@@ -267,8 +289,8 @@ mod tests {
         assert_eq!(
             tally,
             Tally {
-                passed: 0,
-                failed: 1
+                failed: 1,
+                ..Tally::default()
             }
         );
         assert!(said.contains("hangs"), "{said}");
@@ -281,8 +303,8 @@ mod tests {
         assert_eq!(
             tally,
             Tally {
-                passed: 0,
-                failed: 1
+                failed: 1,
+                ..Tally::default()
             }
         );
         assert!(said.contains("still counts"), "{said}");
@@ -296,7 +318,7 @@ mod tests {
             (
                 Tally {
                     passed: 1,
-                    failed: 0
+                    ..Tally::default()
                 },
                 "test subject::case ... ok\n"
             )

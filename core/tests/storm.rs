@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use bus1_core::abi::*;
-use bus1_core::bus::Limits;
 use common::*;
 
 const PEERS: usize = 4;
@@ -137,12 +136,7 @@ impl Thread<'_> {
 }
 
 fn storm(seed: u64) {
-    let world = World::new(Limits {
-        slices: 9000,
-        handles: 9000,
-        bytes: 90000,
-        fds: 9000,
-    });
+    let world = World::new([9000, 9000, 90000, 9000]);
     let member = |i| Member {
         client: world.open(1 + i as u32 % 2),
         told: Mutex::default(),

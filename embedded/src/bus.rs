@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::OnceLock;
 
-use bus1_core::bus::{Bus as Core, Limits, Usage};
+use bus1_core::bus::{Bus as Core, Usage, DEFAULT_LIMITS};
 use kernel::sync::Arc;
 
 use crate::error::to_errno;
@@ -29,6 +29,32 @@ use crate::peer::Peer;
 #[derive(Clone)]
 pub struct Bus(Arc<Core<Embedded>>);
 
+/// Limits of a user, or of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Slices in the pool.
+    pub slices: u32,
+    /// Handles, nodes included.
+    pub handles: u32,
+    /// Payload bytes in flight.
+    pub bytes: u32,
+    /// Descriptors in flight.
+    pub fds: u32,
+}
+
+impl Limits {
+    /// What a user may have unless told otherwise.
+    pub const DEFAULT: Limits = {
+        let [slices, handles, bytes, fds] = DEFAULT_LIMITS;
+        Limits {
+            slices,
+            handles,
+            bytes,
+            fds,
+        }
+    };
+}
+
 impl Bus {
     /// A bus with the default limits for each user. ENOMEM.
     pub fn new() -> io::Result<Self> {
@@ -39,7 +65,14 @@ impl Bus {
     pub fn with_limits(limits: Limits) -> io::Result<Self> {
         // Debug builds then check that locks are taken in this order.
         kernel::lockdep::declare(&bus1_core::bus::LOCK_ORDER);
-        Ok(Self(Core::new(limits).map_err(to_errno)?))
+        let Limits {
+            slices,
+            handles,
+            bytes,
+            fds,
+        } = limits;
+        let core = Core::new([slices, handles, bytes, fds]).map_err(to_errno)?;
+        Ok(Self(core))
     }
 
     /// The bus of the process: what `/dev/bus1` is to the machine.
@@ -52,12 +85,12 @@ impl Bus {
         GLOBAL.get_or_init(|| Self::new().expect("no memory for the bus of the process"))
     }
 
-    /// Opens a peer for the real user of the process. ENOMEM, EDQUOT.
+    /// Opens a peer for the real user of the process. ENOMEM.
     pub fn open(&self) -> io::Result<Peer> {
         self.open_as(rustix::process::getuid().as_raw())
     }
 
-    /// Opens a peer for any user. ENOMEM, EDQUOT.
+    /// Opens a peer for any user. ENOMEM.
     ///
     /// The user is a number that quota is booked on, and grants nothing in the system; it need
     /// not exist. It is there so that a program can keep clients apart, or a test try out quota.

@@ -48,7 +48,8 @@
 //!     dst_handle: HANDLE_INVALID,
 //!     ..Default::default()
 //! };
-//! server.ioctl_checked(CMD_HANDLE_TRANSFER, &raw mut transfer as usize)?;
+//! // SAFETY: the argument is ours alone, and points nowhere.
+//! unsafe { server.ioctl_checked(CMD_HANDLE_TRANSFER, &raw mut transfer as usize) }?;
 //!
 //! // The client sends to it.
 //! let payload = b"hello";
@@ -60,13 +61,15 @@
 //!     n_vecs: 1,
 //!     ..Default::default()
 //! };
-//! client.ioctl_checked(CMD_SEND, &raw mut send as usize)?;
+//! // SAFETY: the argument is ours alone, and what it points to is only read.
+//! unsafe { client.ioctl_checked(CMD_SEND, &raw mut send as usize) }?;
 //!
 //! // The server receives.
 //! let pool = server.pool()?;
 //! assert!(server.wait(None).readable);
 //! let mut recv = CmdRecv { max_offset: pool.len() as u64, ..Default::default() };
-//! server.ioctl_checked(CMD_RECV, &raw mut recv as usize)?;
+//! // SAFETY: the argument is ours alone, and points nowhere.
+//! unsafe { server.ioctl_checked(CMD_RECV, &raw mut recv as usize) }?;
 //! assert_eq!((recv.msg.kind, recv.msg.destination), (MSG_DATA, 8));
 //! let mut received = vec![0; recv.msg.n_bytes as usize];
 //! assert!(pool.read(recv.msg.offset, &mut received));
@@ -85,9 +88,9 @@ mod registry;
 mod residency;
 mod waker;
 
-pub use bus::Bus;
+pub use bus::{Bus, Limits};
 pub use bus1_core::abi;
-pub use bus1_core::bus::{Info, Limits, Ready, Usage};
+pub use bus1_core::bus::{Info, Ready, Usage};
 pub use peer::Peer;
 pub use pool::Map;
 /// Numbers of errors. `Display` is what `strerror(3)` says; it converts into [`std::io::Error`].

@@ -131,9 +131,12 @@ impl Peer {
     /// The price is a system call for each piece of memory. It needs `process_vm_readv(2)` on the
     /// own process, which a sandbox may forbid: then it fails with that error.
     ///
-    /// It writes only where the command says. That must be memory that the program gave to the
-    /// command, as with any system call.
-    pub fn ioctl_checked(&self, cmd: u32, arg: usize) -> Result<(), Errno> {
+    /// # Safety
+    ///
+    /// It writes where the command says, if there is memory that can be written. As with a system
+    /// call, that has to be memory that nothing else in the program uses until it returns; and what
+    /// the command reads must not be written meanwhile by other threads without atomic operations.
+    pub unsafe fn ioctl_checked(&self, cmd: u32, arg: usize) -> Result<(), Errno> {
         self.call(Checked, cmd, arg)
     }
 

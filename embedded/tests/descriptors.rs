@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 
 use bus1_embedded::abi::*;
 use bus1_embedded::{Bus, Errno};
-use common::{address, own, Client};
+use common::{address, ioctl, own, Client};
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 
@@ -78,10 +78,7 @@ fn files_that_are_not_received_are_closed() {
         max_offset: u64::MAX,
         ..Default::default()
     };
-    owner
-        .peer
-        .ioctl_checked(CMD_RECV, address(&mut command))
-        .unwrap();
+    ioctl(&owner.peer, CMD_RECV, address(&mut command)).unwrap();
     assert_eq!(command.msg.n_fds, 0);
     drop(owner);
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);

@@ -6,7 +6,7 @@ mod common;
 
 use bus1_embedded::abi::*;
 use bus1_embedded::{Bus, Errno, Limits, Usage};
-use common::{address, pointer, vectors, Client};
+use common::{address, ioctl, pointer, vectors, Client};
 
 #[test]
 fn the_last_clone_disconnects() {
@@ -136,15 +136,15 @@ fn bad_addresses_fault_and_leave_no_trace() {
         n_vecs: 1,
         ..Default::default()
     };
-    let send = |mut command: CmdSend| sender.peer.ioctl_checked(CMD_SEND, address(&mut command));
+    let send = |mut command: CmdSend| ioctl(&sender.peer, CMD_SEND, address(&mut command));
     for bad in [0, 8, edge - 8, edge, usize::MAX - 7] {
         assert_eq!(
-            sender.peer.ioctl_checked(CMD_SEND, bad),
+            ioctl(&sender.peer, CMD_SEND, bad),
             Err(Errno::FAULT),
             "{bad:#x}"
         );
         assert_eq!(
-            owner.peer.ioctl_checked(CMD_RECV, bad),
+            ioctl(&owner.peer, CMD_RECV, bad),
             Err(Errno::FAULT),
             "{bad:#x}"
         );
@@ -205,9 +205,7 @@ fn bad_addresses_fault_and_leave_no_trace() {
     };
     memory[..CmdRecv::SIZE].copy_from_slice(&recv.to_bytes());
     let memory = memory.make_read_only().unwrap();
-    let fault = owner
-        .peer
-        .ioctl_checked(CMD_RECV, memory.as_ptr().expose_provenance());
+    let fault = ioctl(&owner.peer, CMD_RECV, memory.as_ptr().expose_provenance());
     assert_eq!(fault, Err(Errno::FAULT));
     assert_eq!(owner.receive().unwrap().bytes, b"whole");
     drop((owner, sender));
@@ -231,7 +229,7 @@ fn vectors_have_limits() {
             n_vecs: vecs.len() as u64,
             ..Default::default()
         };
-        sender.peer.ioctl_checked(CMD_SEND, address(&mut command))
+        ioctl(&sender.peer, CMD_SEND, address(&mut command))
     };
     let byte = pointer(b"x") as usize;
     assert_eq!(send(&[[byte, 1], [byte, usize::MAX]]), Err(Errno::INVAL));
@@ -250,7 +248,7 @@ fn unknown_commands_and_users() {
     let bus = Bus::new().unwrap();
     let peer = bus.open_as(1234).unwrap();
     assert_eq!(peer.info().uid, 1234);
-    assert_eq!(peer.ioctl_checked(0xc008_967f, 0), Err(Errno::NOTTY));
+    assert_eq!(ioctl(&peer, 0xc008_967f, 0), Err(Errno::NOTTY));
     let own = Bus::global().open().unwrap();
     assert_eq!(own.info().uid, rustix::process::getuid().as_raw());
 }

@@ -19,7 +19,7 @@ use crate::verdict::{count, Verdict};
 use crate::wire::{Control, Header, Role};
 
 /// Multicasts that a demo should have at least, if nothing else is said ...
-const WORTHWHILE: u64 = 20_000;
+const ENOUGH_MULTICASTS: u64 = 20_000;
 
 /// ... as long as the text is not published in more bytes than these.
 const ENOUGH_BYTES: u64 = 256 << 20;
@@ -154,7 +154,7 @@ fn demonstrate(options: &Options, interrupt: Interrupt) -> Result<bool> {
 
 /// How often to publish a text that may be short.
 fn rounds(input: &Input) -> u64 {
-    let for_messages = WORTHWHILE.div_ceil(input.pieces);
+    let for_messages = ENOUGH_MULTICASTS.div_ceil(input.pieces);
     let for_bytes = ENOUGH_BYTES / input.bytes;
     for_messages.min(for_bytes).max(1)
 }

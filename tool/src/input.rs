@@ -24,8 +24,8 @@ const USUAL: [&str; 6] = [
 /// Where more of them may be, a folder for each package.
 const DOCUMENTATION: &str = "/usr/share/doc";
 
-/// What is worth publishing, in bytes.
-const WORTHWHILE: u64 = 8 << 10;
+/// A text is worth publishing if it has as many bytes.
+const MIN_TEXT: u64 = 8 << 10;
 
 /// The text of last resort: the project's own.
 const BUILT_IN: &str = include_str!("../../docs/design.md");
@@ -76,7 +76,7 @@ impl Input {
         let usual = USUAL.iter().map(PathBuf::from);
         for path in usual.chain(documentation()) {
             let worthwhile =
-                fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() >= WORTHWHILE);
+                fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() >= MIN_TEXT);
             if worthwhile {
                 if let Ok(input) = Self::from_path(&path, block) {
                     return Ok(input);
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn there_is_always_a_text() {
         let input = Input::open(None, Block::Lines).unwrap();
-        assert!(input.bytes >= WORTHWHILE / 2);
+        assert!(input.bytes >= MIN_TEXT / 2);
         assert!(input.pieces > 10);
         assert!(!BUILT_IN.is_empty());
     }

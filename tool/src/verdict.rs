@@ -174,8 +174,12 @@ impl fmt::Display for Verdict {
             f,
             "copies",
             None,
-            "1 per delivery: from the publisher's memory into the subscriber's pool, which it has \
-             mapped and reads in place",
+            &format!(
+                "{} of {:.1} MB in all, taken as one for each message delivered: into the \
+                 subscriber's pool, where it is read in place",
+                self.delivered,
+                self.bytes as f64 / 1e6
+            ),
         )?;
         line(
             f,
@@ -202,7 +206,7 @@ mod tests {
             expected: 10,
             published: 10,
             delivered: 30,
-            bytes: 3000,
+            bytes: 3_400_000,
             damaged: 0,
             misplaced: 0,
             subscribers: 3,
@@ -223,6 +227,7 @@ mod tests {
         assert!(text.ends_with("verdict: good"), "{text}");
         assert!(text.contains("60 deliveries/s"));
         assert!(text.contains("5 attempts repeated: 4 over quota, 1 with a full pool"));
+        assert!(text.contains("copies      30 of 3.4 MB in all"), "{text}");
         assert!(!text.contains("BAD"));
     }
 

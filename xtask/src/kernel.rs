@@ -68,11 +68,19 @@ impl Kernel {
     /// Files of modules of the kernel package, in the order in which they are to be loaded.
     pub fn modules(&self, name: &str) -> Result<Vec<PathBuf>> {
         let dir = self.release_dir();
-        let dependencies = fs::read_to_string(dir.join("modules.dep"))
-            .context("the kernel package has no modules.dep; remove target/vm and try again")?;
-        find_modules(&dependencies, name)
+        find_modules(&self.dependencies()?, name)
             .map(|files| files.into_iter().map(|file| dir.join(file)).collect())
             .with_context(|| format!("kernel {} has no module `{name}`", self.release))
+    }
+
+    /// Whether the kernel package has a module of this name.
+    pub fn has_module(&self, name: &str) -> Result<bool> {
+        Ok(find_modules(&self.dependencies()?, name).is_some())
+    }
+
+    fn dependencies(&self) -> Result<String> {
+        fs::read_to_string(self.release_dir().join("modules.dep"))
+            .context("the kernel package has no modules.dep; remove target/vm and try again")
     }
 }
 

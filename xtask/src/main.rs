@@ -8,6 +8,7 @@
 mod archive;
 mod initramfs;
 mod kernel;
+mod lines;
 mod machine;
 mod module;
 mod programs;
@@ -32,7 +33,8 @@ use clap::{Args, Parser, Subcommand};
     version,
     about,
     long_about = "Builds bus1.ko for a stock Debian kernel, boots that kernel in a VM and runs programs in it.\n\
-                  All that is downloaded and built is kept below target/vm/."
+                  All that is downloaded and built is kept below target/vm/.\n\
+                  BUS1_MIRROR=URL in the environment names the Debian mirror to fetch from."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -91,7 +93,7 @@ struct VmArgs {
     /// Load this file in place of a bus1.ko that is built from the sources
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
-    /// Parameters for the module, for example max_slices=64
+    /// Parameters for the module, for example user_slices_max=64
     #[arg(long, value_name = "NAME=VALUE")]
     param: Vec<String>,
     /// Give up after so many seconds
@@ -139,6 +141,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 modprobe: args.modprobe,
                 cpus: args.cpus,
                 icount: args.icount,
+                cpu: None,
+                quiet: false,
                 timeout: std::time::Duration::from_secs(args.timeout),
             };
             Ok(vm::run(&kernel, &job)?.exit_code())

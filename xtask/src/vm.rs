@@ -41,6 +41,10 @@ pub struct Job {
     pub cpus: Option<u32>,
     /// Count instructions as time.
     pub icount: bool,
+    /// QEMU's name of an emulated CPU, in place of the one that can do most.
+    pub cpu: Option<&'static str>,
+    /// Return the output and pass none of it on.
+    pub quiet: bool,
     pub timeout: Duration,
 }
 
@@ -55,6 +59,8 @@ impl Job {
             modprobe: Vec::new(),
             cpus: None,
             icount: false,
+            cpu: None,
+            quiet: false,
             timeout: TIMEOUT,
         }
     }
@@ -200,7 +206,7 @@ fn boot(kernel: &Kernel, job: &Job, accelerator: Accelerator, loud: bool) -> Res
     let out = child.stdout.take().context("no output of QEMU")?;
     let err = child.stderr.take().context("no errors of QEMU")?;
     let (ended, output) = thread::scope(|scope| {
-        let out = scope.spawn(move || pass(out, std::io::stdout(), loud));
+        let out = scope.spawn(move || pass(out, std::io::stdout(), loud && !job.quiet));
         scope.spawn(move || pass(err, std::io::stderr(), loud));
         let ended = wait(&mut child, job.timeout);
         (ended, out.join().unwrap_or_default())
@@ -275,6 +281,7 @@ fn qemu(kernel: &Kernel, job: &Job, accelerator: Accelerator) -> Result<Command>
         "-m",
         MEMORY,
     ]);
+    let emulated = job.cpu.unwrap_or("max");
     let mut append = "console=ttyS0 loglevel=7 panic=-1 oops=panic".to_owned();
     let cpus = if job.icount {
         ensure!(
@@ -287,7 +294,7 @@ fn qemu(kernel: &Kernel, job: &Job, accelerator: Accelerator) -> Result<Command>
             "-icount",
             "shift=0",
             "-cpu",
-            "max",
+            emulated,
         ]);
         // Whatever else could make two runs differ.
         command.args(["-seed", "1", "-rtc", "base=2030-01-01,clock=vm"]);
@@ -296,7 +303,7 @@ fn qemu(kernel: &Kernel, job: &Job, accelerator: Accelerator) -> Result<Command>
     } else {
         match accelerator {
             Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
-            Accelerator::Tcg => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            Accelerator::Tcg => command.args(["-accel", "tcg,thread=multi", "-cpu", emulated]),
         };
         job.cpus.unwrap_or(2)
     };

@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
     case!(what_arrived_does_not_change, "1: M7; 5 SEND: the payload is copied"),
     case!(memory_that_goes_away_is_efault, "5 SEND: EFAULT").alone(),
     case!(forbidden_memory_is_efault, "5 SEND: vecs (EFAULT)"),
-    case!(what_is_only_read_may_be_read_only, "5 SEND"),
+    case!(what_is_only_read_may_be_read_only, "5 SEND: the payload is copied"),
 ];
 
 fn every_receiver_gets_the_same_bytes(env: &Env) {

@@ -24,6 +24,9 @@ pub const CASES: &[Case] = &[
     case!(bus1_files_are_refused, "8: refused with EOPNOTSUPP: bus1 files"),
     case!(unix_sockets_are_refused, "8: refused with EOPNOTSUPP: AF_UNIX sockets"),
     case!(io_uring_is_refused, "8: refused with EOPNOTSUPP: io_uring"),
+    case!(binder_is_refused, "8: whatever else can pin a file of its own kind")
+        .kernel()
+        .needs(BINDER, "binder_linux"),
     case!(other_sockets_may_travel, "8: AF_UNIX sockets"),
     case!(o_path_is_always_fine, "8: O_PATH descriptors are always fine"),
     case!(one_refused_descriptor_refuses_all, "5 SEND: fds (EBADF, EOPNOTSUPP)"),
@@ -35,6 +38,8 @@ pub const CASES: &[Case] = &[
     case!(sender_may_close_at_once, "8: a message never loses a descriptor silently"),
     case!(sender_may_die_at_once, "8: a message never loses a descriptor silently"),
 ];
+
+const BINDER: &str = "/dev/binder";
 
 fn pipe_travels(env: &Env) {
     let [a, b] = env.peers();
@@ -147,6 +152,17 @@ fn io_uring_is_refused(env: &Env) {
     let ring = crate::sys::process::io_uring();
     assert_eq!(b.message().to(&[to]).fds(&[ring.as_raw_fd()]).send(), Err(E::OPNOTSUPP));
     a.nothing();
+}
+
+fn binder_is_refused(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let binder = File::options().read(true).write(true).open(BINDER).unwrap();
+    assert_eq!(b.message().to(&[to]).fds(&[binder.as_raw_fd()]).send(), Err(E::OPNOTSUPP));
+    a.nothing();
+    let place = open(BINDER, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    assert_eq!(b.message().to(&[to]).fds(&[place.as_raw_fd()]).send(), Ok(()));
+    assert_eq!(a.data().fds.len(), 1);
 }
 
 fn other_sockets_may_travel(env: &Env) {

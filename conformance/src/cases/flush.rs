@@ -17,7 +17,7 @@ pub const CASES: &[Case] = &[
     case!(flush_drops_notices, "5 PEER_RESET: FLUSH drops the queue"),
     case!(flushed_node_id_may_be_used_again, "2: unknown ID with clear bits creates a node"),
     case!(flushed_remote_ids_do_not_come_back, "2: bus-chosen IDs never come back"),
-    case!(peer_works_after_flush, "5 PEER_RESET"),
+    case!(peer_works_after_flush, "5 PEER_RESET: sets limits, then flushes as asked"),
     case!(flush_keeps_limits, "5 PEER_RESET: all-ones (keep)"),
     case!(flush_keeps_the_seed_and_its_nodes, "5 PEER_RESET: that the seed does not pin"),
     case!(flush_drops_messages_for_seed_nodes, "5 PEER_RESET: FLUSH drops the queue"),

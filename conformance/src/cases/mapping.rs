@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
     case!(mprotect_cannot_add_writing, "4 mmap: mprotect cannot add it").kernel(),
     case!(writing_is_a_fault, "4 mmap: read-only").kernel().alone(),
     case!(the_bus_does_not_write_there_for_users, "4 mmap: read-only").kernel(),
-    case!(part_of_the_pool_may_be_mapped, "4 mmap").kernel(),
+    case!(part_of_the_pool_may_be_mapped, "4 mmap: read-only and shared").kernel(),
     case!(whole_pool_may_be_mapped, "6: up to 4 GiB of address space").kernel(),
     case!(child_process_shares_the_map, "4 mmap: shared").kernel().alone(),
     case!(map_in_a_child_outlives_the_parents_peer, "4 mmap: outlives the descriptor").kernel().alone(),

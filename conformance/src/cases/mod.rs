@@ -30,6 +30,8 @@ pub struct Case {
     pub on: On,
     /// Whether nothing else may run in the process meanwhile.
     pub alone: bool,
+    /// A device that it needs beside the bus, and the module that makes it.
+    pub needs: Option<(&'static str, &'static str)>,
     /// The case.
     pub run: fn(&Env),
 }
@@ -63,6 +65,13 @@ impl Case {
             ..self
         }
     }
+
+    const fn needs(self, device: &'static str, module: &'static str) -> Self {
+        Self {
+            needs: Some((device, module)),
+            ..self
+        }
+    }
 }
 
 /// An entry of a table: the function, and the line of the contract.
@@ -73,6 +82,7 @@ macro_rules! case {
             spec: $spec,
             on: $crate::cases::On::All,
             alone: false,
+            needs: None,
             run: $run,
         }
     };

@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     case!(messages_race_with_destruction, "2: delivered before, refused later"),
     case!(multicasts_race_with_disconnects, "3.3; 5 SEND: its owner gone EHOSTUNREACH"),
     case!(destructions_of_two_owners_in_one_order, "3.1: consistency, NODES_DESTROY"),
-    case!(a_short_history_is_in_order, "3.1, 3.2, 3.3"),
+    case!(a_short_history_is_in_order, "3.1 consistency; 3.2 causality; 3.3 atomicity"),
 ];
 
 fn triangle_under_load(env: &Env) {

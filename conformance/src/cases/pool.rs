@@ -11,7 +11,7 @@ use crate::host::Errno as E;
 
 pub const CASES: &[Case] = &[
     case!(slice_is_laid_out_as_published, "5: payload, padding to 8, handle IDs, descriptors"),
-    case!(descriptors_follow_handles, "5: slice layout"),
+    case!(descriptors_follow_handles, "5: slice layout: handle IDs (u64), descriptors (s32)"),
     case!(padding_is_zero, "6: padding is cleared"),
     case!(fresh_memory_is_zero, "6: pages are zeroed when they enter the pool"),
     case!(nobody_elses_old_data_is_visible, "6: nobody can read another's old data in it"),
@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
     case!(map_outlives_the_close, "4 mmap: the mapping outlives the descriptor"),
     case!(map_does_not_keep_the_peer_connected, "4 mmap: does not keep the peer connected"),
     case!(map_of_a_dead_peer_is_eshutdown, "4 mmap: ESHUTDOWN on a disconnected peer"),
-    case!(map_may_be_made_late, "4 mmap"),
+    case!(map_may_be_made_late, "4 mmap: read-only and shared"),
     case!(two_maps_show_the_same, "4 mmap: shared"),
 ];
 

@@ -18,7 +18,7 @@ pub const CASES: &[Case] = &[
     case!(parts_come_in_the_order_named, "3.3: in the order in which the sender named them"),
     case!(every_part_but_the_last_is_flagged, "3.3: every part but the last carries CONTINUE"),
     case!(flags_are_counted_per_peer, "3.3: parts for one peer"),
-    case!(parts_to_the_sender_itself, "5 SEND"),
+    case!(parts_to_the_sender_itself, "3.3: parts for one peer are consecutive"),
     case!(destination_named_twice_is_enotuniq, "5 SEND: named twice ENOTUNIQ"),
     case!(unknown_clear_id_named_twice_is_enotuniq, "5 SEND: named twice ENOTUNIQ"),
     case!(one_failure_stops_all, "3.3: it happens whole or not at all"),
@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
     case!(each_part_is_charged, "7: slices are charged at SEND to the receiving peer"),
     case!(each_receiver_has_its_own_handle, "5 RECV: handles get IDs and user references"),
     case!(each_receiver_has_its_own_descriptor, "5 RECV: descriptors are installed"),
-    case!(destination_may_be_a_handle_too, "5 SEND"),
+    case!(destination_may_be_a_handle_too, "2: handles travel with messages"),
     case!(slices_are_released_one_by_one, "6: a slice lives from SEND to SLICE_RELEASE"),
     case!(large_payload_to_many, "5 SEND: the payload is copied once per receiver"),
 ];

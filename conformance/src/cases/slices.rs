@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
     case!(handles_outlive_the_slice, "2: user references change only in ioctls of the holder"),
     case!(slice_outlives_its_handles, "6: a slice lives from SEND to SLICE_RELEASE"),
     case!(slice_outlives_the_node, "6: a slice lives from SEND to SLICE_RELEASE"),
-    case!(threads_release_each_slice_once, "5 SLICE_RELEASE"),
+    case!(threads_release_each_slice_once, "5 SLICE_RELEASE: at which no received slice starts"),
 ];
 
 fn no_slice_there_is_enxio(env: &Env) {

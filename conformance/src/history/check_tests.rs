@@ -46,8 +46,8 @@ fn destroyed(handle: u64, more: bool) -> Got {
     }
 }
 
-/// Two actors, two receivers. Actor 0 sends to both receivers, twice to the first; actor 1 destroys
-/// a node that both hold, and sends to both.
+/// Three actors, of which the last two are the receivers. Actor 0 sends to both, twice to the first;
+/// actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
 fn good() -> History {
     let both = |a, b| {
         [
@@ -71,7 +71,6 @@ fn good() -> History {
                 sent(1, &both(3, 11), NOBODY),
                 sent(2, &[slot(1, 1), slot(0, 1)], &[1, 1, 0]),
             ],
-            // A third one is silent.
             vec![],
         ],
         got: vec![

@@ -14,6 +14,8 @@
 //! # Invariants
 //!
 //! - `granted` is the sum of all shares' `granted`; a share's `used` is the sum of what its peers hold.
+//! - What a peer holds includes its credit, which it was granted and does not use at the moment; see
+//!   `ledger.rs`.
 //! - A share that is not used is not granted: after everything was released all numbers are zero.
 //!   A release lowers a share to twice its use, which is what a single peer would need.
 //! - Entries of zeros may linger, until the next sweep; they count for nothing.
@@ -25,6 +27,9 @@
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 
+use super::inbox::Denied;
+use super::sieve::sieve;
+use super::user::User;
 use super::GFP_KEPT;
 
 /// How many resources there are.
@@ -52,32 +57,10 @@ pub(super) fn only(resource: usize, amount: u64) -> Amounts {
 }
 
 /// Limits of a user or a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Slices in the pool.
-    pub slices: u32,
-    /// Handles, nodes included.
-    pub handles: u32,
-    /// Payload bytes in flight.
-    pub bytes: u32,
-    /// Descriptors in flight.
-    pub fds: u32,
-}
+pub type Limits = [u32; RESOURCES];
 
-impl Limits {
-    /// What a user may have unless the administrator says otherwise.
-    pub const DEFAULT: Limits = Limits {
-        slices: 16384,
-        handles: 65536,
-        bytes: 16 << 20,
-        fds: 4096,
-    };
-
-    /// The limits in the order of the indices.
-    pub fn amounts(&self) -> Amounts {
-        [self.slices, self.handles, self.bytes, self.fds].map(u64::from)
-    }
-}
+/// What a user may have unless the administrator says otherwise.
+pub const DEFAULT_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
 
 /// The user and the peer that a charge is booked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +82,7 @@ pub(super) struct Share {
 #[derive(Default)]
 pub(super) struct Claim {
     pub(super) held: Amounts,
-    /// Drawn from the user's account and not held at the moment; see `ledger.rs`.
+    /// The part of it that is not used.
     pub(super) credit: Amounts,
     /// Whether it may have credit.
     pub(super) keeps: bool,
@@ -121,27 +104,19 @@ impl Room {
     }
 }
 
-/// Why a claim was not granted.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It would go over the limits.
-    Quota,
-    /// It would go over the limits of the user, as the user's peers have drawn on them.
-    Shared,
-    /// The claimant is new: call again with a [`Room`].
-    Room,
-}
-
 /// Limits and what is held of them.
 pub(super) struct Account {
     owner: u32,
-    limit: Amounts,
-    granted: Amounts,
+    pub(super) limit: Amounts,
+    /// What all claimants together were granted.
+    pub(super) granted: Amounts,
     foreign: [u32; RESOURCES],
     shares: RBTree<u32, Share>,
     claims: RBTree<u64, Claim>,
     entries: usize,
     sweep_at: usize,
+    /// How many claimants may have credit.
+    pub(super) keepers: u32,
 }
 
 /// The divisor between users, when `n` foreign ones hold some.
@@ -155,130 +130,105 @@ impl Account {
     pub(super) fn new(owner: u32, limits: Limits) -> Self {
         Self {
             owner,
-            limit: limits.amounts(),
+            limit: limits.map(u64::from),
             granted: NOTHING,
             foreign: [0; RESOURCES],
             shares: RBTree::new(),
             claims: RBTree::new(),
             entries: 0,
             sweep_at: 32,
+            keepers: 0,
         }
-    }
-
-    pub(super) fn limit(&self) -> &Amounts {
-        &self.limit
-    }
-
-    pub(super) fn set_limit(&mut self, resource: usize, limit: u32) {
-        self.limit[resource] = u64::from(limit);
-    }
-
-    /// What all claimants together were granted.
-    pub(super) fn granted(&self) -> &Amounts {
-        &self.granted
     }
 
     /// What all claimants together use.
     pub(super) fn used(&self) -> Amounts {
         let mut sum = NOTHING;
-        for share in self.shares.values() {
-            for (sum, used) in sum.iter_mut().zip(share.used) {
-                *sum += used;
+        for (_, claim) in self.claims() {
+            for (r, sum) in sum.iter_mut().enumerate() {
+                *sum += claim.held[r] - claim.credit[r];
             }
         }
         sum
     }
 
-    /// What the claimant's peer holds; None if it never claimed or was swept.
+    /// Everybody's entries.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (Claimant, &Claim)> {
+        let claims = self.claims.iter();
+        claims.map(|(&peer, claim)| {
+            let uid = claim.uid;
+            (Claimant { uid, peer }, claim)
+        })
+    }
+
+    /// The claimant's entry; None if it never claimed or was swept.
     pub(super) fn claim_mut(&mut self, who: Claimant) -> Option<&mut Claim> {
         self.claims.get_mut(&who.peer)
     }
 
-    /// How large the claimant's share would have to be, or why it may not.
-    fn need(&self, r: usize, share: &Share, held: u64, amount: u64, own: bool) -> Option<u64> {
-        let need = amount
-            .checked_mul(2)?
-            .checked_add(held)?
-            .checked_add(share.used[r])?;
-        let have = share.granted[r];
-        // Less than it has, if the limit was lowered since.
-        let free = self.limit[r].saturating_sub(self.granted[r] - have);
-        if need <= have.min(free) {
-            return Some(have);
-        }
-        let by = if own {
-            1
-        } else {
-            divisor(self.foreign[r] + u32::from(have == 0))
-        };
-        (need.checked_mul(by)? <= free).then_some(need)
-    }
-
-    /// Whether the claim could be granted if up to `idle` were given back, and by whoever is in the
-    /// way.
-    pub(super) fn could(&self, who: Claimant, amounts: &Amounts, idle: &Amounts) -> bool {
+    /// Whether the claim might be granted if all credit were taken back, whoever is in the way.
+    pub(super) fn could_after_recall(&self, who: Claimant, amounts: &Amounts, user: &User) -> bool {
         let (Some(share), Some(claim)) = (self.shares.get(&who.uid), self.claims.get(&who.peer))
         else {
-            return true;
+            return self.keepers != 0;
         };
         let own = who.uid == self.owner;
-        (0..RESOURCES).all(|r| {
-            let others = (self.granted[r] - share.granted[r]).saturating_sub(idle[r]);
+        let possible = (0..RESOURCES).all(|r| {
+            // A share may have been granted twice what is used of it.
+            let idle = 4 * u64::from(self.keepers) * user.batch[r];
+            let others = (self.granted[r] - share.granted[r]).saturating_sub(idle);
             let need = amounts[r]
                 .saturating_mul(2)
                 .saturating_add(claim.held[r] + share.used[r]);
             let by = if own { 1 } else { divisor(1) };
-            let need = need.saturating_sub(idle[r]).saturating_mul(by);
+            let need = need.saturating_sub(idle).saturating_mul(by);
             amounts[r] == 0 || need <= self.limit[r].saturating_sub(others)
-        })
+        });
+        self.keepers != 0 && possible
     }
 
-    /// Grants all of `amounts`, or nothing.
+    /// Grants all of `amounts`, or nothing. `cover` has the last word, before anything changes.
     pub(super) fn claim(
         &mut self,
         who: Claimant,
         amounts: &Amounts,
         room: &mut Option<Room>,
-    ) -> Result<(), Refusal> {
-        if self.claims.get(&who.peer).is_none() || self.shares.get(&who.uid).is_none() {
-            let Some(Room { share, claim }) = room.take() else {
-                return Err(Refusal::Room);
-            };
-            if self.shares.get(&who.uid).is_none() {
-                self.shares
-                    .insert(share.into_node(who.uid, Share::default()));
-            }
-            if self.claims.get(&who.peer).is_none() {
-                let uid = who.uid;
-                let fresh = Claim {
-                    uid,
-                    ..Claim::default()
-                };
-                self.claims.insert(claim.into_node(who.peer, fresh));
-                self.entries += 1;
-            }
-        }
-
+        cover: impl FnOnce() -> Result<(), Denied>,
+    ) -> Result<(), Denied> {
         let own = who.uid == self.owner;
-        let (Some(share), Some(claim)) = (self.shares.get(&who.uid), self.claims.get(&who.peer))
-        else {
-            return Err(Refusal::Room);
-        };
-        let mut grown = share.granted;
-        for (r, &amount) in amounts.iter().enumerate() {
-            if amount != 0 {
-                grown[r] = self
-                    .need(r, share, claim.held[r], amount, own)
-                    .ok_or(Refusal::Quota)?;
-            }
-        }
-
         let (Some(share), Some(claim)) = (
             self.shares.get_mut(&who.uid),
             self.claims.get_mut(&who.peer),
         ) else {
-            return Err(Refusal::Room);
+            self.enter(who, room.take().ok_or(Denied::Rooms)?);
+            return self.claim(who, amounts, &mut None, cover);
         };
+        let mut grown = share.granted;
+        for (r, &amount) in amounts.iter().enumerate() {
+            if amount == 0 {
+                continue;
+            }
+            // How large the share has to be. What overflows is more than any limit.
+            let need = amount
+                .saturating_mul(2)
+                .saturating_add(claim.held[r] + share.used[r]);
+            let have = share.granted[r];
+            // Less than it has, if the limit was lowered since.
+            let free = self.limit[r].saturating_sub(self.granted[r] - have);
+            if need <= have.min(free) {
+                continue;
+            }
+            let by = if own {
+                1
+            } else {
+                divisor(self.foreign[r] + u32::from(have == 0))
+            };
+            if need.saturating_mul(by) > free {
+                return Err(Denied::Quota);
+            }
+            grown[r] = need;
+        }
+        cover()?;
         for (r, &amount) in amounts.iter().enumerate() {
             if amount == 0 {
                 continue;
@@ -294,9 +244,24 @@ impl Account {
         Ok(())
     }
 
+    /// Makes the entries of a claimant, as far as they are not there.
+    fn enter(&mut self, who: Claimant, room: Room) {
+        if self.shares.get(&who.uid).is_none() {
+            let share = room.share.into_node(who.uid, Share::default());
+            self.shares.insert(share);
+        }
+        if self.claims.get(&who.peer).is_none() {
+            let fresh = Claim {
+                uid: who.uid,
+                ..Claim::default()
+            };
+            self.claims.insert(room.claim.into_node(who.peer, fresh));
+            self.entries += 1;
+        }
+    }
+
     /// Gives back what was granted before.
     pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
-        let own = who.uid == self.owner;
         let (Some(share), Some(claim)) = (
             self.shares.get_mut(&who.uid),
             self.claims.get_mut(&who.peer),
@@ -304,19 +269,25 @@ impl Account {
             debug_assert!(false, "release by a claimant that holds nothing");
             return;
         };
-        for (r, &amount) in amounts.iter().enumerate() {
-            if amount == 0 {
-                continue;
+        let foreign = (who.uid != self.owner).then_some(&mut self.foreign);
+        lower(share, claim, &mut self.granted, foreign, amounts);
+    }
+
+    /// Takes the credit of all claimants. `each` is told of it.
+    pub(super) fn settle(&mut self, mut each: impl FnMut(Claimant, &Amounts)) {
+        self.keepers = 0;
+        let mut cursor = self.claims.cursor_front_mut();
+        while let Some(mut here) = cursor {
+            let (&peer, claim) = here.current_mut();
+            let uid = claim.uid;
+            let credit = core::mem::replace(&mut claim.credit, NOTHING);
+            if let Some(share) = self.shares.get_mut(&uid).filter(|_| claim.keeps) {
+                claim.keeps = false;
+                let foreign = (uid != self.owner).then_some(&mut self.foreign);
+                lower(share, claim, &mut self.granted, foreign, &credit);
+                each(Claimant { uid, peer }, &credit);
             }
-            debug_assert!(claim.held[r] >= amount && share.used[r] >= amount);
-            claim.held[r] -= amount;
-            share.used[r] -= amount;
-            let keep = share.granted[r].min(2 * share.used[r]);
-            self.granted[r] -= share.granted[r] - keep;
-            share.granted[r] = keep;
-            if keep == 0 && !own {
-                self.foreign[r] -= 1;
-            }
+            cursor = here.move_next();
         }
     }
 
@@ -325,55 +296,53 @@ impl Account {
         self.entries >= self.sweep_at
     }
 
-    /// Drops the entries of claimants that hold nothing. `idle` is told of each and may settle what
-    /// it left aside.
-    pub(super) fn sweep(&mut self, mut idle: impl FnMut(Claimant, &mut Claim)) {
-        let mut cursor = self.claims.cursor_front_mut();
-        while let Some(mut here) = cursor {
-            let (&peer, claim) = here.current_mut();
-            let uid = claim.uid;
-            cursor = if claim.held == NOTHING {
-                idle(Claimant { uid, peer }, claim);
-                self.entries -= 1;
-                let last = here.peek_next().is_none();
-                let (next, _) = here.remove_current();
-                // At the end the cursor falls back to the one before, which was seen already.
-                next.filter(|_| !last)
-            } else {
-                here.move_next()
-            };
-        }
-        let mut cursor = self.shares.cursor_front_mut();
-        while let Some(here) = cursor {
-            cursor = if here.current().1.used == NOTHING && here.current().1.granted == NOTHING {
-                // A claim of this user that holds nothing is gone as well, so none dangles.
-                let last = here.peek_next().is_none();
-                let (next, _) = here.remove_current();
-                next.filter(|_| !last)
-            } else {
-                here.move_next()
-            };
-        }
+    /// Drops the entries of claimants that hold nothing.
+    pub(super) fn sweep(&mut self) {
+        let entries = &mut self.entries;
+        let claimed = |_: &u64, claim: &mut Claim| claim.held != NOTHING;
+        sieve(&mut self.claims, claimed, |_| *entries -= 1);
+        // A claim of a user who holds nothing is gone as well, so none dangles.
+        let holds = |_: &u32, share: &mut Share| share.granted != NOTHING;
+        sieve(&mut self.shares, holds, drop);
         self.sweep_at = 2 * self.entries + 32;
     }
 
-    /// Takes all entries out.
-    pub(super) fn clear(&mut self) -> (RBTree<u32, Share>, RBTree<u64, Claim>) {
-        self.entries = 0;
+    /// Takes all entries out. `each` is told what the claimants held.
+    pub(super) fn close(
+        &mut self,
+        mut each: impl FnMut(Claimant, &Amounts),
+    ) -> (RBTree<u32, Share>, RBTree<u64, Claim>) {
+        for (who, claim) in self.claims() {
+            each(who, &claim.held);
+        }
+        (self.entries, self.keepers) = (0, 0);
         (
             core::mem::take(&mut self.shares),
             core::mem::take(&mut self.claims),
         )
     }
+}
 
-    /// Calls `each` with what every claimant holds or keeps as credit.
-    pub(super) fn for_each(&mut self, mut each: impl FnMut(Claimant, &mut Claim)) {
-        let mut cursor = self.claims.cursor_front_mut();
-        while let Some(mut here) = cursor {
-            let (&peer, claim) = here.current_mut();
-            let uid = claim.uid;
-            each(Claimant { uid, peer }, claim);
-            cursor = here.move_next();
+/// Takes `amounts` from what a claimant holds, and with it from its user's share.
+fn lower(
+    share: &mut Share,
+    claim: &mut Claim,
+    granted: &mut Amounts,
+    mut foreign: Option<&mut [u32; RESOURCES]>,
+    amounts: &Amounts,
+) {
+    for (r, &amount) in amounts.iter().enumerate() {
+        if amount == 0 {
+            continue;
+        }
+        debug_assert!(claim.held[r] >= amount && share.used[r] >= amount);
+        claim.held[r] -= amount;
+        share.used[r] -= amount;
+        let keep = share.granted[r].min(2 * share.used[r]);
+        granted[r] -= share.granted[r] - keep;
+        share.granted[r] = keep;
+        if let Some(foreign) = foreign.as_deref_mut().filter(|_| keep == 0) {
+            foreign[r] -= 1;
         }
     }
 }

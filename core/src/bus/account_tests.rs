@@ -13,12 +13,7 @@ use super::*;
 const OWNER: u32 = 7;
 
 fn limits(n: u32) -> Limits {
-    Limits {
-        slices: n,
-        handles: n,
-        bytes: n,
-        fds: n,
-    }
+    [n; RESOURCES]
 }
 
 fn who(uid: u32, peer: u64) -> Claimant {
@@ -34,14 +29,14 @@ fn one(resource: usize, amount: u64) -> Amounts {
 
 fn claim(account: &mut Account, who: Claimant, amounts: &Amounts) -> bool {
     let mut room = None;
-    let result = match account.claim(who, amounts, &mut room) {
-        Err(Refusal::Room) => {
+    let result = match account.claim(who, amounts, &mut room, || Ok(())) {
+        Err(Denied::Rooms) => {
             room = Some(Room::new().unwrap());
-            account.claim(who, amounts, &mut room)
+            account.claim(who, amounts, &mut room, || Ok(()))
         }
         result => result,
     };
-    assert!(matches!(result, Ok(()) | Err(Refusal::Quota)));
+    assert!(matches!(result, Ok(()) | Err(Denied::Quota)));
     result.is_ok()
 }
 
@@ -61,12 +56,12 @@ fn check(account: &mut Account) {
     assert_eq!(account.granted, granted);
     assert_eq!(account.foreign, foreign);
     let mut held = BTreeMap::new();
-    account.for_each(|who, claim| {
+    for (who, claim) in account.claims() {
         let sum = held.entry(who.uid).or_insert(NOTHING);
         for (sum, held) in sum.iter_mut().zip(claim.held) {
             *sum += held;
         }
-    });
+    }
     // Who has a share but no claim holds nothing.
     used.retain(|uid, used| *used != NOTHING || held.contains_key(uid));
     assert_eq!(used, held);
@@ -229,11 +224,11 @@ fn all_of_a_claim_is_granted_or_nothing() {
 fn a_limit_below_what_is_held_refuses_everything() {
     let mut account = Account::new(OWNER, limits(1024));
     assert!(claim(&mut account, who(OWNER, 1), &one(BYTES, 512)));
-    account.set_limit(BYTES, 600);
+    account.limit[BYTES] = 600;
     // The share was granted 1024, but may only use 600 now.
     assert!(!claim(&mut account, who(OWNER, 2), &one(BYTES, 45)));
     assert!(claim(&mut account, who(OWNER, 2), &one(BYTES, 44)));
-    account.set_limit(BYTES, 0);
+    account.limit[BYTES] = 0;
     for who in [who(OWNER, 1), who(OWNER, 2), who(OWNER, 3), who(100, 4)] {
         assert!(!claim(&mut account, who, &one(BYTES, 1)));
     }
@@ -247,13 +242,17 @@ fn a_limit_below_what_is_held_refuses_everything() {
 fn a_new_claimant_needs_memory_once() {
     let mut account = Account::new(OWNER, limits(1024));
     let mut room = None;
-    let refusal = account.claim(who(1, 1), &one(BYTES, 1), &mut room);
-    assert_eq!(refusal, Err(Refusal::Room));
+    let refusal = account.claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(()));
+    assert_eq!(refusal, Err(Denied::Rooms));
     assert_eq!(account.granted, NOTHING);
     room = Some(Room::new().unwrap());
-    account.claim(who(1, 1), &one(BYTES, 1), &mut room).unwrap();
+    account
+        .claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(()))
+        .unwrap();
     assert!(room.is_none());
-    account.claim(who(1, 1), &one(BYTES, 1), &mut room).unwrap();
+    account
+        .claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(()))
+        .unwrap();
 }
 
 #[test]
@@ -270,13 +269,10 @@ fn a_sweep_takes_those_who_hold_nothing() {
     for peer in (0..64).filter(|peer| peer % 8 != 0) {
         account.release(who(peer as u32 / 4, peer), &one(BYTES, 1));
     }
-    let mut idle = Vec::new();
-    account.sweep(|who, claim| {
-        assert_eq!(claim.held, NOTHING);
-        idle.push(who.peer);
-    });
-    let expected: Vec<u64> = (0..64).filter(|peer| peer % 8 != 0).collect();
-    assert_eq!(idle, expected);
+    account.sweep();
+    let left: Vec<u64> = account.claims().map(|(who, _)| who.peer).collect();
+    let expected: Vec<u64> = (0..64).step_by(8).collect();
+    assert_eq!(left, expected);
     // Every other user is left, with one peer.
     assert_eq!(account.claims.iter().count(), 8);
     assert_eq!(account.shares.iter().count(), 8);
@@ -290,7 +286,7 @@ fn a_sweep_takes_those_who_hold_nothing() {
         account.release(who(peer as u32 / 4, peer), &one(BYTES, 1));
     }
     account.release(who(0, 1), &one(BYTES, 1));
-    account.sweep(|_, _| ());
+    account.sweep();
     assert!(account.claims.is_empty() && account.shares.is_empty());
     assert_eq!(account.entries, 0);
 }
@@ -305,7 +301,7 @@ fn a_refusal_leaves_at_most_an_entry_of_zeros() {
             &one(BYTES, 17)
         ));
         if account.crowded() {
-            account.sweep(|_, _| ());
+            account.sweep();
         }
     }
     // They do not pile up.
@@ -430,10 +426,10 @@ proptest! {
                     }
                 }
                 Op::Limit(limit) => {
-                    account.set_limit(HANDLES, limit);
+                    account.limit[HANDLES] = u64::from(limit);
                     model.limit = u64::from(limit);
                 }
-                Op::Sweep => account.sweep(|_, claim| assert_eq!(claim.held, NOTHING)),
+                Op::Sweep => account.sweep(),
             }
             check(&mut account);
             prop_assert_eq!(account.used()[HANDLES], model.used());
@@ -445,7 +441,7 @@ proptest! {
         }
         prop_assert_eq!((account.granted, account.used()), (NOTHING, NOTHING));
         prop_assert_eq!(account.foreign, [0; RESOURCES]);
-        account.sweep(|_, _| ());
+        account.sweep();
         prop_assert!(account.claims.is_empty() && account.shares.is_empty());
     }
 }

@@ -8,22 +8,26 @@
 //!
 //! Results are written to the caller before what they tell becomes final.
 
+use core::mem::offset_of;
+
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::RESOURCES;
+use super::account::HANDLES;
+use super::few::Few;
 use super::host::{Caller, Host};
 use super::message::Files;
 use super::peer::Peer;
 use super::recv::Receive;
 use super::reset::Flush;
 use super::send::Outgoing;
+use super::GFP_KEPT;
 use crate::abi::*;
 
 const INT_MAX: u64 = i32::MAX as u64;
 /// Most iovecs in a message.
 const VECS_MAX: u64 = 1024;
-/// A limit that stays as it is; also "this very peer" for a descriptor.
+/// A limit that stays as it is.
 const KEEP: u32 = u32::MAX;
 
 /// Carries out one command of `peer` for `caller`.
@@ -69,10 +73,15 @@ struct Command<'c, H: Host, C: Caller<H>> {
 }
 
 impl<H: Host, C: Caller<H>> Command<'_, H, C> {
-    fn argument<const N: usize>(&self) -> Result<[u8; N]> {
+    /// Reads `N` bytes at `addr`.
+    fn read<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.caller.read(self.arg, &mut bytes)?;
+        self.caller.read(addr, &mut bytes)?;
         Ok(bytes)
+    }
+
+    fn argument<const N: usize>(&self) -> Result<[u8; N]> {
+        self.read(self.arg)
     }
 
     fn number(&self) -> Result<u64> {
@@ -82,14 +91,18 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     /// Reads `n` elements at `addr`; the caller has bounded `n`.
     fn array<const N: usize, T>(
         &self,
-        addr: u64,
+        mut addr: u64,
         n: u64,
         from: fn([u8; N]) -> T,
-    ) -> Result<KVVec<T>> {
-        let mut array = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
-        let mut chunk = [0; 256];
-        let mut addr = addr;
+    ) -> Result<Few<T>> {
+        let mut array = Few::with_capacity(n as usize, GFP_KERNEL)?;
+        match n {
+            0 => return Ok(array),
+            1 => array.push(from(self.read(addr)?), GFP_KERNEL)?,
+            _ => (),
+        }
         while array.len() < n as usize {
+            let mut chunk = [0; 256];
             let bytes = &mut chunk[..256.min((n as usize - array.len()) * N)];
             self.caller.read(addr, bytes)?;
             addr = addr.checked_add(bytes.len() as u64).ok_or(EFAULT)?;
@@ -105,12 +118,12 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn peer_query(&self) -> Result {
         let mut cmd = CmdPeerReset::from_bytes(&self.argument()?);
         check_flags(cmd.flags, 0)?;
-        let limits = self.peer.limits()?;
+        let [slices, handles, bytes, fds] = self.peer.limits()?.map(|limit| limit as u32);
         cmd.peer_flags = 0;
-        cmd.max_slices = limits.slices;
-        cmd.max_handles = limits.handles;
-        cmd.max_inflight_bytes = limits.bytes;
-        cmd.max_inflight_fds = limits.fds;
+        cmd.max_slices = slices;
+        cmd.max_handles = handles;
+        cmd.max_inflight_bytes = bytes;
+        cmd.max_inflight_fds = fds;
         self.caller.write(self.arg, &cmd.to_bytes())
     }
 
@@ -129,14 +142,13 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             cmd.max_inflight_bytes,
             cmd.max_inflight_fds,
         ];
-        let mut limits = [None; RESOURCES];
-        for (limit, given) in limits.iter_mut().zip(given) {
-            if given != KEEP {
-                if u64::from(given) > INT_MAX {
-                    return Err(EINVAL);
-                }
-                *limit = Some(given);
-            }
+        let limits = given.map(|given| (given != KEEP).then_some(given));
+        if limits
+            .iter()
+            .flatten()
+            .any(|&limit| u64::from(limit) > INT_MAX)
+        {
+            return Err(EINVAL);
         }
         let flush = Flush {
             all: cmd.flags & PEER_RESET_FLAG_FLUSH != 0,
@@ -170,7 +182,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn nodes_destroy(&self) -> Result {
         let cmd = CmdNodesDestroy::from_bytes(&self.argument()?);
         check_flags(cmd.flags, NODES_DESTROY_FLAG_RELEASE_HANDLES)?;
-        if cmd.n_nodes > u64::from(self.peer.user_limits().handles) {
+        if cmd.n_nodes > u64::from(self.peer.user_limits()[HANDLES]) {
             return Err(EINVAL);
         }
         let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes, u64::from_ne_bytes)?;
@@ -184,7 +196,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         if cmd.n_vecs > VECS_MAX || cmd.n_fds > FD_MAX || cmd.n_destinations > INT_MAX {
             return Err(EMSGSIZE);
         }
-        let most = u64::from(self.peer.user_limits().handles);
+        let most = u64::from(self.peer.user_limits()[HANDLES]);
         if cmd.n_destinations > most || cmd.n_handles > most {
             return Err(EINVAL);
         }
@@ -196,7 +208,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             for &fd in fds.iter() {
                 files.push(self.caller.file(fd)?, GFP_KERNEL)?;
             }
-            Ok(files)
+            Ok(Arc::new(files, GFP_KEPT)?)
         };
         let mut destinations =
             || self.array(cmd.ptr_destinations, cmd.n_destinations, u64::from_ne_bytes);
@@ -205,7 +217,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             n_destinations: cmd.n_destinations as usize,
             destinations: &mut destinations,
             handles: &handles,
-            files: &mut files,
+            files: (cmd.n_fds != 0).then_some(&mut files),
             payload,
             partial,
         };
@@ -220,22 +232,34 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         })
     }
 
-    fn write_errors(&self, mut addr: u64, errors: &[i32]) -> Result {
-        for chunk in errors.chunks(64) {
+    fn write_errors(&self, mut addr: u64, errors: &mut dyn Iterator<Item = i32>) -> Result {
+        loop {
             let mut bytes = [0; 256];
-            for (bytes, error) in bytes.chunks_exact_mut(4).zip(chunk) {
+            let mut len = 0;
+            for (bytes, error) in bytes.chunks_exact_mut(4).zip(&mut *errors) {
                 bytes.copy_from_slice(&error.to_ne_bytes());
+                len += 4;
             }
-            self.caller.write(addr, &bytes[..4 * chunk.len()])?;
-            addr = addr.checked_add(4 * chunk.len() as u64).ok_or(EFAULT)?;
+            if len == 0 {
+                return Ok(());
+            }
+            self.caller.write(addr, &bytes[..len])?;
+            addr = addr.checked_add(len as u64).ok_or(EFAULT)?;
         }
-        Ok(())
     }
 
     fn recv(&self) -> Result {
         let cmd = CmdRecv::from_bytes(&self.argument()?);
         check_flags(cmd.flags, RECV_FLAG_SEED | RECV_FLAG_INSTALL_FDS)?;
-        let mut receiver = Receiver { command: self, cmd };
+        let mut receiver = Receiver {
+            caller: self.caller,
+            msg_addr: self
+                .arg
+                .checked_add(offset_of!(CmdRecv, msg) as u64)
+                .ok_or(EFAULT)?,
+            max_offset: cmd.max_offset,
+            wants_files: cmd.flags & RECV_FLAG_INSTALL_FDS != 0,
+        };
         if cmd.flags & RECV_FLAG_SEED != 0 {
             Peer::recv_seed(self.peer, &mut receiver)
         } else {
@@ -245,29 +269,29 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 }
 
 /// A RECV under way.
-struct Receiver<'c, 'p, H: Host, C: Caller<H>> {
-    command: &'c Command<'p, H, C>,
-    cmd: CmdRecv,
+struct Receiver<'c, C> {
+    caller: &'c C,
+    msg_addr: u64,
+    max_offset: u64,
+    wants_files: bool,
 }
 
-impl<H: Host, C: Caller<H>> Receive<H> for Receiver<'_, '_, H, C> {
+impl<H: Host, C: Caller<H>> Receive<H> for Receiver<'_, C> {
     type Installed = C::Installed;
 
     fn max_offset(&self) -> u64 {
-        self.cmd.max_offset
+        self.max_offset
     }
 
     fn result(&mut self, msg: &Msg) -> Result {
-        self.cmd.msg = *msg;
-        let Command { caller, arg, .. } = self.command;
-        caller.write(*arg, &self.cmd.to_bytes())
+        self.caller.write(self.msg_addr, &msg.to_bytes())
     }
 
     fn install(&mut self, files: &Files<H>) -> Result<Option<C::Installed>> {
-        Ok(Some(self.command.caller.install(files)?))
+        Ok(Some(self.caller.install(files)?))
     }
 
     fn wants_files(&self) -> bool {
-        self.cmd.flags & RECV_FLAG_INSTALL_FDS != 0
+        self.wants_files
     }
 }

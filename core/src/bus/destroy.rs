@@ -24,6 +24,7 @@
 //! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage and raise.
 
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
 use super::handle::Handle;
@@ -31,11 +32,12 @@ use super::host::Host;
 use super::inbox::Inbox;
 use super::ledger::Books;
 use super::node::Holders;
-use super::peer::Peer;
-use super::queue::{Body, Tree};
+use super::peer::{check, Peer};
+use super::queue::{Body, Seat, Tree};
 use super::release::strip;
 use super::seed::Seed;
 use super::send::twice;
+use super::sieve::sieve;
 use super::slices::Slices;
 use super::table::{ById, Import};
 use super::transaction::{destruction_after, Transaction};
@@ -47,11 +49,12 @@ pub(super) type Doomed<H> = ById<H>;
 pub(super) struct Remains<H: Host> {
     pub(super) committed: Tree<H>,
     pub(super) staged: Tree<H>,
-    pub(super) received: Tree<H>,
     pub(super) seed: Option<Arc<Seed<H>>>,
+    /// The user has the seed's slice.
+    pub(super) seed_given: bool,
     pub(super) pool: Option<H::Pool>,
-    /// Memory of the books, held for being dropped.
-    pub(super) _books: (Slices, Books),
+    /// Memory, held for being dropped.
+    pub(super) _memory: (Slices, Books, KVec<Seat<H>>),
 }
 
 impl<H: Host> Inbox<H> {
@@ -74,21 +77,19 @@ impl<H: Host> Inbox<H> {
     /// Marks those dying that can be, and leaves the others, which are in other hands, out.
     pub(super) fn condemn_able(&mut self, doomed: &mut Doomed<H>, out: &mut Doomed<H>) {
         let mut part = 0;
-        let mut cursor = doomed.cursor_front_mut();
-        while let Some(here) = cursor {
-            let node = here.current().1.node.clone();
+        let able = |_: &u64, anchor: &mut Arc<Handle<H>>| {
+            let node = anchor.node.clone();
             let dying = &mut node.shared.access_mut(self).dying;
-            cursor = if node.dead() == 0 && dying.is_none() {
+            let able = node.dead() == 0 && dying.is_none();
+            if able {
                 *dying = Some(part);
                 part += 1;
-                here.move_next()
-            } else {
-                let last = here.peek_next().is_none();
-                let (next, other) = here.remove_current();
-                out.insert(other);
-                next.filter(|_| !last)
-            };
-        }
+            }
+            able
+        };
+        sieve(doomed, able, |node| {
+            out.insert(node);
+        });
     }
 
     /// Step 3.
@@ -106,14 +107,17 @@ impl<H: Host> Inbox<H> {
     fn close(&mut self) -> Remains<H> {
         self.open = false;
         self.queue.kill_staged(|_| true);
-        let books = (self.slices.take(), self.ledger.close());
+        let given = |seed: &Arc<Seed<H>>| self.slices.is_given(seed.cargo.slice.number);
+        let seed_given = self.seed.as_ref().is_some_and(given);
+        let stock = core::mem::replace(&mut self.stock, KVec::new());
+        let memory = (self.slices.take(), self.ledger.close(), stock);
         Remains {
             committed: self.queue.drain_committed(),
             staged: self.queue.drain_staged(),
-            received: core::mem::take(&mut self.received),
             seed: self.seed.take(),
+            seed_given,
             pool: self.pool.take(),
-            _books: books,
+            _memory: memory,
         }
     }
 }
@@ -172,7 +176,10 @@ impl<H: Host> Peer<H> {
             });
             let Some((part, handle)) = next else {
                 let timestamp = inbox.bury(doomed, top);
-                let remains = (also == Also::Close).then(|| inbox.close());
+                let remains = (also == Also::Close).then(|| {
+                    self.closed.store(true, Relaxed);
+                    inbox.close()
+                });
                 break (timestamp, remains);
             };
             drop(guard);
@@ -255,7 +262,7 @@ impl<H: Host> Peer<H> {
         }
         let transaction = this.transaction()?;
         let mut inbox = this.inbox.lock();
-        inbox.check_open()?;
+        check(inbox.open)?;
         let condemned = inbox.condemn(&doomed);
         drop(inbox);
         condemned.map_err(|_| ESTALE)?;

@@ -304,3 +304,34 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
     drop((o, p));
     world.end();
 }
+
+/// What is stored before a node is marked dead is there for whoever sees the mark.
+///
+/// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if `Node::die`
+/// or `Node::dead` is made Relaxed.
+#[cfg(loom)]
+#[test]
+fn loom_death_carries_what_was_before() {
+    use super::super::node::Node;
+    use kernel::sync::atomic::{Atomic, Relaxed};
+
+    loom::model(|| {
+        let world = World::default();
+        let owner = world.open(1);
+        let node = Node::new(0, 1, &owner.peer).unwrap();
+        let before = std::sync::Arc::new(Atomic::new(0_u64));
+        let (dying, raised) = (node.clone(), before.clone());
+        let thread = loom::thread::spawn(move || {
+            raised.store(6, Relaxed);
+            dying.die(6);
+        });
+        let dead = node.dead();
+        if dead != 0 {
+            assert_eq!(before.load(Relaxed), dead, "the mark came first");
+        }
+        thread.join().unwrap();
+        assert!(!node.dead_before(6) && node.dead_before(7));
+        drop((node, owner));
+        world.end();
+    });
+}

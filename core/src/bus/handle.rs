@@ -60,7 +60,7 @@ pub(super) struct Share {
 }
 
 /// A peer's right to one node.
-pub struct Handle<H: Host> {
+pub(super) struct Handle<H: Host> {
     pub(super) node: Arc<Node<H>>,
     pub(super) holder: Arc<Peer<H>>,
     pub(super) local: LockedBy<Local<H>, Table<H>>,
@@ -76,7 +76,7 @@ pub(super) type Place<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
 
 /// A handle that is not linked to its node yet, and the memory for that.
 pub(super) struct Fresh<H: Host> {
-    handle: Arc<Handle<H>>,
+    pub(super) handle: Arc<Handle<H>>,
     place: Place<H>,
 }
 
@@ -111,10 +111,6 @@ impl<H: Host> Fresh<H> {
             handle: Arc::new(handle, GFP_KEPT)?,
             place: Place::<H>::new(GFP_KEPT)?,
         })
-    }
-
-    pub(super) fn handle(&self) -> &Arc<Handle<H>> {
-        &self.handle
     }
 
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.

@@ -8,9 +8,9 @@
 //!
 //! # Rules for hosts
 //!
-//! - [`Waker::wake`] and [`Pool::write`] are called with spin locks held: they must not sleep and
-//!   must not call back into the core. Everything else is called without any lock of the core.
-//! - The destructors of [`Host::Pool`], [`Host::File`] and [`Caller::Payload`] run without locks.
+//! - [`Pool::write`] is called with spin locks held: it must not sleep and must not call back into the
+//!   core. Everything else is called without any lock of the core.
+//! - The last reference to a [`Host::Pool`] or a [`Host::File`] is never dropped under a lock.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;

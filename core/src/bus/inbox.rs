@@ -8,19 +8,18 @@
 //! `share` part of all handles to these, and the `notice` part of the peer's own handles.
 
 use kernel::prelude::*;
-use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use super::account::{only, Amounts, Claimant, Limits, Refusal, HANDLES};
+use super::account::{only, Amounts, Claimant, Limits, Room, HANDLES};
 use super::host::{Host, Pool};
 use super::ledger::{Ledger, Rooms};
 use super::message::Slice;
-use super::peer::Peer;
-use super::queue::{take, Body, Entry, Key, Queue, Seat, Tree};
-use super::recv::Seed;
-use super::slices::{Array, Full, Slices};
-use super::transaction::ALONE;
+use super::peer::{check, Peer};
+use super::queue::{Body, Entry, Key, Queue, Seat, Tree};
+use super::seed::Seed;
+use super::slices::{Array, Slices, UNIT};
 use super::user::User;
+use super::GFP_KEPT;
 
 /// See the module.
 pub(super) struct Inbox<H: Host> {
@@ -28,64 +27,63 @@ pub(super) struct Inbox<H: Host> {
     pub(super) open: bool,
     pub(super) queue: Queue<H>,
     pub(super) slices: Slices,
-    /// Slices that the user was given, by offset.
-    pub(super) received: Tree<H>,
     pub(super) ledger: Ledger,
     /// None once the peer is disconnected.
     pub(super) pool: Option<H::Pool>,
     pub(super) seed: Option<Arc<Seed<H>>>,
+    /// Memory for the next entries: a peer that keeps up with its senders needs no new one.
+    pub(super) stock: KVec<Seat<H>>,
 }
 
 // What is pinned is behind pointers; nothing in the inbox itself minds being moved.
 impl<H: Host> Unpin for Inbox<H> {}
 
+/// How many entries' memory a peer keeps.
+const STOCK: usize = 4;
 /// How many entries are looked at in one go, at most.
 const PURGE: usize = 64;
 
 /// Memory that a reservation may turn out to need.
-pub(super) struct Spare {
-    pub(super) rooms: Rooms,
-    pub(super) array: Option<Array>,
+pub(super) struct Spare<H: Host> {
+    rooms: Rooms,
+    array: Option<Array>,
+    seat: Option<Seat<H>>,
 }
 
-impl Spare {
-    pub(super) const NONE: Spare = Spare {
-        rooms: Rooms::NONE,
+impl<H: Host> Spare<H> {
+    const NONE: Self = Self {
+        rooms: [None, None],
         array: None,
+        seat: None,
     };
 
-    /// Gets what was lacking. Without locks.
-    fn get(&mut self, lack: Lack) -> Result {
-        match lack {
-            Lack::Rooms => self.rooms = Rooms::new()?,
-            Lack::Array(n) => self.array = Some(Slices::array(n)?),
+    /// Gets what was lacking, without locks; or says why not.
+    fn get(&mut self, denied: Denied) -> Result {
+        match denied {
+            Denied::Error(error) => return Err(error),
+            Denied::Quota | Denied::Recall => return Err(EDQUOT),
+            Denied::Rooms => self.rooms = [Some(Room::new()?), Some(Room::new()?)],
+            Denied::Array(n) => self.array = Some(Slices::array(n)?),
+            Denied::Seat => self.seat = Some(Seat::<H>::new(GFP_KEPT)?),
         }
         Ok(())
     }
 }
 
-/// What a reservation lacks.
-pub(super) enum Lack {
-    Rooms,
-    Array(usize),
-}
-
-/// A reservation was refused, or has to be tried again with more memory.
+/// Why something could not be booked.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Denied {
     Error(Error),
+    /// It would go over the limits.
+    Quota,
     /// It would go over the user's limits, unless some of that lies idle.
     Recall,
-    Lack(Lack),
-}
-
-impl From<Refusal> for Denied {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Quota => Denied::Error(EDQUOT),
-            Refusal::Shared => Denied::Recall,
-            Refusal::Room => Denied::Lack(Lack::Rooms),
-        }
-    }
+    /// To be tried again with memory for entries in the accounts,
+    Rooms,
+    /// for so many extents,
+    Array(usize),
+    /// for a queue entry.
+    Seat,
 }
 
 impl<H: Host> Inbox<H> {
@@ -93,65 +91,55 @@ impl<H: Host> Inbox<H> {
         Ok(Self {
             open: true,
             queue: Queue::new(),
-            slices: Slices::new(H::Pool::SIZE)?,
-            received: RBTree::new(),
+            // A bit less than a power of two, which a small slice cuts out of without leaving its bin.
+            slices: Slices::new(H::Pool::SIZE - UNIT)?,
             ledger: Ledger::new(user, limits),
             pool: Some(pool),
             seed: None,
+            stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
     }
 
-    /// ESHUTDOWN if the peer was disconnected.
-    pub(super) fn check_open(&self) -> Result {
-        if self.open {
-            Ok(())
-        } else {
-            Err(ESHUTDOWN)
-        }
-    }
-
-    /// Charges `charges` to `claimant` and reserves `size` bytes.
+    /// Charges `charges` to `claimant` and reserves `size` bytes, and memory for an entry.
     pub(super) fn reserve(
         &mut self,
         claimant: Claimant,
         charges: &Amounts,
         size: u64,
-        spare: &mut Spare,
-    ) -> Result<Slice, Denied> {
+        spare: &mut Spare<H>,
+    ) -> Result<(Slice, Seat<H>), Denied> {
         if let Some(array) = spare.array.take() {
             // Freed by the caller, without the lock.
             spare.array = Some(self.slices.grow(array));
         }
+        if spare.seat.is_none() {
+            spare.seat = self.stock.pop();
+        }
+        if spare.seat.is_none() {
+            return Err(Denied::Seat);
+        }
         self.ledger.claim(claimant, charges, &mut spare.rooms)?;
-        let denied = if size > H::Pool::SIZE {
-            Denied::Error(EMSGSIZE)
-        } else {
-            match self.slices.reserve(size) {
-                Ok(number) => {
-                    return Ok(Slice {
-                        number,
-                        offset: self.slices.offset(number),
-                        size,
-                        claimant,
-                    })
-                }
-                Err(Full::Space) => Denied::Error(EXFULL),
-                Err(Full::Array(n)) => Denied::Lack(Lack::Array(n)),
-            }
+        let fits = match size > H::Pool::SIZE {
+            true => Err(Denied::Error(EMSGSIZE)),
+            false => self.slices.reserve(size),
         };
-        self.ledger.release(claimant, charges);
-        Err(denied)
+        let number = fits.inspect_err(|_| self.ledger.release(claimant, charges))?;
+        let slice = Slice {
+            number,
+            offset: self.slices.offset(number),
+            size,
+            claimant,
+        };
+        let seat = spare.seat.take().ok_or(Denied::Seat)?;
+        Ok((slice, seat))
     }
 
-    /// Charges `n` handles.
-    pub(super) fn charge_handles(
-        &mut self,
-        claimant: Claimant,
-        n: usize,
-        spare: &mut Spare,
-    ) -> Result<(), Denied> {
-        let charges = only(HANDLES, n as u64);
-        Ok(self.ledger.claim(claimant, &charges, &mut spare.rooms)?)
+    /// Keeps the memory of an entry for the next one, or returns it, to be freed without locks.
+    pub(super) fn keep(&mut self, seat: Seat<H>) -> Option<Seat<H>> {
+        self.stock
+            .push_within_capacity(seat)
+            .err()
+            .map(|full| full.0)
     }
 
     /// Gives back the charge of `n` handles.
@@ -193,23 +181,7 @@ impl<H: Host> Inbox<H> {
             Body::Data(message) => !message.node.shared.access(self).gone,
             Body::Release(node) => !node.shared.access(self).gone,
             Body::Destroy(handle) => handle.notice.access(self).held,
-            Body::Slice(_) | Body::Seed(_) => false,
         }
-    }
-
-    /// Makes the slice at `offset` the user's.
-    pub(super) fn publish(&mut self, offset: u64, body: Body<H>, seat: Seat<H>) {
-        let entry = Entry {
-            transaction: None,
-            body,
-        };
-        let node = seat.into_node(Key(offset, ALONE, 0), Some(entry));
-        self.received.insert(node);
-    }
-
-    /// Takes the slice at `offset` from the user.
-    pub(super) fn unpublish(&mut self, offset: u64) -> Option<(Entry<H>, Seat<H>)> {
-        take(&mut self.received, &Key(offset, ALONE, 0))
     }
 }
 
@@ -218,7 +190,7 @@ impl<H: Host> Peer<H> {
     /// credit before it takes a refusal of the user's account for an answer.
     pub(super) fn book<T>(
         &self,
-        mut book: impl FnMut(&mut Inbox<H>, &mut Spare) -> Result<T, Denied>,
+        mut book: impl FnMut(&mut Inbox<H>, &mut Spare<H>) -> Result<T, Denied>,
     ) -> Result<T> {
         let mut spare = Spare::NONE;
         let mut recalled = false;
@@ -229,23 +201,24 @@ impl<H: Host> Peer<H> {
                 Err(denied) => denied,
             };
             drop(inbox);
-            match denied {
-                Denied::Lack(lack) => spare.get(lack)?,
-                Denied::Recall if !recalled && self.user().has_lent() => {
-                    recalled = true;
-                    self.bus().recall(self.uid());
-                }
-                Denied::Recall => return Err(EDQUOT),
-                Denied::Error(error) => return Err(error),
+            if denied == Denied::Recall
+                && !recalled
+                && self.user.account.lock().account.keepers != 0
+            {
+                recalled = true;
+                self.bus.recall(self.uid());
+            } else {
+                spare.get(denied)?;
             }
         }
     }
 
     /// Charges `n` handles. ESHUTDOWN, EDQUOT, ENOMEM.
     pub(super) fn charge_handles(&self, claimant: Claimant, n: usize) -> Result {
+        let charges = only(HANDLES, n as u64);
         self.book(|inbox, spare| {
-            inbox.check_open().map_err(Denied::Error)?;
-            inbox.charge_handles(claimant, n, spare)
+            check(inbox.open).map_err(Denied::Error)?;
+            inbox.ledger.claim(claimant, &charges, &mut spare.rooms)
         })
     }
 }

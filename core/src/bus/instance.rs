@@ -14,6 +14,7 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 use super::account::{Amounts, Limits, NOTHING};
 use super::host::Host;
 use super::peer::Peer;
+use super::sieve::sieve;
 use super::user::User;
 use super::GFP_KEPT;
 
@@ -116,20 +117,12 @@ impl<H: Host> Bus<H> {
             Some(known) => known.peers.remove_node(&peer.id()),
             None => None,
         };
-        let mut cursor = users.cursor_front_mut();
-        while let Some(here) = cursor {
-            let known = here.current().1;
-            // Descriptors in flight outlive the peer that sent them, and their account with them:
-            // else closing and opening again would wipe the slate clean.
-            cursor = if known.is_idle() {
-                let last = here.peek_next().is_none();
-                let (next, node) = here.remove_current();
-                gone.insert(node);
-                next.filter(|_| !last)
-            } else {
-                here.move_next()
-            };
-        }
+        // Descriptors in flight outlive the peer that sent them, and their account with them: else
+        // closing and opening again would wipe the slate clean.
+        let busy = |_: &u32, known: &mut Registered<H>| !known.is_idle();
+        sieve(&mut users, busy, |node| {
+            gone.insert(node);
+        });
         drop(users);
         drop((left, gone));
     }
@@ -159,7 +152,7 @@ impl<H: Host> Bus<H> {
         for known in users.values() {
             let books = known.user.account.lock();
             let peers = known.peers.iter().count() as u64;
-            if peers == 0 && books.sent_fds == 0 && *books.account.granted() == NOTHING {
+            if peers == 0 && books.sent_fds == 0 && books.account.granted == NOTHING {
                 continue;
             }
             usage.users += 1;

@@ -2,12 +2,13 @@
 
 //! A peer's books: its own account, and what it drew for that from its user's.
 //!
-//! Every charge is booked on both levels. The user's account is shared by all peers of the user, so
-//! a claimant's charges draw on it in batches of 1/4096 of the limit, and what is released
-//! stays with the claimant as credit, up to two batches; limits below 4096 are booked exactly. Where a
-//! batch is refused, just what is needed is asked for. Where that is refused, the caller recalls all
-//! credit that lies idle with the user's peers ([`Ledger::recall`]) and tries once more, unless that
-//! could not help. So batching keeps nobody from anything.
+//! A claimant draws from both accounts at once, in batches of 1/4096 of the user's limit. What it
+//! does not use, and what is released, stays with the claimant as credit, up to two batches, so most
+//! messages are covered by it and touch neither account; limits below 4096 are booked exactly. Where a
+//! batch is refused, just what is needed is asked for. Where the peer's account refuses that, all credit
+//! there is taken back; where the user's does, the caller recalls all credit that lies idle with the
+//! user's peers ([`Ledger::recall`]); then it is tried once more, unless that could not help. So
+//! batching keeps nobody from anything.
 //!
 //! # Locks
 //!
@@ -17,54 +18,34 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use super::account::{
-    Account, Amounts, Claim, Claimant, Limits, Refusal, Room, Share, NOTHING, RESOURCES,
-};
+use super::account::{Account, Amounts, Claim, Claimant, Limits, Room, Share, NOTHING};
+use super::inbox::Denied;
 use super::user::User;
 
-/// What a claimant's first claim needs on both levels.
-pub(super) struct Rooms {
-    own: Option<Room>,
-    user: Option<Room>,
-}
-
-impl Rooms {
-    pub(super) const NONE: Rooms = Rooms {
-        own: None,
-        user: None,
-    };
-
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self {
-            own: Some(Room::new()?),
-            user: Some(Room::new()?),
-        })
-    }
-}
+/// What a claimant's first claim needs on both levels: the peer's, and the user's.
+pub(super) type Rooms = [Option<Room>; 2];
 
 /// The memory of closed books.
 pub(super) type Books = (RBTree<u32, Share>, RBTree<u64, Claim>);
 
 /// See the module.
 pub(super) struct Ledger {
-    account: Account,
+    pub(super) account: Account,
     user: Arc<User>,
 }
 
 impl Ledger {
     pub(super) fn new(user: Arc<User>, limits: Limits) -> Self {
         Self {
-            account: Account::new(user.uid(), limits),
+            account: Account::new(user.uid, limits),
             user,
         }
     }
 
-    pub(super) fn account(&self) -> &Account {
-        &self.account
-    }
-
     pub(super) fn set_limit(&mut self, resource: usize, limit: u32) {
-        self.account.set_limit(resource, limit);
+        // Credit was granted under the old one.
+        self.recall();
+        self.account.limit[resource] = u64::from(limit);
     }
 
     /// Grants all of `amounts` on both levels, or nothing.
@@ -73,48 +54,133 @@ impl Ledger {
         who: Claimant,
         amounts: &Amounts,
         rooms: &mut Rooms,
-    ) -> Result<(), Refusal> {
-        if self.account.crowded() {
-            let user = &self.user;
-            self.account.sweep(|who, claim| settle(user, who, claim));
+    ) -> Result<(), Denied> {
+        if let Some(claim) = self.account.claim_mut(who) {
+            if covers(&claim.credit, amounts) {
+                subtract(&mut claim.credit, amounts);
+                return Ok(());
+            }
         }
-        self.account.claim(who, amounts, &mut rooms.own)?;
-        let drawn = match self.account.claim_mut(who) {
-            Some(claim) => draw(&self.user, who, amounts, claim, &mut rooms.user),
-            None => Err(Refusal::Room),
-        };
-        if drawn.is_err() {
-            self.account.release(who, amounts);
-        }
-        drawn
+        self.draw(who, amounts, rooms)
     }
 
     /// Gives back what was granted before.
     pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
-        self.account.release(who, amounts);
-        if let Some(claim) = self.account.claim_mut(who) {
-            add(&mut claim.credit, amounts);
-            give_back(&self.user, who, claim);
+        let Some(claim) = self.account.claim_mut(who) else {
+            debug_assert!(false, "release by a claimant that holds nothing");
+            return;
+        };
+        let mut excess = NOTHING;
+        let mut some = false;
+        for (r, &amount) in amounts.iter().enumerate() {
+            if amount == 0 {
+                continue;
+            }
+            let credit = &mut claim.credit[r];
+            *credit += amount;
+            // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
+            let keep = if claim.keeps { self.user.batch[r] } else { 0 };
+            if *credit > 2 * keep {
+                excess[r] = *credit - keep;
+                *credit = keep;
+                some = true;
+            }
+        }
+        if some {
+            self.account.release(who, &excess);
+            self.user.account.lock().account.release(who, &excess);
         }
     }
 
-    /// Returns the credit of all claimants to the user's account.
+    /// Claims from both accounts what the claimant's credit lacks, and a batch if possible.
+    #[cold]
+    fn draw(&mut self, who: Claimant, amounts: &Amounts, rooms: &mut Rooms) -> Result<(), Denied> {
+        if self.account.crowded() {
+            self.recall();
+            self.account.sweep();
+        }
+        let credit = self.account.claim_mut(who).map(|claim| claim.credit);
+        let credit = credit.unwrap_or(NOTHING);
+        let exact: Amounts = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
+        let mut drawn = exact;
+        for (r, drawn) in drawn
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, drawn)| **drawn != 0)
+        {
+            *drawn += self.user.batch[r];
+        }
+        let mut refused = self.grant(who, &drawn, rooms);
+        if let Err(Denied::Quota | Denied::Recall) = refused {
+            drawn = exact;
+            refused = self.grant(who, &drawn, rooms);
+        }
+        if refused == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user)
+        {
+            self.recall();
+            drawn = *amounts;
+            refused = self.grant(who, &drawn, rooms);
+        }
+        refused?;
+        let mut fresh = 0;
+        if let Some(claim) = self.account.claim_mut(who) {
+            add(&mut claim.credit, &drawn);
+            subtract(&mut claim.credit, amounts);
+            fresh = u32::from(!core::mem::replace(&mut claim.keeps, true));
+        }
+        self.account.keepers += fresh;
+        self.user.account.lock().account.keepers += fresh;
+        Ok(())
+    }
+
+    /// Claims from both accounts: all of it, or nothing.
+    fn grant(&mut self, who: Claimant, amounts: &Amounts, rooms: &mut Rooms) -> Result<(), Denied> {
+        let user = &self.user;
+        let [own, room] = rooms;
+        self.account.claim(who, amounts, own, || {
+            let mut books = user.account.lock();
+            let account = &mut books.account;
+            if account.crowded() {
+                account.sweep();
+            }
+            match account.claim(who, amounts, room, || Ok(())) {
+                Err(Denied::Quota) if account.could_after_recall(who, amounts, user) => {
+                    Err(Denied::Recall)
+                }
+                granted => granted,
+            }
+        })
+    }
+
+    /// Returns the credit of all claimants, to both accounts.
     pub(super) fn recall(&mut self) {
         let user = &self.user;
-        self.account.for_each(|who, claim| settle(user, who, claim));
+        let keepers = self.account.keepers;
+        if keepers == 0 {
+            return;
+        }
+        let mut books = user.account.lock();
+        books.account.keepers -= keepers;
+        self.account
+            .settle(|who, credit| books.account.release(who, credit));
     }
 
     /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
     /// Returns what is to be dropped without locks.
     pub(super) fn close(&mut self) -> Books {
-        let user = &self.user;
-        self.account.for_each(|who, claim| {
-            let held = core::mem::replace(&mut claim.held, NOTHING);
-            add(&mut claim.credit, &held);
-            settle(user, who, claim);
-        });
-        self.account.clear()
+        let mut books = self.user.account.lock();
+        books.account.keepers -= self.account.keepers;
+        self.account
+            .close(|who, held| books.account.release(who, held))
     }
+}
+
+/// Whether there is enough of each resource.
+fn covers(credit: &Amounts, amounts: &Amounts) -> bool {
+    credit
+        .iter()
+        .zip(amounts)
+        .all(|(credit, amount)| credit >= amount)
 }
 
 fn add(to: &mut Amounts, amounts: &Amounts) {
@@ -126,85 +192,6 @@ fn add(to: &mut Amounts, amounts: &Amounts) {
 fn subtract(from: &mut Amounts, amounts: &Amounts) {
     for (from, amount) in from.iter_mut().zip(amounts) {
         *from -= amount;
-    }
-}
-
-/// Covers `amounts` from the claimant's credit, and what that lacks from the user's account.
-fn draw(
-    user: &User,
-    who: Claimant,
-    amounts: &Amounts,
-    claim: &mut Claim,
-    room: &mut Option<Room>,
-) -> Result<(), Refusal> {
-    if (0..RESOURCES).all(|r| claim.credit[r] >= amounts[r]) {
-        subtract(&mut claim.credit, amounts);
-        return Ok(());
-    }
-    let mut books = user.account.lock();
-    let mut exact = NOTHING;
-    for (r, exact) in exact.iter_mut().enumerate() {
-        *exact = amounts[r].saturating_sub(claim.credit[r]);
-    }
-    let mut wanted = exact;
-    for (r, wanted) in wanted.iter_mut().enumerate() {
-        if *wanted != 0 {
-            *wanted += user.batch(r);
-        }
-    }
-    books.sweep_if_crowded();
-    let drawn = match books.account.claim(who, &wanted, room) {
-        Ok(()) => wanted,
-        Err(Refusal::Quota) => match books.account.claim(who, &exact, room) {
-            Ok(()) => exact,
-            Err(refusal) => {
-                // A share may have been granted twice what is used of it.
-                let most = 4 * u64::from(books.keepers);
-                let idle = core::array::from_fn(|r| most * user.batch(r));
-                let could = books.account.could(who, &exact, &idle);
-                return Err(if could { Refusal::Shared } else { refusal });
-            }
-        },
-        Err(refusal) => return Err(refusal),
-    };
-    if !claim.keeps {
-        claim.keeps = true;
-        books.keepers += 1;
-    }
-    add(&mut claim.credit, &drawn);
-    subtract(&mut claim.credit, amounts);
-    Ok(())
-}
-
-/// Returns the credit that is more than the claimant may keep.
-fn give_back(user: &User, who: Claimant, claim: &mut Claim) {
-    let mut excess = NOTHING;
-    for (r, excess) in excess.iter_mut().enumerate() {
-        // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
-        let keep = if claim.keeps { user.batch(r) } else { 0 };
-        if claim.credit[r] > 2 * keep {
-            *excess = claim.credit[r] - keep;
-        }
-    }
-    if excess == NOTHING {
-        return;
-    }
-    subtract(&mut claim.credit, &excess);
-    user.account.lock().account.release(who, &excess);
-}
-
-/// Returns all credit.
-fn settle(user: &User, who: Claimant, claim: &mut Claim) {
-    if !claim.keeps && claim.credit == NOTHING {
-        return;
-    }
-    let mut books = user.account.lock();
-    if core::mem::take(&mut claim.keeps) {
-        books.keepers -= 1;
-    }
-    if claim.credit != NOTHING {
-        books.account.release(who, &claim.credit);
-        claim.credit = NOTHING;
     }
 }
 

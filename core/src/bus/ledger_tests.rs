@@ -15,12 +15,7 @@ const OWNER: u32 = 7;
 const LIMIT: u32 = 65536;
 
 fn limits(n: u32) -> Limits {
-    Limits {
-        slices: n,
-        handles: n,
-        bytes: n,
-        fds: n,
-    }
+    [n; NOTHING.len()]
 }
 
 fn who(uid: u32, peer: u64) -> Claimant {
@@ -48,11 +43,13 @@ impl Books {
     }
 
     /// Claims at a peer, without recall.
-    fn try_claim(&mut self, at: usize, who: Claimant, amounts: &Amounts) -> Result<(), Refusal> {
-        let mut rooms = Rooms::NONE;
+    fn try_claim(&mut self, at: usize, who: Claimant, amounts: &Amounts) -> Result<(), Denied> {
+        let mut rooms = [None, None];
         loop {
             match self.ledgers[at].claim(who, amounts, &mut rooms) {
-                Err(Refusal::Room) => rooms = Rooms::new().unwrap(),
+                Err(Denied::Rooms) => {
+                    rooms = [Some(Room::new().unwrap()), Some(Room::new().unwrap())]
+                }
                 result => return result,
             }
         }
@@ -61,7 +58,7 @@ impl Books {
     /// Claims at a peer, as a sender does.
     fn claim(&mut self, at: usize, who: Claimant, amounts: &Amounts) -> bool {
         let mut result = self.try_claim(at, who, amounts);
-        if result == Err(Refusal::Shared) && self.user.has_lent() {
+        if result == Err(Denied::Recall) && self.user.account.lock().account.keepers != 0 {
             self.ledgers.iter_mut().for_each(Ledger::recall);
             result = self.try_claim(at, who, amounts);
         }
@@ -94,23 +91,24 @@ impl Books {
         let mut keepers = 0;
         let user = self.user.clone();
         for ledger in &mut self.ledgers {
-            ledger.account.for_each(|who, claim| {
-                let sum = drawn.entry(who.peer).or_insert(NOTHING);
-                add(sum, &claim.held);
-                add(sum, &claim.credit);
-                for r in 0..RESOURCES {
-                    assert!(claim.credit[r] <= 2 * user.batch(r));
+            let mut here = 0;
+            for (who, claim) in ledger.account.claims() {
+                add(drawn.entry(who.peer).or_insert(NOTHING), &claim.held);
+                for r in 0..NOTHING.len() {
+                    assert!(claim.credit[r] <= claim.held[r].min(2 * user.batch[r]));
                 }
                 assert!(claim.keeps || claim.credit == NOTHING);
-                keepers += u32::from(claim.keeps);
-            });
+                here += u32::from(claim.keeps);
+            }
+            assert_eq!(ledger.account.keepers, here);
+            keepers += here;
         }
-        let mut books = user.account.lock();
-        assert_eq!(books.keepers, keepers);
-        books.account.for_each(|who, claim| {
+        let books = user.account.lock();
+        assert_eq!(books.account.keepers, keepers);
+        for (who, claim) in books.account.claims() {
             let drawn = drawn.remove(&who.peer).unwrap_or(NOTHING);
             assert_eq!(claim.held, drawn, "{who:?}");
-        });
+        }
         drawn.retain(|_, amounts| *amounts != NOTHING);
         assert!(drawn.is_empty());
     }
@@ -121,8 +119,8 @@ impl Books {
             ledger.close();
         }
         let books = self.user.account.lock();
-        assert_eq!(books.keepers, 0);
-        assert_eq!(*books.account.granted(), NOTHING);
+        assert_eq!(books.account.keepers, 0);
+        assert_eq!(books.account.granted, NOTHING);
         assert_eq!(books.account.used(), NOTHING);
     }
 }
@@ -167,7 +165,7 @@ fn credit_of_the_idle_keeps_nobody_from_anything() {
     assert!(idle >= 100, "nothing is kept: {idle}");
     // Without a recall that is noticed.
     let refused = books.try_claim(0, who(100, 3), &one(BYTES, 8192));
-    assert_eq!(refused, Err(Refusal::Shared));
+    assert_eq!(refused, Err(Denied::Recall));
     books.fill(&FOREIGN, false);
     books.end();
 }
@@ -209,15 +207,15 @@ fn a_refusal_of_either_level_leaves_nothing() {
     books.ledgers[0].set_limit(SLICES, 8);
     // The peer's own limit.
     let refused = books.try_claim(0, who(100, 1), &[2, 1, 1, 1]);
-    assert_eq!(refused, Err(Refusal::Quota));
-    assert_eq!(books.ledgers[0].account().used(), NOTHING);
+    assert_eq!(refused, Err(Denied::Quota));
+    assert_eq!(books.ledgers[0].account.used(), NOTHING);
     assert_eq!(books.user.account.lock().account.used(), NOTHING);
     // The user's: half of it is taken at the other peer.
     assert!(books.claim(1, who(OWNER, 2), &one(HANDLES, 32768)));
     // No recall can help against what is in use.
     let refused = books.try_claim(0, who(OWNER, 3), &[1, 20000, 1, 1]);
-    assert_eq!(refused, Err(Refusal::Quota));
-    assert_eq!(books.ledgers[0].account().used(), NOTHING);
+    assert_eq!(refused, Err(Denied::Quota));
+    assert_eq!(books.ledgers[0].account.used(), NOTHING);
     books.check();
     books.end();
 }
@@ -292,7 +290,7 @@ proptest! {
                 for (_, amounts) in held.range((at, 0)..(at + 1, 0)) {
                     add(&mut own, amounts);
                 }
-                prop_assert_eq!(ledger.account().used(), own);
+                prop_assert_eq!(ledger.account.used(), own);
                 add(&mut sum, &own);
             }
             prop_assert!(sum.iter().all(|&sum| sum <= u64::from(limit)));

@@ -3,46 +3,25 @@
 //! What is in flight.
 //!
 //! A [`Cargo`] owns a slice in the receiver's pool, a reference per handle, its files, and the
-//! charges for all of them. [`discard`] gives all of that back; simply dropping it
+//! charges for all of them. [`Cargo::discard`] gives all of that back; simply dropping it
 //! would leave the charges and the counts of nodes standing.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use super::account::{Amounts, Claimant};
+use super::few::Few;
 use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::node::Node;
 use super::peer::Peer;
 use super::user::SentFds;
 
-/// The descriptors of a message.
-pub struct Files<H: Host>(KVec<H::File>);
-
-impl<H: Host> Files<H> {
-    /// Takes the files in the order in which they will be numbered.
-    pub fn new(files: KVec<H::File>) -> Self {
-        Self(files)
-    }
-
-    /// The files, in their order.
-    pub fn as_slice(&self) -> &[H::File] {
-        &self.0
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
+/// The descriptors of a message, in the order in which they will be numbered.
+pub type Files<H> = KVec<<H as Host>::File>;
 
 /// A reserved part of a pool, and who is charged for it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     /// Its number in `Slices`.
     pub(super) number: u32,
@@ -51,9 +30,16 @@ pub(super) struct Slice {
     pub(super) claimant: Claimant,
 }
 
+impl Slice {
+    /// Where it ends.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.size
+    }
+}
+
 /// Handles on their way; None where the node was dead already when the message was made, and where
 /// none is linked yet.
-pub(super) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
+pub(super) type Handles<H> = Few<Option<Arc<Handle<H>>>>;
 
 /// What a message or a seed carries.
 pub(super) struct Cargo<H: Host> {
@@ -63,7 +49,7 @@ pub(super) struct Cargo<H: Host> {
     pub(super) handles: Handles<H>,
     pub(super) files: Option<Arc<Files<H>>>,
     /// The charge on the sender's user, which ends when it is dropped.
-    pub(super) sent_fds: Option<SentFds>,
+    pub(super) _sent_fds: Option<SentFds>,
 }
 
 /// A message, queued at the owner of its node.
@@ -75,12 +61,8 @@ pub(super) struct Message<H: Host> {
 /// Where the parts of a slice are, relative to its start.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    /// Handle IDs; what is before and not payload is padding.
+    /// Handle IDs, then descriptors; what is before and not payload is padding.
     pub(super) handles: u64,
-    /// Descriptor numbers.
-    pub(super) fds: u64,
-    /// End of the descriptors; what follows is padding.
-    pub(super) end: u64,
     /// Size of the whole, never 0.
     pub(super) size: u64,
 }
@@ -89,12 +71,9 @@ impl Layout {
     /// For at most 2^31 bytes and at most as many handles as a limit allows, so nothing overflows.
     pub(super) fn new(n_bytes: u64, n_handles: usize, n_fds: usize) -> Self {
         let handles = n_bytes.next_multiple_of(8);
-        let fds = handles + 8 * n_handles as u64;
-        let end = fds + 4 * n_fds as u64;
+        let end = handles + 8 * n_handles as u64 + 4 * n_fds as u64;
         Self {
             handles,
-            fds,
-            end,
             size: end.next_multiple_of(8).max(8),
         }
     }

@@ -23,7 +23,8 @@
 pub mod account;
 pub mod command;
 mod destroy;
-pub mod handle;
+pub mod few;
+mod handle;
 pub mod host;
 mod inbox;
 pub mod instance;
@@ -37,6 +38,7 @@ mod release;
 mod reset;
 mod seed;
 mod send;
+mod sieve;
 mod slices;
 mod sort;
 mod table;
@@ -45,13 +47,14 @@ mod table;
 mod testing;
 mod transaction;
 mod transfer;
-pub mod user;
+mod user;
 
-pub use account::Limits;
+pub use account::{Limits, DEFAULT_LIMITS};
 pub use host::{Caller, Host, Installed, Payload, Pool, Waker};
 pub use instance::{Bus, Usage};
 pub use peer::{Info, Peer, Ready};
 pub use recv::Receive;
+pub use reset::Flush;
 pub use send::Outgoing;
 
 /// For what outlives the call that allocates it: charged to the memory cgroup of the caller.

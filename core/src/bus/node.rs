@@ -60,7 +60,8 @@ pub(super) struct Shared<H: Host> {
 /// An object that belongs to one peer.
 pub struct Node<H: Host> {
     id: u64,
-    serial: u64,
+    /// Tells it apart from all other nodes that its owner ever had.
+    pub(super) serial: u64,
     owner: Arc<Peer<H>>,
     dead: Atomic<u64>,
     pub(super) shared: LockedBy<Shared<H>, Inbox<H>>,
@@ -113,11 +114,6 @@ impl<H: Host> Node<H> {
     pub(super) fn dead_before(&self, timestamp: u64) -> bool {
         let dead = self.dead();
         dead != 0 && dead < timestamp
-    }
-
-    /// Tells it apart from all other nodes that its owner ever had.
-    pub(super) fn serial(&self) -> u64 {
-        self.serial
     }
 
     pub(super) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {

@@ -19,7 +19,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use super::account::{Claimant, Limits, BYTES, FDS, HANDLES, SLICES};
+use super::account::{Amounts, Claimant, Limits};
 use super::host::{Host, Waker};
 use super::inbox::Inbox;
 use super::instance::Bus;
@@ -32,9 +32,11 @@ use super::GFP_KEPT;
 #[pin_data]
 pub struct Peer<H: Host> {
     id: u64,
-    bus: Arc<Bus<H>>,
-    user: Arc<User>,
+    pub(super) bus: Arc<Bus<H>>,
+    pub(super) user: Arc<User>,
     transactions: Atomic<u64>,
+    /// Set with the inbox's `open` cleared, for those who ask without its lock.
+    pub(super) closed: Atomic<bool>,
     /// For the disconnect, which must not fail for lack of memory.
     pub(super) last_transaction: Arc<Transaction>,
     #[pin]
@@ -75,6 +77,15 @@ pub struct Info {
     pub charged: [u64; 4],
 }
 
+/// ESHUTDOWN unless what is asked about is open.
+pub(super) fn check(open: bool) -> Result {
+    if open {
+        Ok(())
+    } else {
+        Err(ESHUTDOWN)
+    }
+}
+
 impl<H: Host> Peer<H> {
     pub(super) fn new<E>(
         bus: &Arc<Bus<H>>,
@@ -86,7 +97,7 @@ impl<H: Host> Peer<H> {
     where
         Error: From<E>,
     {
-        let inbox = Inbox::new(user.clone(), user.limits(), pool)?;
+        let inbox = Inbox::new(user.clone(), user.limits, pool)?;
         let last_transaction = Transaction::new(id, 0)?;
         Arc::pin_init::<Error>(
             try_pin_init!(Self {
@@ -94,6 +105,7 @@ impl<H: Host> Peer<H> {
                 bus: bus.clone(),
                 user: user.clone(),
                 transactions: Atomic::new(0),
+                closed: Atomic::new(false),
                 last_transaction,
                 waker <- waker,
                 table <- new_spinlock!(Table::new(), "bus1::table"),
@@ -110,25 +122,17 @@ impl<H: Host> Peer<H> {
 
     /// The user that it belongs to.
     pub fn uid(&self) -> u32 {
-        self.user.uid()
+        self.user.uid
     }
 
     /// The limits of that user.
     pub fn user_limits(&self) -> Limits {
-        self.user.limits()
+        self.user.limits
     }
 
     /// The host's part of this peer.
     pub fn waker(&self) -> &H::Waker {
         &self.waker
-    }
-
-    pub(super) fn user(&self) -> &Arc<User> {
-        &self.user
-    }
-
-    pub(super) fn bus(&self) -> &Arc<Bus<H>> {
-        &self.bus
     }
 
     /// As whom it claims.
@@ -148,9 +152,9 @@ impl<H: Host> Peer<H> {
         self.waker.wake();
     }
 
-    /// ESHUTDOWN if the peer was disconnected.
+    /// ESHUTDOWN if the peer was disconnected. Exact under the inbox; a moment late elsewhere.
     pub fn check_open(&self) -> Result {
-        self.inbox.lock().check_open()
+        check(!self.closed.load(Relaxed))
     }
 
     /// The memory of its pool, for mapping. ESHUTDOWN.
@@ -169,16 +173,10 @@ impl<H: Host> Peer<H> {
     }
 
     /// The peer's limits, which PEER_RESET sets.
-    pub fn limits(&self) -> Result<Limits> {
+    pub fn limits(&self) -> Result<Amounts> {
         let inbox = self.inbox.lock();
-        inbox.check_open()?;
-        let limit = inbox.ledger.account().limit().map(|limit| limit as u32);
-        Ok(Limits {
-            slices: limit[SLICES],
-            handles: limit[HANDLES],
-            bytes: limit[BYTES],
-            fds: limit[FDS],
-        })
+        check(inbox.open)?;
+        Ok(inbox.ledger.account.limit)
     }
 
     /// Numbers about it; takes time in proportion to what it holds.
@@ -199,8 +197,8 @@ impl<H: Host> Peer<H> {
             nodes,
             queued: queued as u64,
             staged: staged as u64,
-            slices: u64::from(inbox.slices.used()),
-            charged: inbox.ledger.account().used(),
+            slices: u64::from(inbox.slices.used),
+            charged: inbox.ledger.account.used(),
         }
     }
 }

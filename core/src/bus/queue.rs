@@ -21,14 +21,11 @@ use kernel::sync::Arc;
 
 use super::handle::Handle;
 use super::host::Host;
-use super::message::{Message, Slice};
+use super::message::Message;
 use super::node::Node;
-use super::recv::Seed;
-use super::transaction::{message_after, Fate, Number, Transaction, ALONE};
+use super::transaction::{message_after, Number, Transaction, ALONE};
 
 /// Where an entry stands: timestamp, transaction number, part.
-///
-/// The tree of received slices has the offset in the first place and nothing in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key(pub(super) u64, pub(super) Number, pub(super) u32);
 
@@ -40,10 +37,6 @@ pub(super) enum Body<H: Host> {
     Destroy(Arc<Handle<H>>),
     /// Nobody else holds this node of the peer any more.
     Release(Arc<Node<H>>),
-    /// Not queued: a slice that was received.
-    Slice(Slice),
-    /// Not queued: the seed's slice, received.
-    Seed(Arc<Seed<H>>),
 }
 
 /// One entry, with the transaction that it is a part of.
@@ -57,25 +50,25 @@ pub(super) type Tree<H> = RBTree<Key, Option<Entry<H>>>;
 /// Memory for one entry.
 pub(super) type Seat<H> = RBTreeNodeReservation<Key, Option<Entry<H>>>;
 
+/// An entry that was taken out, with the memory it sat in.
+pub(super) type Taken<H> = (Entry<H>, Seat<H>);
+
 /// Takes the entry of `key` out, with the memory it sat in.
-pub(super) fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
-    let entry = tree.get_mut(key)?.take()?;
-    let seat = tree.remove_node(key)?.into_reservation();
-    Some((entry, seat))
+pub(super) fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<Taken<H>> {
+    let mut found = tree.find_mut(key)?;
+    let entry = found.get_mut().take()?;
+    Some((entry, found.remove_node().into_reservation()))
 }
 
 /// Takes the first entry out, with the memory it sat in.
-pub(super) fn take_first<H: Host>(tree: &mut Tree<H>) -> Option<(Entry<H>, Seat<H>)> {
+pub(super) fn take_first<H: Host>(tree: &mut Tree<H>) -> Option<Taken<H>> {
     let key = *tree.cursor_front()?.current().0;
     take(tree, &key)
 }
 
 /// When the transaction of a staged entry was committed, if it was.
 fn committed_at<H: Host>(entry: &Option<Entry<H>>) -> Option<u64> {
-    match entry.as_ref()?.transaction.as_ref()?.fate() {
-        Fate::Committed(timestamp) => Some(timestamp),
-        _ => None,
-    }
+    entry.as_ref()?.transaction.as_ref()?.committed_at()
 }
 
 /// See the module.
@@ -114,7 +107,7 @@ impl<H: Host> Queue<H> {
         body: Body<H>,
         seat: Seat<H>,
     ) -> Key {
-        let key = Key(self.clock + 1, transaction.number(), part);
+        let key = Key(self.clock + 1, transaction.number, part);
         // Each queue by its own clock: what meets in two of them is received as it came to each.
         #[cfg(feature = "broken-order")]
         self.raise(key.0 + 1);
@@ -127,7 +120,7 @@ impl<H: Host> Queue<H> {
     }
 
     /// Takes a staged part back; None if it is not there any more.
-    pub(super) fn unstage(&mut self, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
+    pub(super) fn unstage(&mut self, key: &Key) -> Option<Taken<H>> {
         take(&mut self.staged, key)
     }
 
@@ -140,19 +133,23 @@ impl<H: Host> Queue<H> {
     /// Moves what was committed meanwhile to its place, as far as the head depends on it, and
     /// returns the head's key if it may be received.
     pub(super) fn settle(&mut self) -> Option<Key> {
-        loop {
-            let head = self.committed.cursor_front().map(|c| *c.current().0);
-            let Some(staged) = self.staged.cursor_front() else {
-                return head;
-            };
+        // Mostly nothing is staged.
+        while !self.staged.is_empty() {
+            let staged = self.staged.cursor_front()?;
             let (&key, entry) = staged.current();
-            if head.is_some_and(|head| head < key) {
-                return head;
+            if self.first().is_some_and(|head| head < key) {
+                break;
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
             let timestamp = committed_at(entry)?;
             self.commit(&key, timestamp);
         }
+        self.first()
+    }
+
+    /// The first committed entry.
+    fn first(&self) -> Option<Key> {
+        Some(*self.committed.cursor_front()?.current().0)
     }
 
     fn commit(&mut self, staged: &Key, timestamp: u64) {
@@ -181,7 +178,7 @@ impl<H: Host> Queue<H> {
     }
 
     /// Takes a committed entry out.
-    pub(super) fn remove(&mut self, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
+    pub(super) fn remove(&mut self, key: &Key) -> Option<Taken<H>> {
         take(&mut self.committed, key)
     }
 

@@ -22,18 +22,16 @@ use super::account::{Claimant, HANDLES, SLICES};
 use super::handle::Handle;
 use super::host::{Host, Installed, Pool};
 use super::inbox::Inbox;
-use super::message::{clear, Cargo, Files, Layout, Message, Slice};
+use super::message::{clear, Cargo, Files, Layout, Slice};
 use super::node::Node;
-use super::peer::Peer;
-use super::queue::{Body, Entry, Key, Seat};
+use super::peer::{check, Peer};
+use super::queue::{Body, Entry, Key, Seat, Taken};
 use super::table::Table;
 use super::transaction::ALONE;
 use crate::abi::{
     Msg, HANDLE_INVALID, MSG_DATA, MSG_FLAG_CONTINUE, MSG_NODE_DESTROY, MSG_NODE_RELEASE,
     OFFSET_INVALID,
 };
-
-pub(super) use super::seed::Seed;
 
 /// How a caller wants to receive, and where the result goes.
 pub trait Receive<H: Host> {
@@ -54,41 +52,27 @@ pub trait Receive<H: Host> {
     fn wants_files(&self) -> bool;
 }
 
-/// What is at the head.
-enum Head<H: Host> {
-    /// Nothing.
-    Empty,
-    /// Something that nobody wants any more, taken out.
-    Stale(Entry<H>, Seat<H>),
-    /// An entry.
-    Entry(Found<H>),
-}
-
 /// What was seen at the head.
 struct Found<H: Host> {
     key: Key,
     msg: Msg,
-    layout: Option<Layout>,
+    /// Where its slice ends, 0 if it has none.
+    end: u64,
     /// The files, if the caller wants them.
     files: Option<Arc<Files<H>>>,
 }
 
 impl<H: Host> Inbox<H> {
-    fn head(&mut self, wants_files: bool) -> Head<H> {
-        let Some(key) = self.queue.settle() else {
-            return Head::Empty;
-        };
-        let Some(entry) = self.queue.get(&key) else {
-            return Head::Empty;
-        };
+    /// Looks at the head. What nobody wants any more is taken out and returned as the error.
+    fn head(&mut self, wants_files: bool) -> Result<Found<H>, Option<Taken<H>>> {
+        let key = self.queue.settle().ok_or(None)?;
+        let entry = self.queue.get(&key).ok_or(None)?;
         if !self.wants(entry) {
-            return match self.queue.remove(&key) {
-                Some((entry, seat)) => {
-                    self.spend(&entry);
-                    Head::Stale(entry, seat)
-                }
-                None => Head::Empty,
-            };
+            let stale = self.queue.remove(&key);
+            if let Some((entry, _)) = &stale {
+                self.spend(entry);
+            }
+            return Err(stale);
         }
         let mut msg = Msg {
             kind: MSG_DATA,
@@ -97,13 +81,12 @@ impl<H: Host> Inbox<H> {
             offset: OFFSET_INVALID,
             ..Msg::default()
         };
-        let (mut files, mut layout) = (None, None);
+        let (mut files, mut end) = (None, 0);
         match &entry.body {
             Body::Data(message) => {
-                layout = Some(message.cargo.layout());
+                end = message.cargo.slice.end();
                 msg.destination = message.node.id();
-                let carried = message.cargo.files.as_ref();
-                files = describe(&message.cargo, carried, wants_files, &mut msg);
+                files = describe(&message.cargo, wants_files, &mut msg);
             }
             Body::Release(node) => {
                 msg.kind = MSG_NODE_RELEASE;
@@ -115,10 +98,10 @@ impl<H: Host> Inbox<H> {
         if key.1 != ALONE && self.more(key) {
             msg.flags = MSG_FLAG_CONTINUE;
         }
-        Head::Entry(Found {
+        Ok(Found {
             key,
             msg,
-            layout,
+            end,
             files,
         })
     }
@@ -152,27 +135,39 @@ impl<H: Host> Inbox<H> {
 /// Fills the counts and the place of a message; returns its files if they are to be installed.
 pub(super) fn describe<H: Host>(
     cargo: &Cargo<H>,
-    files: Option<&Arc<Files<H>>>,
     wants_files: bool,
     msg: &mut Msg,
 ) -> Option<Arc<Files<H>>> {
     msg.offset = cargo.slice.offset;
     msg.n_bytes = cargo.n_bytes;
     msg.n_handles = cargo.handles.len() as u64;
-    let files = files.filter(|_| wants_files)?;
+    let files = cargo.files.as_ref().filter(|_| wants_files)?;
     msg.n_fds = files.len() as u64;
     Some(files.clone())
 }
 
-/// Whether a slice ends beyond what the caller can read.
-pub(super) fn check_end(layout: Layout, offset: u64, max_offset: u64) -> Result {
-    if offset
-        .checked_add(layout.size)
-        .is_none_or(|end| end > max_offset)
-    {
-        return Err(ERANGE);
+/// Shows the receiver what it will get, and gives it the descriptors, before `take` makes that
+/// final. False if it was something else by then.
+pub(super) fn hand_over<H: Host, R: Receive<H>>(
+    receiver: &mut R,
+    msg: &Msg,
+    files: Option<Arc<Files<H>>>,
+    take: impl FnOnce(&[i32]) -> bool,
+) -> Result<bool> {
+    receiver.result(msg)?;
+    let Some(files) = files else {
+        return Ok(take(&[]));
+    };
+    let installed = receiver.install(&files)?;
+    let taken = take(
+        installed
+            .as_ref()
+            .map_or(&[], |installed| installed.numbers()),
+    );
+    if let Some(installed) = installed.filter(|_| taken) {
+        installed.keep();
     }
-    Ok(())
+    Ok(taken)
 }
 
 impl<H: Host> Peer<H> {
@@ -181,21 +176,26 @@ impl<H: Host> Peer<H> {
     pub fn recv<R: Receive<H>>(&self, receiver: &mut R) -> Result {
         loop {
             let mut inbox = self.inbox.lock();
-            inbox.check_open()?;
+            check(inbox.open)?;
             let head = inbox.head(receiver.wants_files());
+            let pool = if head.is_err() {
+                inbox.pool.clone()
+            } else {
+                None
+            };
             drop(inbox);
             let Found {
                 key,
                 mut msg,
-                layout,
+                end,
                 files,
             } = match head {
-                Head::Empty => return Err(EAGAIN),
-                Head::Stale(entry, seat) => {
-                    self.drop_entry(entry, seat, self.pool().ok().as_ref());
+                Ok(found) => found,
+                Err(None) => return Err(EAGAIN),
+                Err(Some((entry, seat))) => {
+                    self.drop_entry(entry, seat, pool.as_ref());
                     continue;
                 }
-                Head::Entry(found) => found,
             };
             if msg.kind == MSG_NODE_DESTROY {
                 match self.destroyed_id(&key) {
@@ -203,19 +203,10 @@ impl<H: Host> Peer<H> {
                     None => continue,
                 }
             }
-            if let Some(layout) = layout {
-                check_end(layout, msg.offset, receiver.max_offset())?;
+            if end > receiver.max_offset() {
+                return Err(ERANGE);
             }
-            receiver.result(&msg)?;
-            let installed = match files {
-                Some(files) => receiver.install(&files)?,
-                None => None,
-            };
-            let numbers = installed.as_ref().map_or(&[][..], |i| i.numbers());
-            if self.take_head(&key, &msg, numbers) {
-                if let Some(installed) = installed {
-                    installed.keep();
-                }
+            if hand_over(receiver, &msg, files, |fds| self.take_head(&key, &msg, fds))? {
                 return Ok(());
             }
         }
@@ -251,56 +242,46 @@ impl<H: Host> Peer<H> {
         if !same || (msg.flags != 0) != (key.1 != ALONE && inbox.more(*key)) {
             return false;
         }
-        let Some((entry, seat)) = inbox.queue.remove(key) else {
+        let Some((mut entry, seat)) = inbox.queue.remove(key) else {
             return false;
         };
         inbox.spend(&entry);
-        let mut lost = KVVec::new();
-        let mut files = None;
-        match entry.body {
-            Body::Data(Message { node, mut cargo }) => {
-                let (slice, layout) = (cargo.slice, cargo.layout());
-                let pool = inbox.pool.clone();
-                let mut kept = 0;
-                if let Some(table) = &mut table {
-                    for (i, slot) in cargo.handles.iter_mut().enumerate() {
-                        let id = gain(table, inbox, key.0, slot, slice.claimant, &mut kept);
-                        if let Some(pool) = &pool {
-                            let offset = slice.offset + layout.handles + 8 * i as u64;
-                            pool.write(offset, &id.to_ne_bytes());
-                        }
-                    }
-                }
-                if let Some(pool) = &pool {
-                    complete(pool, &slice, layout, fds);
-                }
+        // Dropped without the locks, as is the entry.
+        let mut _unused = None;
+        match &mut entry.body {
+            Body::Data(message) => {
+                let cargo = &mut message.cargo;
                 let mut back = cargo.charges();
                 back[SLICES] = 0;
-                back[HANDLES] -= kept;
-                inbox.ledger.release(slice.claimant, &back);
-                inbox.publish(slice.offset, Body::Slice(slice), seat);
-                drop(guard);
-                drop(table);
-                files = Some((cargo.files, cargo.sent_fds));
-                lost = cargo.handles;
-                drop((node, pool));
+                let (slice, layout) = (cargo.slice, cargo.layout());
+                let plain = cargo.handles.is_empty() && cargo.files.is_none();
+                // Out of the inbox for as long as both are needed.
+                let pool = if plain { None } else { inbox.pool.take() };
+                if let Some(pool) = pool {
+                    let slots = &mut cargo.handles;
+                    back[HANDLES] -= complete(&slice, layout, slots, &pool, fds, |slot| {
+                        let table = table.as_deref_mut()?;
+                        gain(table, inbox, key.0, slot, slice.claimant)
+                    });
+                    inbox.pool = Some(pool);
+                }
+                if back.iter().any(|&back| back != 0) {
+                    inbox.ledger.release(slice.claimant, &back);
+                }
+                inbox.slices.give(&slice);
+                _unused = inbox.keep(seat);
             }
-            Body::Release(node) => {
-                node.shared.access_mut(inbox).seat = Some(seat);
-                drop(guard);
-                drop(table);
-            }
-            other => {
-                drop(guard);
-                drop(table);
-                drop((other, seat));
+            Body::Release(node) => node.shared.access_mut(inbox).seat = Some(seat),
+            _ => _unused = Some(seat),
+        }
+        drop(guard);
+        drop(table);
+        if let Body::Data(message) = &entry.body {
+            // What got INVALID was not gained, so its reference ends here.
+            for handle in message.cargo.handles.iter().flatten() {
+                handle.unlink(1, false);
             }
         }
-        // What got INVALID was not gained, so its reference ends here.
-        for handle in lost.iter().flatten() {
-            handle.unlink(1, false);
-        }
-        drop(files);
         true
     }
 
@@ -319,35 +300,47 @@ impl<H: Host> Peer<H> {
     }
 }
 
-/// Turns a slot's reference into the user's. Returns the ID, and leaves the slot empty if the
-/// reference was used up.
+/// Turns a slot's reference into the user's, and leaves the slot empty, unless it gets INVALID.
+/// Returns the ID, and whether the charge for it stays.
 pub(super) fn gain<H: Host>(
     table: &mut Table<H>,
     inbox: &mut Inbox<H>,
     timestamp: u64,
     slot: &mut Option<Arc<Handle<H>>>,
-    charge: Claimant,
-    kept: &mut u64,
-) -> u64 {
-    let Some(handle) = slot else {
-        return HANDLE_INVALID;
-    };
+    claimant: Claimant,
+) -> Option<(u64, bool)> {
+    let handle = slot.as_ref()?;
     if handle.node.dead_before(timestamp) {
-        return HANDLE_INVALID;
+        return None;
     }
-    let mut charge = Some(charge);
+    let mut charge = Some(claimant);
     let id = table.gain(inbox, handle, &mut charge, None);
-    if id != HANDLE_INVALID {
-        *kept += u64::from(charge.is_none());
-        // Others hold it too: the table does now, if nobody else.
-        *slot = None;
+    if id == HANDLE_INVALID {
+        return None;
     }
-    id
+    // Others hold it too: the table does now, if nobody else.
+    *slot = None;
+    Some((id, charge.is_none()))
 }
 
-/// Writes what follows the handles.
-pub(super) fn complete<P: Pool>(pool: &P, slice: &Slice, layout: Layout, fds: &[i32]) {
-    let mut at = slice.offset + layout.fds;
+/// Fills the slice of `cargo` up: the IDs of the handles, as `gain` tells them, then `fds`. Returns
+/// how many charges stay.
+pub(super) fn complete<H: Host>(
+    slice: &Slice,
+    layout: Layout,
+    slots: &mut [Option<Arc<Handle<H>>>],
+    pool: &H::Pool,
+    fds: &[i32],
+    mut gain: impl FnMut(&mut Option<Arc<Handle<H>>>) -> Option<(u64, bool)>,
+) -> u64 {
+    let mut kept = 0;
+    let mut at = slice.offset + layout.handles;
+    for slot in slots {
+        let (id, keeps) = gain(slot).unwrap_or((HANDLE_INVALID, false));
+        pool.write(at, &id.to_ne_bytes());
+        kept += u64::from(keeps);
+        at += 8;
+    }
     for fd in fds {
         pool.write(at, &fd.to_ne_bytes());
         at += 4;
@@ -359,4 +352,5 @@ pub(super) fn complete<P: Pool>(pool: &P, slice: &Slice, layout: Layout, fds: &[
         clear(pool, at, next);
         at = next;
     }
+    kept
 }

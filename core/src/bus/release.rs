@@ -13,8 +13,9 @@ use super::account::{only, SLICES};
 use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::inbox::Inbox;
-use super::peer::Peer;
-use super::queue::{Body, Entry, Key, Seat};
+use super::message::Slice;
+use super::peer::{check, Peer};
+use super::queue::Key;
 use super::table::{creates, Table};
 use super::transaction::ALONE;
 use crate::abi::HANDLE_INVALID;
@@ -45,7 +46,7 @@ impl<H: Host> Peer<H> {
     pub fn release_handle(&self, id: u64) -> Result {
         let mut guard = self.table.lock();
         let table = &mut *guard;
-        table.check_open()?;
+        check(table.open)?;
         let Some(handle) = table.by_id.get(&id).cloned() else {
             let creates = id != HANDLE_INVALID && creates(id);
             return Err(if creates { EBUSY } else { ENXIO });
@@ -80,37 +81,44 @@ impl<H: Host> Peer<H> {
 
     /// Frees the received slice at `offset`. ENXIO if none starts there.
     pub fn release_slice(&self, offset: u64) -> Result {
-        let mut guard = self.inbox.lock();
-        let inbox = &mut *guard;
-        inbox.check_open()?;
-        let (entry, seat) = inbox.unpublish(offset).ok_or(ENXIO)?;
-        drop(guard);
-        self.free_slice(entry, seat);
+        let mut inbox = self.inbox.lock();
+        check(inbox.open)?;
+        let slice = inbox.slices.take_back(offset).ok_or(ENXIO)?;
+        let pool = inbox.end_slice(&slice);
+        drop(inbox);
+        if let Some(pool) = pool {
+            pool.unpin(slice.offset, slice.size);
+        }
         Ok(())
     }
 
-    /// Ends a slice that was taken from the user.
-    pub(super) fn free_slice(&self, entry: Entry<H>, seat: Seat<H>) {
-        let mut guard = self.inbox.lock();
-        let inbox = &mut *guard;
-        let pool = inbox.pool.clone();
-        let range = match entry.body {
-            // The seat is freed at the end, without the lock.
-            Body::Slice(slice) if inbox.open => {
-                inbox.slices.free(slice.number);
-                inbox.ledger.release(slice.claimant, &only(SLICES, 1));
-                drop(guard);
-                Some((slice.offset, slice.size))
+    /// Frees all received slices.
+    pub(super) fn release_slices(&self) {
+        let mut from = 0;
+        loop {
+            let mut inbox = self.inbox.lock();
+            let Some(slice) = inbox.slices.take_back_from(&mut from) else {
+                return;
+            };
+            let pool = inbox.end_slice(&slice);
+            drop(inbox);
+            if let Some(pool) = pool {
+                pool.unpin(slice.offset, slice.size);
             }
-            Body::Seed(seed) if inbox.open => {
-                let freed = seed.released(inbox, seat);
-                drop(guard);
-                freed.then(|| seed.range())
-            }
-            _ => None,
-        };
-        if let (Some(pool), Some((offset, size))) = (pool, range) {
-            pool.unpin(offset, size);
         }
+    }
+}
+
+impl<H: Host> Inbox<H> {
+    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless the
+    /// seed still needs it.
+    fn end_slice(&mut self, slice: &Slice) -> Option<H::Pool> {
+        let seed = self.seed.as_ref();
+        if seed.is_some_and(|seed| seed.cargo.slice.number == slice.number) {
+            return None;
+        }
+        self.slices.free(slice.number);
+        self.ledger.release(slice.claimant, &only(SLICES, 1));
+        self.pool.clone()
     }
 }

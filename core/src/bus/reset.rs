@@ -11,7 +11,7 @@ use kernel::prelude::*;
 use super::account::RESOURCES;
 use super::destroy::{Also, Doomed, Remains};
 use super::host::Host;
-use super::peer::Peer;
+use super::peer::{check, Peer};
 use super::queue::{take_first, Tree};
 use super::release::strip;
 use super::seed::Seed;
@@ -29,16 +29,14 @@ impl<H: Host> Peer<H> {
     /// Leaves the bus: destroys all nodes at one point of the order and releases everything. The
     /// first call returns Ok, all others ESHUTDOWN.
     pub fn disconnect(&self) -> Result {
-        let mut doomed = self.unroot(None, true)?;
-        let mut others = Doomed::new();
-        self.inbox.lock().condemn_able(&mut doomed, &mut others);
+        let doomed = self.unroot(None, true)?;
         let remains = self.execute(&doomed, &self.last_transaction, Also::Close);
         self.wake();
         self.release_all();
         if let Some(remains) = remains {
             self.bury_remains(remains);
         }
-        self.bus().leave(self);
+        self.bus.leave(self);
         Ok(())
     }
 
@@ -47,7 +45,7 @@ impl<H: Host> Peer<H> {
         // The only thing that can fail comes first.
         let transaction = self.transaction()?;
         let mut inbox = self.inbox.lock();
-        inbox.check_open()?;
+        check(inbox.open)?;
         for (resource, limit) in limits.into_iter().enumerate() {
             if let Some(limit) = limit {
                 inbox.ledger.set_limit(resource, limit);
@@ -61,9 +59,7 @@ impl<H: Host> Peer<H> {
             return Ok(());
         }
         let seed = self.inbox.lock().seed.clone();
-        let mut doomed = self.unroot(seed.as_deref(), false)?;
-        let mut others = Doomed::new();
-        self.inbox.lock().condemn_able(&mut doomed, &mut others);
+        let doomed = self.unroot(seed.as_deref(), false)?;
         self.execute(&doomed, &transaction, Also::Nothing);
         // In this order: a handle that is received in between is released after.
         self.flush_queue();
@@ -71,10 +67,11 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Takes the peer's nodes out of its table, but for those that `seed` pins.
+    /// Takes the peer's nodes out of its table, but for those that `seed` pins. Returns those that are
+    /// to be destroyed: the others are in other hands already.
     fn unroot(&self, seed: Option<&Seed<H>>, close: bool) -> Result<Doomed<H>> {
         let mut guard = self.table.lock();
-        guard.check_open()?;
+        check(guard.open)?;
         guard.open = !close;
         drop(guard);
         let mut doomed = Doomed::new();
@@ -95,6 +92,8 @@ impl<H: Host> Peer<H> {
                 }
             }
         }
+        let mut others = Doomed::new();
+        self.inbox.lock().condemn_able(&mut doomed, &mut others);
         Ok(doomed)
     }
 
@@ -130,21 +129,18 @@ impl<H: Host> Peer<H> {
         for entry in queued.values().flatten() {
             inbox.spend(entry);
         }
-        let mut received = core::mem::take(&mut inbox.received);
         let pool = inbox.pool.clone();
         drop(guard);
         self.bury_entries(&mut queued, pool.as_ref());
-        while let Some((entry, seat)) = take_first(&mut received) {
-            self.free_slice(entry, seat);
-        }
+        self.release_slices();
     }
 
     fn bury_remains(&self, remains: Remains<H>) {
         let Remains {
             mut committed,
             mut staged,
-            received,
             seed,
+            seed_given,
             pool,
             ..
         } = remains;
@@ -152,9 +148,8 @@ impl<H: Host> Peer<H> {
         // keeps memory but references of those who still copy into the pool.
         self.bury_entries(&mut committed, pool.as_ref());
         self.bury_entries(&mut staged, pool.as_ref());
-        drop(received);
         if let Some(seed) = seed {
-            self.drop_seed(&seed, pool.as_ref());
+            self.drop_seed(&seed, pool.as_ref().filter(|_| !seed_given));
         }
     }
 

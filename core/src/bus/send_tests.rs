@@ -19,8 +19,8 @@ struct Scene {
 }
 
 /// A multicast of nothing to both.
-struct Staged {
-    parcels: Vec<Parcel<Test>>,
+struct Staged<'p> {
+    parcels: Vec<Parcel<'p, Test>>,
     transaction: Arc<Transaction>,
     top: u64,
 }
@@ -40,18 +40,17 @@ impl Scene {
     }
 
     /// All up to and with step 1.
-    fn stage(&self) -> Staged {
+    fn stage(&self) -> Staged<'_> {
         let from = &self.from.peer;
         let transaction = from.transaction().unwrap();
         let mut import = Import::new(from);
         let (mut parcels, mut top) = (Vec::new(), 0);
         for (part, &id) in self.ids.iter().enumerate() {
-            let node = import.get(id).unwrap().node.clone();
-            let to = node.owner();
-            let parcel = Parcel::reserve(from, to, Some(&node), part, (0, 0), None);
-            let mut parcel = parcel.unwrap();
+            let mut parcel = Parcel::new(from);
+            let handle = import.get(id).unwrap();
+            parcel.reserve(Some(handle), (0, 0), None).unwrap();
             parcel.pin().unwrap();
-            top = top.max(parcel.stage(&transaction).unwrap());
+            top = top.max(parcel.stage(&transaction, part as u32).unwrap());
             parcels.push(parcel);
         }
         Staged {
@@ -76,21 +75,23 @@ impl Scene {
     }
 }
 
-impl Staged {
+impl Staged<'_> {
     /// Steps 2 and 3.
     fn raise(&self) -> u64 {
         let timestamp = message_after(self.top);
         for parcel in &self.parcels {
-            parcel.to.inbox.lock().queue.raise(timestamp);
+            parcel.to().inbox.lock().queue.raise(timestamp);
         }
         timestamp
     }
 
     /// Takes all parts back; which of the destinations failed.
     fn unstage(mut self) -> Vec<bool> {
-        let parcels = self.parcels.iter_mut();
-        let failed = parcels.map(|parcel| parcel.unstage().is_err()).collect();
-        drop(self);
+        let mut failed = Vec::new();
+        for (part, parcel) in (0..).zip(self.parcels.iter_mut()) {
+            parcel.unstage(&self.transaction, part);
+            failed.push(parcel.is_gone());
+        }
         failed
     }
 }

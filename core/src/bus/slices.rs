@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Which parts of a pool's address space are in use.
+//! Which parts of a pool's address space are in use, and which of them the user has.
 //!
 //! The space is cut into extents, free or used. Free ones hang in bins by size, four to every power
 //! of two, so that reserving and freeing take the same few steps however many slices there are. A
-//! freed extent melts into its free neighbours and is the first to be used again, which keeps the
-//! pages that are touched few and warm.
+//! freed extent is the first to be used again, which keeps the pages that are touched few and warm;
+//! else it melts into its free neighbours. Slices that the user was given hang in a hash table by their
+//! offset, by which the user names them.
 //!
 //! Extents live in one array and name each other by index. It only grows when asked to, because
 //! memory cannot be allocated under the lock this lies under.
@@ -15,9 +16,14 @@
 //! - The extents cover the whole space, in address order along `next`.
 //! - No two free extents are neighbours.
 //! - A bin's bit is set if the bin is not empty.
+//! - A free extent hangs in the bin of its length, a given one in the chain of its start, along
+//!   `hang_next`; what is reserved and not given hangs nowhere.
 
 use kernel::prelude::*;
 
+use super::account::Claimant;
+use super::inbox::Denied;
+use super::message::Slice;
 use super::GFP_KEPT;
 
 const NONE: u32 = u32::MAX;
@@ -27,34 +33,48 @@ pub(super) const UNIT: u64 = 8;
 /// How many extents of the bin below are tried when all above are empty.
 const TRIES: usize = 64;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Free,
+    Reserved,
+    /// The user has it; who is charged for it.
+    Given(Claimant),
+}
+
 #[derive(Clone, Copy)]
 struct Extent {
     start: u32,
     len: u32,
     prev: u32,
     next: u32,
-    /// Neighbours in the bin, or in the list of unused array elements.
-    bin_prev: u32,
-    bin_next: u32,
-    free: bool,
+    /// Neighbours in the bin or in the chain, or in the list of unused array elements.
+    hang_prev: u32,
+    hang_next: u32,
+    used: Use,
 }
 
-/// Why nothing could be reserved.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Full {
-    /// There is no room of that size now.
-    Space,
-    /// The array has to grow to this many elements first.
-    Array(usize),
-}
+/// An element that no extent uses.
+const BLANK: Extent = Extent {
+    start: 0,
+    len: 0,
+    prev: NONE,
+    next: NONE,
+    hang_prev: NONE,
+    hang_next: NONE,
+    used: Use::Reserved,
+};
 
 /// See the module.
 pub(super) struct Slices {
     extents: KVVec<Extent>,
-    bins: [u32; BINS],
+    /// What hangs first: in each bin, then in each chain, of which there is a power of two.
+    heads: KVVec<u32>,
     filled: u128,
     unused: u32,
-    used: u32,
+    /// Number of slices in use.
+    pub(super) used: u32,
+    /// What was freed last: it waits for the next of its size before it melts. Or NONE.
+    warm: u32,
 }
 
 /// The bin that an extent of this length hangs in.
@@ -78,46 +98,39 @@ fn bin_above(len: u32) -> usize {
 }
 
 impl Slices {
+    const EMPTY: Self = Self {
+        extents: KVVec::new(),
+        heads: KVVec::new(),
+        filled: 0,
+        unused: NONE,
+        used: 0,
+        warm: NONE,
+    };
+
     /// All of `size` bytes free.
     pub(super) fn new(size: u64) -> Result<Self> {
-        let mut new = Self {
-            extents: KVVec::with_capacity(8, GFP_KEPT)?,
-            bins: [NONE; BINS],
-            filled: 0,
-            unused: NONE,
-            used: 0,
+        let mut new = Self::EMPTY;
+        drop(new.grow(Self::array(8)?));
+        let whole = Extent {
+            len: (size / UNIT) as u32,
+            ..BLANK
         };
-        new.extents.push(
-            Extent {
-                start: 0,
-                len: (size / UNIT) as u32,
-                prev: NONE,
-                next: NONE,
-                bin_prev: NONE,
-                bin_next: NONE,
-                free: true,
-            },
-            GFP_KERNEL,
-        )?;
-        new.hang(0);
+        new.extents.push(whole, GFP_KERNEL)?;
+        new.bin(0);
         Ok(new)
     }
 
     /// Takes everything out and leaves nothing: no space, no memory.
     pub(super) fn take(&mut self) -> Self {
-        let empty = Self {
-            extents: KVVec::new(),
-            bins: [NONE; BINS],
-            filled: 0,
-            unused: NONE,
-            used: 0,
-        };
-        core::mem::replace(self, empty)
+        core::mem::replace(self, Self::EMPTY)
     }
 
     /// Memory for an array of `n` elements, for [`Slices::grow`].
     pub(super) fn array(n: usize) -> Result<Array> {
-        Ok(Array(KVVec::with_capacity(n, GFP_KEPT)?))
+        Ok(Array(
+            KVVec::with_capacity(n, GFP_KEPT)?,
+            KVVec::from_elem(NONE, BINS + n.next_power_of_two(), GFP_KEPT)?,
+        ))
     }
 
     /// Moves into a larger array. Returns the old one, to be freed without locks.
@@ -130,61 +143,74 @@ impl Slices {
             let _ = array.0.push_within_capacity(*extent);
         }
         core::mem::swap(&mut self.extents, &mut array.0);
+        core::mem::swap(&mut self.heads, &mut array.1);
+        for (head, old) in self.heads.iter_mut().zip(array.1.iter()).take(BINS) {
+            *head = *old;
+        }
+        for i in 0..self.extents.len() as u32 {
+            if self.is_given(i) {
+                self.hang(i, self.chain_of(self.start(i)));
+            }
+        }
         array
-    }
-
-    /// Number of slices in use.
-    pub(super) fn used(&self) -> u32 {
-        self.used
     }
 
     fn at(&mut self, i: u32) -> &mut Extent {
         &mut self.extents[i as usize]
     }
 
-    fn hang(&mut self, i: u32) {
-        let bin = bin_of(self.at(i).len);
-        let first = self.bins[bin];
+    /// Hangs an extent into a bin or a chain.
+    fn hang(&mut self, i: u32, list: usize) {
+        let first = core::mem::replace(&mut self.heads[list], i);
         let extent = self.at(i);
-        extent.free = true;
-        extent.bin_prev = NONE;
-        extent.bin_next = first;
+        extent.hang_prev = NONE;
+        extent.hang_next = first;
         if first != NONE {
-            self.at(first).bin_prev = i;
+            self.at(first).hang_prev = i;
         }
-        self.bins[bin] = i;
+    }
+
+    fn unhang(&mut self, i: u32, list: usize) {
+        let Extent {
+            hang_prev,
+            hang_next,
+            ..
+        } = *self.at(i);
+        if hang_next != NONE {
+            self.at(hang_next).hang_prev = hang_prev;
+        }
+        if hang_prev != NONE {
+            self.at(hang_prev).hang_next = hang_next;
+        } else {
+            self.heads[list] = hang_next;
+        }
+    }
+
+    /// Makes an extent a free one.
+    fn bin(&mut self, i: u32) {
+        let bin = bin_of(self.at(i).len);
+        self.hang(i, bin);
+        self.at(i).used = Use::Free;
         self.filled |= 1 << bin;
     }
 
-    fn unhang(&mut self, i: u32) {
-        let Extent {
-            len,
-            bin_prev,
-            bin_next,
-            ..
-        } = *self.at(i);
-        if bin_next != NONE {
-            self.at(bin_next).bin_prev = bin_prev;
+    /// Makes a free extent a reserved one.
+    fn unbin(&mut self, i: u32) {
+        let bin = bin_of(self.at(i).len);
+        self.unhang(i, bin);
+        self.at(i).used = Use::Reserved;
+        if self.heads[bin] == NONE {
+            self.filled &= !(1 << bin);
         }
-        if bin_prev != NONE {
-            self.at(bin_prev).bin_next = bin_next;
-        } else {
-            let bin = bin_of(len);
-            self.bins[bin] = bin_next;
-            if bin_next == NONE {
-                self.filled &= !(1 << bin);
-            }
-        }
-        self.at(i).free = false;
     }
 
     fn find(&self, len: u32) -> Option<u32> {
         let above = bin_above(len);
         let candidates = (self.filled >> above) << above;
         if candidates != 0 {
-            return Some(self.bins[candidates.trailing_zeros() as usize]);
+            return Some(self.heads[candidates.trailing_zeros() as usize]);
         }
-        let mut i = self.bins[bin_of(len)];
+        let mut i = self.heads[bin_of(len)];
         for _ in 0..TRIES {
             if i == NONE {
                 break;
@@ -193,109 +219,207 @@ impl Slices {
             if extent.len >= len {
                 return Some(i);
             }
-            i = extent.bin_next;
+            i = extent.hang_next;
         }
         None
     }
 
-    /// Reserves `size` bytes, a multiple of [`UNIT`] other than 0. Returns the slice's number.
-    pub(super) fn reserve(&mut self, size: u64) -> Result<u32, Full> {
-        let len = u32::try_from(size / UNIT).map_err(|_| Full::Space)?;
-        let i = self.find(len).ok_or(Full::Space)?;
-        let rest = self.at(i).len - len;
-        if rest != 0 {
-            let new = self.element()?;
-            let Extent { start, next, .. } = *self.at(i);
-            *self.at(new) = Extent {
-                start: start + len,
-                len: rest,
-                prev: i,
-                next,
-                bin_prev: NONE,
-                bin_next: NONE,
-                free: true,
-            };
-            self.unhang(i);
-            if next != NONE {
-                self.at(next).prev = new;
-            }
-            let extent = self.at(i);
-            extent.next = new;
-            extent.len = len;
-            self.hang(new);
-        } else {
-            self.unhang(i);
+    /// Changes the place and the length of a free extent, and its bin if need be.
+    fn resize(&mut self, i: u32, start: u32, len: u32) {
+        let moves = bin_of(self.at(i).len) != bin_of(len);
+        if moves {
+            self.unbin(i);
         }
+        let extent = self.at(i);
+        extent.start = start;
+        extent.len = len;
+        if moves {
+            self.bin(i);
+        }
+    }
+
+    /// Reserves `size` bytes, a multiple of [`UNIT`] other than 0. Returns the slice's number.
+    /// EXFULL if there is no room of that size; [`Denied::Array`] if the array is to grow first.
+    pub(super) fn reserve(&mut self, size: u64) -> Result<u32, Denied> {
+        let len = u32::try_from(size / UNIT).map_err(|_| Denied::Error(EXFULL))?;
+        let warm = self.warm;
+        if self
+            .extents
+            .get(warm as usize)
+            .is_some_and(|w| w.len == len)
+        {
+            self.warm = NONE;
+            self.used += 1;
+            return Ok(warm);
+        }
+        let mut found = self.find(len);
+        if found.is_none() {
+            self.cool();
+            found = self.find(len);
+        }
+        let i = found.ok_or(Denied::Error(EXFULL))?;
+        let whole = *self.at(i);
+        if whole.len == len {
+            self.unbin(i);
+            self.used += 1;
+            return Ok(i);
+        }
+        // Cut off the front of it; the rest mostly stays in its bin.
+        let new = self.element()?;
+        *self.at(new) = Extent {
+            start: whole.start,
+            len,
+            prev: whole.prev,
+            next: i,
+            ..BLANK
+        };
+        self.at(i).prev = new;
+        if whole.prev != NONE {
+            self.at(whole.prev).next = new;
+        }
+        self.resize(i, whole.start + len, whole.len - len);
         self.used += 1;
-        Ok(i)
+        Ok(new)
     }
 
     /// An element of the array that no extent uses.
-    fn element(&mut self) -> Result<u32, Full> {
+    fn element(&mut self) -> Result<u32, Denied> {
         if self.unused != NONE {
             let i = self.unused;
-            self.unused = self.at(i).bin_next;
+            self.unused = self.at(i).hang_next;
             return Ok(i);
         }
         let i = self.extents.len();
-        let blank = Extent {
-            start: 0,
-            len: 0,
-            prev: NONE,
-            next: NONE,
-            bin_prev: NONE,
-            bin_next: NONE,
-            free: false,
-        };
-        match self.extents.push_within_capacity(blank) {
+        match self.extents.push_within_capacity(BLANK) {
             Ok(()) => Ok(i as u32),
-            Err(_) => Err(Full::Array(2 * i)),
+            Err(_) => Err(Denied::Array(2 * i)),
         }
+    }
+
+    fn start(&self, i: u32) -> u32 {
+        self.extents[i as usize].start
     }
 
     /// Where the slice of this number starts, in bytes.
     pub(super) fn offset(&self, i: u32) -> u64 {
-        u64::from(self.extents[i as usize].start) * UNIT
+        u64::from(self.start(i)) * UNIT
+    }
+
+    fn use_of(&self, i: u32) -> Option<Use> {
+        Some(self.extents.get(i as usize)?.used)
+    }
+
+    fn is_free(&self, i: u32) -> bool {
+        self.use_of(i) == Some(Use::Free)
     }
 
     /// Frees the slice of this number.
-    pub(super) fn free(&mut self, mut i: u32) {
-        debug_assert!(!self.at(i).free && self.at(i).len != 0);
+    pub(super) fn free(&mut self, i: u32) {
         self.used -= 1;
-        let prev = self.at(i).prev;
-        if prev != NONE && self.at(prev).free {
-            self.unhang(prev);
-            self.absorb(prev);
-            i = prev;
-        }
-        let next = self.at(i).next;
-        if next != NONE && self.at(next).free {
-            self.unhang(next);
-            self.absorb(i);
-        }
-        self.hang(i);
+        self.cool();
+        self.warm = i;
     }
 
-    /// Joins the extent after `i` to it.
-    fn absorb(&mut self, i: u32) {
-        let gone = self.at(i).next;
-        let Extent { len, next, .. } = *self.at(gone);
-        let extent = self.at(i);
-        extent.len += len;
-        extent.next = next;
-        if next != NONE {
-            self.at(next).prev = i;
+    /// Makes what was freed last a free extent. Its neighbours swallow it if they are free.
+    fn cool(&mut self) {
+        let i = core::mem::replace(&mut self.warm, NONE);
+        if i == NONE {
+            return;
         }
-        let unused = self.unused;
-        let element = self.at(gone);
-        element.len = 0;
-        element.bin_next = unused;
-        self.unused = gone;
+        let Extent {
+            mut start,
+            mut len,
+            prev,
+            next,
+            ..
+        } = *self.at(i);
+        debug_assert!(self.at(i).used == Use::Reserved && len != 0);
+        let into = match (self.is_free(prev), self.is_free(next)) {
+            (false, false) => return self.bin(i),
+            (true, false) => prev,
+            (false, true) => next,
+            (true, true) => {
+                self.unbin(prev);
+                start = self.at(prev).start;
+                len += self.at(prev).len;
+                self.cut(prev);
+                next
+            }
+        };
+        self.cut(i);
+        let whole = *self.at(into);
+        self.resize(into, start.min(whole.start), len + whole.len);
+    }
+
+    /// Takes an extent out whose space becomes a neighbour's.
+    fn cut(&mut self, i: u32) {
+        let Extent { prev, next, .. } = *self.at(i);
+        if prev != NONE {
+            self.at(prev).next = next;
+        }
+        if next != NONE {
+            self.at(next).prev = prev;
+        }
+        *self.at(i) = Extent {
+            hang_next: self.unused,
+            ..BLANK
+        };
+        self.unused = i;
+    }
+}
+
+/// What the user has.
+impl Slices {
+    /// The chain of what starts there.
+    fn chain_of(&self, start: u32) -> usize {
+        let hash = start.wrapping_mul(0x9e37_79b1) >> 8;
+        BINS + (hash as usize & (self.heads.len() - BINS - 1))
+    }
+
+    /// Gives the user a reserved slice.
+    pub(super) fn give(&mut self, slice: &Slice) {
+        self.at(slice.number).used = Use::Given(slice.claimant);
+        self.hang(slice.number, self.chain_of(self.start(slice.number)));
+    }
+
+    /// Whether the user has the slice of this number.
+    pub(super) fn is_given(&self, i: u32) -> bool {
+        matches!(self.use_of(i), Some(Use::Given(_)))
+    }
+
+    /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none there.
+    pub(super) fn take_back(&mut self, offset: u64) -> Option<Slice> {
+        let start = u32::try_from(offset / UNIT).ok()?;
+        let chain = self.chain_of(start);
+        let mut number = self.heads[chain];
+        while self.extents.get(number as usize)?.start != start || offset & (UNIT - 1) != 0 {
+            number = self.at(number).hang_next;
+        }
+        let Use::Given(claimant) = self.at(number).used else {
+            return None;
+        };
+        self.unhang(number, chain);
+        self.at(number).used = Use::Reserved;
+        Some(Slice {
+            number,
+            offset,
+            size: u64::from(self.at(number).len) * UNIT,
+            claimant,
+        })
+    }
+
+    /// Takes the first slice from the user that has this number or a higher one.
+    pub(super) fn take_back_from(&mut self, number: &mut u32) -> Option<Slice> {
+        while !self.is_given(*number) {
+            self.use_of(*number)?;
+            *number += 1;
+        }
+        self.take_back(self.offset(*number))
     }
 }
 
 /// Memory for more extents.
-pub(super) struct Array(KVVec<Extent>);
+pub(super) struct Array(KVVec<Extent>, KVVec<u32>);
 
 #[cfg(test)]
 #[path = "slices_tests.rs"]

@@ -14,47 +14,60 @@ fn reserve(slices: &mut Slices, size: u64) -> Option<u32> {
     loop {
         match slices.reserve(size) {
             Ok(number) => return Some(number),
-            Err(Full::Space) => return None,
-            Err(Full::Array(n)) => {
+            Err(Denied::Error(EXFULL)) => return None,
+            Err(Denied::Array(n)) => {
                 assert!(n > slices.extents.len());
                 let old = slices.grow(Slices::array(n).unwrap());
                 assert!(old.0.capacity() < n);
             }
+            Err(other) => panic!("{other:?}"),
         }
     }
 }
 
-/// The invariants of the head, and the bins. Returns the free extents, as start and length.
+/// The invariants of the head, and the bins. Returns what is free, as start and length.
 fn check(slices: &Slices) -> Vec<(u32, u32)> {
     let (mut free, mut n, mut used) = (Vec::new(), 0, 0);
-    let (mut i, mut before, mut at, mut was_free) = (0, NONE, 0, false);
-    // The first extent is never absorbed, so it stays the one at 0.
+    // With what was freed last, and would melt.
+    let mut all_free: Vec<(u32, u32)> = Vec::new();
+    let first = |extent: &Extent| extent.len != 0 && extent.prev == NONE;
+    let first = slices.extents.iter().position(first).unwrap();
+    let (mut i, mut before, mut at, mut was_free) = (first as u32, NONE, 0, false);
     while i != NONE {
         let extent = slices.extents[i as usize];
         assert_eq!((extent.start, extent.prev), (at, before));
         assert_ne!(extent.len, 0);
-        assert!(!(extent.free && was_free), "two free neighbours at {at}");
-        if extent.free {
+        if extent.used == Use::Free || i == slices.warm {
+            match all_free.last_mut() {
+                Some((start, len)) if *start + *len == at => *len += extent.len,
+                _ => all_free.push((at, extent.len)),
+            }
+        }
+        assert!(
+            !(extent.used == Use::Free && was_free),
+            "two free neighbours at {at}"
+        );
+        if extent.used == Use::Free {
             free.push((extent.start, extent.len));
         } else {
-            used += 1;
+            used += u32::from(i != slices.warm);
         }
         n += 1;
-        (before, at, was_free) = (i, at + extent.len, extent.free);
+        (before, at, was_free) = (i, at + extent.len, extent.used == Use::Free);
         i = extent.next;
     }
-    assert_eq!(used, slices.used());
+    assert_eq!(used, slices.used);
 
     let mut hanging = Vec::new();
-    for (bin, &first) in slices.bins.iter().enumerate() {
+    for (bin, &first) in slices.heads[..BINS].iter().enumerate() {
         assert_eq!(first != NONE, slices.filled & 1 << bin != 0);
         let (mut i, mut before) = (first, NONE);
         while i != NONE {
             let extent = slices.extents[i as usize];
-            assert!(extent.free);
-            assert_eq!((bin_of(extent.len), extent.bin_prev), (bin, before));
+            assert!(extent.used == Use::Free);
+            assert_eq!((bin_of(extent.len), extent.hang_prev), (bin, before));
             hanging.push((extent.start, extent.len));
-            (before, i) = (i, extent.bin_next);
+            (before, i) = (i, extent.hang_next);
         }
     }
     hanging.sort_unstable();
@@ -63,10 +76,10 @@ fn check(slices: &Slices) -> Vec<(u32, u32)> {
     let mut i = slices.unused;
     while i != NONE {
         n += 1;
-        i = slices.extents[i as usize].bin_next;
+        i = slices.extents[i as usize].hang_next;
     }
     assert_eq!(n, slices.extents.len(), "an element of the array is lost");
-    free
+    all_free
 }
 
 #[test]
@@ -94,10 +107,10 @@ fn bins_are_in_order_and_cover_every_length() {
 fn all_of_the_space_can_be_one_slice() {
     for size in [8, 16, 4096, 1 << 20, 1 << 32] {
         let mut slices = Slices::new(size).unwrap();
-        assert_eq!(slices.reserve(size + 8), Err(Full::Space));
+        assert_eq!(slices.reserve(size + 8), Err(Denied::Error(EXFULL)));
         let all = reserve(&mut slices, size).unwrap();
         assert_eq!(slices.offset(all), 0);
-        assert_eq!(slices.reserve(8), Err(Full::Space));
+        assert_eq!(slices.reserve(8), Err(Denied::Error(EXFULL)));
         slices.free(all);
         assert_eq!(check(&slices), [(0, (size / 8) as u32)]);
     }
@@ -107,7 +120,7 @@ fn all_of_the_space_can_be_one_slice() {
 fn sizes_beyond_the_space_are_refused() {
     let mut slices = Slices::new(1 << 32).unwrap();
     for size in [(1 << 32) + 8, 1 << 35, 1 << 40, !7] {
-        assert_eq!(slices.reserve(size), Err(Full::Space));
+        assert_eq!(slices.reserve(size), Err(Denied::Error(EXFULL)));
     }
     check(&slices);
 }
@@ -124,7 +137,7 @@ fn the_array_grows_only_when_asked_to() {
         }
     };
     assert_eq!(slices.extents.capacity(), before);
-    assert_eq!(n, Full::Array(2 * before));
+    assert_eq!(n, Denied::Array(2 * before));
     check(&slices);
     // One that is too small is given back.
     let small = slices.grow(Slices::array(2).unwrap());
@@ -181,6 +194,7 @@ fn fragments(n: usize, short: u32, last: u32) -> Slices {
     for hole in holes {
         slices.free(hole);
     }
+    slices.cool();
     slices
 }
 
@@ -252,7 +266,7 @@ proptest! {
                 }
                 Op::Free(_) => (),
             }
-            prop_assert_eq!(slices.used(), used.len() as u32);
+            prop_assert_eq!(slices.used, used.len() as u32);
         }
         for (_, number) in used.into_values() {
             slices.free(number);
@@ -260,4 +274,47 @@ proptest! {
         prop_assert_eq!(check(&slices), [(0, units)]);
         prop_assert!(reserve(&mut slices, u64::from(units) * UNIT).is_some());
     }
+}
+
+/// What the user was given is found by its offset, once, also after the array grew.
+#[test]
+fn what_was_given_is_taken_back_by_its_offset() {
+    let claimant = Claimant { uid: 1, peer: 2 };
+    let mut slices = Slices::new(1 << 16).unwrap();
+    let mut all = Vec::new();
+    for i in 0..100 {
+        let size = 8 * (1 + i % 5);
+        let number = reserve(&mut slices, size).unwrap();
+        let slice = Slice {
+            number,
+            offset: slices.offset(number),
+            size,
+            claimant,
+        };
+        assert!(slices.take_back(slice.offset).is_none());
+        // Some are still on their way.
+        if i % 3 != 0 {
+            slices.give(&slice);
+            all.push(slice);
+        }
+        assert_eq!(slices.is_given(number), i % 3 != 0);
+    }
+    all.reverse();
+    all.swap(3, 40);
+    let rest = all.split_off(50);
+    for slice in all {
+        assert!(slices.take_back(slice.offset + 1).is_none());
+        assert_eq!(slices.take_back(slice.offset), Some(slice));
+        assert!(slices.take_back(slice.offset).is_none());
+        slices.free(slice.number);
+        check(&slices);
+    }
+    let mut from = 0;
+    for _ in 0..rest.len() {
+        let slice = slices.take_back_from(&mut from).unwrap();
+        assert!(rest.contains(&slice));
+        slices.free(slice.number);
+    }
+    assert!(slices.take_back_from(&mut from).is_none());
+    assert_eq!(slices.used, 34);
 }

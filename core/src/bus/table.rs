@@ -16,11 +16,13 @@ use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;
 
 use super::account::Claimant;
+use super::few::Few;
 use super::handle::{Fresh, Handle};
 use super::host::Host;
 use super::inbox::Inbox;
+use super::message::Handles;
 use super::node::Node;
-use super::peer::Peer;
+use super::peer::{check, Peer};
 use crate::abi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
 
 /// Handles by ID.
@@ -52,15 +54,6 @@ impl<H: Host> Table<H> {
             open: true,
             last: 0,
             serials: 0,
-        }
-    }
-
-    /// ESHUTDOWN if the peer was disconnected.
-    pub(super) fn check_open(&self) -> Result {
-        if self.open {
-            Ok(())
-        } else {
-            Err(ESHUTDOWN)
         }
     }
 
@@ -150,20 +143,56 @@ impl<H: Host> Table<H> {
     }
 }
 
+/// References for a peer, and charges for them, that it is about to gain. What is left of them is
+/// given back when this is dropped.
+pub(super) struct Gains<'p, H: Host> {
+    peer: &'p Arc<Peer<H>>,
+    pub(super) claimant: Claimant,
+    pub(super) slots: Handles<H>,
+    pub(super) charged: usize,
+}
+
+impl<'p, H: Host> Gains<'p, H> {
+    /// Charges `n` handles, and has room for as many. EDQUOT, ESHUTDOWN, ENOMEM.
+    pub(super) fn new(peer: &'p Arc<Peer<H>>, claimant: Claimant, n: usize) -> Result<Self> {
+        let slots = Handles::with_capacity(n, GFP_KERNEL)?;
+        if n != 0 {
+            peer.charge_handles(claimant, n)?;
+        }
+        Ok(Self {
+            peer,
+            claimant,
+            slots,
+            charged: n,
+        })
+    }
+}
+
+impl<H: Host> Drop for Gains<'_, H> {
+    fn drop(&mut self) {
+        let mut inbox = self.peer.inbox.lock();
+        inbox.discharge_handles(self.claimant, self.charged);
+        drop(inbox);
+        for handle in self.slots.iter().flatten() {
+            handle.unlink(1, false);
+        }
+    }
+}
+
 /// The handles that one call names.
 ///
 /// Nodes that are named for the first time are made on the way, but unfinished: if no call that used
 /// them succeeds, they vanish again when the last of these ends.
-pub(super) struct Import<H: Host> {
-    peer: Arc<Peer<H>>,
-    unfinished: KVVec<Arc<Handle<H>>>,
+pub(super) struct Import<'p, H: Host> {
+    peer: &'p Arc<Peer<H>>,
+    unfinished: Few<Arc<Handle<H>>>,
 }
 
-impl<H: Host> Import<H> {
-    pub(super) fn new(peer: &Arc<Peer<H>>) -> Self {
+impl<'p, H: Host> Import<'p, H> {
+    pub(super) fn new(peer: &'p Arc<Peer<H>>) -> Self {
         Self {
-            peer: peer.clone(),
-            unfinished: KVVec::new(),
+            peer,
+            unfinished: Few::NONE,
         }
     }
 
@@ -175,7 +204,7 @@ impl<H: Host> Import<H> {
         loop {
             let mut guard = peer.table.lock();
             let table = &mut *guard;
-            table.check_open()?;
+            check(table.open)?;
             let found = table.by_id.get(&id).cloned();
             let finished = found
                 .as_ref()
@@ -183,7 +212,7 @@ impl<H: Host> Import<H> {
             if !finished && !reserved {
                 // Room to note that it is unfinished.
                 drop(guard);
-                unfinished.reserve(1, GFP_KERNEL)?;
+                unfinished.reserve_one(GFP_KERNEL)?;
                 reserved = true;
                 continue;
             }
@@ -208,7 +237,7 @@ impl<H: Host> Import<H> {
                 fresh = Some(make(peer, id, serial)?);
                 continue;
             };
-            let handle = Fresh::handle(&new).clone();
+            let handle = new.handle.clone();
             table.insert(&handle, id);
             let local = handle.local.access_mut(table);
             local.refs = 1;
@@ -225,16 +254,16 @@ impl<H: Host> Import<H> {
 
     /// The call succeeded: the nodes that it made stay.
     pub(super) fn finish(self) {
-        let mut table = self.peer.table.lock();
         for handle in self.unfinished.iter() {
+            let mut table = self.peer.table.lock();
             handle.local.access_mut(&mut table).finished = true;
         }
     }
 }
 
 /// Notes a handle as unfinished; room was reserved.
-fn note<H: Host>(unfinished: &mut KVVec<Arc<Handle<H>>>, handle: &Arc<Handle<H>>) {
-    let noted = unfinished.push_within_capacity(handle.clone());
+fn note<H: Host>(unfinished: &mut Few<Arc<Handle<H>>>, handle: &Arc<Handle<H>>) {
+    let noted = unfinished.push(handle.clone(), GFP_KERNEL);
     debug_assert!(noted.is_ok());
 }
 
@@ -251,7 +280,7 @@ fn discharge<H: Host>(peer: &Peer<H>, (fresh, charge): (Fresh<H>, Claimant)) {
     drop(fresh);
 }
 
-impl<H: Host> Drop for Import<H> {
+impl<H: Host> Drop for Import<'_, H> {
     fn drop(&mut self) {
         for handle in self.unfinished.iter() {
             let mut guard = self.peer.table.lock();

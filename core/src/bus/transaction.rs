@@ -17,7 +17,7 @@
 //! # Memory order
 //!
 //! The word is stored with Release after every destination's clock was raised to the timestamp, and
-//! loaded with Acquire by whoever looks at a staged part ([`Transaction::fate`]). So a receiver that
+//! loaded with Acquire by whoever looks at a staged part ([`Transaction::committed_at`]). So a receiver that
 //! sees the commit, and anybody it tells, finds all those clocks raised.
 
 use kernel::prelude::*;
@@ -26,6 +26,7 @@ use kernel::sync::Arc;
 
 use super::GFP_KEPT;
 
+// What is above is a timestamp.
 const STAGED: u64 = 0;
 const KILLED: u64 = 1;
 
@@ -35,20 +36,10 @@ pub(super) type Number = (u64, u64);
 /// The number of all that has no other parts. No peer has the ID 0.
 pub(super) const ALONE: Number = (0, 0);
 
-/// What became of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Not decided yet.
-    Staged,
-    /// It happened, at this timestamp.
-    Committed(u64),
-    /// It will not happen; its maker takes the parts back.
-    Killed,
-}
-
 /// See the module.
 pub(super) struct Transaction {
-    number: Number,
+    /// Breaks ties between equal timestamps.
+    pub(super) number: Number,
     word: Atomic<u64>,
 }
 
@@ -62,24 +53,16 @@ impl Transaction {
         Ok(Arc::new(new, GFP_KEPT)?)
     }
 
-    /// Breaks ties between equal timestamps.
-    pub(super) fn number(&self) -> Number {
-        self.number
-    }
-
-    /// What became of it so far.
-    pub(super) fn fate(&self) -> Fate {
+    /// The timestamp that it was committed at, if it was.
+    pub(super) fn committed_at(&self) -> Option<u64> {
         // Acquire pairs with the Release in `commit`.
-        match self.word.load(Acquire) {
-            STAGED => Fate::Staged,
-            KILLED => Fate::Killed,
-            timestamp => Fate::Committed(timestamp),
-        }
+        let word = self.word.load(Acquire);
+        (word > KILLED).then_some(word)
     }
 
     /// Makes it happen at `timestamp`, unless somebody killed it: then false.
     pub(super) fn commit(&self, timestamp: u64) -> bool {
-        // Release pairs with the Acquire in `fate`; the exchange decides against `kill`.
+        // Release pairs with the Acquire in `committed_at`; the exchange decides against `kill`.
         self.word.cmpxchg(STAGED, timestamp, Release).is_ok()
     }
 

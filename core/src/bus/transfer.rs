@@ -13,30 +13,12 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::Claimant;
 use super::handle::Handle;
 use super::host::Host;
-use super::peer::Peer;
-use super::table::Import;
+use super::message::Handles;
+use super::peer::{check, Peer};
+use super::table::{Gains, Import};
 use crate::abi::HANDLE_INVALID;
-
-/// A reference and a charge that end when this is dropped, unless they were used.
-struct Loan<'p, H: Host> {
-    to: &'p Arc<Peer<H>>,
-    handle: Option<Arc<Handle<H>>>,
-    charge: Option<Claimant>,
-}
-
-impl<H: Host> Drop for Loan<'_, H> {
-    fn drop(&mut self) {
-        if let Some(charge) = self.charge.take() {
-            self.to.inbox.lock().discharge_handles(charge, 1);
-        }
-        if let Some(handle) = self.handle.take() {
-            handle.unlink(1, false);
-        }
-    }
-}
 
 impl<H: Host> Peer<H> {
     /// Gives `to` a user reference on the node of handle `id`. `write` is told the ID that `to` knows
@@ -51,18 +33,15 @@ impl<H: Host> Peer<H> {
         let mut import = Import::new(this);
         let source = import.get(id)?;
         loop {
+            let mut loan = Gains::new(to, this.claimant(), 0)?;
             let Some((handle, owed)) = Handle::link(&source.node, to)? else {
                 write(HANDLE_INVALID)?;
                 break;
             };
-            let mut loan = Loan {
-                to,
-                handle: Some(handle.clone()),
-                charge: None,
-            };
+            loan.slots.push(Some(handle.clone()), GFP_KERNEL)?;
             // What the ID will be: the one it has, or a new one, which is used up in any case.
             let mut table = to.table.lock();
-            table.check_open()?;
+            check(table.open)?;
             let known = handle.local.access(&table).refs != 0;
             let promised = if known {
                 handle.local.access(&table).id
@@ -71,13 +50,13 @@ impl<H: Host> Peer<H> {
             };
             drop(table);
             if !known {
-                to.charge_handles(this.claimant(), 1)?;
-                loan.charge = Some(this.claimant());
+                to.charge_handles(loan.claimant, 1)?;
+                loan.charged = 1;
             }
             write(promised)?;
 
             let mut table = to.table.lock();
-            table.check_open()?;
+            check(table.open)?;
             let mut inbox = to.inbox.lock();
             let still = (handle.local.access(&table).refs != 0) == known;
             // If it is dead, the peer may have been told of other nodes of that destruction
@@ -88,8 +67,10 @@ impl<H: Host> Peer<H> {
             } else if late {
                 Some(HANDLE_INVALID)
             } else {
-                let charge = &mut loan.charge;
-                Some(table.gain(&mut inbox, &handle, charge, Some(promised)))
+                let mut charge = Some(loan.claimant).filter(|_| !known);
+                let id = table.gain(&mut inbox, &handle, &mut charge, Some(promised));
+                loan.charged = usize::from(charge.is_some());
+                Some(id)
             };
             drop(inbox);
             drop(table);
@@ -97,7 +78,7 @@ impl<H: Host> Peer<H> {
                 None => continue,
                 Some(HANDLE_INVALID) => write(HANDLE_INVALID)?,
                 Some(_) => {
-                    loan.handle = None;
+                    loan.slots = Handles::NONE;
                     handle.rise(owed);
                 }
             }

@@ -10,31 +10,23 @@
 use kernel::prelude::*;
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use super::account::{Account, Limits, FDS};
+use super::account::{Account, Amounts, Limits, FDS};
 use super::GFP_KEPT;
 
 /// What a user's peers were charged together.
 pub(super) struct UserAccount {
     pub(super) account: Account,
-    /// How many claimants, at all peers of the user, may have credit.
-    pub(super) keepers: u32,
     /// Descriptors that this user sent and nobody received yet.
     pub(super) sent_fds: u64,
 }
 
-impl UserAccount {
-    pub(super) fn sweep_if_crowded(&mut self) {
-        if self.account.crowded() {
-            self.account.sweep(|_, _| ());
-        }
-    }
-}
-
 /// One user, by real user ID.
 #[pin_data]
-pub struct User {
-    uid: u32,
-    limits: Limits,
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) limits: Limits,
+    /// How much a claimant draws at once.
+    pub(super) batch: Amounts,
     #[pin]
     pub(super) account: SpinLock<UserAccount>,
 }
@@ -43,37 +35,17 @@ impl User {
     pub(super) fn new(uid: u32, limits: Limits) -> Result<Arc<Self>> {
         let books = UserAccount {
             account: Account::new(uid, limits),
-            keepers: 0,
             sent_fds: 0,
         };
         Arc::pin_init(
             pin_init!(Self {
                 uid,
                 limits,
+                batch: limits.map(|limit| u64::from(limit / 4096)),
                 account <- new_spinlock!(books, "bus1::account"),
             }),
             GFP_KEPT,
         )
-    }
-
-    /// The user's ID.
-    pub fn uid(&self) -> u32 {
-        self.uid
-    }
-
-    /// The user's limits.
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Whether some of what was drawn may lie idle.
-    pub(super) fn has_lent(&self) -> bool {
-        self.account.lock().keepers != 0
-    }
-
-    /// How much a claimant draws at once.
-    pub(super) fn batch(&self, resource: usize) -> u64 {
-        self.limits.amounts()[resource] / 4096
     }
 }
 
@@ -88,7 +60,7 @@ impl SentFds {
     pub(super) fn charge(user: &Arc<User>, n: usize) -> Result<Self> {
         let n = n as u64;
         let mut books = user.account.lock();
-        if books.sent_fds + n > books.account.limit()[FDS] {
+        if books.sent_fds + n > books.account.limit[FDS] {
             return Err(EDQUOT);
         }
         books.sent_fds += n;

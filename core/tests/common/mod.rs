@@ -32,12 +32,7 @@ pub use host::{Pool, Test, Waker};
 
 /// Limits below those at which users' accounts are drawn on in batches, so that every number is
 /// exact.
-pub const LIMITS: Limits = Limits {
-    slices: 1024,
-    handles: 1024,
-    bytes: 4000,
-    fds: 512,
-};
+pub const LIMITS: Limits = [1024, 1024, 4000, 512];
 
 struct Inner {
     bus: Arc<Bus<Test>>,

@@ -3,7 +3,6 @@
 //! References, messages and charges: none twice, none lost, none left.
 
 use bus1_core::abi::*;
-use bus1_core::bus::Limits;
 use kernel::error::code::*;
 
 use super::common::*;
@@ -196,12 +195,7 @@ fn two_threads_receive_from_one_peer() {
 #[test]
 fn idle_credit_is_recalled() {
     model("recall", DEEP, || {
-        let world = World::new(Limits {
-            slices: 4096,
-            handles: 4096,
-            bytes: 8192,
-            fds: 4096,
-        });
+        let world = World::new([4096, 4096, 8192, 4096]);
         // Two peers of one user; two foreign users send to one each, the second all it may.
         let [r, s, a, b] = [1, 1, 2, 3].map(|uid| world.open(uid));
         let to_r = r.transfer(0, &a).unwrap();

@@ -42,6 +42,13 @@ pub fn vectors(pieces: &[&[u8]]) -> Vec<[usize; 2]> {
         .collect()
 }
 
+/// One command. Whether the argument can be read and written is for the command to find out.
+pub fn ioctl(peer: &Peer, cmd: u32, arg: usize) -> Result<(), Errno> {
+    // SAFETY: the tests give arguments of their own, which no other thread uses meanwhile, or
+    // addresses at which nothing is mapped or can be written.
+    unsafe { peer.ioctl_checked(cmd, arg) }
+}
+
 /// A descriptor that was received.
 pub fn own(fd: i32) -> OwnedFd {
     // SAFETY: the number was just given to this process, and nothing else knows it.
@@ -67,8 +74,7 @@ impl Client {
             dst_handle: HANDLE_INVALID,
             ..Default::default()
         };
-        self.peer
-            .ioctl_checked(CMD_HANDLE_TRANSFER, address(&mut command))?;
+        ioctl(&self.peer, CMD_HANDLE_TRANSFER, address(&mut command))?;
         Ok(command.dst_handle)
     }
 
@@ -91,7 +97,7 @@ impl Client {
             n_fds: fds.len() as u64,
             ..Default::default()
         };
-        self.peer.ioctl_checked(CMD_SEND, address(&mut command))
+        ioctl(&self.peer, CMD_SEND, address(&mut command))
     }
 
     /// Receives, and reads the slice, which stays.
@@ -101,7 +107,7 @@ impl Client {
             max_offset: self.map.len() as u64,
             ..Default::default()
         };
-        self.peer.ioctl_checked(CMD_RECV, address(&mut command))?;
+        ioctl(&self.peer, CMD_RECV, address(&mut command))?;
         let msg = command.msg;
         let mut received = Received {
             msg,
@@ -129,11 +135,10 @@ impl Client {
     }
 
     pub fn release_slice(&self, mut offset: u64) -> Result<(), Errno> {
-        self.peer
-            .ioctl_checked(CMD_SLICE_RELEASE, address(&mut offset))
+        ioctl(&self.peer, CMD_SLICE_RELEASE, address(&mut offset))
     }
 
     pub fn disconnect(&self) -> Result<(), Errno> {
-        self.peer.ioctl_checked(CMD_PEER_DISCONNECT, 0)
+        ioctl(&self.peer, CMD_PEER_DISCONNECT, 0)
     }
 }

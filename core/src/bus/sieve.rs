@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Taking many entries out of a tree in one pass.
+
+use kernel::rbtree::{RBTree, RBTreeNode};
+
+/// Takes all out of `tree` that `keep` does not want, and hands it to `out`.
+pub(super) fn sieve<K: Ord + Copy, V>(
+    tree: &mut RBTree<K, V>,
+    mut keep: impl FnMut(&K, &mut V) -> bool,
+    mut out: impl FnMut(RBTreeNode<K, V>),
+) {
+    let mut cursor = tree.cursor_front_mut();
+    while let Some(mut here) = cursor {
+        let (key, value) = here.current_mut();
+        cursor = if keep(key, value) {
+            here.move_next()
+        } else {
+            let last = here.peek_next().is_none();
+            let (next, node) = here.remove_current();
+            out(node);
+            // At the end the cursor falls back to the one before, which was seen already.
+            next.filter(|_| !last)
+        };
+    }
+}
