@@ -34,6 +34,8 @@ use super::GFP_KEPT;
 
 /// How many resources there are.
 pub const RESOURCES: usize = 4;
+/// The index of each.
+pub(super) const ALL: [usize; RESOURCES] = [0, 1, 2, 3];
 /// Amounts of every resource.
 pub type Amounts = [u64; RESOURCES];
 
@@ -204,7 +206,8 @@ impl Account {
             return self.claim(who, amounts, &mut None, cover);
         };
         let mut grown = share.granted;
-        for (r, &amount) in amounts.iter().enumerate() {
+        for r in ALL {
+            let amount = amounts[r];
             if amount == 0 {
                 continue;
             }
@@ -229,7 +232,8 @@ impl Account {
             grown[r] = need;
         }
         cover()?;
-        for (r, &amount) in amounts.iter().enumerate() {
+        for r in ALL {
+            let amount = amounts[r];
             if amount == 0 {
                 continue;
             }
@@ -331,7 +335,8 @@ fn lower(
     mut foreign: Option<&mut [u32; RESOURCES]>,
     amounts: &Amounts,
 ) {
-    for (r, &amount) in amounts.iter().enumerate() {
+    for r in ALL {
+        let amount = amounts[r];
         if amount == 0 {
             continue;
         }

@@ -202,6 +202,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         }
         let payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
         let handles = self.array(cmd.ptr_handles, cmd.n_handles, u64::from_ne_bytes)?;
+        // A seed must not have any, so nobody looks at them.
+        let seed = cmd.flags & SEND_FLAG_SEED != 0;
+        let n = if seed { 0 } else { cmd.n_destinations };
+        let destinations = self.array(cmd.ptr_destinations, n, u64::from_ne_bytes)?;
         let mut files = || {
             let fds = self.array(cmd.ptr_fds, cmd.n_fds, i32::from_ne_bytes)?;
             let mut files = KVec::with_capacity(fds.len(), GFP_KERNEL)?;
@@ -210,19 +214,16 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             }
             Ok(Arc::new(files, GFP_KEPT)?)
         };
-        let mut destinations =
-            || self.array(cmd.ptr_destinations, cmd.n_destinations, u64::from_ne_bytes);
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
         let out = Outgoing {
-            n_destinations: cmd.n_destinations as usize,
-            destinations: &mut destinations,
+            destinations: &destinations,
             handles: &handles,
             files: (cmd.n_fds != 0).then_some(&mut files),
             payload,
             partial,
         };
-        if cmd.flags & SEND_FLAG_SEED != 0 {
-            return Peer::send_seed(self.peer, out);
+        if seed {
+            return Peer::send_seed(self.peer, out, cmd.n_destinations == 0);
         }
         Peer::send(self.peer, out, &mut |errors| {
             if cmd.ptr_errors == 0 && !partial {

@@ -49,9 +49,7 @@ pub(super) type Doomed<H> = ById<H>;
 pub(super) struct Remains<H: Host> {
     pub(super) committed: Tree<H>,
     pub(super) staged: Tree<H>,
-    pub(super) seed: Option<Arc<Seed<H>>>,
-    /// The user has the seed's slice.
-    pub(super) seed_given: bool,
+    pub(super) seed: Option<(Arc<Seed<H>>, bool)>,
     pub(super) pool: Option<H::Pool>,
     /// Memory, held for being dropped.
     pub(super) _memory: (Slices, Books, KVec<Seat<H>>),
@@ -107,15 +105,13 @@ impl<H: Host> Inbox<H> {
     fn close(&mut self) -> Remains<H> {
         self.open = false;
         self.queue.kill_staged(|_| true);
-        let given = |seed: &Arc<Seed<H>>| self.slices.is_given(seed.cargo.slice.number);
-        let seed_given = self.seed.as_ref().is_some_and(given);
+        let seed = self.swap_seed(None);
         let stock = core::mem::replace(&mut self.stock, KVec::new());
         let memory = (self.slices.take(), self.ledger.close(), stock);
         Remains {
             committed: self.queue.drain_committed(),
             staged: self.queue.drain_staged(),
-            seed: self.seed.take(),
-            seed_given,
+            seed,
             pool: self.pool.take(),
             _memory: memory,
         }

@@ -18,7 +18,7 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use super::account::{Account, Amounts, Claim, Claimant, Limits, Room, Share, NOTHING};
+use super::account::{Account, Amounts, Claim, Claimant, Limits, Room, Share, ALL, NOTHING};
 use super::inbox::Denied;
 use super::user::User;
 
@@ -72,7 +72,8 @@ impl Ledger {
         };
         let mut excess = NOTHING;
         let mut some = false;
-        for (r, &amount) in amounts.iter().enumerate() {
+        for r in ALL {
+            let amount = amounts[r];
             if amount == 0 {
                 continue;
             }
@@ -177,10 +178,7 @@ impl Ledger {
 
 /// Whether there is enough of each resource.
 fn covers(credit: &Amounts, amounts: &Amounts) -> bool {
-    credit
-        .iter()
-        .zip(amounts)
-        .all(|(credit, amount)| credit >= amount)
+    ALL.iter().all(|&r| credit[r] >= amounts[r])
 }
 
 fn add(to: &mut Amounts, amounts: &Amounts) {
@@ -190,8 +188,8 @@ fn add(to: &mut Amounts, amounts: &Amounts) {
 }
 
 fn subtract(from: &mut Amounts, amounts: &Amounts) {
-    for (from, amount) in from.iter_mut().zip(amounts) {
-        *from -= amount;
+    for r in ALL {
+        from[r] -= amounts[r];
     }
 }
 

@@ -287,7 +287,7 @@ fn only_what_is_staged_for_the_doomed_is_killed() {
     bench.queue.kill_staged(|node| node.id() == 1);
     // When it was committed, and whether it still can be.
     let fate = |t: &Arc<Transaction>| (t.committed_at(), t.commit(99));
-    let fates: Vec<_> = transactions.iter().map(|t| fate(t)).collect();
+    let fates: Vec<_> = transactions.iter().map(fate).collect();
     let staged = (None, true);
     assert_eq!(fates, [(None, false), staged, (Some(12), false), staged]);
 }

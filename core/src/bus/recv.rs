@@ -253,12 +253,12 @@ impl<H: Host> Peer<H> {
                 let cargo = &mut message.cargo;
                 let mut back = cargo.charges();
                 back[SLICES] = 0;
-                let (slice, layout) = (cargo.slice, cargo.layout());
+                let slice = cargo.slice;
                 let plain = cargo.handles.is_empty() && cargo.files.is_none();
                 // Out of the inbox for as long as both are needed.
                 let pool = if plain { None } else { inbox.pool.take() };
                 if let Some(pool) = pool {
-                    let slots = &mut cargo.handles;
+                    let (layout, slots) = (cargo.layout(), &mut cargo.handles);
                     back[HANDLES] -= complete(&slice, layout, slots, &pool, fds, |slot| {
                         let table = table.as_deref_mut()?;
                         gain(table, inbox, key.0, slot, slice.claimant)

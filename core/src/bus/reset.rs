@@ -53,7 +53,7 @@ impl<H: Host> Peer<H> {
         }
         drop(inbox);
         if flush.seed {
-            self.clear_seed();
+            self.put_seed(None)?;
         }
         if !flush.all {
             return Ok(());
@@ -140,7 +140,6 @@ impl<H: Host> Peer<H> {
             mut committed,
             mut staged,
             seed,
-            seed_given,
             pool,
             ..
         } = remains;
@@ -148,9 +147,7 @@ impl<H: Host> Peer<H> {
         // keeps memory but references of those who still copy into the pool.
         self.bury_entries(&mut committed, pool.as_ref());
         self.bury_entries(&mut staged, pool.as_ref());
-        if let Some(seed) = seed {
-            self.drop_seed(&seed, pool.as_ref().filter(|_| !seed_given));
-        }
+        self.bury_seed(seed, pool.as_ref());
     }
 
     pub(super) fn bury_entries(&self, entries: &mut Tree<H>, pool: Option<&H::Pool>) {

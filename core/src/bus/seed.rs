@@ -18,6 +18,7 @@ use kernel::sync::{Arc, UniqueArc};
 use super::account::SLICES;
 use super::handle::Handle;
 use super::host::{Host, Payload, Pool};
+use super::inbox::Inbox;
 use super::message::Cargo;
 use super::peer::{check, Peer};
 use super::recv::{complete, describe, gain, hand_over, Receive};
@@ -51,12 +52,36 @@ fn own_nodes<H: Host>(handles: &[Arc<Handle<H>>]) -> Result<KVVec<u64>> {
     Ok(own)
 }
 
+impl<H: Host> Inbox<H> {
+    /// Puts a seed, or none, in place of the current one. That one's charges end in this very step:
+    /// from now on its slice, if the user has it, is like any other. Returns it, and whether nobody
+    /// needs its slice any more.
+    pub(super) fn swap_seed(&mut self, seed: Option<Arc<Seed<H>>>) -> Option<(Arc<Seed<H>>, bool)> {
+        let old = core::mem::replace(&mut self.seed, seed)?;
+        let slice = &old.cargo.slice;
+        let with_user = self.slices.is_given(slice.number);
+        let mut back = old.cargo.charges();
+        if with_user {
+            back[SLICES] = 0;
+        } else {
+            self.slices.free(slice.number);
+        }
+        self.ledger.release(slice.claimant, &back);
+        Some((old, !with_user))
+    }
+}
+
 impl<H: Host> Peer<H> {
     /// Makes a message the peer's seed, in place of the one before.
-    pub fn send_seed<P: Payload<H>>(this: &Arc<Self>, mut out: Outgoing<'_, H, P>) -> Result {
+    /// EINVAL, after handles and files, if it is to go anywhere else: `alone` is false, or it is partial.
+    pub fn send_seed<P: Payload<H>>(
+        this: &Arc<Self>,
+        mut out: Outgoing<'_, H, P>,
+        alone: bool,
+    ) -> Result {
         let mut import = Import::new(this);
         let (handles, files) = out.find(&mut import)?;
-        if out.partial || out.n_destinations != 0 {
+        if out.partial || !alone {
             return Err(EINVAL);
         }
         let size = (out.payload.len(), handles.len());
@@ -70,56 +95,34 @@ impl<H: Host> Peer<H> {
         let Some((cargo, _seat)) = parcel.take() else {
             return Err(ESHUTDOWN);
         };
-        let seed = Seed { cargo, own };
-        let seed: Arc<Seed<H>> = memory.write(seed).into();
-        let mut inbox = this.inbox.lock();
-        let open = inbox.open;
-        let old = if open {
-            inbox.seed.replace(seed)
-        } else {
-            Some(seed)
-        };
-        let pool = inbox.pool.clone();
-        drop(inbox);
-        if let Some(old) = old {
-            this.drop_seed(&old, pool.as_ref());
-        }
-        if !open {
-            return Err(ESHUTDOWN);
-        }
+        this.put_seed(Some(memory.write(Seed { cargo, own }).into()))?;
         parcel.rise();
         import.finish();
         Ok(())
     }
 
-    /// Drops the current seed.
-    pub(super) fn clear_seed(&self) {
+    /// Puts a seed, or none, in place of the current one. ESHUTDOWN.
+    pub(super) fn put_seed(&self, seed: Option<Arc<Seed<H>>>) -> Result {
         let mut inbox = self.inbox.lock();
-        let old = inbox.seed.take();
+        let open = check(inbox.open);
+        let old = match open {
+            Ok(()) => inbox.swap_seed(seed),
+            // The disconnect gave back what it was charged.
+            Err(_) => seed.map(|seed| (seed, false)),
+        };
         let pool = inbox.pool.clone();
         drop(inbox);
-        if let Some(old) = old {
-            self.drop_seed(&old, pool.as_ref());
-        }
+        self.bury_seed(old, pool.as_ref());
+        open
     }
 
-    /// Gives back what a seed owned that is no longer the current one. Unpins its slice from `pool`,
-    /// unless the user has it.
-    pub(super) fn drop_seed(&self, seed: &Seed<H>, pool: Option<&H::Pool>) {
+    /// Ends what [`Inbox::swap_seed`] returned.
+    pub(super) fn bury_seed(&self, old: Option<(Arc<Seed<H>>, bool)>, pool: Option<&H::Pool>) {
+        let Some((seed, unpin)) = old else {
+            return;
+        };
         let cargo = &seed.cargo;
-        let mut inbox = self.inbox.lock();
-        let with_user = inbox.slices.is_given(seed.cargo.slice.number);
-        if inbox.open {
-            let mut back = cargo.charges();
-            if with_user {
-                back[SLICES] = 0;
-            } else {
-                inbox.slices.free(seed.cargo.slice.number);
-            }
-            inbox.ledger.release(cargo.slice.claimant, &back);
-        }
-        drop(inbox);
-        if let Some(pool) = pool.filter(|_| !with_user) {
+        if let Some(pool) = pool.filter(|_| unpin) {
             pool.unpin(cargo.slice.offset, cargo.slice.size);
         }
         for handle in cargo.handles.iter().flatten() {

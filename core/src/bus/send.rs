@@ -40,10 +40,8 @@ use super::GFP_KEPT;
 /// What it names has to be bounded by whoever makes it: at most 0x7ffff000 bytes, and no more
 /// destinations or handles than [`Peer::user_limits`] allows handles.
 pub struct Outgoing<'a, H: Host, P: Payload<H>> {
-    /// How many destinations there are.
-    pub n_destinations: usize,
-    /// Gets the IDs of the handles to send to, each at most once; called once, if at all, and last.
-    pub destinations: &'a mut dyn FnMut() -> Result<Few<u64>>,
+    /// IDs of the handles to send to, each at most once.
+    pub destinations: &'a [u64],
     /// IDs of the handles to pass on.
     pub handles: &'a [u64],
     /// Gets the descriptors to pass on, if any; called once, after the handles were found.
@@ -337,7 +335,7 @@ impl<H: Host> Peer<H> {
     /// may sleep, and may be called again if the errors change. An error of its own fails the call.
     ///
     /// Errors, in the order in which they are looked for: ENXIO, EDQUOT for a handle, what `files`
-    /// and `destinations` return; per destination ENXIO, ENOTUNIQ, EHOSTUNREACH, EDQUOT, EMSGSIZE,
+    /// returns; per destination ENXIO, ENOTUNIQ, EHOSTUNREACH, EDQUOT, EMSGSIZE,
     /// EXFULL; EFAULT for the payload. ENOMEM and ESHUTDOWN at any time.
     pub fn send<P: Payload<H>>(
         this: &Arc<Self>,
@@ -352,11 +350,8 @@ impl<H: Host> Peer<H> {
             partial: out.partial,
         };
 
-        let destinations = match out.n_destinations {
-            0 => Few::NONE,
-            _ => (out.destinations)()?,
-        };
-        let twice = twice(&destinations)?;
+        let destinations = out.destinations;
+        let twice = twice(destinations)?;
         let (mut one, mut many) = (Parcel::new(this), None);
         let parcels = match destinations.len() {
             1 => core::slice::from_mut(&mut one),

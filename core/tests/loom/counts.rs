@@ -215,3 +215,30 @@ fn idle_credit_is_recalled() {
         world.end();
     });
 }
+
+/// Once, who replaced the seed decided too late whether the user had the slice of the one before, and
+/// both freed it.
+#[test]
+fn a_seed_is_replaced_while_the_user_lets_go_of_its_slice() {
+    model("seed and slice", DEEP, || {
+        let world = World::default();
+        let r = world.open(1);
+        let plant = |r: &Client, data: &[u8]| {
+            let letter = Letter {
+                data,
+                flags: SEND_FLAG_SEED,
+                ..Letter::default()
+            };
+            r.send(letter)
+        };
+        plant(&r, b"old").unwrap();
+        let old = r.recv_with(RECV_FLAG_SEED, &Hooks::default()).unwrap();
+        let other = r.clone();
+        let user = spawn(move || other.release_slice(old.offset).unwrap());
+        plant(&r, b"new").unwrap();
+        user.join().unwrap();
+        assert_eq!(r.info().slices, 1);
+        drop(r);
+        world.end();
+    });
+}
