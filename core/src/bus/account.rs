@@ -270,7 +270,10 @@ impl Account {
             self.shares.get_mut(&who.uid),
             self.claims.get_mut(&who.peer),
         ) else {
-            debug_assert!(false, "release by a claimant that holds nothing");
+            debug_assert!(
+                *amounts == NOTHING,
+                "release by a claimant that holds nothing"
+            );
             return;
         };
         let foreign = (who.uid != self.owner).then_some(&mut self.foreign);

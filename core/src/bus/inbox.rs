@@ -119,7 +119,7 @@ impl<H: Host> Inbox<H> {
             return Err(Denied::Seat);
         }
         self.ledger.claim(claimant, charges, &mut spare.rooms)?;
-        let fits = match size > H::Pool::SIZE {
+        let fits = match size >= H::Pool::SIZE {
             true => Err(Denied::Error(EMSGSIZE)),
             false => self.slices.reserve(size),
         };

@@ -2,13 +2,13 @@
 
 //! A peer's books: its own account, and what it drew for that from its user's.
 //!
-//! A claimant draws from both accounts at once, in batches of 1/4096 of the user's limit. What it
-//! does not use, and what is released, stays with the claimant as credit, up to two batches, so most
-//! messages are covered by it and touch neither account; limits below 4096 are booked exactly. Where a
-//! batch is refused, just what is needed is asked for. Where the peer's account refuses that, all credit
-//! there is taken back; where the user's does, the caller recalls all credit that lies idle with the
-//! user's peers ([`Ledger::recall`]); then it is tried once more, unless that could not help. So
-//! batching keeps nobody from anything.
+//! A claimant draws from both accounts at once. What is released stays with it as credit, up to two
+//! batches of 1/4096 of the user's limit, so most messages are covered by it and touch neither account;
+//! limits below 4096 are booked exactly. Nothing is drawn ahead of its use, so that many claimants who
+//! send little tie up little. Where the peer's account refuses a draw, all credit there is taken back;
+//! where the user's does, the caller recalls all credit that lies idle with the user's peers
+//! ([`Ledger::recall`]); then it is tried once more, unless that could not help. So credit keeps nobody
+//! from anything.
 //!
 //! # Locks
 //!
@@ -93,7 +93,7 @@ impl Ledger {
         }
     }
 
-    /// Claims from both accounts what the claimant's credit lacks, and a batch if possible.
+    /// Claims from both accounts what the claimant's credit lacks.
     #[cold]
     fn draw(&mut self, who: Claimant, amounts: &Amounts, rooms: &mut Rooms) -> Result<(), Denied> {
         if self.account.crowded() {
@@ -104,18 +104,7 @@ impl Ledger {
         let credit = credit.unwrap_or(NOTHING);
         let exact: Amounts = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
         let mut drawn = exact;
-        for (r, drawn) in drawn
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, drawn)| **drawn != 0)
-        {
-            *drawn += self.user.batch[r];
-        }
         let mut refused = self.grant(who, &drawn, rooms);
-        if let Err(Denied::Quota | Denied::Recall) = refused {
-            drawn = exact;
-            refused = self.grant(who, &drawn, rooms);
-        }
         if refused == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user)
         {
             self.recall();

@@ -234,6 +234,23 @@ fn a_sweep_returns_credit() {
     books.end();
 }
 
+/// Once, a debug build took it for a fault that the user's account had forgotten a claimant which a
+/// peer's account still listed, with nothing.
+#[test]
+fn a_peer_closes_that_lists_a_claimant_whom_the_user_forgot() {
+    let mut books = Books::new(LIMIT, 2);
+    assert!(books.claim(0, who(100, 7), &one(FDS, 1)));
+    books.ledgers[0].release(who(100, 7), &one(FDS, 1));
+    books.ledgers[0].recall();
+    for peer in 10..100 {
+        assert!(books.claim(1, who(200, peer), &one(FDS, 1)));
+    }
+    let knows = |(who, _): (Claimant, &Claim)| who.peer == 7;
+    assert!(books.ledgers[0].account.claims().any(knows));
+    assert!(!books.user.account.lock().account.claims().any(knows));
+    books.end();
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Claim(usize, u64, Amounts),

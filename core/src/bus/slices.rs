@@ -372,8 +372,9 @@ impl Slices {
 impl Slices {
     /// The chain of what starts there.
     fn chain_of(&self, start: u32) -> usize {
-        let hash = start.wrapping_mul(0x9e37_79b1) >> 8;
-        BINS + (hash as usize & (self.heads.len() - BINS - 1))
+        // The high bits: starts are multiples of large powers of two where slices are large.
+        let (hash, n) = (start.wrapping_mul(0x9e37_79b1), self.heads.len() - BINS);
+        BINS + ((u64::from(hash) * n as u64) >> 32) as usize
     }
 
     /// Gives the user a reserved slice.

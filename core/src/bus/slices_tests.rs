@@ -318,3 +318,28 @@ fn what_was_given_is_taken_back_by_its_offset() {
     assert!(slices.take_back_from(&mut from).is_none());
     assert_eq!(slices.used, 34);
 }
+
+/// Once, the hash kept the low bits, which slices of the same large size have in common.
+#[test]
+fn large_slices_do_not_crowd_one_chain() {
+    for (n, size) in [(250, 16 << 20), (4000, 1 << 20), (4096, 64 << 10)] {
+        let mut slices = Slices::new(1 << 32).unwrap();
+        for _ in 0..n {
+            let number = reserve(&mut slices, size).unwrap();
+            let slice = Slice {
+                number,
+                offset: slices.offset(number),
+                size,
+                claimant: Claimant { uid: 1, peer: 1 },
+            };
+            slices.give(&slice);
+        }
+        for &head in &slices.heads[BINS..] {
+            let (mut i, mut length) = (head, 0);
+            while i != NONE {
+                (i, length) = (slices.extents[i as usize].hang_next, length + 1);
+            }
+            assert!(length <= 4, "{length} of {n} slices of {size} bytes");
+        }
+    }
+}
