@@ -6,6 +6,8 @@
 //! missing or older than what it comes from.
 
 mod archive;
+mod bench;
+mod dbus;
 mod initramfs;
 mod kernel;
 mod lines;
@@ -45,6 +47,8 @@ struct Cli {
 enum Command {
     /// Run every test: user space first, then the module in VMs
     Test(test::Options),
+    /// Measure bus1 beside sockets, pipes, relays and channels; results go to target/bench/
+    Bench(bench::Options),
     /// Run `bus1 demo` in the VM on the real module; further arguments go to the demo
     Demo {
         #[command(flatten)]
@@ -117,6 +121,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Demo { kernel, args } => programs::demo(&kernel.kernel, args),
         Command::Module { kernel, refresh } => {
             let kernel = kernel::prepare(&kernel.kernel, refresh)?;

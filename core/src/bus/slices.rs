@@ -252,12 +252,8 @@ impl Slices {
             self.used += 1;
             return Ok(warm);
         }
-        let mut found = self.find(len);
-        if found.is_none() {
-            self.cool();
-            found = self.find(len);
-        }
-        let i = found.ok_or(Denied::Error(EXFULL))?;
+        self.cool();
+        let i = self.find(len).ok_or(Denied::Error(EXFULL))?;
         let whole = *self.at(i);
         if whole.len == len {
             self.unbin(i);

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What bus1 costs, beside the things it can replace.
+//!
+//! [`scenario`] holds what is measured, [`measure`] how, [`report`] what becomes of it. The program
+//! runs in a VM on `/dev/bus1` and natively on the embedded host; `cargo xtask bench` does both.
+//! `docs/benchmarks.md` says what each figure means.
+
+pub mod measure;
+pub mod peer;
+pub mod process;
+pub mod report;
+pub mod row;
+pub mod scenario;
+pub mod socket;

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Many sender processes, one receiver: figures are per message.
+//!
+//! Senders wait for a signal, send a burst, and wait again. So nobody is slowed down on purpose: a
+//! burst fits the limits of the receiver.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result};
+use rustix::event::{eventfd, EventfdFlags};
+use rustix::io::{read, write};
+
+use crate::measure::{Bench, Point};
+use crate::peer::{Cargo, Peer, NODE};
+use crate::process::Partner;
+use crate::socket::{get, put, Pair};
+
+/// Processes that send.
+const SENDERS: usize = 8;
+/// Messages of each in one burst.
+const BURST: usize = 16;
+/// Bytes of payload.
+const SIZE: usize = 64;
+
+/// Both implementations.
+pub fn run(bench: &mut Bench, cpus: usize) {
+    let point = |implementation| Point {
+        scenario: "contention",
+        implementation,
+        param: SENDERS as u64,
+        per_run: (SENDERS * BURST) as u64,
+    };
+    bench.run(point("bus1 raw"), || peers(cpus));
+    bench.run(point("seqpacket"), || seqpacket(cpus));
+}
+
+/// Starts the senders, each of which calls its `send` for every message of a burst.
+fn start<S: FnMut() -> Result<()>>(
+    cpus: usize,
+    go: &OwnedFd,
+    mut sender: impl FnMut() -> Result<S>,
+) -> Result<Vec<Partner>> {
+    let one = |index| {
+        let mut send = sender()?;
+        Partner::start(index % cpus, move || loop {
+            let mut count = [0; 8];
+            read(go, &mut count).context("read of an eventfd")?;
+            for _ in 0..BURST {
+                send()?;
+            }
+        })
+    };
+    (0..SENDERS).map(one).collect()
+}
+
+/// Counts down by one with every read.
+fn signal() -> Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE).context("eventfd")
+}
+
+/// Lets every sender send a burst.
+fn shout(go: &OwnedFd) -> Result<()> {
+    write(go, &(SENDERS as u64).to_ne_bytes()).context("write to an eventfd")?;
+    Ok(())
+}
+
+fn peers(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
+    let to = Peer::open()?;
+    let go = signal()?;
+    let partners = start(cpus, &go, || {
+        let from = Peer::open()?;
+        let handle = to.transfer(NODE, &from.0)?;
+        Ok(move || {
+            let cargo = Cargo {
+                vecs: &[IoSlice::new(&[1; SIZE])],
+                ..Cargo::default()
+            };
+            from.send(&[handle], cargo)
+        })
+    })?;
+    Ok(move || {
+        let _ = &partners;
+        shout(&go)?;
+        let mut left = SENDERS * BURST;
+        while left > 0 {
+            match to.try_recv(0)? {
+                Some(msg) => {
+                    to.release(&msg)?;
+                    left -= 1;
+                }
+                None => to.wait()?,
+            }
+        }
+        Ok(())
+    })
+}
+
+fn seqpacket(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
+    let Pair { a, b } = Pair::new(SIZE)?;
+    let go = signal()?;
+    let partners = start(cpus, &go, || Ok(|| put(&a, &[1; SIZE])))?;
+    let mut buffer = [0; SIZE];
+    Ok(move || {
+        let _ = &partners;
+        shout(&go)?;
+        (0..SENDERS * BURST).try_for_each(|_| get(&b, &mut buffer))
+    })
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The embedded host on the machine itself, against a channel of `crossbeam` into which each
+//! payload is copied once.
+
+use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+use bus1::Host;
+use bus1_embedded::{Bus, Limits};
+use crossbeam_channel::{bounded, Receiver, Sender};
+
+use super::multicast::{self, RECEIVERS};
+use super::unicast::{by_crate, pair, SIZES};
+use crate::measure::{Bench, Point};
+use crate::peer::{Cargo, Peer, NODE};
+use crate::process::pin;
+
+/// A peer of the embedded host.
+type Embedded = Peer<bus1_embedded::Peer>;
+
+/// Messages that may be on their way to another thread.
+const WINDOW: u64 = 256;
+
+/// One thread, two threads, many receivers, two pairs.
+pub fn run(bench: &mut Bench) {
+    let point = |scenario, implementation, param: usize, per_run: usize| Point {
+        scenario,
+        implementation,
+        param: param as u64,
+        per_run: per_run as u64,
+    };
+    for size in SIZES {
+        let one = |implementation| point("embedded, one thread", implementation, size, 1);
+        bench.run(one("bus1 raw"), || same_thread(size));
+        bench.run(one("bus1 crate"), || by_crate(Host::Embedded, size));
+        bench.run(one("crossbeam"), || crossbeam(size));
+    }
+    for size in SIZES {
+        let two = |implementation| point("embedded, two threads", implementation, size, 1);
+        bench.run(two("bus1 raw"), || peers_of_threads(size));
+        bench.run(two("crossbeam"), || crossbeam_of_threads(size));
+    }
+    for n in RECEIVERS {
+        let many = |implementation| point("embedded, multicast", implementation, n, n);
+        bench.run(many("bus1 raw"), || multicast(n));
+        bench.run(many("crossbeam"), || crossbeam_multicast(n));
+    }
+    for pairs in [1, 2] {
+        let pair = |implementation| point("embedded, scaling", implementation, pairs, 1);
+        bench.run(pair("bus1 raw"), || peers_beside(pairs));
+        bench.run(pair("crossbeam"), || beside(pairs, || crossbeam(64)));
+    }
+}
+
+/// A bus with limits that nothing here reaches.
+fn bus() -> Result<Bus> {
+    let most = i32::MAX as u32;
+    let limits = Limits {
+        slices: most,
+        handles: most,
+        bytes: most,
+        fds: most,
+    };
+    Bus::with_limits(limits).context("no bus")
+}
+
+fn open(bus: &Bus) -> Result<Embedded> {
+    Ok(Peer(bus.open()?))
+}
+
+/// SEND, RECV and SLICE_RELEASE.
+pub fn same_thread(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let bus = bus()?;
+    pair(open(&bus)?, open(&bus)?, size)
+}
+
+/// A copy, into the channel and out of it.
+pub fn crossbeam(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let (to, from) = channel();
+    let payload = vec![1; size];
+    Ok(move || {
+        to.send(payload.clone())?;
+        drop(std::hint::black_box(from.recv()?));
+        Ok(())
+    })
+}
+
+fn channel() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    bounded(2 * WINDOW as usize)
+}
+
+/// One SEND to all, and RECV and SLICE_RELEASE by each.
+pub fn multicast(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
+    let bus = bus()?;
+    multicast::peers(move || open(&bus), receivers)
+}
+
+/// A copy for each receiver.
+pub fn crossbeam_multicast(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
+    let channels: Vec<_> = (0..receivers).map(|_| channel()).collect();
+    let payload = vec![1; 1 << 10];
+    Ok(move || {
+        for (to, _) in &channels {
+            to.send(payload.clone())?;
+        }
+        for (_, from) in &channels {
+            drop(std::hint::black_box(from.recv()?));
+        }
+        Ok(())
+    })
+}
+
+/// A thread that receives for ever. It ends when this is dropped, for which one more message is
+/// needed.
+struct Reader<S: FnMut() -> Result<()>> {
+    send: S,
+    sent: u64,
+    received: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<S: FnMut() -> Result<()>> Reader<S> {
+    fn start(send: S, mut receive: impl FnMut() -> Result<()> + Send + 'static) -> Self {
+        let received = Arc::new(AtomicU64::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (count, end) = (received.clone(), stop.clone());
+        let thread = thread::spawn(move || loop {
+            receive().expect("the receiver failed");
+            count.fetch_add(1, Ordering::Release);
+            if end.load(Ordering::Acquire) {
+                return;
+            }
+        });
+        Self {
+            send,
+            sent: 0,
+            received,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Sends as soon as there is room in the window.
+    fn send(&mut self) -> Result<()> {
+        while self.sent - self.received.load(Ordering::Acquire) >= WINDOW {
+            // Without anyone to receive this would never end.
+            anyhow::ensure!(
+                self.thread.as_ref().is_some_and(|t| !t.is_finished()),
+                "the receiver is gone"
+            );
+            thread::yield_now();
+        }
+        (self.send)()?;
+        self.sent += 1;
+        Ok(())
+    }
+}
+
+impl<S: FnMut() -> Result<()>> Drop for Reader<S> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // If it fails the receiver is gone, too.
+        let _ = (self.send)();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One thread sends, another receives as fast as it can.
+pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let bus = bus()?;
+    let (from, to) = (open(&bus)?, open(&bus)?);
+    let handle = to.transfer(NODE, &from.0)?;
+    let payload = vec![1; size];
+    let send = move || {
+        let vecs = [IoSlice::new(&payload)];
+        let cargo = Cargo {
+            vecs: &vecs[..usize::from(!payload.is_empty())],
+            ..Cargo::default()
+        };
+        from.send(&[handle], cargo)
+    };
+    let receive = move || loop {
+        if let Some(msg) = to.try_recv(0)? {
+            return to.release(&msg);
+        }
+        to.0.wait(None);
+    };
+    let mut reader = Reader::start(send, receive);
+    Ok(move || reader.send())
+}
+
+/// The same through a channel.
+pub fn crossbeam_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let (to, from) = channel();
+    let payload = vec![1; size];
+    let send = move || Ok(to.send(payload.clone())?);
+    let receive = move || {
+        drop(std::hint::black_box(from.recv()?));
+        Ok(())
+    };
+    let mut reader = Reader::start(send, receive);
+    Ok(move || reader.send())
+}
+
+/// A thread that works for ever beside the measured one. It ends when this is dropped.
+struct Other {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A pair of one bus, while `pairs - 1` others of the same bus are at work.
+pub fn peers_beside(pairs: usize) -> Result<impl FnMut() -> Result<()>> {
+    let bus = bus()?;
+    beside(pairs, move || pair(open(&bus)?, open(&bus)?, 64))
+}
+
+/// The body of one pair, while `pairs - 1` others are at work on CPUs of their own. Channels share
+/// nothing for sure, so they show what the machine itself loses.
+pub fn beside<B: FnMut() -> Result<()> + Send + 'static>(
+    pairs: usize,
+    set_up: impl Fn() -> Result<B>,
+) -> Result<impl FnMut() -> Result<()>> {
+    let mut others = Vec::new();
+    for cpu in 1..pairs {
+        let mut body = set_up()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let end = stop.clone();
+        let thread = thread::spawn(move || {
+            pin(cpu).expect("no CPU for another pair");
+            while !end.load(Ordering::Relaxed) {
+                body().expect("another pair failed");
+            }
+        });
+        others.push(Other {
+            stop,
+            thread: Some(thread),
+        });
+    }
+    pin(0)?;
+    let mut body = set_up()?;
+    Ok(move || {
+        let _ = &others;
+        body()
+    })
+}

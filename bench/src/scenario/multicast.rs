@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One thread sends to many and receives at each; figures are per destination.
+
+use std::io::IoSlice;
+
+use anyhow::{Context, Result};
+use bus1::{Event, Handle, Host, Outgoing};
+
+use crate::measure::{Bench, Point};
+use crate::peer::{Cargo, Door, Peer, NODE};
+use crate::socket::{get, put, Pair};
+
+/// How many receive.
+pub const RECEIVERS: [usize; 5] = [1, 4, 16, 64, 256];
+/// Bytes of payload.
+const SIZE: usize = 1 << 10;
+
+/// All implementations at all numbers of receivers.
+pub fn run(bench: &mut Bench) {
+    for receivers in RECEIVERS {
+        let point = |implementation| Point {
+            scenario: "multicast",
+            implementation,
+            param: receivers as u64,
+            per_run: receivers as u64,
+        };
+        bench.run(point("bus1 raw"), || peers(Peer::open, receivers));
+        bench.run(point("bus1 crate"), || by_crate(receivers));
+        bench.run(point("seqpacket"), || seqpackets(receivers));
+    }
+}
+
+/// One SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
+pub fn peers<D: Door>(
+    open: impl Fn() -> Result<Peer<D>>,
+    receivers: usize,
+) -> Result<impl FnMut() -> Result<()>> {
+    let from = open()?;
+    let peers: Vec<_> = (0..receivers).map(|_| open()).collect::<Result<_>>()?;
+    let handles: Vec<_> = peers
+        .iter()
+        .map(|peer| peer.transfer(NODE, &from.0))
+        .collect::<Result<_>>()?;
+    let payload = vec![1; SIZE];
+    Ok(move || {
+        let cargo = Cargo {
+            vecs: &[IoSlice::new(&payload)],
+            ..Cargo::default()
+        };
+        from.send(&handles, cargo)?;
+        peers.iter().try_for_each(Peer::take)
+    })
+}
+
+fn by_crate(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
+    let open = || bus1::Peer::open_on(Host::Kernel);
+    let from = open()?;
+    let mut peers = Vec::new();
+    let mut nodes = Vec::new();
+    let mut handles: Vec<Handle> = Vec::new();
+    for _ in 0..receivers {
+        let peer = open()?;
+        let node = peer.create_node()?;
+        let handle = peer.transfer(node.handle(), &from)?;
+        handles.push(handle.context("a new node is gone")?);
+        nodes.push(node);
+        peers.push(peer);
+    }
+    let payload = vec![1; SIZE];
+    Ok(move || {
+        // What they belong to lives as long as the body.
+        let _ = &nodes;
+        from.send_to(&handles, &Outgoing::new().payload(&payload))?;
+        for peer in &peers {
+            let event = peer.try_recv()?.context("no message")?;
+            anyhow::ensure!(matches!(event, Event::Message(_)), "no message but news");
+        }
+        Ok(())
+    })
+}
+
+fn seqpackets(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
+    let pairs: Vec<_> = (0..receivers)
+        .map(|_| Pair::new(SIZE))
+        .collect::<Result<_>>()?;
+    let (payload, mut buffer) = (vec![1; SIZE], vec![0; SIZE]);
+    Ok(move || {
+        for pair in &pairs {
+            put(&pair.a, &payload)?;
+        }
+        for pair in &pairs {
+            get(&pair.b, &mut buffer)?;
+        }
+        Ok(())
+    })
+}

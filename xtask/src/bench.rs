@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Measures bus1 beside what it can replace: natively, in a VM by the clock, and in a VM whose
+//! time is a count of instructions.
+//!
+//! The program `bus1-bench` does the work, in the VM as here; this builds it, runs it where it
+//! has to run, and puts its lines together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::archive::Wanted;
+use crate::kernel::{self, Kernel};
+use crate::{dbus, module, programs, repo, run, vm};
+
+/// What `cargo xtask bench` takes.
+#[derive(clap::Args)]
+pub struct Options {
+    /// A tenth of the work, for figures that are less sure
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios and implementations whose name contains this; may be given again
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
+    /// Only this: `native`, `time` (VM by the clock) or `instructions`; may be given again
+    #[arg(long, value_name = "MODE", value_parser = [NATIVE, TIME, INSTRUCTIONS])]
+    mode: Vec<String>,
+    /// Measure this file in place of a bus1.ko that is built from the sources
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
+    /// Kernel to measure on, as `newest`, `previous` or a release
+    #[arg(long, value_name = "RELEASE", default_value = "newest")]
+    kernel: Wanted,
+}
+
+const NATIVE: &str = "native";
+const TIME: &str = "time";
+const INSTRUCTIONS: &str = "instructions";
+
+/// Limits that no scenario reaches.
+const PARAMS: &[&str] = &[
+    "user_slices_max=4000000",
+    "user_handles_max=4000000",
+    "user_inflight_bytes_max=2147483647",
+    "user_inflight_fds_max=1000000",
+];
+/// A CPU that is slow at string instructions by bytes, so that the kernel moves words: the emulator
+/// counts each round of `rep movsb` and `rep stosb` as one instruction.
+const COUNTED_CPU: &str = "max,-erms,-fsrm,-fsrs,-fsrc,-fzrm";
+/// Its modules are loaded where the kernel has them.
+const BINDER: &str = "binder_linux";
+/// How long one VM may take.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Measures, writes `target/bench/` and prints the summary.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let wants = |mode: &str| options.mode.is_empty() || options.mode.iter().any(|m| m == mode);
+    if let Some(file) = &options.module {
+        ensure!(file.exists(), "{}: no such file", file.display());
+    }
+    let program = programs::build("bus1-bench", "bus1-bench", &[])?;
+    let output = repo::target().join("bench");
+    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+
+    let mut complete = true;
+    let mut csv = String::new();
+    let mut about = vec![date(), command(options)];
+    if wants(NATIVE) {
+        run::say("measuring on this machine");
+        let mut command = Command::new(&program);
+        command
+            .args(arguments(NATIVE, options))
+            .stdin(Stdio::null());
+        let output = command.stderr(Stdio::inherit()).output();
+        let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+        complete &= output.status.success();
+        append(&mut csv, &String::from_utf8_lossy(&output.stdout));
+    }
+    if wants(TIME) || wants(INSTRUCTIONS) {
+        let kernel = kernel::prepare(&options.kernel, false)?;
+        about.push(format!(
+            "kernel {}, `-cpu {COUNTED_CPU}` where instructions are counted",
+            kernel.release
+        ));
+        let module = match &options.module {
+            Some(file) => file.clone(),
+            None => module::build(&kernel)?,
+        };
+        for mode in [TIME, INSTRUCTIONS] {
+            if wants(mode) {
+                run::say(&format!("measuring {mode} in a VM with {}", kernel.release));
+                let outcome = vm::run(&kernel, &job(mode, options, &kernel, &program, &module)?)?;
+                complete &= outcome.is_ok();
+                append(&mut csv, &outcome.output);
+            }
+        }
+    }
+    repo::write_whole(&output.join("bench.csv"), csv.as_bytes())?;
+    let status = Command::new(&program)
+        .arg("report")
+        .arg(&output)
+        .arg(format!("--about={}", about.join("; ")))
+        .status()
+        .context("cannot run the report")?;
+    run::say(&format!("tables and plots are in {}", output.display()));
+    if !complete {
+        eprintln!("error: not everything could be measured; see above");
+    }
+    Ok(if complete && status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The day, as the machine has it.
+fn date() -> String {
+    let date = run::output(Command::new("date").arg("+%Y-%m-%d"));
+    date.map_or_else(
+        |_| "at a time unknown".to_owned(),
+        |text| text.trim().to_owned(),
+    )
+}
+
+/// How this was called.
+fn command(options: &Options) -> String {
+    let mut text = "`cargo xtask bench".to_owned();
+    if options.quick {
+        text += " --quick";
+    }
+    for (option, values) in [("mode", &options.mode), ("only", &options.only)] {
+        for value in values {
+            text += &format!(" --{option} {value}");
+        }
+    }
+    text + "`"
+}
+
+fn arguments(mode: &str, options: &Options) -> Vec<String> {
+    let mut arguments = vec!["run".to_owned(), "--mode".to_owned(), mode.to_owned()];
+    if options.quick {
+        arguments.push("--quick".to_owned());
+    }
+    for word in &options.only {
+        arguments.push(format!("--only={word}"));
+    }
+    arguments
+}
+
+fn job(
+    mode: &str,
+    options: &Options,
+    kernel: &Kernel,
+    program: &Path,
+    module: &Path,
+) -> Result<vm::Job> {
+    let counted = mode == INSTRUCTIONS;
+    let mut job = vm::Job::new(Some(module.to_owned()));
+    job.command = vec!["./bus1-bench".to_owned()];
+    job.command.extend(arguments(mode, options));
+    job.copies = vec![program.to_owned(), dbus::broker(kernel)?];
+    job.params = PARAMS.iter().map(|param| (*param).to_owned()).collect();
+    if kernel.has_module(BINDER)? {
+        job.modprobe = vec![BINDER.to_owned()];
+    }
+    job.icount = counted;
+    job.cpus = Some(if counted { 1 } else { 2 });
+    job.cpu = counted.then_some(COUNTED_CPU);
+    job.quiet = true;
+    job.timeout = TIMEOUT;
+    Ok(job)
+}
+
+/// Adds the lines of one run, of which only the first keeps its head.
+fn append(csv: &mut String, lines: &str) {
+    let skip = usize::from(!csv.is_empty());
+    for line in lines.lines().skip(skip) {
+        csv.push_str(line.trim_end());
+        csv.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::append;
+
+    #[test]
+    fn only_one_head_is_kept() {
+        let mut csv = String::new();
+        append(&mut csv, "mode,value\r\na,1\r\n");
+        append(&mut csv, "mode,value\nb,2\n");
+        append(&mut csv, "");
+        assert_eq!(csv, "mode,value\na,1\nb,2\n");
+    }
+}
