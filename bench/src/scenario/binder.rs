@@ -15,8 +15,8 @@ use rustix::io::{read, write, Errno};
 use rustix::ioctl::{self, opcode, Opcode, Updater};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
-use super::round_trip::SIZES;
-use crate::measure::{Bench, Point};
+use super::round_trip::{point, SIZES};
+use crate::measure::Bench;
 use crate::process::Partner;
 use crate::socket::pipe;
 
@@ -68,13 +68,7 @@ pub fn run(bench: &mut Bench) {
         return;
     }
     for size in SIZES {
-        let point = Point {
-            scenario: "round trip",
-            implementation: "binder",
-            param: size as u64,
-            per_run: 1,
-        };
-        bench.run(point, || round_trip(size));
+        bench.run(point("binder", size), || round_trip(size));
     }
 }
 

@@ -20,8 +20,8 @@ use rustix::io::{fcntl_setfd, FdFlags};
 use rustix::net::{sendmsg, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{set_parent_process_death_signal, Signal};
 
-use super::round_trip::SIZES;
-use crate::measure::{Bench, Point};
+use super::round_trip::{point, SIZES};
+use crate::measure::Bench;
 use crate::process::{pin, Partner};
 
 /// Where `cargo xtask bench` puts the program with its libraries.
@@ -54,13 +54,7 @@ pub fn run(bench: &mut Bench) {
         return;
     }
     for size in SIZES {
-        let point = Point {
-            scenario: "round trip",
-            implementation: "dbus-broker",
-            param: size as u64,
-            per_run: 1,
-        };
-        bench.run(point, || round_trip(size));
+        bench.run(point("dbus-broker", size), || round_trip(size));
     }
 }
 

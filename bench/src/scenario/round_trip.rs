@@ -20,15 +20,20 @@ pub const SIZES: [usize; 3] = [0, 64, 1 << 10];
 /// All processes are on this one.
 const CPU: usize = 0;
 
+/// One implementation at one size.
+pub(super) fn point(implementation: &'static str, size: usize) -> Point {
+    Point {
+        scenario: "round trip",
+        implementation,
+        param: size as u64,
+        per_run: 1,
+    }
+}
+
 /// All implementations at all sizes.
 pub fn run(bench: &mut Bench) {
     for size in SIZES {
-        let point = |implementation| Point {
-            scenario: "round trip",
-            implementation,
-            param: size as u64,
-            per_run: 1,
-        };
+        let point = |implementation| point(implementation, size);
         bench.run(point("bus1 raw"), || peers(size));
         bench.run(point("seqpacket"), || seqpacket(size));
         // A pipe has no messages of 0 bytes.

@@ -100,10 +100,9 @@ impl Ledger {
             self.recall();
             self.account.sweep();
         }
-        let credit = self.account.claim_mut(who).map(|claim| claim.credit);
-        let credit = credit.unwrap_or(NOTHING);
-        let exact: Amounts = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
-        let mut drawn = exact;
+        let claim = self.account.claim_mut(who);
+        let credit = claim.map_or(NOTHING, |claim| claim.credit);
+        let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
         let mut refused = self.grant(who, &drawn, rooms);
         if refused == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user)
         {
@@ -171,8 +170,8 @@ fn covers(credit: &Amounts, amounts: &Amounts) -> bool {
 }
 
 fn add(to: &mut Amounts, amounts: &Amounts) {
-    for (to, amount) in to.iter_mut().zip(amounts) {
-        *to += amount;
+    for r in ALL {
+        to[r] += amounts[r];
     }
 }
 

@@ -16,6 +16,7 @@ use super::inbox::Inbox;
 use super::message::Slice;
 use super::peer::{check, Peer};
 use super::queue::Key;
+use super::slices::Slices;
 use super::table::{creates, Table};
 use super::transaction::ALONE;
 use crate::abi::HANDLE_INVALID;
@@ -81,31 +82,27 @@ impl<H: Host> Peer<H> {
 
     /// Frees the received slice at `offset`. ENXIO if none starts there.
     pub fn release_slice(&self, offset: u64) -> Result {
+        self.free_slice(|slices| slices.take_back(offset))
+    }
+
+    /// Frees all received slices.
+    pub(super) fn release_slices(&self) {
+        let mut from = 0;
+        let mut next = |slices: &mut Slices| slices.take_back_from(&mut from);
+        while self.free_slice(&mut next).is_ok() {}
+    }
+
+    /// Frees the slice that `take` takes from the user. ENXIO if that is none.
+    fn free_slice(&self, take: impl FnOnce(&mut Slices) -> Option<Slice>) -> Result {
         let mut inbox = self.inbox.lock();
         check(inbox.open)?;
-        let slice = inbox.slices.take_back(offset).ok_or(ENXIO)?;
+        let slice = take(&mut inbox.slices).ok_or(ENXIO)?;
         let pool = inbox.end_slice(&slice);
         drop(inbox);
         if let Some(pool) = pool {
             pool.unpin(slice.offset, slice.size);
         }
         Ok(())
-    }
-
-    /// Frees all received slices.
-    pub(super) fn release_slices(&self) {
-        let mut from = 0;
-        loop {
-            let mut inbox = self.inbox.lock();
-            let Some(slice) = inbox.slices.take_back_from(&mut from) else {
-                return;
-            };
-            let pool = inbox.end_slice(&slice);
-            drop(inbox);
-            if let Some(pool) = pool {
-                pool.unpin(slice.offset, slice.size);
-            }
-        }
     }
 }
 
