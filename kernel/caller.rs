@@ -5,18 +5,15 @@
 //! Addresses are checked by the copy itself. Buffers in the kernel are slices, so it need not be
 //! checked again that the copy stays within them, as copy_from_user() would.
 
-use core::mem::size_of;
-
 use kernel::bindings;
 use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
-use kernel::transmute::FromBytes;
+use kernel::transmute::AsBytes;
 
-use crate::bus::few::Few;
 use crate::bus::message::Files;
-use crate::bus::{self, Peer};
+use crate::bus::{self, Caller, Peer};
 use crate::device;
 use crate::file::{self, Received};
 use crate::pool::Pool;
@@ -39,14 +36,16 @@ impl bus::Host for Kernel {
 /// # Safety
 ///
 /// `to` may be written.
+#[inline]
 unsafe fn copy_from_user(to: *mut [u8], addr: u64) -> Result {
     let addr = usize::try_from(addr).map_err(|_| EFAULT)?;
     // SAFETY: By the caller; the address is checked there.
     let left = unsafe { bindings::_copy_from_user(to.cast(), addr as *const c_void, to.len()) };
-    if left != 0 {
-        return Err(EFAULT);
+    if left == 0 {
+        Ok(())
+    } else {
+        Err(EFAULT)
     }
-    Ok(())
 }
 
 /// The running task, in an ioctl.
@@ -55,10 +54,28 @@ pub(crate) struct Task {
     pub(crate) compat: bool,
 }
 
-impl bus::Caller<Kernel> for Task {
+impl Task {
+    /// Reads one iovec: two numbers of the caller's own size.
+    fn range(&self, addr: u64) -> Result<Range> {
+        let (start, len) = if self.compat {
+            let mut raw = [0_u32; 2];
+            self.read(addr, AsBytes::as_bytes_mut(&mut raw))?;
+            (u64::from(raw[0]), i64::from(raw[1] as i32))
+        } else {
+            let mut raw = [0_u64; 2];
+            self.read(addr, AsBytes::as_bytes_mut(&mut raw))?;
+            (raw[0], raw[1] as i64)
+        };
+        let len = u64::try_from(len).map_err(|_| EINVAL)?;
+        Ok(Range { start, len })
+    }
+}
+
+impl Caller<Kernel> for Task {
     type Payload = Payload;
     type Installed = Received;
 
+    #[inline]
     fn read(&self, addr: u64, to: &mut [u8]) -> Result {
         // SAFETY: A reference may be written.
         unsafe { copy_from_user(to, addr) }
@@ -68,36 +85,28 @@ impl bus::Caller<Kernel> for Task {
         let addr = usize::try_from(addr).map_err(|_| EFAULT)?;
         let (to, from, len) = (addr as *mut c_void, from.as_ptr().cast(), from.len());
         // SAFETY: A reference may be read; the address is checked there.
-        if unsafe { bindings::_copy_to_user(to, from, len) } != 0 {
-            return Err(EFAULT);
+        let left = unsafe { bindings::_copy_to_user(to, from, len) };
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(EFAULT)
         }
-        Ok(())
     }
 
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
-        let size = 2 * if self.compat { 4 } else { size_of::<usize>() };
-        let mut ranges = Few::with_capacity(n, GFP_KERNEL)?;
-        let mut sum = 0_u64;
-        for i in 0..n {
-            // Two numbers of the caller's own size.
-            let mut raw = [0; 16];
-            let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
-            self.read(addr, &mut raw[..size])?;
-            let (start, len) = if self.compat {
-                let [start, len] = <[u32; 2]>::from_bytes_copy(&raw[..size]).ok_or(EFAULT)?;
-                (u64::from(start), i64::from(len as i32))
-            } else {
-                let [start, len] = <[usize; 2]>::from_bytes_copy(&raw[..size]).ok_or(EFAULT)?;
-                (start as u64, len as isize as i64)
-            };
-            let len = u64::try_from(len).map_err(|_| EINVAL)?;
-            ranges.push(Range { start, len }, GFP_KERNEL)?;
-            sum = sum.saturating_add(len);
+        let size = if self.compat { 8 } else { 16 };
+        let first = if n == 0 { Range { start: 0, len: 0 } } else { self.range(addr)? };
+        let (mut len, mut rest) = (first.len, None);
+        for i in 1..n as u64 {
+            let range = self.range(addr.checked_add(i * size).ok_or(EFAULT)?)?;
+            len = len.saturating_add(range.len);
+            let rest = rest.get_or_insert(KVVec::new());
+            rest.push(range, GFP_KERNEL)?;
         }
-        if sum > BYTES_MAX {
+        if len > BYTES_MAX {
             return Err(EMSGSIZE);
         }
-        Ok(Payload { ranges, len: sum })
+        Ok(Payload { first, rest, len })
     }
 
     fn file(&self, fd: i32) -> Result<ARef<File>> {
@@ -119,12 +128,23 @@ struct Range {
     len: u64,
 }
 
+impl Range {
+    fn copy_to(&self, pool: &Pool, offset: u64) -> Result {
+        pool.pieces(offset, self.len, |piece, done| {
+            let addr = self.start.checked_add(done).ok_or(EFAULT)?;
+            // SAFETY: The piece lies in a pinned page, and is ours to write.
+            unsafe { copy_from_user(piece, addr) }
+        })
+    }
+}
+
 /// The payload of a message in the sender's memory.
 ///
 /// The vectors are read once, when it is made, and so is their sum. The kernel's own
 /// import_iovec() would shorten what is too long, where we have to refuse.
 pub(crate) struct Payload {
-    ranges: Few<Range>,
+    first: Range,
+    rest: Option<KVVec<Range>>,
     len: u64,
 }
 
@@ -134,13 +154,10 @@ impl bus::Payload<Kernel> for Payload {
     }
 
     fn copy_to(&mut self, pool: &Pool, offset: u64) -> Result {
-        let mut at = offset;
-        for range in self.ranges.iter() {
-            pool.pieces(at, range.len, |piece, done| {
-                let addr = range.start.checked_add(done).ok_or(EFAULT)?;
-                // SAFETY: The piece lies in a pinned page, and is ours to write.
-                unsafe { copy_from_user(piece, addr) }
-            })?;
+        self.first.copy_to(pool, offset)?;
+        let mut at = offset + self.first.len;
+        for range in self.rest.iter().flatten() {
+            range.copy_to(pool, at)?;
             at += range.len;
         }
         Ok(())

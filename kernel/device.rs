@@ -14,7 +14,7 @@ use core::ptr;
 
 use kernel::bindings;
 use kernel::container_of;
-use kernel::error::to_result;
+use kernel::error::{from_result, to_result};
 use kernel::fs::file::flags;
 use kernel::fs::File;
 use kernel::mm::virt::VmaNew;
@@ -38,9 +38,9 @@ static PEER_FILE: Operations<bindings::file_operations> = Operations(bindings::f
     owner: glue::OWNER,
     open: Some(open),
     release: Some(release),
-    unlocked_ioctl: Some(ioctl),
+    unlocked_ioctl: Some(ioctl::<false>),
     #[cfg(CONFIG_COMPAT)]
-    compat_ioctl: Some(compat_ioctl),
+    compat_ioctl: Some(ioctl::<true>),
     poll: Some(poll),
     mmap: Some(mmap),
     show_fdinfo: Some(show_fdinfo),
@@ -114,10 +114,6 @@ impl Device {
             }),
         })
     }
-
-    fn open(&self, uid: u32) -> Result<Arc<Peer<Kernel>>> {
-        Bus::open(&self.bus, uid, Pool::new(&self.pools)?, Waiters::new())
-    }
 }
 
 #[pinned_drop]
@@ -127,10 +123,6 @@ impl PinnedDrop for Device {
         unsafe { bindings::misc_deregister(self.misc.get()) };
         warn_on!(self.bus.usage() != Usage::default());
     }
-}
-
-fn status(result: Result) -> c_int {
-    result.map_or_else(|error| error.to_errno(), |()| 0)
 }
 
 /// # Safety
@@ -144,14 +136,12 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
     };
     // SAFETY: A file keeps the credentials with which it is opened; they are constant.
     let uid = unsafe { (*(*file).f_cred).uid.val };
-    match device.open(uid) {
-        Ok(peer) => {
-            // SAFETY: The file is ours while it is being opened.
-            unsafe { (*file).private_data = Arc::into_raw(peer).cast_mut().cast() };
-            0
-        }
-        Err(error) => error.to_errno(),
-    }
+    from_result(|| {
+        let peer = Bus::open(&device.bus, uid, Pool::new(&device.pools)?, Waiters::new())?;
+        // SAFETY: The file is ours while it is being opened.
+        unsafe { (*file).private_data = Arc::into_raw(peer).cast_mut().cast() };
+        Ok(0)
+    })
 }
 
 /// # Safety
@@ -167,34 +157,24 @@ unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::
 
 /// # Safety
 ///
-/// `file` has our operations and is held by the caller.
-unsafe fn command(file: *mut bindings::file, cmd: u32, arg: u64, compat: bool) -> c_long {
-    // SAFETY: By the caller.
+/// Called for a file with our operations.
+unsafe extern "C" fn ioctl<const COMPAT: bool>(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: The caller holds the file.
     let peer = unsafe { borrow(file) };
-    let result = dispatch(&peer, &Task { compat }, cmd, arg);
-    if result.is_ok() && cmd == CMD_PEER_DISCONNECT {
-        // The core woke those who wait for something to read.
-        peer.waker().hang_up();
-    }
-    status(result) as c_long
-}
-
-/// # Safety
-///
-/// Called for a file with our operations.
-unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
-    // SAFETY: As required.
-    unsafe { command(file, cmd, arg as u64, false) }
-}
-
-/// # Safety
-///
-/// Called for a file with our operations.
-#[cfg(CONFIG_COMPAT)]
-unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
     // A pointer of 32 bits, as compat_ptr() makes it one of 64.
-    // SAFETY: As required.
-    unsafe { command(file, cmd, u64::from(arg as u32), true) }
+    let arg = if COMPAT { u64::from(arg as u32) } else { arg as u64 };
+    from_result(|| {
+        dispatch(&peer, &Task { compat: COMPAT }, cmd, arg)?;
+        if cmd == CMD_PEER_DISCONNECT {
+            // The core woke those who wait for something to read.
+            peer.waker().hang_up();
+        }
+        Ok(0)
+    })
 }
 
 /// # Safety
@@ -207,7 +187,7 @@ unsafe extern "C" fn poll(
     // SAFETY: The caller holds the file.
     let peer = unsafe { borrow(file) };
     // SAFETY: The file is valid, and holds the peer.
-    unsafe { peer.waker().join(File::from_raw_file(file), table) };
+    unsafe { peer.waker().join(file, table) };
     Waiters::events(peer.ready())
 }
 
@@ -219,7 +199,7 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
     let peer = unsafe { borrow(file) };
     // SAFETY: The mapping is being set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
-    status(peer.pool().and_then(|pool| pool.map(vma)))
+    from_result(|| peer.pool()?.map(vma).map(|()| 0))
 }
 
 /// # Safety
@@ -230,15 +210,13 @@ unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindin
     let info = unsafe { borrow(file) }.info();
     // SAFETY: The caller lends us `seq`.
     let seq = unsafe { SeqFile::from_raw(seq) };
-    let [slices, handles, bytes, fds] = info.charged;
     seq_print!(seq, "bus1-peer:\t{}\n", info.id);
     seq_print!(seq, "bus1-nodes:\t{}\n", info.nodes);
     seq_print!(seq, "bus1-handles:\t{}\n", info.handles);
     seq_print!(seq, "bus1-queued:\t{}\n", info.queued);
     seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
     seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
-    seq_print!(seq, "bus1-charged-slices:\t{slices}\n");
-    seq_print!(seq, "bus1-charged-handles:\t{handles}\n");
-    seq_print!(seq, "bus1-charged-bytes:\t{bytes}\n");
-    seq_print!(seq, "bus1-charged-fds:\t{fds}\n");
+    for (name, charged) in ["slices", "handles", "bytes", "fds"].iter().zip(info.charged) {
+        seq_print!(seq, "bus1-charged-{name}:\t{charged}\n");
+    }
 }

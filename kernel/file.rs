@@ -31,7 +31,7 @@ use core::ptr::{self, NonNull};
 
 use kernel::bindings;
 use kernel::error::to_result;
-use kernel::fs::file::{flags, LocalFile};
+use kernel::fs::file::flags;
 use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -46,10 +46,9 @@ pub(crate) fn get(fd: i32) -> Result<ARef<File>> {
     // SAFETY: No requirement; a number that is no descriptor, a negative one too, gives null.
     let file = unsafe { bindings::fget_raw(fd as u32) };
     let file = NonNull::new(file).ok_or(EBADF)?;
-    // SAFETY: fget_raw() took a reference, which the result owns.
-    let file = unsafe { ARef::<LocalFile>::from_raw(file.cast()) };
-    // SAFETY: This thread is in an ioctl, which does not take the position of any file.
-    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+    // SAFETY: fget_raw() took a reference, which the result owns. This thread is in an ioctl, which
+    // does not take the position of any file.
+    Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
 /// The file behind `fd`, if it may travel. EBADF, EOPNOTSUPP.

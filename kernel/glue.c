@@ -3,7 +3,7 @@
  * What Rust cannot say: macros and inline functions of the kernel's headers
  *
  * Each function here does one step for the Rust file that is named with it,
- * where its use is explained; glue.rs repeats the prototypes.
+ * where its use is explained; the prototypes are in glue.rs.
  */
 #include <linux/anon_inodes.h>
 #include <linux/fdtable.h>
@@ -15,14 +15,7 @@
 #include <linux/net.h>
 #include <linux/pagemap.h>
 #include <linux/string.h>
-
-extern unsigned int bus1_user_max[4];
-bool bus1_file_pins_files(struct file *file);
-bool bus1_take_back_fd(unsigned int fd, struct file *file);
-struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages);
-struct page *bus1_lock_page(const void *address);
-bool bus1_trylock_page(const void *address);
-void bus1_unlock_page(const void *address);
+#include <linux/wait.h>
 
 /*
  * main.rs: the limits of each user, in the order of bus::Limits. Parameters
@@ -108,7 +101,7 @@ struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages)
 }
 
 /*
- * mapping.rs: locks the page at a kernel address and takes a reference to it.
+ * pages.rs: locks the page at a kernel address and takes a reference to it.
  * NULL if its memory is broken: the fault handler would look for a mapping of
  * such a page, and ours have none.
  */
@@ -125,12 +118,28 @@ struct page *bus1_lock_page(const void *address)
 	return NULL;
 }
 
-bool bus1_trylock_page(const void *address)
+/* pages.rs: locks the page at a kernel address. NULL if somebody else has. */
+struct page *bus1_trylock_page(const void *address)
 {
-	return trylock_page(virt_to_page(address));
+	struct page *page = virt_to_page(address);
+
+	return trylock_page(page) ? page : NULL;
 }
 
-void bus1_unlock_page(const void *address)
+/*
+ * waker.rs: wakes those who wait: of those who wait exclusively @exclusive, or
+ * all if that is 0. With @yields it is one, and the scheduler may rely on the
+ * running task to sleep next.
+ *
+ * It does not say what for, so that everybody looks again: io_uring would
+ * report what it is told, and that may be over by then.
+ */
+void bus1_wake_up(struct wait_queue_head *head, int exclusive, bool yields)
 {
-	unlock_page(virt_to_page(address));
+	if (!wq_has_sleeper(head))
+		return;
+	if (yields)
+		__wake_up_sync_key(head, TASK_INTERRUPTIBLE, NULL);
+	else
+		__wake_up(head, TASK_INTERRUPTIBLE, exclusive, NULL);
 }

@@ -28,6 +28,10 @@ extern "C" {
         pages: *mut c_void,
     ) -> *mut bindings::file;
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut bindings::page;
-    pub(crate) fn bus1_trylock_page(address: *const c_void) -> bool;
-    pub(crate) fn bus1_unlock_page(address: *const c_void);
+    pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut bindings::page;
+    pub(crate) fn bus1_wake_up(
+        head: *mut bindings::wait_queue_head,
+        exclusive: c_int,
+        yields: bool,
+    );
 }

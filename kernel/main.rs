@@ -33,21 +33,13 @@ mod waker;
 
 use bus::{Bus, Limits};
 use device::Device;
-use shrinker::{Pools, Shrinker};
+use shrinker::Pools;
 
 module! {
-    type: Module,
+    type: Device,
     name: "bus1",
     description: "Capability-based communication between processes",
     license: "GPL",
-}
-
-/// What the module consists of, in the order in which it is taken apart.
-#[pin_data]
-struct Module {
-    #[pin]
-    device: Device,
-    shrinker: Shrinker,
 }
 
 /// The limits of each user, from the module's parameters. EINVAL if one is beyond what a peer's
@@ -62,15 +54,8 @@ fn limits() -> Result<Limits> {
     Ok(limits)
 }
 
-impl kernel::InPlaceModule for Module {
+impl kernel::InPlaceModule for Device {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| {
-            let bus = Bus::new(limits()?)?;
-            let pools = Pools::new()?;
-            Ok(try_pin_init!(Self {
-                shrinker: Shrinker::register(&pools)?,
-                device <- Device::register(bus, pools),
-            }? Error))
-        })
+        pin_init::pin_init_scope(|| Ok(Device::register(Bus::new(limits()?)?, Pools::new()?)))
     }
 }

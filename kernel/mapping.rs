@@ -29,6 +29,7 @@
 //! `bus1::mapped`, a spin lock, guards the pointer to the file, which is no reference: the file
 //! clears it when it is released. Nothing is locked under it.
 
+use core::mem;
 use core::ptr::{self, NonNull};
 
 use kernel::bindings;
@@ -78,10 +79,7 @@ static POOL_FILE: Operations<bindings::file_operations> = Operations(bindings::f
 });
 
 static POOL_MAPPING: Operations<bindings::vm_operations_struct> =
-    Operations(bindings::vm_operations_struct {
-        fault: Some(fault),
-        ..pin_init::zeroed()
-    });
+    Operations(bindings::vm_operations_struct { fault: Some(fault), ..pin_init::zeroed() });
 
 impl Pool {
     /// Makes `vma` a mapping of the pool. EPERM, EINVAL, ENOMEM.
@@ -119,13 +117,12 @@ impl Pool {
         if let Some(file) = self.0.mapped.lock().file() {
             return Ok(file);
         }
-        let pool = Arc::into_raw(self.0.clone()).cast_mut();
+        let pool = self.0.clone();
+        let data = Arc::as_ptr(&pool).cast_mut().cast();
         // SAFETY: The operations are static and fit the data.
-        let new = unsafe { glue::bus1_new_pool_file(&POOL_FILE.0, pool.cast()) };
-        let new = from_err_ptr(new).inspect_err(|_| {
-            // SAFETY: No file was made, so the reference is still ours.
-            drop(unsafe { Arc::from_raw(pool) });
-        })?;
+        let new = from_err_ptr(unsafe { glue::bus1_new_pool_file(&POOL_FILE.0, data) })?;
+        // The reference is the file's now.
+        mem::forget(pool);
         // SAFETY: It is valid, we own the first reference, and nobody takes its position.
         let new = unsafe { ARef::<File>::from_raw(NonNull::new_unchecked(new).cast()) };
         let mut mapped = self.0.mapped.lock();
@@ -149,37 +146,24 @@ impl Shared {
             unsafe { bindings::unmap_mapping_range((*file.as_ptr()).f_mapping, start, size, 1) };
         }
     }
-
-    /// The page, locked and with a reference, if there is one.
-    fn lock_page(&self, page: usize) -> Option<*mut bindings::page> {
-        if !self.pages.pin_present(page) {
-            return None;
-        }
-        // SAFETY: It is pinned, so there is a page at that address.
-        let locked = unsafe { glue::bus1_lock_page(self.pages.address(page).cast()) };
-        self.pages.unpin(page);
-        (!locked.is_null()).then_some(locked)
-    }
 }
 
 /// # Safety
 ///
 /// Called for a mapping that [`Pool::map`] set up.
 unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The caller lends us `vmf`. The mapping holds a pool's file, and that holds the pool.
-    let (pool, page) = unsafe {
-        let vma = (*vmf).__bindgen_anon_1.vma;
-        let file = (*vma).vm_file;
+    // SAFETY: The caller lends us `vmf`, and takes over the page's reference and lock. The mapping holds
+    // a pool's file, and that holds the pool.
+    let page = unsafe {
+        let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         let pool = &*(*file).private_data.cast::<Shared>();
-        (pool, (*vmf).__bindgen_anon_1.pgoff)
+        (*vmf).page = pool.pages.lock((*vmf).__bindgen_anon_1.pgoff);
+        (*vmf).page
     };
-    match pool.lock_page(page) {
-        Some(locked) => {
-            // SAFETY: The caller lends us `vmf`, and takes over the reference and the lock.
-            unsafe { (*vmf).page = locked };
-            bindings::vm_fault_reason_VM_FAULT_LOCKED
-        }
-        None => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+    if page.is_null() {
+        bindings::vm_fault_reason_VM_FAULT_SIGBUS
+    } else {
+        bindings::vm_fault_reason_VM_FAULT_LOCKED
     }
 }
 
@@ -194,6 +178,5 @@ unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::
     if ptr::eq(mapped.0, file) {
         *mapped = Mapped::nowhere();
     }
-    drop(mapped);
     0
 }

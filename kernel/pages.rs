@@ -13,14 +13,14 @@
 //! - An entry only goes to 0 in [`Pages::reclaim`], with the page locked and unpinned, or with the
 //!   whole table. [`Pages::reclaim`] runs once at a time.
 //! - So whoever locks a page that he has pinned can unpin it and still rely on it being the one in the
-//!   table, until he unlocks it. Page faults do this, see `mapping.rs`.
+//!   table, until he unlocks it. [`Pages::lock`] does this; `mapping.rs` says what for.
 //!
 //! # Memory order
 //!
 //! An entry is filled with release and pinned with acquire, so that the page is seen zeroed. It is
 //! unpinned with release and emptied with acquire, so that the page is freed after its last use.
 
-use core::ptr::{self, NonNull};
+use core::{mem, ptr};
 
 use kernel::bindings;
 use kernel::page::PAGE_SIZE;
@@ -48,7 +48,24 @@ struct Entry(Atomic<usize>);
 unsafe impl Zeroable for Entry {}
 
 impl Entry {
+    /// A new page, pinned once. ENOMEM.
+    fn new() -> Result<Self> {
+        // Rather fail than have somebody killed for memory: there may be idle pages to free.
+        let flags = bindings::GFP_KERNEL_ACCOUNT
+            | bindings::__GFP_ZERO
+            | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+        // SAFETY: May sleep, which all callers may. The page is not from highmem, so its address
+        // is permanent.
+        let page = unsafe { bindings::get_free_pages_noprof(flags, 0) } as usize;
+        if page == 0 {
+            Err(ENOMEM)
+        } else {
+            Ok(Self(Atomic::new(page + 1)))
+        }
+    }
+
     /// Pins the page. False if there is none.
+    #[inline]
     fn pin(&self) -> Result<bool> {
         let mut old = self.0.load(Relaxed);
         loop {
@@ -71,17 +88,6 @@ impl Entry {
         self.0.fetch_sub(1_usize, Release);
     }
 
-    /// Puts a page into the empty entry, pinned once. Gives it back if the entry is not empty.
-    fn fill(&self, page: OwnedPage) -> Result<(), OwnedPage> {
-        match self.0.cmpxchg(0, page.0.as_ptr() as usize + 1, Release) {
-            Ok(_) => {
-                core::mem::forget(page);
-                Ok(())
-            }
-            Err(_) => Err(page),
-        }
-    }
-
     /// The address of the page, or null.
     fn address(&self) -> *mut u8 {
         (self.0.load(Relaxed) & !PINS) as *mut u8
@@ -90,33 +96,12 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if let Some(address) = NonNull::new(self.address()) {
-            drop(OwnedPage(address));
+        let page = self.address();
+        if !page.is_null() {
+            // SAFETY: The page is of order 0 and we own a reference to it. Others may have some, for
+            // instance I/O that was started on the mapping; the last frees it.
+            unsafe { bindings::free_pages(page as usize, 0) };
         }
-    }
-}
-
-/// A reference to a page, by its kernel address.
-struct OwnedPage(NonNull<u8>);
-
-impl OwnedPage {
-    fn new() -> Result<Self> {
-        // Rather fail than have somebody killed for memory: there may be idle pages to free.
-        let flags = bindings::GFP_KERNEL_ACCOUNT
-            | bindings::__GFP_ZERO
-            | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
-        // SAFETY: May sleep, which all callers may. The page is not from highmem, so its address
-        // is permanent.
-        let address = unsafe { bindings::get_free_pages_noprof(flags, 0) };
-        Ok(Self(NonNull::new(address as *mut u8).ok_or(ENOMEM)?))
-    }
-}
-
-impl Drop for OwnedPage {
-    fn drop(&mut self) {
-        // SAFETY: The page is of order 0 and we own a reference to it. Others may have some, for
-        // instance I/O that was started on the mapping; the last frees it.
-        unsafe { bindings::free_pages(self.0.as_ptr() as usize, 0) };
     }
 }
 
@@ -137,20 +122,15 @@ impl<T> Part<T> {
     where
         T: Zeroable,
     {
-        if let Some(part) = self.get() {
-            return Ok(part);
-        }
-        let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
-        let part = match self.0.cmpxchg(ptr::null_mut(), new, Full) {
-            Ok(_) => new,
-            Err(other) => {
+        if self.get().is_none() {
+            let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
+            if self.0.cmpxchg(ptr::null_mut(), new, Full).is_err() {
                 // SAFETY: From `into_raw` above and not shared with anybody.
                 drop(unsafe { KBox::from_raw(new) });
-                other
             }
-        };
-        // SAFETY: Published, and freed with `self` only.
-        Ok(unsafe { &*part })
+        }
+        // Ours, or that of who was faster.
+        self.get().ok_or(ENOMEM)
     }
 }
 
@@ -182,16 +162,19 @@ impl Pages {
         self.present.load(Relaxed)
     }
 
+    #[inline]
     fn branch(&self, page: usize) -> Option<&Branch> {
         self.branches.get(page / PER_BRANCH)?.get()
     }
 
+    #[inline]
     fn entry(&self, page: usize) -> Option<&Entry> {
         let leaf = self.branch(page)?[page % PER_BRANCH / PER_LEAF].get()?;
         Some(&leaf[page % PER_LEAF])
     }
 
     /// Pins a page, which is made if it is not there.
+    #[inline]
     pub(crate) fn pin(&self, page: usize) -> Result {
         if let Some(entry) = self.entry(page) {
             if entry.pin()? {
@@ -206,13 +189,13 @@ impl Pages {
         let branch = self.branches.get(page / PER_BRANCH).ok_or(EINVAL)?;
         let leaf = branch.get_or_new()?[page % PER_BRANCH / PER_LEAF].get_or_new()?;
         let entry = &leaf[page % PER_LEAF];
-        let mut new = OwnedPage::new()?;
+        let new = Entry::new()?;
         // Counted before it can be freed, so that the count never falls below 0.
         self.present.add(1_usize, Relaxed);
         let pinned = loop {
-            match entry.fill(new) {
-                Ok(()) => return Ok(()),
-                Err(back) => new = back,
+            if entry.0.cmpxchg(0, new.0.load(Relaxed), Release).is_ok() {
+                mem::forget(new);
+                return Ok(());
             }
             // Another sender was faster, unless his page is gone already.
             match entry.pin() {
@@ -224,10 +207,15 @@ impl Pages {
         pinned.map(|_| ())
     }
 
-    /// Pins a page if it is there.
-    pub(crate) fn pin_present(&self, page: usize) -> bool {
-        self.entry(page)
-            .is_some_and(|entry| entry.pin() == Ok(true))
+    /// Locks a page and takes a reference to it. Null if there is none, or if its memory is broken.
+    pub(crate) fn lock(&self, page: usize) -> *mut bindings::page {
+        let Some(entry) = self.entry(page).filter(|entry| entry.pin() == Ok(true)) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: It is pinned, so there is a page at that address.
+        let locked = unsafe { glue::bus1_lock_page(entry.address().cast()) };
+        entry.unpin();
+        locked
     }
 
     /// Undoes one pin of a page.
@@ -273,11 +261,12 @@ impl Pages {
                 continue;
             }
             *budget -= 1;
-            let Some(address) = NonNull::new(old as *mut u8).filter(|_| old & PINS == 0) else {
+            if old & PINS != 0 {
                 continue;
-            };
+            }
             // SAFETY: The page is in the table, and only this function takes one out.
-            if !unsafe { glue::bus1_trylock_page(address.as_ptr().cast()) } {
+            let locked = unsafe { glue::bus1_trylock_page(old as *const c_void) };
+            if locked.is_null() {
                 continue;
             }
             // First out of the page tables, and out of the table only if nobody pinned it meanwhile.
@@ -286,9 +275,9 @@ impl Pages {
             unmap(page);
             let taken = entry.0.cmpxchg(old, 0, Acquire).is_ok();
             // SAFETY: We locked it, and it is ours or still in the table.
-            unsafe { glue::bus1_unlock_page(address.as_ptr().cast()) };
+            unsafe { bindings::unlock_page(locked) };
             if taken {
-                drop(OwnedPage(address));
+                drop(Entry(Atomic::new(old)));
                 self.present.fetch_sub(1_usize, Relaxed);
                 freed += 1;
             }

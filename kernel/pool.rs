@@ -66,19 +66,29 @@ impl Pool {
         Ok(Self(shared))
     }
 
-    fn pin_pages(&self, offset: u64, len: u64) -> Result {
-        let pages = pages_of(offset, len);
-        for page in pages.clone() {
-            if let Err(error) = self.0.pages.pin(page) {
-                (pages.start..page).for_each(|page| self.0.pages.unpin(page));
-                return Err(error);
-            }
-        }
-        Ok(())
+    /// Pins the pages of a range, or none.
+    #[inline]
+    fn pin_pages(&self, mut pages: Range<usize>) -> Result {
+        let start = pages.start;
+        pages.try_for_each(|page| {
+            self.0.pages.pin(page).inspect_err(|_| {
+                (start..page).for_each(|page| self.0.pages.unpin(page));
+            })
+        })
+    }
+
+    /// The same, after what is not needed was freed.
+    #[cold]
+    fn pin_again(&self, pages: Range<usize>) -> Result {
+        // Idle pages are charged to whoever sent in them, and a limit on the memory of a cgroup
+        // does not reach the shrinker.
+        self.0.pools.trim(&self.0);
+        self.pin_pages(pages)
     }
 
     /// Cuts a pinned range at the page boundaries: calls `f` with where each piece is, and where it
     /// starts within the range.
+    #[inline]
     pub(crate) fn pieces(
         &self,
         offset: u64,
@@ -105,14 +115,10 @@ impl Pool {
 impl bus::Pool for Pool {
     const SIZE: u64 = POOL_SIZE;
 
+    #[inline]
     fn pin(&self, offset: u64, len: u64) -> Result {
-        if self.pin_pages(offset, len).is_ok() {
-            return Ok(());
-        }
-        // Idle pages are charged to whoever sent in them, and a limit on the memory of a cgroup
-        // does not reach the shrinker.
-        self.0.pools.trim(&self.0);
-        self.pin_pages(offset, len)
+        let pages = pages_of(offset, len);
+        self.pin_pages(pages.clone()).or_else(|_| self.pin_again(pages))
     }
 
     fn unpin(&self, offset: u64, len: u64) {
@@ -121,15 +127,10 @@ impl bus::Pool for Pool {
 
     fn write(&self, offset: u64, bytes: &[u8]) {
         let _ = self.pieces(offset, bytes.len() as u64, |piece, done| {
+            let from = bytes.as_ptr().wrapping_add(done as usize);
             // SAFETY: The piece lies in a pinned page and, by the invariant of `Shared`, is ours to
             // write. The pieces together are as long as `bytes`.
-            unsafe {
-                ptr::copy_nonoverlapping(
-                    bytes.as_ptr().add(done as usize),
-                    piece.cast(),
-                    piece.len(),
-                )
-            };
+            unsafe { ptr::copy_nonoverlapping(from, piece.cast(), piece.len()) };
             Ok(())
         });
     }
@@ -137,16 +138,11 @@ impl bus::Pool for Pool {
     fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
         let _ = self.pieces(offset, len, |from, done| {
             to.pieces(to_offset + done, from.len() as u64, |piece, done| {
+                let from = from.cast::<u8>().wrapping_add(done as usize);
                 // SAFETY: Both lie in pinned pages, of different slices. The one is written by
                 // nobody any more, the other is ours to write. The pieces together are as long as
-                // `from`.
-                unsafe {
-                    ptr::copy_nonoverlapping(
-                        from.cast::<u8>().add(done as usize),
-                        piece.cast(),
-                        piece.len(),
-                    )
-                };
+                // what they are cut from.
+                unsafe { ptr::copy_nonoverlapping(from, piece.cast(), piece.len()) };
                 Ok(())
             })
         });

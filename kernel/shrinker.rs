@@ -51,22 +51,30 @@ fn address_of(pool: &Shared) -> usize {
 /// All pools.
 #[pin_data]
 pub(crate) struct Pools {
+    /// Its private data is this structure, so it goes first.
+    shrinker: Shrinker,
     #[pin]
     list: Mutex<List>,
 }
 
 impl Pools {
+    /// No pools, and a shrinker that is registered until all references are gone.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let list = List {
-            members: RBTree::new(),
-            next: 0,
-        };
-        Arc::pin_init(
-            pin_init!(Self {
-                list <- new_mutex!(list, "bus1::pools"),
-            }),
+        let list = List { members: RBTree::new(), next: 0 };
+        let shrinker = Shrinker::new()?;
+        let pools = Arc::pin_init(
+            pin_init!(Self { shrinker, list <- new_mutex!(list, "bus1::pools") }),
             GFP_KERNEL,
-        )
+        )?;
+        let shrinker = pools.shrinker.0.as_ptr();
+        // SAFETY: It is ours until it is registered, and `pools` unregisters it before it goes.
+        unsafe {
+            (*shrinker).count_objects = Some(count);
+            (*shrinker).scan_objects = Some(scan);
+            (*shrinker).private_data = Arc::as_ptr(&pools).cast_mut().cast();
+            bindings::shrinker_register(shrinker);
+        }
+        Ok(pools)
     }
 
     /// Puts a pool into the list, in which it is until [`Pools::leave`].
@@ -75,18 +83,15 @@ impl Pools {
     ///
     /// `pool` calls [`Pools::leave`] before it goes.
     pub(crate) unsafe fn enter(&self, place: Place, pool: &Shared) {
-        let member = Member {
-            pool: NonNull::from(pool),
-            hand: N_PAGES,
-        };
+        let member = Member { pool: NonNull::from(pool), hand: N_PAGES };
         let node = place.into_node(address_of(pool), member);
         self.list.lock().members.insert(node);
     }
 
     /// Takes a pool out of the list, if it is in it.
     pub(crate) fn leave(&self, pool: &Shared) {
-        let node = self.list.lock().members.remove_node(&address_of(pool));
-        drop(node);
+        // Freed after the lock.
+        let _node = self.list.lock().members.remove_node(&address_of(pool));
     }
 
     /// Frees the pages of a pool that are not in use.
@@ -110,11 +115,13 @@ impl Pools {
         list.members.values().map(pages).sum()
     }
 
-    /// Looks at `budget` pages at most, counts them off, and frees those that are not in use. None
-    /// if it can't now.
-    fn reclaim(&self, budget: &mut usize) -> Option<usize> {
-        let mut guard = self.list.try_lock()?;
-        let list = &mut *guard;
+    /// Looks at `budget` pages at most, counts them off, and frees those that are not in use. Returns
+    /// how many those were; looks at none if it can't now.
+    fn reclaim(&self, budget: &mut usize) -> usize {
+        let Some(mut list) = self.list.try_lock() else {
+            return 0;
+        };
+        let list = &mut *list;
         let start = list.next;
         let mut around = false;
         let mut freed = 0;
@@ -141,24 +148,18 @@ impl Pools {
             }
             // High pages first: slices are placed as low as possible.
             // SAFETY: The list is locked, so this runs once at a time.
-            freed += unsafe {
-                pool.pages
-                    .reclaim(&mut member.hand, budget, |page| pool.unmap(page))
-            };
+            freed +=
+                unsafe { pool.pages.reclaim(&mut member.hand, budget, |page| pool.unmap(page)) };
             if member.hand == 0 {
                 member.hand = N_PAGES;
             }
         }
-        Some(freed)
+        freed
     }
 }
 
-/// The registration of the shrinker. Invariant: it is registered, and `pools` is what its
-/// private data points to.
-pub(crate) struct Shrinker {
-    shrinker: NonNull<bindings::shrinker>,
-    _pools: Arc<Pools>,
-}
+/// A shrinker, which is registered by [`Pools::new`] and not for longer than this lives.
+struct Shrinker(NonNull<bindings::shrinker>);
 
 // SAFETY: A shrinker may be freed by any thread.
 unsafe impl Send for Shrinker {}
@@ -166,61 +167,50 @@ unsafe impl Send for Shrinker {}
 unsafe impl Sync for Shrinker {}
 
 impl Shrinker {
-    pub(crate) fn register(pools: &Arc<Pools>) -> Result<Self> {
+    fn new() -> Result<Self> {
         // SAFETY: The format takes no arguments.
         let shrinker = unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
-        let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
-        let raw = shrinker.as_ptr();
-        // SAFETY: It is ours until it is registered. The list lives as long as the registration.
-        unsafe {
-            (&raw mut (*raw).count_objects).write(Some(count));
-            (&raw mut (*raw).scan_objects).write(Some(scan));
-            (&raw mut (*raw).private_data).write(Arc::as_ptr(pools).cast_mut().cast());
-            bindings::shrinker_register(raw);
-        }
-        Ok(Self {
-            shrinker,
-            _pools: pools.clone(),
-        })
+        NonNull::new(shrinker).map(Self).ok_or(ENOMEM)
     }
 }
 
 impl Drop for Shrinker {
     fn drop(&mut self) {
-        // SAFETY: It is registered. This waits for running calls.
-        unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
+        // SAFETY: It is ours, registered or not. This waits for running calls.
+        unsafe { bindings::shrinker_free(self.0.as_ptr()) };
     }
 }
 
 /// # Safety
 ///
-/// Called for a shrinker that [`Shrinker::register`] made.
+/// Called for a shrinker that [`Pools::new`] made.
 unsafe extern "C" fn count(
     shrinker: *mut bindings::shrinker,
     _control: *mut bindings::shrink_control,
 ) -> c_ulong {
-    // SAFETY: By the invariant of `Shrinker`.
+    // SAFETY: It is unregistered before they go.
     let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
     pools.count()
 }
 
 /// # Safety
 ///
-/// Called for a shrinker that [`Shrinker::register`] made, with a valid `control`.
+/// Called for a shrinker that [`Pools::new`] made, with a valid `control`.
 unsafe extern "C" fn scan(
     shrinker: *mut bindings::shrinker,
     control: *mut bindings::shrink_control,
 ) -> c_ulong {
-    // SAFETY: By the invariant of `Shrinker`.
+    // SAFETY: It is unregistered before they go.
     let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
     // SAFETY: The caller lends us `control`.
     let control = unsafe { &mut *control };
     let mut budget = control.nr_to_scan;
     let freed = pools.reclaim(&mut budget);
     control.nr_scanned = control.nr_to_scan - budget;
-    match freed {
-        // The caller would go on for ever if it neither saw progress nor was told to stop.
-        Some(freed) if control.nr_scanned > 0 => freed,
-        _ => SHRINK_STOP,
+    // The caller would go on for ever if it neither saw progress nor was told to stop.
+    if control.nr_scanned > 0 {
+        freed
+    } else {
+        SHRINK_STOP
     }
 }

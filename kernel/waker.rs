@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Those who wait for one peer in poll, epoll, select or io_uring.
+//! Those who wait for one peer: in poll, epoll, select or io_uring, and in EXCHANGE.
 //!
 //! The queue is part of the peer. A waiter holds the bus1 file, or (epoll) is taken off the queue
 //! before the file is released; the file holds the peer. So none is left when the peer goes.
+//! Who waits in EXCHANGE does so exclusively: one wake-up wakes one of them.
 //!
 //! # Memory order
 //!
 //! A waiter joins the queue and then looks at the peer; a waker changes the peer and then looks at
-//! the queue. Between the two each passes a full barrier ([`Waiters::wake_up`] here, `poll_wait()`
-//! there), so one of them sees the other and no wake-up is lost.
+//! the queue. Between the two each passes a full barrier (in `wq_has_sleeper()` here, `poll_wait()` or
+//! `prepare_to_wait_event()` there), so one of them sees the other and no wake-up is lost.
 
 use core::ptr;
 
 use kernel::bindings;
-use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::static_lock_class;
 use kernel::types::Opaque;
 
+use crate::abi::DEADLINE_NEVER;
 use crate::bus;
+use crate::glue;
 
 const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 const WRITABLE: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
@@ -59,9 +61,13 @@ impl Waiters {
     ///
     /// `table` is null or a valid poll table, and `file` is what is polled and holds `self` until
     /// it is released.
-    pub(crate) unsafe fn join(&self, file: &File, table: *mut bindings::poll_table_struct) {
+    pub(crate) unsafe fn join(
+        &self,
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) {
         // SAFETY: The queue is initialised, and lives as long as the file does.
-        unsafe { bindings::poll_wait(file.as_ptr(), self.head.get(), table) }
+        unsafe { bindings::poll_wait(file, self.head.get(), table) }
     }
 
     /// What poll answers.
@@ -75,33 +81,47 @@ impl Waiters {
 
     /// Wakes everybody, because the peer was disconnected.
     pub(crate) fn hang_up(&self) {
-        self.wake_up(0);
-    }
-
-    /// Wakes those who wait: of those who wait exclusively `exclusive`, or all if that is 0.
-    ///
-    /// It does not say what for, so that everybody looks again: io_uring would report what it is
-    /// told, and that may be over by then.
-    fn wake_up(&self, exclusive: i32) {
-        let head = self.head.get();
-        // SAFETY: A barrier has no requirements.
-        unsafe { bindings::smp_mb() };
-        // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
-        // the lock, hence volatile, and for nothing but a comparison.
-        let idle = unsafe {
-            let list = &raw mut (*head).head;
-            ptr::eq((&raw const (*list).next).read_volatile(), list)
-        };
-        if !idle {
-            let mode = bindings::TASK_INTERRUPTIBLE;
-            // SAFETY: The queue is initialised, and a poll wake-up may go without a key.
-            unsafe { bindings::__wake_up(head, mode, exclusive, ptr::null_mut()) };
-        }
+        // SAFETY: The queue is initialised.
+        unsafe { glue::bus1_wake_up(self.head.get(), 0, false) };
     }
 }
 
 impl bus::Waker for Waiters {
-    fn wake(&self) {
-        self.wake_up(1);
+    fn wake(&self, yields: bool) {
+        // SAFETY: The queue is initialised.
+        unsafe { glue::bus1_wake_up(self.head.get(), 1, yields) };
+    }
+
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
+        let mut at = i64::try_from(deadline).unwrap_or(i64::MAX);
+        let expires = if deadline == DEADLINE_NEVER { ptr::null_mut() } else { &raw mut at };
+        let (head, entry) = (self.head.get(), Opaque::uninit());
+        let entry = entry.get();
+        // SAFETY: It is ours to write, and stays where it is until it has left the queue.
+        unsafe { bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int) };
+        let mut late = false;
+        let result = loop {
+            let mode = bindings::TASK_INTERRUPTIBLE as c_int;
+            // SAFETY: Both are initialised. It passes the barrier that the module speaks of.
+            let signal = unsafe { bindings::prepare_to_wait_event(head, entry, mode) };
+            if ready() {
+                break Ok(());
+            }
+            if signal != 0 {
+                break Err(ERESTARTSYS);
+            }
+            if late {
+                break Err(ETIMEDOUT);
+            }
+            let mode = bindings::hrtimer_mode_HRTIMER_MODE_ABS;
+            // SAFETY: The time is null or ours, and so is the task.
+            late = unsafe {
+                let slack = (*bindings::get_current()).timer_slack_ns;
+                bindings::schedule_hrtimeout_range(expires, slack, mode) == 0
+            };
+        };
+        // SAFETY: It was prepared.
+        unsafe { bindings::finish_wait(head, entry) };
+        result
     }
 }

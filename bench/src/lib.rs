@@ -2,10 +2,11 @@
 
 //! What bus1 costs, beside the things it can replace.
 //!
-//! [`scenario`] holds what is measured, [`measure`] how, [`report`] what becomes of it. The program
-//! runs in a VM on `/dev/bus1` and natively on the embedded host; `cargo xtask bench` does both.
+//! [`scenario`] holds what is measured, [`measure`] how, [`report`] what becomes of it, [`guard`]
+//! what may not rise. The program runs in a VM on `/dev/bus1` and natively on the embedded host; `cargo xtask bench` does both.
 //! `docs/benchmarks.md` says what each figure means.
 
+pub mod guard;
 pub mod measure;
 pub mod peer;
 pub mod process;

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bus1_bench::measure::{Bench, Effort};
+use bus1_bench::measure::{Bench, Effort, Selection};
 use bus1_bench::row::Mode;
-use bus1_bench::{report, scenario};
-use clap::Parser;
+use bus1_bench::{guard, report, scenario};
+use clap::{Args, Parser};
 
 /// Measures bus1 beside sockets, pipes and channels
 #[derive(Parser)]
@@ -30,6 +30,9 @@ enum Cli {
         /// Only scenarios and implementations whose name contains this; may be given again
         #[arg(long, value_name = "WORD")]
         only: Vec<String>,
+        /// Only what `check` and `record` look at
+        #[arg(long, conflicts_with = "only")]
+        guarded: bool,
     },
     /// Read DIR/bench.csv, write tables (bench.md) and plots beside it, print the summary
     Report {
@@ -39,11 +42,27 @@ enum Cli {
         #[arg(long, value_name = "TEXT", default_value = "")]
         about: String,
     },
+    /// Fail if a figure in FILE is too far above the recorded one
+    Check(Recorded),
+    /// Write the figures in FILE as the recorded ones
+    Record(Recorded),
+}
+
+#[derive(Args)]
+struct Recorded {
+    /// What `run --mode instructions --guarded` wrote
+    file: PathBuf,
+    /// Where the recorded figures are
+    recorded: PathBuf,
+    /// The kernel that it was run on
+    #[arg(long, value_name = "RELEASE")]
+    kernel: String,
 }
 
 fn main() -> ExitCode {
     match dispatch(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -51,14 +70,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<()> {
+/// Does it; false if a figure is too high, which has been said.
+fn dispatch(cli: Cli) -> Result<bool> {
     match cli {
-        Cli::Run { mode, quick, only } => {
-            let effort = Effort::of(mode, quick);
-            let mut bench = Bench::new(mode, effort, only);
+        Cli::Run { mode, quick, only, guarded } => {
+            let only = if guarded { Selection::Guarded } else { Selection::Words(only) };
+            let mut bench = Bench::new(mode, Effort::of(mode, quick), only);
             scenario::run(&mut bench)?;
-            bench.finish(stdout())
+            bench.finish(stdout())?;
         }
-        Cli::Report { dir, about } => report::write(&dir, &about),
+        Cli::Report { dir, about } => report::write(&dir, &about)?,
+        Cli::Check(it) => return guard::check(&it.file, &it.recorded, &it.kernel),
+        Cli::Record(it) => guard::record(&it.file, &it.recorded, &it.kernel)?,
     }
+    Ok(true)
 }

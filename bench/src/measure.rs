@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use rustix::time::{clock_gettime, ClockId};
 
+use crate::guard;
 use crate::row::{Mode, Row, Unit};
 
 /// How much to measure.
@@ -37,10 +38,7 @@ impl Effort {
             (Mode::Native, false) => (25, 40_000_000),
             (Mode::Native, true) => (5, 10_000_000),
         };
-        Self {
-            repetitions,
-            budget,
-        }
+        Self { repetitions, budget }
     }
 }
 
@@ -57,29 +55,53 @@ pub struct Point {
     pub per_run: u64,
 }
 
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// What has one of these words in the name of its scenario or its implementation; everything
+    /// if there are none.
+    Words(Vec<String>),
+    /// What the guard looks at.
+    Guarded,
+}
+
+impl Selection {
+    /// Whether all of a point but its parameter is asked for.
+    fn names(&self, scenario: &str, implementation: &str) -> bool {
+        match self {
+            Self::Words(words) => {
+                let named =
+                    |word: &String| scenario.contains(word) || implementation.contains(word);
+                words.is_empty() || words.iter().any(named)
+            }
+            Self::Guarded => guard::covers(scenario, implementation, 0),
+        }
+    }
+
+    /// Whether a point is asked for that is asked for by name.
+    fn has(&self, point: Point) -> bool {
+        match self {
+            Self::Words(_) => true,
+            Self::Guarded => guard::covers(point.scenario, point.implementation, point.param),
+        }
+    }
+}
+
 /// A run of the program: where results go, and which are wanted.
 pub struct Bench {
     mode: Mode,
     effort: Effort,
-    only: Vec<String>,
+    only: Selection,
     rows: Vec<Row>,
     scenario: &'static str,
     failed: Vec<String>,
 }
 
 impl Bench {
-    /// `only` are words of which a scenario or an implementation must contain one, unless there
-    /// are none.
+    /// Nothing measured yet.
     #[must_use]
-    pub fn new(mode: Mode, effort: Effort, only: Vec<String>) -> Self {
-        Self {
-            mode,
-            effort,
-            only,
-            rows: Vec::new(),
-            scenario: "",
-            failed: Vec::new(),
-        }
+    pub fn new(mode: Mode, effort: Effort, only: Selection) -> Self {
+        Self { mode, effort, only, rows: Vec::new(), scenario: "", failed: Vec::new() }
     }
 
     /// By which clock.
@@ -90,8 +112,7 @@ impl Bench {
 
     /// Whether this is asked for. Says what is next when that changes.
     pub fn wants(&mut self, scenario: &'static str, implementation: &str) -> bool {
-        let named = |word: &String| scenario.contains(word) || implementation.contains(word);
-        let wanted = self.only.is_empty() || self.only.iter().any(named);
+        let wanted = self.only.names(scenario, implementation);
         if wanted && scenario != self.scenario {
             self.scenario = scenario;
             eprintln!("{scenario}");
@@ -107,7 +128,7 @@ impl Bench {
     where
         B: FnMut() -> Result<()>,
     {
-        if self.wants(point.scenario, point.implementation) {
+        if self.wants(point.scenario, point.implementation) && self.only.has(point) {
             let outcome = set_up().and_then(|body| self.repeat(point, body));
             self.note(point, outcome);
         }
@@ -129,12 +150,7 @@ impl Bench {
     /// Says what did not work.
     pub fn note(&mut self, point: Point, outcome: Result<()>) {
         if let Err(error) = outcome {
-            let Point {
-                scenario,
-                implementation,
-                param,
-                ..
-            } = point;
+            let Point { scenario, implementation, param, .. } = point;
             let text = format!("{scenario}, {implementation}, {param}: {error:#}");
             eprintln!("error: {text}");
             self.failed.push(text);
@@ -238,7 +254,7 @@ mod tests {
 
     #[test]
     fn words_select_scenarios_and_implementations() {
-        let only = vec!["uni".to_owned(), "pipe".to_owned()];
+        let only = Selection::Words(vec!["uni".to_owned(), "pipe".to_owned()]);
         let effort = Effort::of(Mode::Native, true);
         let mut bench = Bench::new(Mode::Native, effort, only);
         assert!(bench.wants("unicast", "seqpacket"));
@@ -249,13 +265,8 @@ mod tests {
     #[test]
     fn what_fails_is_remembered() {
         let effort = Effort::of(Mode::Native, true);
-        let mut bench = Bench::new(Mode::Native, effort, Vec::new());
-        let point = Point {
-            scenario: "none",
-            implementation: "none",
-            param: 0,
-            per_run: 1,
-        };
+        let mut bench = Bench::new(Mode::Native, effort, Selection::Words(Vec::new()));
+        let point = Point { scenario: "none", implementation: "none", param: 0, per_run: 1 };
         bench.run(point, || Ok(|| anyhow::bail!("broken")));
         assert!(bench.finish(std::io::sink()).is_err());
     }

@@ -11,8 +11,9 @@ use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
 use bus1_uapi::{
-    CmdHandleTransfer, CmdRecv, CmdSend, Msg, CMD_HANDLE_RELEASE, CMD_HANDLE_TRANSFER, CMD_RECV,
-    CMD_SEND, CMD_SLICE_RELEASE, HANDLE_INVALID,
+    CmdExchange, CmdHandleTransfer, CmdRecv, CmdSend, Msg, CMD_EXCHANGE, CMD_HANDLE_RELEASE,
+    CMD_HANDLE_TRANSFER, CMD_RECV, CMD_SEND, CMD_SLICE_RELEASE, DEADLINE_NEVER, DEADLINE_NOW,
+    EXCHANGE_FLAG_SEND, HANDLE_INVALID,
 };
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::fs::{open, Mode, OFlags};
@@ -113,9 +114,44 @@ pub struct Cargo<'a> {
     pub fds: &'a [RawFd],
 }
 
+impl<'a> Cargo<'a> {
+    /// Payload alone: one vector, or none where there is nothing in it.
+    #[must_use]
+    pub fn payload(vec: &'a [IoSlice<'a>; 1]) -> Self {
+        Self { vecs: &vec[..usize::from(!vec[0].is_empty())], ..Self::default() }
+    }
+}
+
+/// What an EXCHANGE does before it receives, and whether it waits for something to receive.
+#[derive(Clone, Copy, Default)]
+pub struct Exchange<'a> {
+    /// Offsets of slices to give back first.
+    pub slices: &'a [u64],
+    /// Destinations and cargo of a message to send then.
+    pub send: Option<(&'a [u64], Cargo<'a>)>,
+    /// Sleep until there is a message.
+    pub wait: bool,
+}
+
 /// Where a slice starts in memory, as a field of an argument.
 fn pointer<T>(memory: &[T]) -> u64 {
     memory.as_ptr().expose_provenance() as u64
+}
+
+/// The argument of SEND.
+fn send_command(to: &[u64], cargo: Cargo<'_>) -> CmdSend {
+    CmdSend {
+        flags: 0,
+        ptr_destinations: pointer(to),
+        ptr_errors: 0,
+        n_destinations: to.len() as u64,
+        ptr_vecs: pointer(cargo.vecs),
+        n_vecs: cargo.vecs.len() as u64,
+        ptr_handles: pointer(cargo.handles),
+        n_handles: cargo.handles.len() as u64,
+        ptr_fds: pointer(cargo.fds),
+        n_fds: cargo.fds.len() as u64,
+    }
 }
 
 impl Peer {
@@ -142,28 +178,14 @@ impl<D: Door> Peer<D> {
             ..Default::default()
         };
         // SAFETY: the argument is ours, and points nowhere.
-        unsafe {
-            self.0
-                .command(CMD_HANDLE_TRANSFER, (&raw mut transfer).cast())
-        }
-        .context("HANDLE_TRANSFER")?;
+        unsafe { self.0.command(CMD_HANDLE_TRANSFER, (&raw mut transfer).cast()) }
+            .context("HANDLE_TRANSFER")?;
         Ok(transfer.dst_handle)
     }
 
     /// Sends to all of `to` in one transaction.
     pub fn try_send(&self, to: &[u64], cargo: Cargo<'_>) -> rustix::io::Result<()> {
-        let mut send = CmdSend {
-            flags: 0,
-            ptr_destinations: pointer(to),
-            ptr_errors: 0,
-            n_destinations: to.len() as u64,
-            ptr_vecs: pointer(cargo.vecs),
-            n_vecs: cargo.vecs.len() as u64,
-            ptr_handles: pointer(cargo.handles),
-            n_handles: cargo.handles.len() as u64,
-            ptr_fds: pointer(cargo.fds),
-            n_fds: cargo.fds.len() as u64,
-        };
+        let mut send = send_command(to, cargo);
         // SAFETY: it points to slices that live until it returns, and are only read.
         unsafe { self.0.command(CMD_SEND, (&raw mut send).cast()) }
     }
@@ -175,11 +197,7 @@ impl<D: Door> Peer<D> {
 
     /// The next message, if there is one; `flags` are those of RECV.
     pub fn try_recv(&self, flags: u64) -> Result<Option<Msg>> {
-        let mut recv = CmdRecv {
-            flags,
-            max_offset: POOL as u64,
-            ..Default::default()
-        };
+        let mut recv = CmdRecv { flags, max_offset: POOL as u64, ..Default::default() };
         // SAFETY: the argument is ours, and points nowhere.
         match unsafe { self.0.command(CMD_RECV, (&raw mut recv).cast()) } {
             Ok(()) => Ok(Some(recv.msg)),
@@ -190,8 +208,7 @@ impl<D: Door> Peer<D> {
 
     /// The next message, which is there.
     pub fn recv(&self, flags: u64) -> Result<Msg> {
-        self.try_recv(flags)?
-            .context("there is no message where one was expected")
+        self.try_recv(flags)?.context("there is no message where one was expected")
     }
 
     /// Gives a slice back.
@@ -200,6 +217,36 @@ impl<D: Door> Peer<D> {
         // SAFETY: the argument is ours, and points nowhere.
         unsafe { self.0.command(CMD_SLICE_RELEASE, (&raw mut offset).cast()) }
             .context("SLICE_RELEASE")
+    }
+
+    /// Gives slices back, sends, waits, and receives into `msgs`, in one call. Returns how many
+    /// messages there were, at least one.
+    pub fn exchange(&self, what: Exchange<'_>, msgs: &mut [Msg]) -> Result<usize> {
+        let mut exchange = CmdExchange {
+            size: CmdExchange::SIZE as u64,
+            ptr_slices: pointer(what.slices),
+            n_slices: what.slices.len() as u64,
+            n_msgs: msgs.len() as u64,
+            ptr_msgs: msgs.as_mut_ptr().expose_provenance() as u64,
+            max_offset: POOL as u64,
+            deadline: if what.wait { DEADLINE_NEVER } else { DEADLINE_NOW },
+            ..Default::default()
+        };
+        if let Some((to, cargo)) = what.send {
+            exchange.flags = EXCHANGE_FLAG_SEND;
+            exchange.send = send_command(to, cargo);
+        }
+        // SAFETY: it points to slices that live until it returns; only `msgs` is written, which is
+        // ours to write.
+        unsafe { self.0.command(CMD_EXCHANGE, (&raw mut exchange).cast()) }.context("EXCHANGE")?;
+        Ok(exchange.n_msgs as usize)
+    }
+
+    /// The same for one message; gives its slice.
+    pub fn exchange_one(&self, what: Exchange<'_>) -> Result<u64> {
+        let mut msg = [Msg::default()];
+        self.exchange(what, &mut msg)?;
+        Ok(msg[0].offset)
     }
 
     /// Drops one user reference of a handle.
@@ -229,10 +276,7 @@ impl Tail {
     #[must_use]
     pub fn of(msg: &Msg) -> Self {
         let handles = msg.offset + msg.n_bytes.next_multiple_of(8);
-        Self {
-            handles,
-            fds: handles + msg.n_handles * size_of::<u64>() as u64,
-        }
+        Self { handles, fds: handles + msg.n_handles * size_of::<u64>() as u64 }
     }
 }
 
@@ -244,17 +288,8 @@ impl Pool {
     pub fn map(peer: &Peer) -> Result<Self> {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address that the system chooses.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                POOL,
-                ProtFlags::READ,
-                flags,
-                &peer.0,
-                0,
-            )
-        }
-        .context("cannot map the pool")?;
+        let start = unsafe { mmap(std::ptr::null_mut(), POOL, ProtFlags::READ, flags, &peer.0, 0) }
+            .context("cannot map the pool")?;
         Ok(Self(NonNull::new(start).context("mmap gave null")?))
     }
 
@@ -263,13 +298,7 @@ impl Pool {
     pub fn word(&self, offset: u64) -> u64 {
         assert!(offset <= POOL as u64 - 8 && offset.is_multiple_of(8));
         // SAFETY: in bounds and aligned; the slice does not change until it is released.
-        unsafe {
-            self.0
-                .cast::<u8>()
-                .add(offset as usize)
-                .cast::<u64>()
-                .read()
-        }
+        unsafe { self.0.cast::<u8>().add(offset as usize).cast::<u64>().read() }
     }
 }
 

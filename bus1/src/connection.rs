@@ -10,10 +10,12 @@
 //!   and falls only after what they held was released.
 //! - Nothing that a message borrows from the pool is released under it: slices are released by
 //!   their owner alone, and a flush, which would release all, is refused while `objects` is not 0.
-//!   The gate closes the gap between a receipt and its count.
+//!   The gate closes the gap between a receipt and its count; for a receipt that may sleep a count
+//!   that is taken before does ([`Connection::keep_busy`]).
 //!
 //! Locks: `gate`, then the lock of `handles`. The gate is held shared across commands that bring
-//! new objects, alone across a flush; so dropping an object takes the latter lock alone.
+//! new objects, alone across a flush; so dropping an object takes the latter lock alone. Nobody
+//! sleeps for a message with it.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -21,11 +23,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bus1_uapi::{
-    CmdHandleTransfer, CmdNodesDestroy, CmdPeerReset, CmdRecv, CmdSend, Msg, CMD_HANDLE_RELEASE,
-    CMD_HANDLE_TRANSFER, CMD_NODES_DESTROY, CMD_PEER_DISCONNECT, CMD_PEER_QUERY, CMD_PEER_RESET,
-    CMD_RECV, CMD_SEND, CMD_SLICE_RELEASE, HANDLE_INVALID, NODES_DESTROY_FLAG_RELEASE_HANDLES,
-    PEER_RESET_FLAG_FLUSH, PEER_RESET_FLAG_FLUSH_SEED,
+    CmdExchange, CmdHandleTransfer, CmdNodesDestroy, CmdPeerReset, CmdRecv, CmdSend, Msg,
+    CMD_EXCHANGE, CMD_HANDLE_RELEASE, CMD_HANDLE_TRANSFER, CMD_NODES_DESTROY, CMD_PEER_DISCONNECT,
+    CMD_PEER_QUERY, CMD_PEER_RESET, CMD_RECV, CMD_SEND, CMD_SLICE_RELEASE,
+    EXCHANGE_FLAG_INSTALL_FDS, EXCHANGE_FLAG_SEND, HANDLE_INVALID,
+    NODES_DESTROY_FLAG_RELEASE_HANDLES, PEER_RESET_FLAG_FLUSH, PEER_RESET_FLAG_FLUSH_SEED,
 };
+use rustix::io::Errno as Raw;
 
 use crate::errno::Errno;
 use crate::error::{Error, Result};
@@ -52,6 +56,27 @@ pub(crate) struct Parts<'a> {
     pub(crate) fds: &'a [BorrowedFd<'a>],
 }
 
+/// How an exchange went.
+pub(crate) struct Exchanged {
+    /// How many messages came, or why none did. None came in time is 0.
+    pub(crate) received: Result<usize>,
+    /// Whether what there was to send was sent.
+    pub(crate) sent: bool,
+    /// How many slices, the last ones, were not given back.
+    pub(crate) kept: usize,
+    /// Where the pool starts, if messages came.
+    pub(crate) pool: *const u8,
+}
+
+/// While it lives, nothing can flush the peer.
+pub(crate) struct Busy<'a>(&'a Connection);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.object_gone();
+    }
+}
+
 /// An address as the interface carries it.
 fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
@@ -75,6 +100,31 @@ fn keep_limits(flags: u64) -> CmdPeerReset {
         max_handles: u32::MAX,
         max_inflight_bytes: u32::MAX,
         max_inflight_fds: u32::MAX,
+    }
+}
+
+/// The structure of SEND. `errors` is as long as `destinations`, or empty.
+fn send_command(
+    flags: u64,
+    destinations: &[u64],
+    errors: &mut [i32],
+    parts: &Parts<'_>,
+) -> CmdSend {
+    assert!(errors.is_empty() || errors.len() == destinations.len());
+    let ptr_errors =
+        if errors.is_empty() { 0 } else { errors.as_mut_ptr().expose_provenance() as u64 };
+    CmdSend {
+        flags,
+        ptr_destinations: array(destinations),
+        ptr_errors,
+        n_destinations: destinations.len() as u64,
+        // An `IoSlice` is laid out as an iovec, a `BorrowedFd` as a number.
+        ptr_vecs: array(parts.vecs),
+        n_vecs: parts.vecs.len() as u64,
+        ptr_handles: array(parts.handles),
+        n_handles: parts.handles.len() as u64,
+        ptr_fds: array(parts.fds),
+        n_fds: parts.fds.len() as u64,
     }
 }
 
@@ -110,6 +160,13 @@ impl Connection {
     /// Keeps flushes away while new objects come.
     pub(crate) fn enter(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps flushes away, by having them refused and not by having them wait.
+    pub(crate) fn keep_busy(&self) -> Busy<'_> {
+        let _gate = self.enter();
+        self.object_made();
+        Busy(self)
     }
 
     /// Keeps other users of the seed in this process away.
@@ -148,14 +205,9 @@ impl Connection {
     }
 
     pub(crate) fn set_limits(&self, limits: Limits) -> Result<()> {
-        if [
-            limits.slices,
-            limits.handles,
-            limits.inflight_bytes,
-            limits.inflight_fds,
-        ]
-        .iter()
-        .any(|&limit| limit > Limits::MAX)
+        if [limits.slices, limits.handles, limits.inflight_bytes, limits.inflight_fds]
+            .iter()
+            .any(|&limit| limit > Limits::MAX)
         {
             // All-ones would mean to keep a limit.
             return Err(Error::OutOfRange);
@@ -217,11 +269,7 @@ impl Connection {
 
     pub(crate) fn nodes_destroy(&self, ids: &[u64], release: bool) -> Result<()> {
         let mut arg = CmdNodesDestroy {
-            flags: if release {
-                NODES_DESTROY_FLAG_RELEASE_HANDLES
-            } else {
-                0
-            },
+            flags: if release { NODES_DESTROY_FLAG_RELEASE_HANDLES } else { 0 },
             ptr_nodes: array(ids),
             n_nodes: ids.len() as u64,
         };
@@ -249,25 +297,7 @@ impl Connection {
         errors: &mut [i32],
         parts: &Parts<'_>,
     ) -> Result<()> {
-        assert!(errors.is_empty() || errors.len() == destinations.len());
-        let ptr_errors = if errors.is_empty() {
-            0
-        } else {
-            errors.as_mut_ptr().expose_provenance() as u64
-        };
-        let mut arg = CmdSend {
-            flags,
-            ptr_destinations: array(destinations),
-            ptr_errors,
-            n_destinations: destinations.len() as u64,
-            // An `IoSlice` is laid out as an iovec, a `BorrowedFd` as a number.
-            ptr_vecs: array(parts.vecs),
-            n_vecs: parts.vecs.len() as u64,
-            ptr_handles: array(parts.handles),
-            n_handles: parts.handles.len() as u64,
-            ptr_fds: array(parts.fds),
-            n_fds: parts.fds.len() as u64,
-        };
+        let mut arg = send_command(flags, destinations, errors, parts);
         // SAFETY: all arrays live through the call and are as long as said; `errors` is ours
         // alone, and the rest is only read.
         unsafe { self.command(CMD_SEND, &mut arg) }
@@ -282,11 +312,7 @@ impl Connection {
             .transport
             .pool()
             .map_err(|errno| Error::from_command("mapping the pool", errno))?;
-        let mut arg = CmdRecv {
-            flags,
-            max_offset: len,
-            ..Default::default()
-        };
+        let mut arg = CmdRecv { flags, max_offset: len, ..Default::default() };
         // SAFETY: the structure has no pointers.
         match unsafe { self.command(CMD_RECV, &mut arg) } {
             Ok(()) => Ok(Some((arg.msg, pool))),
@@ -295,5 +321,72 @@ impl Connection {
                 error => Err(error),
             },
         }
+    }
+
+    /// Gives slices back, sends to one destination, and receives up to `msgs.len()` messages, of which
+    /// it waits for the first until `deadline`. Each may be nothing. Signals do not end it. The caller
+    /// keeps the connection busy until it has counted the messages.
+    ///
+    /// At most `EXCHANGE_MAX` of each.
+    ///
+    /// # Safety
+    ///
+    /// Nothing refers to the slices any more.
+    pub(crate) unsafe fn exchange(
+        &self,
+        slices: &[u64],
+        send: Option<(u64, &Parts<'_>)>,
+        msgs: &mut [Msg],
+        deadline: u64,
+    ) -> Exchanged {
+        let mut exchanged =
+            Exchanged { received: Ok(0), sent: false, kept: slices.len(), pool: std::ptr::null() };
+        let mut arg = CmdExchange {
+            size: CmdExchange::SIZE as u64,
+            flags: EXCHANGE_FLAG_INSTALL_FDS,
+            ptr_slices: array(slices),
+            n_slices: slices.len() as u64,
+            n_msgs: msgs.len() as u64,
+            ptr_msgs: msgs.as_mut_ptr().expose_provenance() as u64,
+            deadline,
+            ..Default::default()
+        };
+        let to = send.map(|(to, _)| to);
+        if let Some((_, parts)) = send {
+            arg.flags |= EXCHANGE_FLAG_SEND;
+            arg.send = send_command(0, to.as_slice(), &mut [], parts);
+        }
+        // Before the command, so that it cannot fail when a message is out of the queue.
+        match self.transport.pool() {
+            Ok((pool, len)) => (exchanged.pool, arg.max_offset) = (pool, len),
+            Err(errno) => {
+                exchanged.received = Err(Error::from_command("mapping the pool", errno));
+                return exchanged;
+            }
+        }
+        let result = loop {
+            // SAFETY: all arrays live through the loop and are as long as said; `msgs` is ours
+            // alone, and the rest is only read. A call that failed left what is left of them.
+            let errno = match unsafe { self.command(CMD_EXCHANGE, &mut arg) } {
+                Ok(()) => break Ok(arg.n_msgs as usize),
+                Err(errno) => errno,
+            };
+            match Raw::from_raw_os_error(errno.raw()) {
+                // The rest of it, and nothing twice.
+                Raw::INTR => {}
+                // Somebody else gave that slice back, as who shares the peer must not.
+                Raw::NXIO if arg.n_slices != 0 => {
+                    arg.ptr_slices += 8;
+                    arg.n_slices -= 1;
+                }
+                // Only when all else is done.
+                Raw::AGAIN | Raw::TIMEDOUT => break Ok(0),
+                _ => break Err(Error::from_command("EXCHANGE", errno)),
+            }
+        };
+        exchanged.sent = send.is_some() && (result.is_ok() || arg.flags & EXCHANGE_FLAG_SEND == 0);
+        exchanged.kept = if result.is_ok() { 0 } else { arg.n_slices as usize };
+        exchanged.received = result;
+        exchanged
     }
 }

@@ -24,10 +24,7 @@ impl Embedded {
     /// A new peer.
     pub(crate) fn open() -> Result<Self> {
         match Bus::global().open() {
-            Ok(peer) => Ok(Self {
-                peer,
-                map: OnceLock::new(),
-            }),
+            Ok(peer) => Ok(Self { peer, map: OnceLock::new() }),
             Err(error) => Err(Error::from_command(
                 "opening a peer",
                 Errno::from_raw(error.raw_os_error().unwrap_or(0)),
@@ -62,10 +59,7 @@ unsafe impl Transport for Embedded {
 
     fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Errno> {
         let ready = self.peer.wait(timeout);
-        Ok(Ready {
-            hangup: ready.hangup,
-            readable: ready.readable,
-        })
+        Ok(Ready { hangup: ready.hangup, readable: ready.readable })
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {

@@ -2,8 +2,8 @@
 
 //! What can go wrong, by what the caller can do about it.
 //!
-//! Every errno that docs/abi.md names for a command has a variant; what no documented errno
-//! explains is [`Error::Os`].
+//! Every errno that docs/abi.md names for a command has a variant, but for those of EXCHANGE that are
+//! dealt with here; what no documented errno explains is [`Error::Os`].
 
 use rustix::io::Errno as Raw;
 

@@ -65,6 +65,8 @@
 //! - **Release.** An owner learns when the last handle to a node is gone; a holder learns when the
 //!   node is.
 //! - **No waiting.** No call waits for another peer, except those that wait to receive.
+//! - **Round trips.** [`Peer::call`] and [`Peer::reply_and_wait`] send and wait in one system call
+//!   each, [`Peer::recv_many`] receives many messages in one.
 //!
 //! # What it does not
 //!
@@ -86,6 +88,7 @@ mod connection;
 mod embedded;
 mod errno;
 mod error;
+mod exchange;
 mod handle;
 mod host;
 mod id;
@@ -102,6 +105,7 @@ mod transport;
 
 pub use errno::Errno;
 pub use error::{Error, Result};
+pub use exchange::CallError;
 pub use handle::Handle;
 pub use host::Host;
 pub use id::HandleId;

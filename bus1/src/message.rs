@@ -6,9 +6,10 @@ use std::fmt;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use bus1_uapi::{Msg, HANDLE_INVALID, MSG_FLAG_CONTINUE};
+use bus1_uapi::{Msg, HANDLE_INVALID, MSG_FLAG_CONTINUE, OFFSET_INVALID};
 
 use crate::connection::Connection;
+use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::id::HandleId;
 use crate::registry::Registry;
@@ -39,8 +40,9 @@ enum Payload {
 }
 
 /// A slice that was received, and its payload. Given back when dropped.
-struct Slice {
+pub(crate) struct Slice {
     connection: Arc<Connection>,
+    /// `OFFSET_INVALID` once the bus has it back.
     offset: u64,
     payload: *const u8,
     len: usize,
@@ -60,20 +62,32 @@ impl Slice {
         // released in `drop`, which is after the life of the reference.
         unsafe { std::slice::from_raw_parts(self.payload, self.len) }
     }
+
+    /// Where it starts. Nothing refers to it any more: it was taken out of its message.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Ends it after another command gave it back.
+    pub(crate) fn released(mut self) {
+        self.offset = OFFSET_INVALID;
+    }
 }
 
 impl Drop for Slice {
     fn drop(&mut self) {
-        // SAFETY: nothing but this slice gives out references, and they are gone.
-        let released = unsafe { self.connection.slice_release(self.offset) };
-        // It fails if the peer is disconnected, and then there is nothing to release.
-        let _ = released;
+        if self.offset != OFFSET_INVALID {
+            // SAFETY: nothing but this slice gives out references, and they are gone.
+            let released = unsafe { self.connection.slice_release(self.offset) };
+            // It fails if the peer is disconnected, and then there is nothing to release.
+            let _ = released;
+        }
         self.connection.object_gone();
     }
 }
 
 impl Message {
-    /// Takes over what a receipt gave. The caller holds the gate.
+    /// Takes over what a receipt gave. The caller holds the gate, or the connection busy.
     ///
     /// # Safety
     ///
@@ -89,9 +103,7 @@ impl Message {
             len: msg.n_bytes as usize,
         };
         let n_handles = msg.n_handles as usize;
-        let ids = payload
-            .wrapping_add(slice.len.next_multiple_of(8))
-            .cast::<u64>();
+        let ids = payload.wrapping_add(slice.len.next_multiple_of(8)).cast::<u64>();
         let handles = (0..n_handles)
             // SAFETY: the slice has as many IDs there, aligned as the slice is.
             .map(|index| unsafe { ids.add(index).read() })
@@ -118,6 +130,19 @@ impl Message {
             self.payload = Payload::Copy(slice.payload().into());
         }
         self
+    }
+
+    /// Ends it, except for its slice: that is still to be given back. A copy has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongPeer`] if it is of another peer; all of it is dropped then.
+    pub(crate) fn into_slice(self, connection: &Arc<Connection>) -> Result<Option<Slice>> {
+        match self.payload {
+            Payload::Copy(_) => Ok(None),
+            Payload::Pool(slice) if Arc::ptr_eq(&slice.connection, connection) => Ok(Some(slice)),
+            Payload::Pool(_) => Err(Error::WrongPeer),
+        }
     }
 
     /// The payload, in place. It does not change as long as the message is held.

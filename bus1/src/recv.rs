@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus1_uapi::{
-    MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS, RECV_FLAG_SEED,
+    Msg, MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS, RECV_FLAG_SEED,
 };
 
+use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::id::HandleId;
 use crate::message::Message;
@@ -33,6 +34,55 @@ pub enum Event {
     ///
     /// For own nodes it comes after [`Node::destroy`](crate::Node::destroy).
     NodeDestroyed(HandleId),
+}
+
+impl Event {
+    /// Takes over what a receipt gave. The caller holds the gate, or keeps the connection busy.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Message::new`], if it is one.
+    pub(crate) unsafe fn new(
+        connection: &Arc<Connection>,
+        msg: &Msg,
+        pool: *const u8,
+    ) -> Result<Self> {
+        Ok(match msg.kind {
+            // SAFETY: the caller's promise.
+            MSG_DATA => Event::Message(unsafe { Message::new(connection, msg, pool) }),
+            MSG_NODE_RELEASE => Event::NodeReleased(HandleId::from_raw(msg.destination)),
+            MSG_NODE_DESTROY => {
+                Registry::destroyed(connection, msg.destination);
+                Event::NodeDestroyed(HandleId::from_raw(msg.destination))
+            }
+            _ => {
+                return Err(Error::Os {
+                    call: "understanding what was received",
+                    errno: rustix::io::Errno::PROTO.into(),
+                })
+            }
+        })
+    }
+
+    /// The message, if it is one.
+    ///
+    /// ```
+    /// use bus1::{Host, Outgoing, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let node = peer.create_node()?;
+    /// peer.send(node.handle(), &Outgoing::new().payload(b"note"))?;
+    /// let note = peer.recv()?.into_message().expect("no news of nodes is due");
+    /// assert_eq!(note.payload(), b"note");
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
+    #[must_use]
+    pub fn into_message(self) -> Option<Message> {
+        match self {
+            Self::Message(message) => Some(message),
+            _ => None,
+        }
+    }
 }
 
 /// Receiving.
@@ -169,9 +219,7 @@ impl Peer {
             return Ok(None);
         };
         // SAFETY: it was just received.
-        Ok(Some(
-            unsafe { Message::new(connection, &msg, pool) }.detached(),
-        ))
+        Ok(Some(unsafe { Message::new(connection, &msg, pool) }.detached()))
     }
 
     fn receive(&self, flags: u64) -> Result<Option<Event>> {
@@ -180,23 +228,8 @@ impl Peer {
         let Some((msg, pool)) = connection.recv(flags)? else {
             return Ok(None);
         };
-        Ok(Some(match msg.kind {
-            MSG_DATA => {
-                // SAFETY: it was just received.
-                Event::Message(unsafe { Message::new(connection, &msg, pool) })
-            }
-            MSG_NODE_RELEASE => Event::NodeReleased(HandleId::from_raw(msg.destination)),
-            MSG_NODE_DESTROY => {
-                Registry::destroyed(connection, msg.destination);
-                Event::NodeDestroyed(HandleId::from_raw(msg.destination))
-            }
-            _ => {
-                return Err(Error::Os {
-                    call: "understanding what was received",
-                    errno: rustix::io::Errno::PROTO.into(),
-                })
-            }
-        }))
+        // SAFETY: it was just received.
+        unsafe { Event::new(connection, &msg, pool) }.map(Some)
     }
 
     /// Waits until there may be something to receive, or the peer is disconnected.
@@ -205,10 +238,7 @@ impl Peer {
             .connection()
             .transport
             .wait(timeout)
-            .map_err(|errno| Error::Os {
-                call: "waiting for the peer",
-                errno,
-            })?;
+            .map_err(|errno| Error::Os { call: "waiting for the peer", errno })?;
         if ready.hangup && !ready.readable {
             return Err(Error::Disconnected);
         }

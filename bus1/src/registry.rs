@@ -63,7 +63,7 @@ impl Registry {
     }
 
     /// The handle of an ID for which the peer has got another user reference. The caller holds the
-    /// gate.
+    /// gate, or keeps the connection busy.
     ///
     /// If a `Node` stands for it the reference is given back at once: an owner's own handle does
     /// not count as given away.
@@ -85,10 +85,7 @@ impl Registry {
     /// stands for it already. The caller holds the gate.
     pub(crate) fn own(connection: &Arc<Connection>, id: u64) -> Option<Handle> {
         let mut inner = connection.handles.lock();
-        let dying = inner
-            .rights
-            .get(&id)
-            .is_some_and(|right| right.strong_count() == 0);
+        let dying = inner.rights.get(&id).is_some_and(|right| right.strong_count() == 0);
         if dying || inner.closing.contains(&id) {
             return None;
         }
@@ -135,7 +132,7 @@ impl Registry {
     }
 
     /// Takes the notice of a destruction: gives up the pin if this process has closed the node. The
-    /// caller holds the gate.
+    /// caller holds the gate, or keeps the connection busy.
     pub(crate) fn destroyed(connection: &Arc<Connection>, id: u64) {
         let mut inner = connection.handles.lock();
         if inner.closing.remove(&id) {

@@ -367,6 +367,55 @@ static int continue_reports_each_destination(void)
 	return 0;
 }
 
+static int exchange_with_itself(void)
+{
+	__u64 destination = TARGET, offset;
+	struct bus1_msg msgs[2];
+	struct bus1_cmd_recv recv;
+	struct bus1_cmd_exchange exchange = {
+		.size = sizeof(exchange),
+		.flags = BUS1_EXCHANGE_FLAG_SEND,
+		.n_msgs = 2,
+		.ptr_msgs = ADDRESS(msgs),
+		.max_offset = POOL,
+		.deadline = BUS1_DEADLINE_NEVER,
+		.send = {
+			.ptr_destinations = ADDRESS(&destination),
+			.n_destinations = 1,
+			.ptr_vecs = ADDRESS(text),
+			.n_vecs = 2,
+		},
+	};
+	EXPECT(command(peer, BUS1_CMD_EXCHANGE, &exchange), 0);
+	EXPECT(exchange.n_msgs, 1);
+	EXPECT(msgs[0].type, BUS1_MSG_DATA);
+	EXPECT(msgs[0].destination, TARGET);
+	EXPECT(text_at(msgs[0].offset), 15);
+
+	/* Its slice goes, the text comes, and half a pointer is no pointer. */
+	offset = msgs[0].offset;
+	exchange.ptr_slices = ADDRESS(&offset);
+	exchange.n_slices = 1;
+	exchange.ptr_msgs = ADDRESS(msgs) | 1ull << 32;
+	EXPECT(command(peer, BUS1_CMD_EXCHANGE, &exchange), -EFAULT);
+	EXPECT(exchange.flags, 0);
+	EXPECT(exchange.n_slices, 0);
+	EXPECT(exchange.ptr_slices, ADDRESS(&offset + 1));
+	EXPECT(exchange.n_msgs, 1);
+	EXPECT(receive(&recv, 0), 0);
+	EXPECT(text_at(recv.msg.offset), 15);
+
+	offset = recv.msg.offset;
+	exchange.ptr_slices = ADDRESS(&offset);
+	exchange.n_slices = 1;
+	exchange.deadline = 1;
+	EXPECT(command(peer, BUS1_CMD_EXCHANGE, &exchange), -ETIMEDOUT);
+	EXPECT(release_slice(offset), -ENXIO);
+	exchange.deadline = BUS1_DEADLINE_NOW;
+	EXPECT(command(peer, BUS1_CMD_EXCHANGE, &exchange), -EAGAIN);
+	return 0;
+}
+
 static int transfer_to_a_second_peer(void)
 {
 	struct bus1_cmd_recv recv;
@@ -455,6 +504,7 @@ static int run(void)
 		CASE(lengths_of_vectors),
 		CASE(too_many_and_bad_descriptors),
 		CASE(continue_reports_each_destination),
+		CASE(exchange_with_itself),
 		CASE(transfer_to_a_second_peer),
 		CASE(destroy_both_nodes_at_once),
 		CASE(unknown_command),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::client::Peer;
 use crate::host::{Bus, Kind};
+use crate::sys::thread::wait_until_asleep;
 
 /// Longest wait for something that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +36,15 @@ impl Env {
     /// Whether the host is the kernel.
     pub fn on_kernel(&self) -> bool {
         self.bus.kind() == Kind::Kernel
+    }
+
+    /// Returns when a thread, of this process or another, sleeps for a message: in the device, or
+    /// embedded on a futex. (It may as well sleep for a lock, so no case relies on more than that
+    /// it is about to wait.)
+    #[track_caller]
+    pub fn asleep(&self, tid: i32) {
+        let sleeps = |call| (call == libc::SYS_futex) != self.on_kernel();
+        wait_until_asleep(tid, sleeps, PATIENCE);
     }
 
     /// The system's number of user number `user` of this case.

@@ -137,10 +137,7 @@ impl Thread<'_> {
 
 fn storm(seed: u64) {
     let world = World::new([9000, 9000, 90000, 9000]);
-    let member = |i| Member {
-        client: world.open(1 + i as u32 % 2),
-        told: Mutex::default(),
-    };
+    let member = |i| Member { client: world.open(1 + i as u32 % 2), told: Mutex::default() };
     let members: Vec<Member> = (0..PEERS).map(member).collect();
     for from in &members {
         for to in &members {

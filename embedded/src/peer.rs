@@ -48,11 +48,6 @@ struct Event {
     fd: Arc<OwnedFd>,
 }
 
-/// Whether a poller would be told anything.
-fn any(ready: &Ready) -> bool {
-    ready.hangup || ready.readable
-}
-
 impl Shared {
     /// The core's part.
     pub(crate) fn core(&self) -> &CoreArc<Core<Embedded>> {
@@ -66,9 +61,9 @@ impl Shared {
 
     /// Lowers an eventfd that a command left without reason to be readable.
     fn settle(&self) {
-        if self.signal.is_raised() && !any(&self.core.ready()) {
+        if self.signal.is_raised() && !self.core.ready().any() {
             self.signal.lower();
-            if any(&self.core.ready()) {
+            if self.core.ready().any() {
                 self.signal.raise();
             }
         }
@@ -88,21 +83,13 @@ impl Peer {
         let signal = Arc::new(Signal::default());
         let waker = Waker(signal.clone());
         let core = CoreBus::open::<Infallible>(bus.core(), uid, Pool::new(), waker)?;
-        Ok(Self(Arc::new(Shared {
-            core,
-            signal,
-            bus: bus.clone(),
-            event: OnceCell::new(),
-        })))
+        Ok(Self(Arc::new(Shared { core, signal, bus: bus.clone(), event: OnceCell::new() })))
     }
 
     fn call(&self, memory: impl Memory, cmd: u32, arg: usize) -> Result<(), Errno> {
         let result = {
             let _scope = Scope::enter();
-            let call = Call {
-                bus: &self.0.bus,
-                memory,
-            };
+            let call = Call { bus: &self.0.bus, memory };
             command::dispatch(&self.0.core, &call, cmd, arg as u64)
         };
         self.0.settle();
@@ -156,14 +143,14 @@ impl Peer {
     /// `timeout`; gives what [`Peer::poll`] gives. Signals do not end it.
     pub fn wait(&self, timeout: Option<Duration>) -> Ready {
         let ready = self.poll();
-        if any(&ready) || timeout.is_some_and(|timeout| timeout.is_zero()) {
+        if ready.any() || timeout.is_some_and(|timeout| timeout.is_zero()) {
             return ready;
         }
         // A time beyond the end of time is as good as none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.0.signal.wait(deadline, || {
             let ready = self.poll();
-            (any(&ready), ready)
+            (ready.any(), ready)
         })
     }
 
@@ -185,7 +172,7 @@ impl Peer {
             let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
             let fd = Arc::new(fd);
             self.0.signal.attach(&fd);
-            if any(&self.poll()) {
+            if self.poll().any() {
                 self.0.signal.raise();
             }
             let entry = Entry::new(fd.as_fd(), Arc::downgrade(&self.0));
@@ -202,8 +189,7 @@ impl Peer {
 /// If there is no descriptor yet and none can be made. Call [`Peer::descriptor`] before.
 impl AsFd for Peer {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor()
-            .expect("the process has no descriptor left for this peer")
+        self.descriptor().expect("the process has no descriptor left for this peer")
     }
 }
 

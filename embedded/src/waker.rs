@@ -25,14 +25,17 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{fence, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bus1_core::abi::DEADLINE_NEVER;
 use bus1_core::bus::host;
+use kernel::error::code::ETIMEDOUT;
+use kernel::error::Result;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::thread::futex;
-use rustix::time::Timespec;
+use rustix::time::{clock_gettime, ClockId, Timespec};
 
 /// Bit of [`Signal::interest`]: there is an eventfd. The others count the threads that wait.
 const EVENT: u32 = 1 << 31;
@@ -139,12 +142,39 @@ impl Signal {
 pub(crate) struct Waker(pub(crate) Arc<Signal>);
 
 impl host::Waker for Waker {
-    fn wake(&self) {
+    fn wake(&self, _yields: bool) {
         fence(SeqCst);
         if self.0.interest.load(SeqCst) != 0 {
             note(&self.0);
         }
     }
+
+    /// Never for a signal: the system call that sleeps is started again.
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
+        // What this very command sent is perhaps what is waited for.
+        deliver_noted();
+        let deadline = (deadline != DEADLINE_NEVER).then_some(deadline);
+        // A time beyond the end of time is as good as none.
+        let deadline = deadline.and_then(|at| {
+            let left = Duration::from_nanos(at).saturating_sub(since_boot());
+            Instant::now().checked_add(left)
+        });
+        let look = || {
+            let ready = ready();
+            (ready, ready)
+        };
+        if self.0.wait(deadline, look) {
+            Ok(())
+        } else {
+            Err(ETIMEDOUT)
+        }
+    }
+}
+
+/// The clock that deadlines are of.
+fn since_boot() -> Duration {
+    // It has been running since the system started, so it is not negative.
+    clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default()
 }
 
 /// Wake-ups of one thread that wait for the end of its command.
@@ -168,11 +198,7 @@ fn note(signal: &Arc<Signal>) {
             return false;
         }
         // Many entries for one peer come in a row: one wake-up does for all.
-        if !pending
-            .signals
-            .last()
-            .is_some_and(|last| Arc::ptr_eq(last, signal))
-        {
+        if !pending.signals.last().is_some_and(|last| Arc::ptr_eq(last, signal)) {
             pending.signals.push(signal.clone());
         }
         true
@@ -180,6 +206,16 @@ fn note(signal: &Arc<Signal>) {
     if !noted.unwrap_or(false) {
         signal.deliver();
     }
+}
+
+/// Delivers what was noted, in the middle of a command. No lock of the core is held.
+fn deliver_noted() {
+    let _ = PENDING.try_with(|pending| {
+        // Delivering calls nothing that could wake somebody.
+        for signal in pending.borrow_mut().signals.drain(..) {
+            signal.deliver();
+        }
+    });
 }
 
 /// While it lives, wake-ups by this thread are noted; when it goes, they are delivered.
@@ -193,23 +229,19 @@ impl Scope {
     pub(crate) fn enter() -> Self {
         // A thread that has already torn down its locals delivers at once.
         let _ = PENDING.try_with(|pending| pending.borrow_mut().depth += 1);
-        Self {
-            _here: std::marker::PhantomData,
-        }
+        Self { _here: std::marker::PhantomData }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        let _ = PENDING.try_with(|pending| {
+        let left = PENDING.try_with(|pending| {
             let mut pending = pending.borrow_mut();
             pending.depth -= 1;
-            if pending.depth == 0 {
-                // Delivering calls nothing that could wake somebody.
-                for signal in pending.signals.drain(..) {
-                    signal.deliver();
-                }
-            }
+            pending.depth
         });
+        if left == Ok(0) {
+            deliver_noted();
+        }
     }
 }

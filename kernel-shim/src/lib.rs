@@ -45,6 +45,8 @@
 //!
 //! - [`lockdep`] checks a declared order of locks in debug builds, as the
 //!   kernel's lockdep does with the observed order.
+//! - The feature `cachelines` lets a test record what a thread writes (module
+//!   `cachelines`).
 //! - Under `--cfg loom` the locks, the atomics, the barriers and `Arc` are
 //!   loom's, and [`sync::LockedBy`] reports unordered access. Everything made
 //!   of them must then be made inside `loom::model`.
@@ -56,6 +58,7 @@
 //! into another owner. The core itself has none.
 
 pub mod alloc;
+pub mod cachelines;
 pub mod error;
 pub mod fault;
 pub mod init;

@@ -42,6 +42,19 @@ pub const SEND_FLAG_CONTINUE: u64 = 1 << 0;
 /// `SEND`: the message becomes the sending peer's own seed.
 pub const SEND_FLAG_SEED: u64 = 1 << 1;
 
+/// `EXCHANGE`: send [`CmdExchange::send`].
+pub const EXCHANGE_FLAG_SEND: u64 = 1 << 0;
+/// `EXCHANGE`: install the descriptors of the messages, close-on-exec.
+pub const EXCHANGE_FLAG_INSTALL_FDS: u64 = 1 << 1;
+
+/// [`CmdExchange::deadline`]: receive what is there, and do not wait.
+pub const DEADLINE_NOW: u64 = 0;
+/// [`CmdExchange::deadline`]: wait for as long as it takes.
+pub const DEADLINE_NEVER: u64 = u64::MAX;
+
+/// `EXCHANGE`: most slices and most messages in one call; more is `EMSGSIZE`.
+pub const EXCHANGE_MAX: u64 = 1024;
+
 /// `RECV`: deliver the seed, not the head of the queue.
 pub const RECV_FLAG_SEED: u64 = 1 << 0;
 /// `RECV`: install the descriptors of the message, close-on-exec.
@@ -256,6 +269,62 @@ plain! {
     }
 }
 
+plain! {
+    /// [`CmdExchange`] without what is sent, for who reads that later or not at
+    /// all.
+    CmdExchangeHead, 64 {
+        /// As in [`CmdExchange`], like all that follows.
+        size: u64,
+        /// `EXCHANGE_FLAG_*`.
+        flags: u64,
+        /// Offsets to release.
+        ptr_slices: u64,
+        /// How many of these.
+        n_slices: u64,
+        /// Room for messages.
+        n_msgs: u64,
+        /// Where that is.
+        ptr_msgs: u64,
+        /// Size of the mapping.
+        max_offset: u64,
+        /// Until when to wait.
+        deadline: u64,
+    }
+}
+
+plain! {
+    /// Argument of `EXCHANGE`: give slices back, send, wait and receive, in one
+    /// call.
+    ///
+    /// When it fails, `flags` to `n_msgs` are written so that the same call
+    /// again does what is left to do.
+    CmdExchange, 144 {
+        /// The caller's size of this structure, a multiple of 8. What is beyond
+        /// the size that the bus knows must be 0.
+        size: u64,
+        /// `EXCHANGE_FLAG_*`. On failure without [`EXCHANGE_FLAG_SEND`] if it
+        /// was sent.
+        flags: u64,
+        /// Pointer to `n_slices` offsets (`u64`) to release first. On failure
+        /// moved behind those that were released.
+        ptr_slices: u64,
+        /// Number of offsets, up to [`EXCHANGE_MAX`]. On failure what is left.
+        n_slices: u64,
+        /// In: room at `ptr_msgs`, up to [`EXCHANGE_MAX`]; 0 is not to receive.
+        /// Out: number of messages, at least 1 unless there was no room.
+        n_msgs: u64,
+        /// Pointer to room for `n_msgs` messages ([`Msg`]).
+        ptr_msgs: u64,
+        /// As in [`CmdRecv`].
+        max_offset: u64,
+        /// Until when to wait for the first message: nanoseconds of
+        /// `CLOCK_MONOTONIC`, [`DEADLINE_NOW`] or [`DEADLINE_NEVER`].
+        deadline: u64,
+        /// What to send, with [`EXCHANGE_FLAG_SEND`]; else not looked at.
+        send: CmdSend,
+    }
+}
+
 /// The type byte in every command number of the bus.
 pub const IOCTL_MAGIC: u32 = 0x96;
 
@@ -269,7 +338,7 @@ const fn iowr<T>(nr: u32) -> u32 {
 
 // 0x00 to 0x7f belong to the interface of 2016. Commands added since take
 // numbers from 0x80 up; their structures start with a u64 `size`, so that they
-// can grow. None is defined yet.
+// can grow, and their numbers do not tell it.
 
 /// Disconnect the peer. Takes no pointer: the argument must be 0.
 pub const CMD_PEER_DISCONNECT: u32 = iowr::<u64>(0x00);
@@ -289,6 +358,8 @@ pub const CMD_SLICE_RELEASE: u32 = iowr::<u64>(0x30);
 pub const CMD_SEND: u32 = iowr::<CmdSend>(0x40);
 /// Receive a message; takes [`CmdRecv`].
 pub const CMD_RECV: u32 = iowr::<CmdRecv>(0x50);
+/// Release, send, wait and receive; takes [`CmdExchange`].
+pub const CMD_EXCHANGE: u32 = iowr::<u64>(0x80);
 
 const _: () = {
     assert!(CMD_PEER_DISCONNECT == 0xc008_9600);
@@ -300,4 +371,5 @@ const _: () = {
     assert!(CMD_SLICE_RELEASE == 0xc008_9630);
     assert!(CMD_SEND == 0xc050_9640);
     assert!(CMD_RECV == 0xc048_9650);
+    assert!(CMD_EXCHANGE == 0xc008_9680);
 };

@@ -29,7 +29,7 @@ fn every_pattern_survives_the_round_trip() {
             )*
         };
     }
-    check!(CmdPeerReset CmdHandleTransfer CmdNodesDestroy CmdSend CmdRecv Msg);
+    check!(CmdPeerReset CmdHandleTransfer CmdNodesDestroy CmdSend CmdRecv CmdExchange Msg);
 }
 
 #[test]
@@ -84,4 +84,24 @@ fn the_message_lies_inside_recv() {
         assert_eq!(field, u64_at(&bytes, 16 + 8 * i), "msg field {i}");
     }
     assert_eq!(recv.msg.to_bytes(), bytes[16..]);
+}
+
+#[test]
+fn what_to_send_lies_behind_seven_double_words_and_the_size() {
+    let bytes = pattern::<{ CmdExchange::SIZE }>();
+    let exchange = CmdExchange::from_bytes(&bytes);
+    let fields = [
+        exchange.size,
+        exchange.flags,
+        exchange.ptr_slices,
+        exchange.n_slices,
+        exchange.n_msgs,
+        exchange.ptr_msgs,
+        exchange.max_offset,
+        exchange.deadline,
+    ];
+    for (i, field) in fields.into_iter().enumerate() {
+        assert_eq!(field, u64_at(&bytes, 8 * i), "field {i}");
+    }
+    assert_eq!(exchange.send.to_bytes(), bytes[64..]);
 }

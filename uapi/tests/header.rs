@@ -24,6 +24,9 @@ impl InC for u32 {
 impl InC for u64 {
     const NAME: &'static str = "__u64";
 }
+impl InC for CmdSend {
+    const NAME: &'static str = "struct bus1_cmd_send";
+}
 impl InC for Msg {
     const NAME: &'static str = "struct bus1_msg";
 }
@@ -81,9 +84,11 @@ fn mirror() -> Mirror {
         FD_MAX HANDLE_INVALID OFFSET_INVALID HANDLE_FLAG_MANAGED HANDLE_FLAG_REMOTE
         PEER_RESET_FLAG_FLUSH PEER_RESET_FLAG_FLUSH_SEED NODES_DESTROY_FLAG_RELEASE_HANDLES
         SEND_FLAG_CONTINUE SEND_FLAG_SEED RECV_FLAG_SEED RECV_FLAG_INSTALL_FDS
+        EXCHANGE_FLAG_SEND EXCHANGE_FLAG_INSTALL_FDS EXCHANGE_MAX DEADLINE_NOW DEADLINE_NEVER
         MSG_NONE MSG_DATA MSG_NODE_DESTROY MSG_NODE_RELEASE MSG_FLAG_CONTINUE
         IOCTL_MAGIC CMD_PEER_DISCONNECT CMD_PEER_QUERY CMD_PEER_RESET CMD_HANDLE_RELEASE
         CMD_HANDLE_TRANSFER CMD_NODES_DESTROY CMD_SLICE_RELEASE CMD_SEND CMD_RECV
+        CMD_EXCHANGE
     }
     structs! { mirror:
         CmdPeerReset = "bus1_cmd_peer_reset" {
@@ -110,6 +115,11 @@ fn mirror() -> Mirror {
         }
         CmdRecv = "bus1_cmd_recv" {
             flags = "flags", max_offset = "max_offset", msg = "msg",
+        }
+        CmdExchange = "bus1_cmd_exchange" {
+            size = "size", flags = "flags", ptr_slices = "ptr_slices", n_slices = "n_slices",
+            n_msgs = "n_msgs", ptr_msgs = "ptr_msgs", max_offset = "max_offset",
+            deadline = "deadline", send = "send",
         }
     }
     mirror
@@ -141,10 +151,7 @@ fn header_structs() -> BTreeMap<String, Vec<Field>> {
                 .trim_end_matches(';')
                 .rsplit_once(' ')
                 .unwrap_or_else(|| panic!("no field: {line}"));
-            fields.push(Field {
-                name: field.into(),
-                c_type: c_type.into(),
-            });
+            fields.push(Field { name: field.into(), c_type: c_type.into() });
             open = Some((name, fields));
         } else if let Some(rest) = line.strip_prefix("struct ") {
             let name = rest.trim_end_matches(" {");
@@ -193,9 +200,10 @@ fn the_table_of_this_test_names_all_of_the_mirror() {
             seen += 1;
         }
     }
-    assert_eq!(MIRROR.matches("\nplain! {").count(), mirror.fields.len());
-    assert_eq!(seen, 27, "constants of the interface");
-    assert_eq!(mirror.fields.len(), 6, "structures of the interface");
+    // And one that is the first part of another.
+    assert_eq!(MIRROR.matches("\nplain! {").count(), mirror.fields.len() + 1);
+    assert_eq!(seen, 33, "constants of the interface");
+    assert_eq!(mirror.fields.len(), 7, "structures of the interface");
 }
 
 #[test]
@@ -261,4 +269,16 @@ fn an_assertion_that_is_wrong_is_noticed() {
             .expect_err("the compiler accepted a wrong value");
         assert!(error.contains(&format!("{what} is not")), "{error}");
     }
+}
+
+#[test]
+fn the_head_of_an_exchange_is_where_it_starts() {
+    let whole = bus1_uapi::CmdExchange::from_bytes(&core::array::from_fn(|i| i as u8));
+    let bytes = whole.to_bytes();
+    let head = bus1_uapi::CmdExchangeHead::from_bytes(bytes.first_chunk().unwrap());
+    assert_eq!(head.to_bytes()[..], bytes[..core::mem::offset_of!(bus1_uapi::CmdExchange, send)]);
+    let fields = [head.size, head.flags, head.ptr_slices, head.n_slices, head.n_msgs];
+    assert_eq!(fields, [whole.size, whole.flags, whole.ptr_slices, whole.n_slices, whole.n_msgs]);
+    let fields = [head.ptr_msgs, head.max_offset, head.deadline];
+    assert_eq!(fields, [whole.ptr_msgs, whole.max_offset, whole.deadline]);
 }

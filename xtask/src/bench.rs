@@ -14,7 +14,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::archive::Wanted;
 use crate::kernel::{self, Kernel};
-use crate::{dbus, module, programs, repo, run, vm};
+use crate::{dbus, guard, module, programs, repo, run, vm};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -31,6 +31,9 @@ pub struct Options {
     /// Measure this file in place of a bus1.ko that is built from the sources
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
+    /// Measure what `cargo xtask test` guards, and record it as what it may cost; nothing else
+    #[arg(long, conflicts_with_all = ["quick", "only", "mode", "module"])]
+    record: bool,
     /// Kernel to measure on, as `newest`, `previous` or a release
     #[arg(long, value_name = "RELEASE", default_value = "newest")]
     kernel: Wanted,
@@ -38,7 +41,7 @@ pub struct Options {
 
 const NATIVE: &str = "native";
 const TIME: &str = "time";
-const INSTRUCTIONS: &str = "instructions";
+pub const INSTRUCTIONS: &str = "instructions";
 
 /// Limits that no scenario reaches.
 const PARAMS: &[&str] = &[
@@ -58,12 +61,15 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 /// Measures, writes `target/bench/` and prints the summary.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let wants = |mode: &str| options.mode.is_empty() || options.mode.iter().any(|m| m == mode);
+    if options.record {
+        guard::record(&kernel::prepare(&options.kernel, false)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(file) = &options.module {
         ensure!(file.exists(), "{}: no such file", file.display());
     }
-    let program = programs::build("bus1-bench", "bus1-bench", &[])?;
-    let output = repo::target().join("bench");
-    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    let program = build()?;
+    let output = output()?;
 
     let mut complete = true;
     let mut csv = String::new();
@@ -71,9 +77,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if wants(NATIVE) {
         run::say("measuring on this machine");
         let mut command = Command::new(&program);
-        command
-            .args(arguments(NATIVE, options))
-            .stdin(Stdio::null());
+        command.args(arguments(NATIVE, options)).stdin(Stdio::null());
         let output = command.stderr(Stdio::inherit()).output();
         let output = output.with_context(|| format!("cannot run {}", program.display()))?;
         complete &= output.status.success();
@@ -92,7 +96,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         for mode in [TIME, INSTRUCTIONS] {
             if wants(mode) {
                 run::say(&format!("measuring {mode} in a VM with {}", kernel.release));
-                let outcome = vm::run(&kernel, &job(mode, options, &kernel, &program, &module)?)?;
+                let mut job = job(mode, arguments(mode, options), &program, &module);
+                add_neighbours(&mut job, &kernel)?;
+                let outcome = vm::run(&kernel, &job)?;
                 complete &= outcome.is_ok();
                 append(&mut csv, &outcome.output);
             }
@@ -109,20 +115,25 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !complete {
         eprintln!("error: not everything could be measured; see above");
     }
-    Ok(if complete && status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if complete && status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the program that measures.
+pub fn build() -> Result<PathBuf> {
+    programs::build("bus1-bench", "bus1-bench", &[])
+}
+
+/// Where results go.
+pub fn output() -> Result<PathBuf> {
+    let output = repo::target().join("bench");
+    fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
+    Ok(output)
 }
 
 /// The day, as the machine has it.
 fn date() -> String {
     let date = run::output(Command::new("date").arg("+%Y-%m-%d"));
-    date.map_or_else(
-        |_| "at a time unknown".to_owned(),
-        |text| text.trim().to_owned(),
-    )
+    date.map_or_else(|_| "at a time unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// How this was called.
@@ -150,28 +161,29 @@ fn arguments(mode: &str, options: &Options) -> Vec<String> {
     arguments
 }
 
-fn job(
-    mode: &str,
-    options: &Options,
-    kernel: &Kernel,
-    program: &Path,
-    module: &Path,
-) -> Result<vm::Job> {
+/// A run of the program in a VM, on bus1 and what every kernel has.
+pub fn job(mode: &str, arguments: Vec<String>, program: &Path, module: &Path) -> vm::Job {
     let counted = mode == INSTRUCTIONS;
     let mut job = vm::Job::new(Some(module.to_owned()));
     job.command = vec!["./bus1-bench".to_owned()];
-    job.command.extend(arguments(mode, options));
-    job.copies = vec![program.to_owned(), dbus::broker(kernel)?];
+    job.command.extend(arguments);
+    job.copies = vec![program.to_owned()];
     job.params = PARAMS.iter().map(|param| (*param).to_owned()).collect();
-    if kernel.has_module(BINDER)? {
-        job.modprobe = vec![BINDER.to_owned()];
-    }
     job.icount = counted;
     job.cpus = Some(if counted { 1 } else { 2 });
     job.cpu = counted.then_some(COUNTED_CPU);
     job.quiet = true;
     job.timeout = TIMEOUT;
-    Ok(job)
+    job
+}
+
+/// Adds what else bus1 is measured beside.
+fn add_neighbours(job: &mut vm::Job, kernel: &Kernel) -> Result<()> {
+    job.copies.push(dbus::broker(kernel)?);
+    if kernel.has_module(BINDER)? {
+        job.modprobe = vec![BINDER.to_owned()];
+    }
+    Ok(())
 }
 
 /// Adds the lines of one run, of which only the first keeps its head.

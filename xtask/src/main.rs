@@ -8,6 +8,7 @@
 mod archive;
 mod bench;
 mod dbus;
+mod guard;
 mod initramfs;
 mod kernel;
 mod lines;

@@ -15,7 +15,7 @@ use rustix::io::{read, write, Errno};
 use rustix::ioctl::{self, opcode, Opcode, Updater};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
-use super::round_trip::{point, SIZES};
+use super::round_trip::{point, SCENARIO, SIZES};
 use crate::measure::Bench;
 use crate::process::Partner;
 use crate::socket::pipe;
@@ -63,6 +63,9 @@ const BR_SPAWN_LOOPER: u32 = opcode::none(b'r', 13) as u32;
 
 /// All sizes, if the kernel has Binder.
 pub fn run(bench: &mut Bench) {
+    if !bench.wants(SCENARIO, "binder") {
+        return;
+    }
     if !Path::new(DEVICE).exists() {
         eprintln!("binder is left out: there is no {DEVICE}");
         return;

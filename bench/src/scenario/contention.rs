@@ -9,11 +9,12 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
+use bus1_uapi::Msg;
 use rustix::event::{eventfd, EventfdFlags};
 use rustix::io::{read, write};
 
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Peer, NODE};
+use crate::peer::{Cargo, Exchange, Peer, NODE};
 use crate::process::Partner;
 use crate::socket::{get, put, Pair};
 
@@ -24,7 +25,10 @@ const BURST: usize = 16;
 /// Bytes of payload.
 const SIZE: usize = 64;
 
-/// Both implementations.
+/// Messages that one EXCHANGE takes at most.
+const BATCH: usize = 64;
+
+/// Both implementations, and bus1 by batches.
 pub fn run(bench: &mut Bench, cpus: usize) {
     let point = |implementation| Point {
         scenario: "contention",
@@ -33,6 +37,7 @@ pub fn run(bench: &mut Bench, cpus: usize) {
         per_run: (SENDERS * BURST) as u64,
     };
     bench.run(point("bus1 raw"), || peers(cpus));
+    bench.run(point("bus1 batch"), || batches(cpus));
     bench.run(point("seqpacket"), || seqpacket(cpus));
 }
 
@@ -66,20 +71,23 @@ fn shout(go: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-fn peers(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
-    let to = Peer::open()?;
-    let go = signal()?;
-    let partners = start(cpus, &go, || {
+/// Starts senders that send to `to`.
+fn send_to(to: &Peer, cpus: usize, go: &OwnedFd) -> Result<Vec<Partner>> {
+    start(cpus, go, || {
         let from = Peer::open()?;
         let handle = to.transfer(NODE, &from.0)?;
         Ok(move || {
-            let cargo = Cargo {
-                vecs: &[IoSlice::new(&[1; SIZE])],
-                ..Cargo::default()
-            };
+            let cargo = Cargo { vecs: &[IoSlice::new(&[1; SIZE])], ..Cargo::default() };
             from.send(&[handle], cargo)
         })
-    })?;
+    })
+}
+
+/// poll, and RECV and SLICE_RELEASE for each message that there is.
+fn peers(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
+    let to = Peer::open()?;
+    let go = signal()?;
+    let partners = send_to(&to, cpus, &go)?;
     Ok(move || {
         let _ = &partners;
         shout(&go)?;
@@ -92,6 +100,29 @@ fn peers(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
                 }
                 None => to.wait()?,
             }
+        }
+        Ok(())
+    })
+}
+
+/// One EXCHANGE gives the slices of the call before back, waits, and receives all that there is, up
+/// to [`BATCH`] messages.
+fn batches(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
+    let to = Peer::open()?;
+    let go = signal()?;
+    let partners = send_to(&to, cpus, &go)?;
+    let mut msgs = [Msg::default(); BATCH];
+    let mut held = Vec::with_capacity(BATCH);
+    Ok(move || {
+        let _ = &partners;
+        shout(&go)?;
+        let mut left = SENDERS * BURST;
+        while left > 0 {
+            let receive = Exchange { slices: &held, wait: true, ..Exchange::default() };
+            let n = to.exchange(receive, &mut msgs)?;
+            held.clear();
+            held.extend(msgs[..n].iter().map(|msg| msg.offset));
+            left -= n;
         }
         Ok(())
     })

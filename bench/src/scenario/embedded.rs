@@ -59,12 +59,7 @@ pub fn run(bench: &mut Bench) {
 /// A bus with limits that nothing here reaches.
 fn bus() -> Result<Bus> {
     let most = i32::MAX as u32;
-    let limits = Limits {
-        slices: most,
-        handles: most,
-        bytes: most,
-        fds: most,
-    };
+    let limits = Limits { slices: most, handles: most, bytes: most, fds: most };
     Bus::with_limits(limits).context("no bus")
 }
 
@@ -136,13 +131,7 @@ impl<S: FnMut() -> Result<()>> Reader<S> {
                 return;
             }
         });
-        Self {
-            send,
-            sent: 0,
-            received,
-            stop,
-            thread: Some(thread),
-        }
+        Self { send, sent: 0, received, stop, thread: Some(thread) }
     }
 
     /// Sends as soon as there is room in the window.
@@ -179,12 +168,8 @@ pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let handle = to.transfer(NODE, &from.0)?;
     let payload = vec![1; size];
     let send = move || {
-        let vecs = [IoSlice::new(&payload)];
-        let cargo = Cargo {
-            vecs: &vecs[..usize::from(!payload.is_empty())],
-            ..Cargo::default()
-        };
-        from.send(&[handle], cargo)
+        let vec = [IoSlice::new(&payload)];
+        from.send(&[handle], Cargo::payload(&vec))
     };
     let receive = move || loop {
         if let Some(msg) = to.try_recv(0)? {
@@ -247,10 +232,7 @@ pub fn beside<B: FnMut() -> Result<()> + Send + 'static>(
                 body().expect("another pair failed");
             }
         });
-        others.push(Other {
-            stop,
-            thread: Some(thread),
-        });
+        others.push(Other { stop, thread: Some(thread) });
     }
     pin(0)?;
     let mut body = set_up()?;

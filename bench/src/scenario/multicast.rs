@@ -38,16 +38,11 @@ pub fn peers<D: Door>(
 ) -> Result<impl FnMut() -> Result<()>> {
     let from = open()?;
     let peers: Vec<_> = (0..receivers).map(|_| open()).collect::<Result<_>>()?;
-    let handles: Vec<_> = peers
-        .iter()
-        .map(|peer| peer.transfer(NODE, &from.0))
-        .collect::<Result<_>>()?;
+    let handles: Vec<_> =
+        peers.iter().map(|peer| peer.transfer(NODE, &from.0)).collect::<Result<_>>()?;
     let payload = vec![1; SIZE];
     Ok(move || {
-        let cargo = Cargo {
-            vecs: &[IoSlice::new(&payload)],
-            ..Cargo::default()
-        };
+        let cargo = Cargo { vecs: &[IoSlice::new(&payload)], ..Cargo::default() };
         from.send(&handles, cargo)?;
         peers.iter().try_for_each(Peer::take)
     })
@@ -81,9 +76,7 @@ fn by_crate(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
 }
 
 fn seqpackets(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
-    let pairs: Vec<_> = (0..receivers)
-        .map(|_| Pair::new(SIZE))
-        .collect::<Result<_>>()?;
+    let pairs: Vec<_> = (0..receivers).map(|_| Pair::new(SIZE)).collect::<Result<_>>()?;
     let (payload, mut buffer) = (vec![1; SIZE], vec![0; SIZE]);
     Ok(move || {
         for pair in &pairs {

@@ -11,10 +11,12 @@ use anyhow::{Context, Result};
 use rustix::event::epoll;
 
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Peer, NODE};
+use crate::peer::{Cargo, Exchange, Peer, NODE};
 use crate::process::Partner;
 use crate::socket::{get, get_pipe, pipe, put, put_pipe, Pair};
 
+/// Its name.
+pub(super) const SCENARIO: &str = "round trip";
 /// Bytes of question and answer.
 pub const SIZES: [usize; 3] = [0, 64, 1 << 10];
 /// All processes are on this one.
@@ -22,12 +24,7 @@ const CPU: usize = 0;
 
 /// One implementation at one size.
 pub(super) fn point(implementation: &'static str, size: usize) -> Point {
-    Point {
-        scenario: "round trip",
-        implementation,
-        param: size as u64,
-        per_run: 1,
-    }
+    Point { scenario: SCENARIO, implementation, param: size as u64, per_run: 1 }
 }
 
 /// All implementations at all sizes.
@@ -35,12 +32,12 @@ pub fn run(bench: &mut Bench) {
     for size in SIZES {
         let point = |implementation| point(implementation, size);
         bench.run(point("bus1 raw"), || peers(size));
+        bench.run(point("bus1 exchange"), || exchanges(size));
         bench.run(point("seqpacket"), || seqpacket(size));
         // A pipe has no messages of 0 bytes.
         bench.run(point("pipe"), || pipes(size.max(1)));
         bench.run(point("blocking relay"), || relay(size, false));
         bench.run(point("epoll relay"), || relay(size, true));
-        // "bus1 exchange": one ioctl that sends, waits and receives belongs here once there is one.
     }
 }
 
@@ -58,12 +55,8 @@ fn peers(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let payload = vec![1; size];
     let copy = payload.clone();
     let send = |peer: &Peer, to, payload: &[u8]| {
-        let vecs = [IoSlice::new(payload)];
-        let cargo = Cargo {
-            vecs: &vecs[..usize::from(!payload.is_empty())],
-            ..Cargo::default()
-        };
-        peer.send(&[to], cargo)
+        let vec = [IoSlice::new(payload)];
+        peer.send(&[to], Cargo::payload(&vec))
     };
     // Both processes have descriptors of both peers, and each uses its own.
     let partner = Partner::start(CPU, || loop {
@@ -74,6 +67,36 @@ fn peers(size: usize) -> Result<impl FnMut() -> Result<()>> {
         let _ = &partner;
         send(&client, ask, &payload)?;
         take(&client)
+    })
+}
+
+/// One EXCHANGE on each side: it gives the slice of the message before back, sends, waits and
+/// receives.
+fn exchanges(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let (client, server) = (Peer::open()?, Peer::open()?);
+    let ask = server.transfer(NODE, &client.0)?;
+    let answer = client.transfer(NODE, &server.0)?;
+    let payload = vec![1; size];
+    let copy = payload.clone();
+    let exchange = |peer: &Peer, to, payload: &[u8], held: Option<u64>| {
+        let vec = [IoSlice::new(payload)];
+        peer.exchange_one(Exchange {
+            slices: held.as_slice(),
+            send: Some((&[to], Cargo::payload(&vec))),
+            wait: true,
+        })
+    };
+    let partner = Partner::start(CPU, || {
+        let mut held = server.exchange_one(Exchange { wait: true, ..Exchange::default() })?;
+        loop {
+            held = exchange(&server, answer, &copy, Some(held))?;
+        }
+    })?;
+    let mut held = None;
+    Ok(move || {
+        let _ = &partner;
+        held = Some(exchange(&client, ask, &payload, held)?);
+        Ok(())
     })
 }
 

@@ -28,7 +28,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Every command with a pointer, by its published number.
-const WITH_POINTER: [u32; 8] = [
+const WITH_POINTER: [u32; 9] = [
     0xc020_9601,
     0xc020_9602,
     0xc008_9610,
@@ -37,6 +37,7 @@ const WITH_POINTER: [u32; 8] = [
     0xc008_9630,
     0xc050_9640,
     0xc048_9650,
+    0xc008_9680,
 ];
 const DISCONNECT: u32 = 0xc008_9600;
 
@@ -88,6 +89,9 @@ fn published_constants_are_met(env: &Env) {
     assert_eq!((abi::MSG_NONE, abi::MSG_DATA), (0, 1));
     assert_eq!((abi::MSG_NODE_DESTROY, abi::MSG_NODE_RELEASE), (2, 3));
     assert_eq!(abi::MSG_FLAG_CONTINUE, 1);
+    assert_eq!((abi::EXCHANGE_FLAG_SEND, abi::EXCHANGE_FLAG_INSTALL_FDS), (1, 2));
+    assert_eq!((abi::DEADLINE_NOW, abi::DEADLINE_NEVER), (0, u64::MAX));
+    assert_eq!(abi::EXCHANGE_MAX, 1024);
 
     // What a host makes of them: an ID that it chose, and the types of notices.
     let [a, b] = env.peers();
@@ -193,6 +197,7 @@ fn every_command_on_a_dead_peer_is_eshutdown(env: &Env) {
     assert_eq!(peer.release_slice(0), Err(E::SHUTDOWN));
     assert_eq!(peer.message().send(), Err(E::SHUTDOWN));
     assert_eq!(peer.receive().max_offset(0).refused(), E::SHUTDOWN);
+    assert_eq!(peer.exchange().max_offset(0).refused(), E::SHUTDOWN);
 }
 
 fn unknown_command_on_a_dead_peer_is_eshutdown(env: &Env) {
@@ -232,6 +237,8 @@ fn unknown_flags_are_einval(env: &Env) {
             assert_eq!(peer.message().flags(flags).send(), Err(E::INVAL), "SEND {bit}");
             let recv = peer.receive().max_offset(0).flags(flags);
             assert_eq!(recv.refused(), E::INVAL, "RECV {bit}");
+            let exchange = peer.exchange().edit(|arg| arg.flags = flags);
+            assert_eq!(exchange.refused(), E::INVAL, "EXCHANGE {bit}");
         }
     }
 }

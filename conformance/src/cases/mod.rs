@@ -46,31 +46,19 @@ pub struct Subject {
 
 impl Case {
     const fn kernel(self) -> Self {
-        Self {
-            on: On::Kernel,
-            ..self
-        }
+        Self { on: On::Kernel, ..self }
     }
 
     const fn embedded(self) -> Self {
-        Self {
-            on: On::Embedded,
-            ..self
-        }
+        Self { on: On::Embedded, ..self }
     }
 
     const fn alone(self) -> Self {
-        Self {
-            alone: true,
-            ..self
-        }
+        Self { alone: true, ..self }
     }
 
     const fn needs(self, device: &'static str, module: &'static str) -> Self {
-        Self {
-            needs: Some((device, module)),
-            ..self
-        }
+        Self { needs: Some((device, module)), ..self }
     }
 }
 
@@ -129,6 +117,11 @@ subjects! {
     descriptors,
     descriptors_lost,
     poll,
+    exchange,
+    exchange_progress,
+    exchange_wait,
+    exchange_signals,
+    exchange_calls,
     faults,
     copies,
     no_trace,

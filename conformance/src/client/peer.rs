@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bus1_uapi as abi;
 
-use super::{Recv, Send};
+use super::{Exchange, Recv, Send};
 use crate::host::{Door, Events, Result, View};
 
 /// Bytes of the pool that [`Peer`] maps; slices beyond are ERANGE to it.
@@ -30,11 +30,7 @@ pub struct Peer {
 impl Peer {
     /// Takes an open door.
     pub fn new(door: Box<dyn Door>) -> Self {
-        Self {
-            door,
-            view: OnceLock::new(),
-            next_node: AtomicU64::new(0x1000),
-        }
+        Self { door, view: OnceLock::new(), next_node: AtomicU64::new(0x1000) }
     }
 
     /// The host's side of it.
@@ -162,6 +158,11 @@ impl Peer {
         Recv::new(self)
     }
 
+    /// An EXCHANGE to be filled in; without more it does nothing.
+    pub fn exchange(&self) -> Exchange<'_> {
+        Exchange::new(self)
+    }
+
     /// RECV: the next message with its descriptors.
     pub fn recv(&self) -> Result<super::Message> {
         self.receive().run()
@@ -169,9 +170,7 @@ impl Peer {
 
     /// RECV of the seed with its descriptors.
     pub fn recv_seed(&self) -> Result<super::Message> {
-        self.receive()
-            .flags(abi::RECV_FLAG_SEED | abi::RECV_FLAG_INSTALL_FDS)
-            .run()
+        self.receive().flags(abi::RECV_FLAG_SEED | abi::RECV_FLAG_INSTALL_FDS).run()
     }
 
     /// What poll says now.
@@ -187,9 +186,7 @@ impl Peer {
 
     /// The mapping of the pool's beginning, made when it is first asked for.
     pub fn view(&self) -> &dyn View {
-        &**self
-            .view
-            .get_or_init(|| self.door.map(self.mapped()).expect("cannot map the pool"))
+        &**self.view.get_or_init(|| self.door.map(self.mapped()).expect("cannot map the pool"))
     }
 
     /// Bytes that [`Peer::view`] shows. Does not make it.

@@ -62,10 +62,7 @@ impl<'a> Send<'a> {
     /// Adds a vector.
     pub fn bytes(mut self, bytes: &'a [u8]) -> Self {
         let base = bytes.as_ptr().expose_provenance() as u64;
-        self.vectors.push(Vector {
-            base,
-            len: bytes.len() as u64,
-        });
+        self.vectors.push(Vector { base, len: bytes.len() as u64 });
         self
     }
 
@@ -111,8 +108,13 @@ impl<'a> Send<'a> {
 
     /// Sends, without an error array unless CONTINUE needs one.
     pub fn send(self) -> Result {
-        let wanted = self.flags & abi::SEND_FLAG_CONTINUE != 0;
+        let wanted = self.wants_errors();
         self.run(wanted).result
+    }
+
+    /// Whether it is one that must have an error array.
+    pub(super) fn wants_errors(&self) -> bool {
+        self.flags & abi::SEND_FLAG_CONTINUE != 0
     }
 
     /// Sends, with an error array.
@@ -120,8 +122,8 @@ impl<'a> Send<'a> {
         self.run(true)
     }
 
-    fn run(self, with_errors: bool) -> Outcome {
-        let mut errors = vec![UNWRITTEN; self.to.len()];
+    /// The structure. It points into this value and, if there are any, to `errors`.
+    pub(super) fn command(&mut self, errors: &mut [i32]) -> abi::CmdSend {
         let mut arg = abi::CmdSend {
             flags: self.flags,
             ptr_destinations: addr(&self.to),
@@ -134,12 +136,24 @@ impl<'a> Send<'a> {
             ptr_fds: addr(&self.fds),
             n_fds: self.fds.len() as u64,
         };
-        if with_errors {
+        if !errors.is_empty() {
             arg.ptr_errors = errors.as_mut_ptr().expose_provenance() as u64;
         }
-        for edit in self.edits {
+        for edit in self.edits.drain(..) {
             edit(&mut arg);
         }
+        arg
+    }
+
+    /// Room for the error of each destination.
+    pub(super) fn errors(&self) -> Vec<i32> {
+        vec![UNWRITTEN; self.to.len()]
+    }
+
+    fn run(mut self, with_errors: bool) -> Outcome {
+        let mut errors = self.errors();
+        let wanted = if with_errors { &mut errors[..] } else { &mut [] };
+        let mut arg = self.command(wanted);
         let result = self.peer.command(abi::CMD_SEND, &mut arg);
         Outcome { result, errors }
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What the suite asks of the system itself, apart from the bus: memory of every bad sort,
-//! processes, user faults.
+//! processes, threads that sleep, user faults.
 
 pub mod cgroup;
 pub mod memory;
 pub mod process;
+pub mod thread;
 pub mod userfault;

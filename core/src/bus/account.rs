@@ -25,7 +25,7 @@
 //! None of its own; an account is guarded by the lock that it lies under.
 
 use kernel::prelude::*;
-use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
 
 use super::inbox::Denied;
 use super::sieve::sieve;
@@ -58,6 +58,13 @@ pub(super) fn only(resource: usize, amount: u64) -> Amounts {
     amounts
 }
 
+/// Adds to each.
+pub(super) fn add(to: &mut Amounts, amounts: &Amounts) {
+    for r in ALL {
+        to[r] += amounts[r];
+    }
+}
+
 /// Limits of a user or a peer.
 pub type Limits = [u32; RESOURCES];
 
@@ -78,6 +85,8 @@ pub struct Claimant {
 pub(super) struct Share {
     granted: Amounts,
     used: Amounts,
+    /// It is not the owner's.
+    foreign: bool,
 }
 
 /// What a peer holds of an account.
@@ -92,19 +101,16 @@ pub(super) struct Claim {
 }
 
 /// Memory for the entries that a claimant's first claim makes.
-pub(super) struct Room {
-    share: RBTreeNodeReservation<u32, Share>,
-    claim: RBTreeNodeReservation<u64, Claim>,
-}
+pub(super) struct Room(RBTreeNodeReservation<u32, Share>, RBTreeNodeReservation<u64, Claim>);
 
 impl Room {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self {
-            share: RBTreeNodeReservation::new(GFP_KEPT)?,
-            claim: RBTreeNodeReservation::new(GFP_KEPT)?,
-        })
+        Ok(Self(RBTreeNodeReservation::new(GFP_KEPT)?, RBTreeNodeReservation::new(GFP_KEPT)?))
     }
 }
+
+/// The entries of a closed account.
+pub(super) type Books = (RBTree<u32, Share>, RBTree<u64, Claim>);
 
 /// Limits and what is held of them.
 pub(super) struct Account {
@@ -112,11 +118,12 @@ pub(super) struct Account {
     pub(super) limit: Amounts,
     /// What all claimants together were granted.
     pub(super) granted: Amounts,
+    /// How many foreign users hold some.
     foreign: [u32; RESOURCES],
     shares: RBTree<u32, Share>,
     claims: RBTree<u64, Claim>,
-    entries: usize,
-    sweep_at: usize,
+    /// How many peers may come until a sweep is worth its time.
+    sweep_in: usize,
     /// How many claimants may have credit.
     pub(super) keepers: u32,
 }
@@ -137,8 +144,7 @@ impl Account {
             foreign: [0; RESOURCES],
             shares: RBTree::new(),
             claims: RBTree::new(),
-            entries: 0,
-            sweep_at: 32,
+            sweep_in: 32,
             keepers: 0,
         }
     }
@@ -147,8 +153,8 @@ impl Account {
     pub(super) fn used(&self) -> Amounts {
         let mut sum = NOTHING;
         for (_, claim) in self.claims() {
-            for (r, sum) in sum.iter_mut().enumerate() {
-                *sum += claim.held[r] - claim.credit[r];
+            for r in ALL {
+                sum[r] += claim.held[r] - claim.credit[r];
             }
         }
         sum
@@ -156,11 +162,7 @@ impl Account {
 
     /// Everybody's entries.
     pub(super) fn claims(&self) -> impl Iterator<Item = (Claimant, &Claim)> {
-        let claims = self.claims.iter();
-        claims.map(|(&peer, claim)| {
-            let uid = claim.uid;
-            (Claimant { uid, peer }, claim)
-        })
+        self.claims.iter().map(|(&peer, claim)| (Claimant { uid: claim.uid, peer }, claim))
     }
 
     /// The claimant's entry; None if it never claimed or was swept.
@@ -174,15 +176,12 @@ impl Account {
         else {
             return self.keepers != 0;
         };
-        let own = who.uid == self.owner;
-        let possible = (0..RESOURCES).all(|r| {
+        let by = if share.foreign { divisor(1) } else { 1 };
+        let possible = ALL.iter().all(|&r| {
             // A share may have been granted twice what is used of it.
             let idle = 4 * u64::from(self.keepers) * user.batch[r];
             let others = (self.granted[r] - share.granted[r]).saturating_sub(idle);
-            let need = amounts[r]
-                .saturating_mul(2)
-                .saturating_add(claim.held[r] + share.used[r]);
-            let by = if own { 1 } else { divisor(1) };
+            let need = amounts[r].saturating_mul(2).saturating_add(claim.held[r] + share.used[r]);
             let need = need.saturating_sub(idle).saturating_mul(by);
             amounts[r] == 0 || need <= self.limit[r].saturating_sub(others)
         });
@@ -197,35 +196,24 @@ impl Account {
         room: &mut Option<Room>,
         cover: impl FnOnce() -> Result<(), Denied>,
     ) -> Result<(), Denied> {
-        let own = who.uid == self.owner;
-        let (Some(share), Some(claim)) = (
-            self.shares.get_mut(&who.uid),
-            self.claims.get_mut(&who.peer),
-        ) else {
+        let (Some(share), Some(claim)) =
+            (self.shares.get_mut(&who.uid), self.claims.get_mut(&who.peer))
+        else {
             self.enter(who, room.take().ok_or(Denied::Rooms)?);
             return self.claim(who, amounts, &mut None, cover);
         };
         let mut grown = share.granted;
         for r in ALL {
-            let amount = amounts[r];
-            if amount == 0 {
-                continue;
-            }
             // How large the share has to be. What overflows is more than any limit.
-            let need = amount
-                .saturating_mul(2)
-                .saturating_add(claim.held[r] + share.used[r]);
+            let need = amounts[r].saturating_mul(2).saturating_add(claim.held[r] + share.used[r]);
             let have = share.granted[r];
             // Less than it has, if the limit was lowered since.
             let free = self.limit[r].saturating_sub(self.granted[r] - have);
-            if need <= have.min(free) {
+            if amounts[r] == 0 || need <= have.min(free) {
                 continue;
             }
-            let by = if own {
-                1
-            } else {
-                divisor(self.foreign[r] + u32::from(have == 0))
-            };
+            let n = self.foreign[r] + u32::from(have == 0);
+            let by = if share.foreign { divisor(n) } else { 1 };
             if need.saturating_mul(by) > free {
                 return Err(Denied::Quota);
             }
@@ -233,100 +221,71 @@ impl Account {
         }
         cover()?;
         for r in ALL {
-            let amount = amounts[r];
-            if amount == 0 {
-                continue;
-            }
-            if share.granted[r] == 0 && !own {
-                self.foreign[r] += 1;
-            }
+            let first = share.granted[r] == 0 && grown[r] != 0;
+            self.foreign[r] += u32::from(first && share.foreign);
             self.granted[r] += grown[r] - share.granted[r];
-            share.granted[r] = grown[r];
-            share.used[r] += amount;
-            claim.held[r] += amount;
         }
+        share.granted = grown;
+        add(&mut share.used, amounts);
+        add(&mut claim.held, amounts);
         Ok(())
     }
 
     /// Makes the entries of a claimant, as far as they are not there.
     fn enter(&mut self, who: Claimant, room: Room) {
-        if self.shares.get(&who.uid).is_none() {
-            let share = room.share.into_node(who.uid, Share::default());
-            self.shares.insert(share);
+        if let Entry::Vacant(place) = self.shares.entry(who.uid) {
+            place.insert(Share { foreign: who.uid != self.owner, ..Share::default() }, room.0);
         }
-        if self.claims.get(&who.peer).is_none() {
-            let fresh = Claim {
-                uid: who.uid,
-                ..Claim::default()
-            };
-            self.claims.insert(room.claim.into_node(who.peer, fresh));
-            self.entries += 1;
+        if let Entry::Vacant(place) = self.claims.entry(who.peer) {
+            place.insert(Claim { uid: who.uid, ..Claim::default() }, room.1);
+            self.sweep_in = self.sweep_in.saturating_sub(1);
         }
     }
 
     /// Gives back what was granted before.
     pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
-        let (Some(share), Some(claim)) = (
-            self.shares.get_mut(&who.uid),
-            self.claims.get_mut(&who.peer),
-        ) else {
-            debug_assert!(
-                *amounts == NOTHING,
-                "release by a claimant that holds nothing"
-            );
+        let (Some(share), Some(claim)) =
+            (self.shares.get_mut(&who.uid), self.claims.get_mut(&who.peer))
+        else {
+            debug_assert!(*amounts == NOTHING, "release by a claimant that holds nothing");
             return;
         };
-        let foreign = (who.uid != self.owner).then_some(&mut self.foreign);
-        lower(share, claim, &mut self.granted, foreign, amounts);
+        lower(share, claim, &mut self.granted, &mut self.foreign, amounts);
     }
 
     /// Takes the credit of all claimants. `each` is told of it.
     pub(super) fn settle(&mut self, mut each: impl FnMut(Claimant, &Amounts)) {
         self.keepers = 0;
-        let mut cursor = self.claims.cursor_front_mut();
-        while let Some(mut here) = cursor {
-            let (&peer, claim) = here.current_mut();
-            let uid = claim.uid;
-            let credit = core::mem::replace(&mut claim.credit, NOTHING);
+        for (&peer, claim) in self.claims.iter_mut() {
+            let (uid, credit) = (claim.uid, core::mem::replace(&mut claim.credit, NOTHING));
             if let Some(share) = self.shares.get_mut(&uid).filter(|_| claim.keeps) {
                 claim.keeps = false;
-                let foreign = (uid != self.owner).then_some(&mut self.foreign);
-                lower(share, claim, &mut self.granted, foreign, &credit);
+                lower(share, claim, &mut self.granted, &mut self.foreign, &credit);
                 each(Claimant { uid, peer }, &credit);
             }
-            cursor = here.move_next();
         }
     }
 
     /// Whether so many entries gathered that a [`Account::sweep`] is worth its time.
     pub(super) fn crowded(&self) -> bool {
-        self.entries >= self.sweep_at
+        self.sweep_in == 0
     }
 
     /// Drops the entries of claimants that hold nothing.
     pub(super) fn sweep(&mut self) {
-        let entries = &mut self.entries;
-        let claimed = |_: &u64, claim: &mut Claim| claim.held != NOTHING;
-        sieve(&mut self.claims, claimed, |_| *entries -= 1);
+        sieve(&mut self.claims, |claim| claim.held != NOTHING, drop);
         // A claim of a user who holds nothing is gone as well, so none dangles.
-        let holds = |_: &u32, share: &mut Share| share.granted != NOTHING;
-        sieve(&mut self.shares, holds, drop);
-        self.sweep_at = 2 * self.entries + 32;
+        sieve(&mut self.shares, |share| share.granted != NOTHING, drop);
+        self.sweep_in = self.claims.iter().count() + 32;
     }
 
     /// Takes all entries out. `each` is told what the claimants held.
-    pub(super) fn close(
-        &mut self,
-        mut each: impl FnMut(Claimant, &Amounts),
-    ) -> (RBTree<u32, Share>, RBTree<u64, Claim>) {
+    pub(super) fn close(&mut self, mut each: impl FnMut(Claimant, &Amounts)) -> Books {
         for (who, claim) in self.claims() {
             each(who, &claim.held);
         }
-        (self.entries, self.keepers) = (0, 0);
-        (
-            core::mem::take(&mut self.shares),
-            core::mem::take(&mut self.claims),
-        )
+        self.keepers = 0;
+        (core::mem::take(&mut self.shares), core::mem::take(&mut self.claims))
     }
 }
 
@@ -335,23 +294,17 @@ fn lower(
     share: &mut Share,
     claim: &mut Claim,
     granted: &mut Amounts,
-    mut foreign: Option<&mut [u32; RESOURCES]>,
+    foreign: &mut [u32; RESOURCES],
     amounts: &Amounts,
 ) {
-    for r in ALL {
-        let amount = amounts[r];
-        if amount == 0 {
-            continue;
-        }
-        debug_assert!(claim.held[r] >= amount && share.used[r] >= amount);
-        claim.held[r] -= amount;
-        share.used[r] -= amount;
+    for r in ALL.into_iter().filter(|&r| amounts[r] != 0) {
+        debug_assert!(claim.held[r] >= amounts[r] && share.used[r] >= amounts[r]);
+        claim.held[r] -= amounts[r];
+        share.used[r] -= amounts[r];
         let keep = share.granted[r].min(2 * share.used[r]);
         granted[r] -= share.granted[r] - keep;
         share.granted[r] = keep;
-        if let Some(foreign) = foreign.as_deref_mut().filter(|_| keep == 0) {
-            foreign[r] -= 1;
-        }
+        foreign[r] -= u32::from(keep == 0 && share.foreign);
     }
 }
 

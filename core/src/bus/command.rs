@@ -14,11 +14,9 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use super::account::HANDLES;
-use super::few::Few;
 use super::host::{Caller, Host};
-use super::message::Files;
 use super::peer::Peer;
-use super::recv::Receive;
+use super::recv::Receiver;
 use super::reset::Flush;
 use super::send::Outgoing;
 use super::GFP_KEPT;
@@ -48,17 +46,22 @@ pub fn dispatch<H: Host, C: Caller<H>>(
     match cmd {
         CMD_PEER_QUERY => command.peer_query(),
         CMD_PEER_RESET => command.peer_reset(),
-        CMD_HANDLE_RELEASE => peer.release_handle(command.number()?),
+        CMD_HANDLE_RELEASE => peer.release_handle(command.number(arg)?),
         CMD_HANDLE_TRANSFER => command.handle_transfer(),
         CMD_NODES_DESTROY => command.nodes_destroy(),
-        CMD_SLICE_RELEASE => peer.release_slice(command.number()?),
-        CMD_SEND => command.send(),
+        CMD_SLICE_RELEASE => peer.release_slice(command.number(arg)?),
+        CMD_SEND => {
+            let mut bytes = [0; CmdSend::SIZE];
+            caller.read(arg, &mut bytes)?;
+            command.send(&bytes, false)
+        }
         CMD_RECV => command.recv(),
+        CMD_EXCHANGE => command.exchange(),
         _ => Err(ENOTTY),
     }
 }
 
-fn check_flags(flags: u64, known: u64) -> Result {
+pub(super) fn check_flags(flags: u64, known: u64) -> Result {
     if flags & !known != 0 {
         return Err(EINVAL);
     }
@@ -66,44 +69,46 @@ fn check_flags(flags: u64, known: u64) -> Result {
 }
 
 /// One call, with its argument still to be read.
-struct Command<'c, H: Host, C: Caller<H>> {
-    peer: &'c Arc<Peer<H>>,
-    caller: &'c C,
-    arg: u64,
+pub(super) struct Command<'c, H: Host, C: Caller<H>> {
+    pub(super) peer: &'c Arc<Peer<H>>,
+    pub(super) caller: &'c C,
+    pub(super) arg: u64,
 }
 
 impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     /// Reads `N` bytes at `addr`.
-    fn read<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
+    pub(super) fn read<const N: usize>(&self, addr: u64) -> Result<[u8; N]> {
         let mut bytes = [0; N];
         self.caller.read(addr, &mut bytes)?;
         Ok(bytes)
     }
 
-    fn argument<const N: usize>(&self) -> Result<[u8; N]> {
+    pub(super) fn argument<const N: usize>(&self) -> Result<[u8; N]> {
         self.read(self.arg)
     }
 
-    fn number(&self) -> Result<u64> {
-        Ok(u64::from_ne_bytes(self.argument()?))
+    /// The address of what lies at this offset in the argument.
+    pub(super) fn field(&self, offset: usize) -> Result<u64> {
+        self.arg.checked_add(offset as u64).ok_or(EFAULT)
+    }
+
+    /// Reads a number.
+    pub(super) fn number(&self, addr: u64) -> Result<u64> {
+        Ok(u64::from_ne_bytes(self.read(addr)?))
     }
 
     /// Reads `n` elements at `addr`; the caller has bounded `n`.
-    fn array<const N: usize, T>(
+    pub(super) fn array<const N: usize, T>(
         &self,
         mut addr: u64,
         n: u64,
         from: fn([u8; N]) -> T,
-    ) -> Result<Few<T>> {
-        let mut array = Few::with_capacity(n as usize, GFP_KERNEL)?;
-        match n {
-            0 => return Ok(array),
-            1 => array.push(from(self.read(addr)?), GFP_KERNEL)?,
-            _ => (),
-        }
-        while array.len() < n as usize {
+    ) -> Result<KVVec<T>> {
+        let n = n as usize;
+        let mut array = KVVec::with_capacity(n, GFP_KERNEL)?;
+        while array.len() < n {
             let mut chunk = [0; 256];
-            let bytes = &mut chunk[..256.min((n as usize - array.len()) * N)];
+            let bytes = &mut chunk[..256.min((n - array.len()) * N)];
             self.caller.read(addr, bytes)?;
             addr = addr.checked_add(bytes.len() as u64).ok_or(EFAULT)?;
             for element in bytes.chunks_exact(N) {
@@ -129,25 +134,13 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 
     fn peer_reset(&self) -> Result {
         let cmd = CmdPeerReset::from_bytes(&self.argument()?);
-        check_flags(
-            cmd.flags,
-            PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED,
-        )?;
+        check_flags(cmd.flags, PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED)?;
         if cmd.peer_flags != u64::MAX {
             return Err(EINVAL);
         }
-        let given = [
-            cmd.max_slices,
-            cmd.max_handles,
-            cmd.max_inflight_bytes,
-            cmd.max_inflight_fds,
-        ];
+        let given = [cmd.max_slices, cmd.max_handles, cmd.max_inflight_bytes, cmd.max_inflight_fds];
         let limits = given.map(|given| (given != KEEP).then_some(given));
-        if limits
-            .iter()
-            .flatten()
-            .any(|&limit| u64::from(limit) > INT_MAX)
-        {
+        if limits.iter().flatten().any(|&limit| u64::from(limit) > INT_MAX) {
             return Err(EINVAL);
         }
         let flush = Flush {
@@ -171,10 +164,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             return Err(EINVAL);
         }
         Peer::transfer_handle(self.peer, cmd.src_handle, &to, &mut |id| {
-            let cmd = CmdHandleTransfer {
-                dst_handle: id,
-                ..cmd
-            };
+            let cmd = CmdHandleTransfer { dst_handle: id, ..cmd };
             self.caller.write(self.arg, &cmd.to_bytes())
         })
     }
@@ -190,8 +180,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         Peer::destroy_nodes(self.peer, &nodes, release)
     }
 
-    fn send(&self) -> Result {
-        let cmd = CmdSend::from_bytes(&self.argument()?);
+    /// `yields`: the caller sleeps next.
+    #[inline]
+    pub(super) fn send(&self, cmd: &[u8; CmdSend::SIZE], yields: bool) -> Result {
+        let cmd = CmdSend::from_bytes(cmd);
         check_flags(cmd.flags, SEND_FLAG_CONTINUE | SEND_FLAG_SEED)?;
         if cmd.n_vecs > VECS_MAX || cmd.n_fds > FD_MAX || cmd.n_destinations > INT_MAX {
             return Err(EMSGSIZE);
@@ -200,7 +192,22 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         if cmd.n_destinations > most || cmd.n_handles > most {
             return Err(EINVAL);
         }
-        let payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
+        let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
+        if (cmd.flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
+            return self.send_any(&cmd, payload);
+        }
+        let id = self.number(cmd.ptr_destinations)?;
+        Peer::send_bytes(self.peer, id, &mut payload, yields).or_else(|error| {
+            // All others are not the destination's fault.
+            if cmd.ptr_errors != 0 && ![ESHUTDOWN, ENOMEM, EFAULT].contains(&error) {
+                self.write_errors(cmd.ptr_errors, &mut core::iter::once(-error.to_errno()))?;
+            }
+            Err(error)
+        })
+    }
+
+    /// The way of those that are not just bytes for one.
+    fn send_any(&self, cmd: &CmdSend, payload: C::Payload) -> Result {
         let handles = self.array(cmd.ptr_handles, cmd.n_handles, u64::from_ne_bytes)?;
         // A seed must not have any, so nobody looks at them.
         let seed = cmd.flags & SEND_FLAG_SEED != 0;
@@ -252,47 +259,17 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn recv(&self) -> Result {
         let cmd = CmdRecv::from_bytes(&self.argument()?);
         check_flags(cmd.flags, RECV_FLAG_SEED | RECV_FLAG_INSTALL_FDS)?;
-        let mut receiver = Receiver {
+        let receiver = Receiver {
             caller: self.caller,
-            msg_addr: self
-                .arg
-                .checked_add(offset_of!(CmdRecv, msg) as u64)
-                .ok_or(EFAULT)?,
+            msg_addr: self.field(offset_of!(CmdRecv, msg))?,
+            count: None,
             max_offset: cmd.max_offset,
             wants_files: cmd.flags & RECV_FLAG_INSTALL_FDS != 0,
         };
         if cmd.flags & RECV_FLAG_SEED != 0 {
-            Peer::recv_seed(self.peer, &mut receiver)
+            Peer::recv_seed(self.peer, &receiver)
         } else {
-            self.peer.recv(&mut receiver)
+            self.peer.recv(&receiver)
         }
-    }
-}
-
-/// A RECV under way.
-struct Receiver<'c, C> {
-    caller: &'c C,
-    msg_addr: u64,
-    max_offset: u64,
-    wants_files: bool,
-}
-
-impl<H: Host, C: Caller<H>> Receive<H> for Receiver<'_, C> {
-    type Installed = C::Installed;
-
-    fn max_offset(&self) -> u64 {
-        self.max_offset
-    }
-
-    fn result(&mut self, msg: &Msg) -> Result {
-        self.caller.write(self.msg_addr, &msg.to_bytes())
-    }
-
-    fn install(&mut self, files: &Files<H>) -> Result<Option<C::Installed>> {
-        Ok(Some(self.caller.install(files)?))
-    }
-
-    fn wants_files(&self) -> bool {
-        self.wants_files
     }
 }

@@ -27,13 +27,13 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
+use super::account::Books;
 use super::handle::Handle;
 use super::host::Host;
-use super::inbox::Inbox;
-use super::ledger::Books;
+use super::inbox::{Inbox, Stock};
 use super::node::Holders;
 use super::peer::{check, Peer};
-use super::queue::{Body, Seat, Tree};
+use super::queue::{Body, Drained, Tree};
 use super::release::strip;
 use super::seed::Seed;
 use super::send::twice;
@@ -47,27 +47,22 @@ pub(super) type Doomed<H> = ById<H>;
 
 /// What a disconnected peer leaves behind, to be dropped without locks.
 pub(super) struct Remains<H: Host> {
-    pub(super) committed: Tree<H>,
+    pub(super) committed: Drained<H>,
     pub(super) staged: Tree<H>,
     pub(super) seed: Option<(Arc<Seed<H>>, bool)>,
     pub(super) pool: Option<H::Pool>,
     /// Memory, held for being dropped.
-    pub(super) _memory: (Slices, Books, KVec<Seat<H>>),
+    pub(super) _memory: (Slices, Books, Stock<H>),
 }
 
 impl<H: Host> Inbox<H> {
-    /// Marks all dying, or none: then the place of the one that cannot be is returned.
-    fn condemn(&mut self, doomed: &Doomed<H>) -> Result<(), u32> {
-        for (part, handle) in (0..).zip(doomed.values()) {
-            let node = &handle.node;
-            if node.dead() == 0 && node.shared.access(self).dying.is_none() {
-                node.shared.access_mut(self).dying = Some(part);
-                continue;
-            }
-            for (_, handle) in (0..part).zip(doomed.values()) {
-                handle.node.shared.access_mut(self).dying = None;
-            }
-            return Err(part);
+    /// Marks all dying, or none: then ESTALE.
+    fn condemn(&mut self, doomed: &Doomed<H>) -> Result {
+        if !doomed.values().all(|anchor| anchor.node.can_die(self)) {
+            return Err(ESTALE);
+        }
+        for (part, anchor) in (0..).zip(doomed.values()) {
+            anchor.node.shared.access_mut(self).dying = Some(part);
         }
         Ok(())
     }
@@ -75,19 +70,34 @@ impl<H: Host> Inbox<H> {
     /// Marks those dying that can be, and leaves the others, which are in other hands, out.
     pub(super) fn condemn_able(&mut self, doomed: &mut Doomed<H>, out: &mut Doomed<H>) {
         let mut part = 0;
-        let able = |_: &u64, anchor: &mut Arc<Handle<H>>| {
-            let node = anchor.node.clone();
-            let dying = &mut node.shared.access_mut(self).dying;
-            let able = node.dead() == 0 && dying.is_none();
+        let able = |anchor: &mut Arc<Handle<H>>| {
+            let able = anchor.node.can_die(self);
             if able {
-                *dying = Some(part);
+                anchor.node.shared.access_mut(self).dying = Some(part);
                 part += 1;
             }
             able
         };
-        sieve(doomed, able, |node| {
-            out.insert(node);
-        });
+        sieve(doomed, able, |node| drop(out.insert(node)));
+    }
+
+    /// Moves a holder of the first of the nodes at or after `from` that has any to those told. Returns
+    /// it, with the part that it will be told.
+    fn next_holder(&mut self, doomed: &Doomed<H>, from: &mut u64) -> Option<(u32, Arc<Handle<H>>)> {
+        while let Some(here) = doomed.cursor_lower_bound(from) {
+            let (_, anchor) = here.current();
+            let shared = anchor.node.shared.access_mut(self);
+            let part = shared.dying.unwrap_or_default();
+            if let Some(holder) = shared.holders.cursor_front_mut() {
+                let handle = holder.current().1.clone();
+                let (_, place) = holder.remove_current();
+                shared.told.insert(place);
+                handle.share.access_mut(self).linked = false;
+                return Some((part, handle));
+            }
+            *from = *here.peek_next()?.0;
+        }
+        None
     }
 
     /// Step 3.
@@ -129,29 +139,6 @@ pub(super) enum Also {
     Close,
 }
 
-/// Moves a holder of the first of the nodes at or after `from` that has any to those told. Returns
-/// it, with the part that it will be told.
-fn next_holder<H: Host>(
-    inbox: &mut Inbox<H>,
-    doomed: &Doomed<H>,
-    from: &mut u64,
-) -> Option<(u32, Arc<Handle<H>>)> {
-    while let Some(here) = doomed.cursor_lower_bound(from) {
-        let (_, anchor) = here.current();
-        let shared = anchor.node.shared.access_mut(inbox);
-        let part = shared.dying.unwrap_or_default();
-        if let Some(holder) = shared.holders.cursor_front_mut() {
-            let handle = holder.current().1.clone();
-            let (_, place) = holder.remove_current();
-            shared.told.insert(place);
-            handle.share.access_mut(inbox).linked = false;
-            return Some((part, handle));
-        }
-        *from = *here.peek_next()?.0;
-    }
-    None
-}
-
 impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which were condemned; this peer owns them.
     pub(super) fn execute(
@@ -165,10 +152,10 @@ impl<H: Host> Peer<H> {
         let (timestamp, remains) = loop {
             let mut guard = self.inbox.lock();
             let inbox = &mut *guard;
-            let next = next_holder(inbox, doomed, &mut from).or_else(|| {
+            let next = inbox.next_holder(doomed, &mut from).or_else(|| {
                 // Some may have joined those that were passed already.
                 from = 0;
-                next_holder(inbox, doomed, &mut from)
+                inbox.next_holder(doomed, &mut from)
             });
             let Some((part, handle)) = next else {
                 let timestamp = inbox.bury(doomed, top);
@@ -179,9 +166,7 @@ impl<H: Host> Peer<H> {
                 break (timestamp, remains);
             };
             drop(guard);
-            if let Some(staged) = Handle::tell(&handle, transaction, part) {
-                top = top.max(staged);
-            }
+            top = top.max(Handle::tell(&handle, transaction, part).unwrap_or_default());
         };
         let told = self.gather_told(doomed);
         for handle in told.values() {
@@ -207,10 +192,8 @@ impl<H: Host> Peer<H> {
     fn gather_told(&self, doomed: &Doomed<H>) -> Holders<H> {
         let mut all = Holders::<H>::new();
         for anchor in doomed.values() {
-            let mut inbox = self.inbox.lock();
-            let shared = anchor.node.shared.access_mut(&mut inbox);
-            let mut told = core::mem::take(&mut shared.told);
-            drop(inbox);
+            let shared = &anchor.node.shared;
+            let mut told = core::mem::take(&mut shared.access_mut(&mut self.inbox.lock()).told);
             while let Some(first) = told.cursor_front_mut() {
                 all.insert(first.remove_current().1);
             }
@@ -242,7 +225,7 @@ impl<H: Host> Peer<H> {
         let twice = twice(ids)?;
         for (place, &id) in ids.iter().enumerate() {
             let handle = import.get(id)?;
-            if twice.binary_search(&place).is_ok() {
+            if twice.as_ref().is_some_and(|t| t.binary_search(&place).is_ok()) {
                 return Err(ENOTUNIQ);
             }
             if !handle.is_anchor() {
@@ -259,16 +242,11 @@ impl<H: Host> Peer<H> {
         let transaction = this.transaction()?;
         let mut inbox = this.inbox.lock();
         check(inbox.open)?;
-        let condemned = inbox.condemn(&doomed);
+        inbox.condemn(&doomed)?;
         drop(inbox);
-        condemned.map_err(|_| ESTALE)?;
         // From here on it does not fail.
         import.finish();
-        let also = if release {
-            Also::Release
-        } else {
-            Also::Nothing
-        };
+        let also = if release { Also::Release } else { Also::Nothing };
         this.execute(&doomed, &transaction, also);
         Ok(())
     }

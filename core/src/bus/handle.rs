@@ -75,10 +75,7 @@ pub(super) type Linked<H> = (Arc<Handle<H>>, Option<u64>);
 pub(super) type Place<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
 
 /// A handle that is not linked to its node yet, and the memory for that.
-pub(super) struct Fresh<H: Host> {
-    pub(super) handle: Arc<Handle<H>>,
-    place: Place<H>,
-}
+pub(super) struct Fresh<H: Host>(Arc<Handle<H>>, Place<H>);
 
 impl<H: Host> Fresh<H> {
     pub(super) fn new(node: &Arc<Node<H>>, holder: &Arc<Peer<H>>) -> Result<Self> {
@@ -90,16 +87,9 @@ impl<H: Host> Fresh<H> {
             unfinished: 0,
             finished: false,
         };
-        let notice = Notice {
-            seat: Some(Seat::<H>::new(GFP_KEPT)?),
-            held: false,
-            at: None,
-            spent: false,
-        };
-        let share = Share {
-            refs: 0,
-            linked: false,
-        };
+        let notice =
+            Notice { seat: Some(Seat::<H>::new(GFP_KEPT)?), held: false, at: None, spent: false };
+        let share = Share { refs: 1, linked: true };
         let handle = Handle {
             node: node.clone(),
             holder: holder.clone(),
@@ -107,19 +97,13 @@ impl<H: Host> Fresh<H> {
             notice: LockedBy::new(&holder.inbox, notice),
             share: LockedBy::new(&node.owner().inbox, share),
         };
-        Ok(Self {
-            handle: Arc::new(handle, GFP_KEPT)?,
-            place: Place::<H>::new(GFP_KEPT)?,
-        })
+        Ok(Self(Arc::new(handle, GFP_KEPT)?, Place::<H>::new(GFP_KEPT)?))
     }
 
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.
     pub(super) fn link(self, inbox: &mut Inbox<H>) -> Arc<Handle<H>> {
-        let Self { handle, place } = self;
+        let Self(handle, place) = self;
         let node = &handle.node;
-        let share = handle.share.access_mut(inbox);
-        share.refs = 1;
-        share.linked = true;
         let key = node.holder_key(&handle.holder);
         let shared = node.shared.access_mut(inbox);
         shared.holders.insert(place.into_node(key, handle.clone()));
@@ -146,12 +130,8 @@ impl<H: Host> Handle<H> {
             if node.dead() != 0 {
                 return Ok(None);
             }
-            let found = {
-                let shared = node.shared.access_mut(inbox);
-                let key = node.holder_key(peer);
-                let held = shared.holders.get(&key);
-                held.or_else(|| shared.told.get(&key)).cloned()
-            };
+            let (key, shared) = (node.holder_key(peer), node.shared.access(inbox));
+            let found = shared.holders.get(&key).or_else(|| shared.told.get(&key)).cloned();
             let handle = match (found, fresh.take()) {
                 (Some(handle), unused) => {
                     handle.share.access_mut(inbox).refs += 1;
@@ -174,9 +154,7 @@ impl<H: Host> Handle<H> {
 
     /// Makes a reference good that [`Handle::link`] gave.
     pub(super) fn rise(&self, owed: Option<u64>) {
-        let Some(owed) = owed else {
-            return;
-        };
+        let Some(owed) = owed else { return };
         let owner = self.node.owner();
         let wake = Node::rise(&self.node, &mut owner.inbox.lock(), owed);
         if wake {
@@ -193,13 +171,11 @@ impl<H: Host> Handle<H> {
         debug_assert!(share.refs >= n);
         share.refs -= n;
         let unused = share.refs == 0;
-        let out = if share.refs == 0 && share.linked {
-            share.linked = false;
+        let mut out = None;
+        if unused && core::mem::take(&mut share.linked) {
             let key = self.node.holder_key(&self.holder);
-            self.node.shared.access_mut(inbox).holders.remove_node(&key)
-        } else {
-            None
-        };
+            out = self.node.shared.access_mut(inbox).holders.remove_node(&key);
+        }
         let wake = Node::count_down(&self.node, inbox, n - u64::from(pin));
         drop(guard);
         drop(out);
@@ -211,19 +187,14 @@ impl<H: Host> Handle<H> {
         }
     }
 
-    /// Whether nothing refers to it any more.
-    fn is_unused(&self) -> bool {
-        let inbox = self.node.owner().inbox.lock();
-        self.share.access(&inbox).refs == 0
-    }
-
     /// Takes the notice that the node is dead out of the holder's queue, once nothing refers to
     /// the handle any more; nobody would receive it, and nobody is charged for it.
     pub(super) fn forget(&self) {
         let dead = self.node.dead();
+        let is_unused = || self.share.access(&self.node.owner().inbox.lock()).refs == 0;
         // While the node lives it may be linked again; and if the notice is on its way, who sends
         // it looks after it. In this order: only the references of a dead node cannot come back.
-        if dead == 0 || !self.is_unused() {
+        if dead == 0 || !is_unused() {
             return;
         }
         let mut guard = self.holder.inbox.lock();
@@ -232,9 +203,7 @@ impl<H: Host> Handle<H> {
         if notice.held || notice.spent {
             return;
         }
-        let Some(at) = notice.at.take() else {
-            return;
-        };
+        let Some(at) = notice.at.take() else { return };
         notice.spent = true;
         let committed = Key(dead, at.1, at.2);
         let queue = &mut inbox.queue;

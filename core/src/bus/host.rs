@@ -8,8 +8,9 @@
 //!
 //! # Rules for hosts
 //!
-//! - [`Pool::write`] is called with spin locks held: it must not sleep and must not call back into the
-//!   core. Everything else is called without any lock of the core.
+//! - [`Pool::write`], and [`Pool::unpin`] for up to 4096 bytes, are called with spin locks held: they
+//!   must not sleep and must not call back into the core. Everything else is called without any lock
+//!   of the core.
 //! - The last reference to a [`Host::Pool`] or a [`Host::File`] is never dropped under a lock.
 
 use kernel::prelude::*;
@@ -54,8 +55,17 @@ pub trait Pool: Clone + Send + Sync + Unpin + 'static {
 /// Wakes those who wait for one peer.
 pub trait Waker: Send + Sync + 'static {
     /// Something changed: the queue may have become readable or the peer was disconnected.
-    /// Waiters look again by [`Peer::ready`].
-    fn wake(&self);
+    /// Waiters look again by [`Peer::ready`]. `yields` is a hint: the caller is about to sleep, so
+    /// one who is woken can take its place.
+    fn wake(&self, yields: bool);
+
+    /// Sleeps until `ready`, at most until `deadline`, in nanoseconds of the monotonic clock;
+    /// [`DEADLINE_NEVER`](crate::abi::DEADLINE_NEVER) is for ever. ETIMEDOUT; ERESTARTSYS if there is a
+    /// signal to be handled first. May return for no reason.
+    ///
+    /// Of those who sleep here a wake-up may wake one alone, also if that one just gives up: so
+    /// whoever slept wakes another if there still is something.
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result;
 }
 
 /// Payload of a message, still in the sender's memory.

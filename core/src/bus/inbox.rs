@@ -7,15 +7,18 @@
 //! This is what the inbox lock guards, with the `shared` part of the nodes that the peer owns, the
 //! `share` part of all handles to these, and the `notice` part of the peer's own handles.
 
+use core::ops::Range;
+
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use super::account::{only, Amounts, Claimant, Limits, Room, HANDLES};
+use super::fifo::{Fifo, Stack};
 use super::host::{Host, Pool};
 use super::ledger::{Ledger, Rooms};
-use super::message::Slice;
+use super::message::{Message, Slice};
 use super::peer::{check, Peer};
-use super::queue::{Body, Entry, Key, Queue, Seat, Tree};
+use super::queue::{Body, Key, Queue, Taken};
 use super::seed::Seed;
 use super::slices::{Array, Slices, UNIT};
 use super::user::User;
@@ -31,15 +34,19 @@ pub(super) struct Inbox<H: Host> {
     /// None once the peer is disconnected.
     pub(super) pool: Option<H::Pool>,
     pub(super) seed: Option<Arc<Seed<H>>>,
-    /// Memory for the next entries: a peer that keeps up with its senders needs no new one.
-    pub(super) stock: KVec<Seat<H>>,
+    /// Memory for the next messages: a peer that keeps up with its senders needs no new one.
+    pub(super) stock: Stock<H>,
 }
 
 // What is pinned is behind pointers; nothing in the inbox itself minds being moved.
 impl<H: Host> Unpin for Inbox<H> {}
 
-/// How many entries' memory a peer keeps.
+/// Memory for messages.
+pub(super) type Stock<H> = KVec<KBox<Message<H>>>;
+/// How many of these a peer keeps.
 const STOCK: usize = 4;
+/// Up to how many bytes of memory a peer keeps for the next message.
+const WARM: u64 = 4096;
 /// How many entries are looked at in one go, at most.
 const PURGE: usize = 64;
 
@@ -47,15 +54,11 @@ const PURGE: usize = 64;
 pub(super) struct Spare<H: Host> {
     rooms: Rooms,
     array: Option<Array>,
-    seat: Option<Seat<H>>,
+    message: Option<KBox<Message<H>>>,
 }
 
 impl<H: Host> Spare<H> {
-    const NONE: Self = Self {
-        rooms: [None, None],
-        array: None,
-        seat: None,
-    };
+    const NONE: Self = Self { rooms: [None, None], array: None, message: None };
 
     /// Gets what was lacking, without locks; or says why not.
     fn get(&mut self, denied: Denied) -> Result {
@@ -64,7 +67,7 @@ impl<H: Host> Spare<H> {
             Denied::Quota | Denied::Recall => return Err(EDQUOT),
             Denied::Rooms => self.rooms = [Some(Room::new()?), Some(Room::new()?)],
             Denied::Array(n) => self.array = Some(Slices::array(n)?),
-            Denied::Seat => self.seat = Some(Seat::<H>::new(GFP_KEPT)?),
+            Denied::Message => self.message = Some(Message::blank()?),
         }
         Ok(())
     }
@@ -82,8 +85,8 @@ pub(super) enum Denied {
     Rooms,
     /// for so many extents,
     Array(usize),
-    /// for a queue entry.
-    Seat,
+    /// for a message.
+    Message,
 }
 
 impl<H: Host> Inbox<H> {
@@ -100,85 +103,120 @@ impl<H: Host> Inbox<H> {
         })
     }
 
-    /// Charges `charges` to `claimant` and reserves `size` bytes, and memory for an entry.
+    /// Charges `charges` to `claimant` and reserves `size` bytes and memory for the message.
+    #[inline]
     pub(super) fn reserve(
         &mut self,
         claimant: Claimant,
         charges: &Amounts,
         size: u64,
-        spare: &mut Spare<H>,
-    ) -> Result<(Slice, Seat<H>), Denied> {
-        if let Some(array) = spare.array.take() {
-            // Freed by the caller, without the lock.
-            spare.array = Some(self.slices.grow(array));
+        spare: &mut Option<Spare<H>>,
+    ) -> Result<KBox<Message<H>>, Denied> {
+        if let Some(spare) = spare {
+            self.stow(spare);
         }
-        if spare.seat.is_none() {
-            spare.seat = self.stock.pop();
+        if self.stock.is_empty() {
+            return Err(Denied::Message);
         }
-        if spare.seat.is_none() {
-            return Err(Denied::Seat);
-        }
-        self.ledger.claim(claimant, charges, &mut spare.rooms)?;
-        let fits = match size >= H::Pool::SIZE {
-            true => Err(Denied::Error(EMSGSIZE)),
-            false => self.slices.reserve(size),
+        let rooms = spare.as_mut().map(|spare| &mut spare.rooms);
+        self.ledger.claim(claimant, charges, rooms)?;
+        let warm = self.slices.reserve_warm(size);
+        let number = match warm {
+            Some(number) => Ok(number),
+            None => self.reserve_slice(size),
         };
-        let number = fits.inspect_err(|_| self.ledger.release(claimant, charges))?;
-        let slice = Slice {
-            number,
-            offset: self.slices.offset(number),
-            size,
-            claimant,
-        };
-        let seat = spare.seat.take().ok_or(Denied::Seat)?;
-        Ok((slice, seat))
+        let number = number.inspect_err(|_| self.ledger.release(claimant, charges))?;
+        let mut message = self.stock.pop().ok_or(Denied::Message)?;
+        message.pinned = warm.is_some();
+        message.cargo.slice = Slice { number, offset: self.slices.offset(number), size, claimant };
+        Ok(message)
     }
 
-    /// Keeps the memory of an entry for the next one, or returns it, to be freed without locks.
-    pub(super) fn keep(&mut self, seat: Seat<H>) -> Option<Seat<H>> {
-        self.stock
-            .push_within_capacity(seat)
-            .err()
-            .map(|full| full.0)
+    fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
+        if size >= H::Pool::SIZE {
+            return Err(Denied::Error(EMSGSIZE));
+        }
+        let cooled = self.slices.cool();
+        self.unpin(cooled);
+        self.slices.reserve(size)
+    }
+
+    /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is.
+    #[inline]
+    pub(super) fn free(&mut self, slice: &Slice, pinned: bool) -> bool {
+        if !pinned || slice.size > WARM {
+            self.slices.free(slice.number);
+            return pinned;
+        }
+        let cooled = self.slices.keep_warm(slice.number);
+        self.unpin(cooled);
+        false
+    }
+
+    /// Unpins a slice that was kept.
+    #[inline]
+    fn unpin(&self, cooled: Option<Range<u64>>) {
+        if let (Some(range), Some(pool)) = (cooled, &self.pool) {
+            pool.unpin(range.start, range.end - range.start);
+        }
+    }
+
+    /// Takes over what was got for it. What is left in `spare` is freed without the lock.
+    #[cold]
+    fn stow(&mut self, spare: &mut Spare<H>) {
+        if let Some(array) = spare.array.take() {
+            spare.array = Some(self.slices.grow(array));
+        }
+        if let Some(mut message) = spare.message.take() {
+            message.pool = self.pool.clone();
+            spare.message = self.keep(message);
+        }
+    }
+
+    /// Keeps memory for the next message, or returns it, to be freed without locks.
+    #[inline]
+    pub(super) fn keep(&mut self, message: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
+        self.stock.push_within_capacity(message).err().map(|full| full.0)
     }
 
     /// Gives back the charge of `n` handles.
     pub(super) fn discharge_handles(&mut self, claimant: Claimant, n: usize) {
         if self.open && n != 0 {
-            self.ledger.release(claimant, &only(HANDLES, n as u64));
+            self.ledger.release_one(claimant, HANDLES, n as u64);
         }
     }
 
-    /// Takes out of the queue what was for nodes that are gone, among the next few entries from `from`
-    /// on. Moves `from` behind them, to None at the end.
-    pub(super) fn purge(&mut self, from: &mut Option<Key>) -> Tree<H> {
-        let mut out = Tree::<H>::new();
+    /// Takes the messages to nodes that are gone out of those that were committed alone.
+    pub(super) fn purge_alone(&mut self) -> Stack<H> {
+        let mut alone = core::mem::replace(&mut self.queue.alone, Fifo::EMPTY);
+        let stale = alone.sift(|message| message.is_stale(self));
+        self.queue.alone = alone;
+        stale
+    }
+
+    /// Takes the next part or notice out of the queue that was for a node that is gone, among the next
+    /// few from `from` on. Moves `from` behind what was looked at, to None at the end.
+    pub(super) fn purge(&mut self, from: &mut Option<Key>) -> Option<Taken<H>> {
         self.queue.settle_all();
-        *from = from.and_then(|from| self.queue.next(&from));
         for _ in 0..PURGE {
-            let Some(key) = *from else {
-                break;
-            };
-            let gone = match self.queue.get(&key).map(|entry| &entry.body) {
-                Some(Body::Data(message)) => message.node.shared.access(self).gone,
-                Some(Body::Release(node)) => node.shared.access(self).gone,
-                _ => false,
-            };
-            if gone {
-                if let Some((entry, seat)) = self.queue.remove(&key) {
-                    self.spend(&entry);
-                    out.insert(seat.into_node(key, Some(entry)));
-                }
+            let key = self.queue.next(&(*from)?);
+            *from = key.map(|key| key.behind());
+            let body = self.queue.get(&key?)?;
+            // A notice of destruction is the holder's to drop.
+            if !matches!(body, Body::Destroy(_)) && !self.wants(body) {
+                let taken = self.queue.remove(&key?)?;
+                self.spend(&taken.0);
+                return Some(taken);
             }
-            *from = self.queue.next(&Key(key.0, key.1, key.2 + 1));
         }
-        out
+        None
     }
 
     /// Whether an entry is still of interest to the user.
-    pub(super) fn wants(&self, entry: &Entry<H>) -> bool {
-        match &entry.body {
-            Body::Data(message) => !message.node.shared.access(self).gone,
+    #[inline]
+    pub(super) fn wants(&self, body: &Body<H>) -> bool {
+        match body {
+            Body::Data(message) => !message.is_stale(self),
             Body::Release(node) => !node.shared.access(self).gone,
             Body::Destroy(handle) => handle.notice.access(self).held,
         }
@@ -190,9 +228,9 @@ impl<H: Host> Peer<H> {
     /// credit before it takes a refusal of the user's account for an answer.
     pub(super) fn book<T>(
         &self,
-        mut book: impl FnMut(&mut Inbox<H>, &mut Spare<H>) -> Result<T, Denied>,
+        mut book: impl FnMut(&mut Inbox<H>, &mut Option<Spare<H>>) -> Result<T, Denied>,
     ) -> Result<T> {
-        let mut spare = Spare::NONE;
+        let mut spare = None;
         let mut recalled = false;
         loop {
             let mut inbox = self.inbox.lock();
@@ -208,7 +246,7 @@ impl<H: Host> Peer<H> {
                 recalled = true;
                 self.bus.recall(self.uid());
             } else {
-                spare.get(denied)?;
+                spare.get_or_insert(Spare::NONE).get(denied)?;
             }
         }
     }
@@ -218,7 +256,8 @@ impl<H: Host> Peer<H> {
         let charges = only(HANDLES, n as u64);
         self.book(|inbox, spare| {
             check(inbox.open).map_err(Denied::Error)?;
-            inbox.ledger.claim(claimant, &charges, &mut spare.rooms)
+            let rooms = spare.as_mut().map(|spare| &mut spare.rooms);
+            inbox.ledger.claim(claimant, &charges, rooms)
         })
     }
 }

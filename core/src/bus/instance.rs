@@ -8,11 +8,11 @@
 //! refused; never on the way of a message that is granted.
 
 use kernel::prelude::*;
-use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use super::account::{Amounts, Limits, NOTHING};
+use super::account::{add, Amounts, Limits, NOTHING};
 use super::host::Host;
 use super::peer::Peer;
 use super::sieve::sieve;
@@ -94,36 +94,29 @@ impl<H: Host> Bus<H> {
         let place = RBTreeNodeReservation::new(GFP_KEPT)?;
         let fresh = User::new(uid, self.limits)?;
         let mut users = self.users.lock();
-        if let Some(known) = users.get_mut(&uid) {
-            known.opening += 1;
-            let user = known.user.clone();
-            drop(users);
-            drop(fresh);
-            return Ok(user);
-        }
-        let known = Registered {
-            user: fresh.clone(),
-            peers: RBTree::new(),
-            opening: 1,
+        let known = match users.entry(uid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let known = Registered { user: fresh.clone(), peers: RBTree::new(), opening: 0 };
+                vacant.insert(known, place)
+            }
         };
-        users.insert(place.into_node(uid, known));
-        Ok(fresh)
+        known.opening += 1;
+        Ok(known.user.clone())
     }
 
     /// Forgets a peer, and the users that have none and nothing in flight.
     pub(super) fn leave(&self, peer: &Peer<H>) {
         let mut gone = RBTree::new();
         let mut users = self.users.lock();
-        let left = match users.get_mut(&peer.uid()) {
-            Some(known) => known.peers.remove_node(&peer.id()),
-            None => None,
-        };
+        let known = users.get_mut(&peer.uid());
+        let left = known.and_then(|known| known.peers.remove_node(&peer.id()));
         // Descriptors in flight outlive the peer that sent them, and their account with them: else
         // closing and opening again would wipe the slate clean.
-        let busy = |_: &u32, known: &mut Registered<H>| !known.is_idle();
-        sieve(&mut users, busy, |node| {
-            gone.insert(node);
-        });
+        let busy = |known: &mut Registered<H>| {
+            known.opening != 0 || !known.peers.is_empty() || known.user.account.lock().sent_fds != 0
+        };
+        sieve(&mut users, busy, |node| drop(gone.insert(node)));
         drop(users);
         drop((left, gone));
     }
@@ -141,9 +134,7 @@ impl<H: Host> Bus<H> {
     fn peer_after(&self, uid: u32, id: u64) -> Option<Arc<Peer<H>>> {
         let users = self.users.lock();
         let next = users.get(&uid)?.peers.cursor_lower_bound(&id)?;
-        let peer = next.current().1.clone();
-        drop(users);
-        Some(peer)
+        Some(next.current().1.clone())
     }
 
     /// What is in use.
@@ -159,17 +150,8 @@ impl<H: Host> Bus<H> {
             usage.users += 1;
             usage.peers += peers;
             usage.sent_fds += books.sent_fds;
-            for (sum, used) in usage.charged.iter_mut().zip(books.account.used()) {
-                *sum += used;
-            }
+            add(&mut usage.charged, &books.account.used());
         }
         usage
-    }
-}
-
-impl<H: Host> Registered<H> {
-    /// Nothing is lost if it is forgotten.
-    fn is_idle(&self) -> bool {
-        self.opening == 0 && self.peers.is_empty() && self.user.account.lock().sent_fds == 0
     }
 }

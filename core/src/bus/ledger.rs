@@ -15,18 +15,14 @@
 //! Lies in the peer's inbox; takes the user's account lock.
 
 use kernel::prelude::*;
-use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use super::account::{Account, Amounts, Claim, Claimant, Limits, Room, Share, ALL, NOTHING};
+use super::account::{add, only, Account, Amounts, Books, Claimant, Limits, Room, ALL, NOTHING};
 use super::inbox::Denied;
 use super::user::User;
 
 /// What a claimant's first claim needs on both levels: the peer's, and the user's.
 pub(super) type Rooms = [Option<Room>; 2];
-
-/// The memory of closed books.
-pub(super) type Books = (RBTree<u32, Share>, RBTree<u64, Claim>);
 
 /// See the module.
 pub(super) struct Ledger {
@@ -36,10 +32,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(user: Arc<User>, limits: Limits) -> Self {
-        Self {
-            account: Account::new(user.uid, limits),
-            user,
-        }
+        Self { account: Account::new(user.uid, limits), user }
     }
 
     pub(super) fn set_limit(&mut self, resource: usize, limit: u32) {
@@ -53,7 +46,7 @@ impl Ledger {
         &mut self,
         who: Claimant,
         amounts: &Amounts,
-        rooms: &mut Rooms,
+        rooms: Option<&mut Rooms>,
     ) -> Result<(), Denied> {
         if let Some(claim) = self.account.claim_mut(who) {
             if covers(&claim.credit, amounts) {
@@ -61,36 +54,39 @@ impl Ledger {
                 return Ok(());
             }
         }
-        self.draw(who, amounts, rooms)
+        self.draw(who, amounts, rooms.unwrap_or(&mut [None, None]))
     }
 
     /// Gives back what was granted before.
     pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
+        for r in ALL {
+            if amounts[r] != 0 {
+                self.release_one(who, r, amounts[r]);
+            }
+        }
+    }
+
+    /// The same for one resource.
+    pub(super) fn release_one(&mut self, who: Claimant, resource: usize, amount: u64) {
         let Some(claim) = self.account.claim_mut(who) else {
             debug_assert!(false, "release by a claimant that holds nothing");
             return;
         };
-        let mut excess = NOTHING;
-        let mut some = false;
-        for r in ALL {
-            let amount = amounts[r];
-            if amount == 0 {
-                continue;
-            }
-            let credit = &mut claim.credit[r];
-            *credit += amount;
-            // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
-            let keep = if claim.keeps { self.user.batch[r] } else { 0 };
-            if *credit > 2 * keep {
-                excess[r] = *credit - keep;
-                *credit = keep;
-                some = true;
-            }
+        let credit = &mut claim.credit[resource];
+        *credit += amount;
+        // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
+        let keep = if claim.keeps { self.user.batch[resource] } else { 0 };
+        if *credit > 2 * keep {
+            let excess = only(resource, *credit - keep);
+            *credit = keep;
+            self.give_back(who, &excess);
         }
-        if some {
-            self.account.release(who, &excess);
-            self.user.account.lock().account.release(who, &excess);
-        }
+    }
+
+    #[cold]
+    fn give_back(&mut self, who: Claimant, excess: &Amounts) {
+        self.account.release(who, excess);
+        self.user.account.lock().account.release(who, excess);
     }
 
     /// Claims from both accounts what the claimant's credit lacks.
@@ -100,23 +96,20 @@ impl Ledger {
             self.recall();
             self.account.sweep();
         }
-        let claim = self.account.claim_mut(who);
-        let credit = claim.map_or(NOTHING, |claim| claim.credit);
+        let credit = self.account.claim_mut(who).map_or(NOTHING, |claim| claim.credit);
         let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
-        let mut refused = self.grant(who, &drawn, rooms);
-        if refused == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user)
-        {
+        let mut done = self.grant(who, &drawn, rooms);
+        if done == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user) {
             self.recall();
             drawn = *amounts;
-            refused = self.grant(who, &drawn, rooms);
+            done = self.grant(who, &drawn, rooms);
         }
-        refused?;
-        let mut fresh = 0;
-        if let Some(claim) = self.account.claim_mut(who) {
-            add(&mut claim.credit, &drawn);
-            subtract(&mut claim.credit, amounts);
-            fresh = u32::from(!core::mem::replace(&mut claim.keeps, true));
-        }
+        done?;
+        // What was granted has an entry.
+        let Some(claim) = self.account.claim_mut(who) else { return Ok(()) };
+        add(&mut claim.credit, &drawn);
+        subtract(&mut claim.credit, amounts);
+        let fresh = u32::from(!core::mem::replace(&mut claim.keeps, true));
         self.account.keepers += fresh;
         self.user.account.lock().account.keepers += fresh;
         Ok(())
@@ -143,15 +136,13 @@ impl Ledger {
 
     /// Returns the credit of all claimants, to both accounts.
     pub(super) fn recall(&mut self) {
-        let user = &self.user;
         let keepers = self.account.keepers;
         if keepers == 0 {
             return;
         }
-        let mut books = user.account.lock();
+        let mut books = self.user.account.lock();
         books.account.keepers -= keepers;
-        self.account
-            .settle(|who, credit| books.account.release(who, credit));
+        self.account.settle(|who, credit| books.account.release(who, credit));
     }
 
     /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
@@ -159,20 +150,13 @@ impl Ledger {
     pub(super) fn close(&mut self) -> Books {
         let mut books = self.user.account.lock();
         books.account.keepers -= self.account.keepers;
-        self.account
-            .close(|who, held| books.account.release(who, held))
+        self.account.close(|who, held| books.account.release(who, held))
     }
 }
 
 /// Whether there is enough of each resource.
 fn covers(credit: &Amounts, amounts: &Amounts) -> bool {
     ALL.iter().all(|&r| credit[r] >= amounts[r])
-}
-
-fn add(to: &mut Amounts, amounts: &Amounts) {
-    for r in ALL {
-        to[r] += amounts[r];
-    }
 }
 
 fn subtract(from: &mut Amounts, amounts: &Amounts) {

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::super::account::{BYTES, FDS, HANDLES, SLICES};
+use super::super::account::{Claim, BYTES, FDS, HANDLES, SLICES};
 use super::*;
 
 const OWNER: u32 = 7;
@@ -46,7 +46,7 @@ impl Books {
     fn try_claim(&mut self, at: usize, who: Claimant, amounts: &Amounts) -> Result<(), Denied> {
         let mut rooms = [None, None];
         loop {
-            match self.ledgers[at].claim(who, amounts, &mut rooms) {
+            match self.ledgers[at].claim(who, amounts, Some(&mut rooms)) {
                 Err(Denied::Rooms) => {
                     rooms = [Some(Room::new().unwrap()), Some(Room::new().unwrap())]
                 }
@@ -127,12 +127,8 @@ impl Books {
 
 /// The numbers of the contract, on a limit 64 times as large.
 const OWN: [(u32, u64, u64); 2] = [(OWNER, 1, 32768), (OWNER, 2, 16384)];
-const FOREIGN: [(u32, u64, u64); 4] = [
-    (100, 3, 8192),
-    (100, 4, 4096),
-    (200, 5, 2730),
-    (200, 6, 1365),
-];
+const FOREIGN: [(u32, u64, u64); 4] =
+    [(100, 3, 8192), (100, 4, 4096), (200, 5, 2730), (200, 6, 1365)];
 
 #[test]
 fn batches_make_the_worked_numbers_neither_larger_nor_smaller() {

@@ -23,7 +23,8 @@
 pub mod account;
 pub mod command;
 mod destroy;
-pub mod few;
+mod exchange;
+mod fifo;
 mod handle;
 pub mod host;
 mod inbox;
@@ -53,7 +54,7 @@ pub use account::{Limits, DEFAULT_LIMITS};
 pub use host::{Caller, Host, Installed, Payload, Pool, Waker};
 pub use instance::{Bus, Usage};
 pub use peer::{Info, Peer, Ready};
-pub use recv::Receive;
+pub use recv::Receiver;
 pub use reset::Flush;
 pub use send::Outgoing;
 

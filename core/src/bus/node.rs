@@ -27,7 +27,7 @@ use super::handle::Handle;
 use super::host::Host;
 use super::inbox::Inbox;
 use super::peer::Peer;
-use super::queue::{Body, Key, Seat};
+use super::queue::{Key, Seat};
 use super::GFP_KEPT;
 
 /// Finds a handle among the holders: its peer's ID, and the node's own serial number, so that
@@ -116,6 +116,11 @@ impl<H: Host> Node<H> {
         dead != 0 && dead < timestamp
     }
 
+    /// Whether a destruction may begin; under the owner's inbox.
+    pub(super) fn can_die(&self, inbox: &Inbox<H>) -> bool {
+        self.dead() == 0 && self.shared.access(inbox).dying.is_none()
+    }
+
     pub(super) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {
         (peer.id(), self.serial)
     }
@@ -131,9 +136,8 @@ impl<H: Host> Node<H> {
         if let Some(key) = shared.queued.take() {
             // Not received yet, so it is withdrawn, and owed again.
             shared.risen = true;
-            if let Some((_, seat)) = inbox.queue.remove(&key) {
-                self.shared.access_mut(inbox).seat = Some(seat);
-            }
+            let withdrawn = inbox.queue.remove(&key);
+            self.shared.access_mut(inbox).seat = withdrawn.and_then(|(_, seat)| seat);
         }
         let shared = self.shared.access_mut(inbox);
         (!shared.risen).then_some(shared.notices)
@@ -175,12 +179,10 @@ impl<H: Host> Node<H> {
             return false;
         }
         let shared = this.shared.access_mut(inbox);
-        let Some(seat) = shared.seat.take() else {
-            return false;
-        };
+        let Some(seat) = shared.seat.take() else { return false };
         shared.risen = false;
         shared.notices += 1;
-        let key = inbox.queue.push(0, Body::Release(this.clone()), seat);
+        let key = inbox.queue.push_notice(this, seat);
         this.shared.access_mut(inbox).queued = Some(key);
         true
     }

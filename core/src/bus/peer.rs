@@ -56,6 +56,13 @@ pub struct Ready {
     pub readable: bool,
 }
 
+impl Ready {
+    /// Whether there is anything to wake for.
+    pub fn any(&self) -> bool {
+        self.hangup || self.readable
+    }
+}
+
 /// Numbers about a peer, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
@@ -79,11 +86,7 @@ pub struct Info {
 
 /// ESHUTDOWN unless what is asked about is open.
 pub(super) fn check(open: bool) -> Result {
-    if open {
-        Ok(())
-    } else {
-        Err(ESHUTDOWN)
-    }
+    open.then_some(()).ok_or(ESHUTDOWN)
 }
 
 impl<H: Host> Peer<H> {
@@ -137,10 +140,7 @@ impl<H: Host> Peer<H> {
 
     /// As whom it claims.
     pub(super) fn claimant(&self) -> Claimant {
-        Claimant {
-            uid: self.uid(),
-            peer: self.id,
-        }
+        Claimant { uid: self.uid(), peer: self.id }
     }
 
     /// A transaction of this peer.
@@ -149,7 +149,7 @@ impl<H: Host> Peer<H> {
     }
 
     pub(super) fn wake(&self) {
-        self.waker.wake();
+        self.waker.wake(false);
     }
 
     /// ESHUTDOWN if the peer was disconnected. Exact under the inbox; a moment late elsewhere.
@@ -168,7 +168,7 @@ impl<H: Host> Peer<H> {
         let mut inbox = self.inbox.lock();
         Ready {
             hangup: !inbox.open,
-            readable: inbox.queue.settle().is_some(),
+            readable: inbox.queue.settle() && inbox.queue.head().is_some(),
         }
     }
 
@@ -181,12 +181,9 @@ impl<H: Host> Peer<H> {
 
     /// Numbers about it; takes time in proportion to what it holds.
     pub fn info(&self) -> Info {
-        let (mut handles, mut nodes) = (0, 0);
         let table = self.table.lock();
-        for handle in table.by_id.values() {
-            handles += 1;
-            nodes += u64::from(handle.is_anchor());
-        }
+        let handles = table.by_id.values().count() as u64;
+        let nodes = table.by_id.values().filter(|handle| handle.is_anchor()).count() as u64;
         drop(table);
         let inbox = self.inbox.lock();
         let (queued, staged) = inbox.queue.count();

@@ -10,15 +10,18 @@
 //!
 //! - The clock is even, never goes back, and is at least every committed key's timestamp.
 //! - Staged keys are odd and above the clock of the moment they were staged at.
+//! - Messages to one destination alone are in a list, all else is in trees.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
 //!
 //! # Locks
 //!
 //! Lies in the peer's inbox.
 
+use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;
 
+use super::fifo::Fifo;
 use super::handle::Handle;
 use super::host::Host;
 use super::message::Message;
@@ -29,41 +32,83 @@ use super::transaction::{message_after, Number, Transaction, ALONE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key(pub(super) u64, pub(super) Number, pub(super) u32);
 
+impl Key {
+    /// Before all keys.
+    pub(super) const FIRST: Self = Self(0, ALONE, 0);
+
+    /// What is behind this one is here or behind.
+    pub(super) fn behind(&self) -> Self {
+        Self(self.0, self.1, self.2 + 1)
+    }
+}
+
 /// What an entry is about.
 pub(super) enum Body<H: Host> {
     /// A message for a node of this peer.
-    Data(Message<H>),
+    Data(KBox<Message<H>>),
     /// The node of this handle, which the peer holds, was destroyed.
     Destroy(Arc<Handle<H>>),
     /// Nobody else holds this node of the peer any more.
     Release(Arc<Node<H>>),
 }
 
-/// One entry, with the transaction that it is a part of.
+/// One entry of a tree, with the transaction that it is a part of.
 pub(super) struct Entry<H: Host> {
-    pub(super) transaction: Option<Arc<Transaction>>,
-    pub(super) body: Body<H>,
+    transaction: Option<Arc<Transaction>>,
+    body: Body<H>,
+}
+
+impl<H: Host> Entry<H> {
+    pub(super) fn body(&self) -> &Body<H> {
+        &self.body
+    }
 }
 
 // An option, since an entry is taken out of its tree node before the node gets another key.
 pub(super) type Tree<H> = RBTree<Key, Option<Entry<H>>>;
-/// Memory for one entry.
+/// Memory for one entry of a tree.
 pub(super) type Seat<H> = RBTreeNodeReservation<Key, Option<Entry<H>>>;
 
-/// An entry that was taken out, with the memory it sat in.
-pub(super) type Taken<H> = (Entry<H>, Seat<H>);
+/// What was taken out, with the memory it sat in; a message keeps that itself.
+pub(super) type Taken<H> = (Body<H>, Option<Seat<H>>);
 
 /// Takes the entry of `key` out, with the memory it sat in.
-pub(super) fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<Taken<H>> {
+fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
     let mut found = tree.find_mut(key)?;
     let entry = found.get_mut().take()?;
     Some((entry, found.remove_node().into_reservation()))
 }
 
+/// The same without the transaction.
+fn take_body<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<Taken<H>> {
+    let (entry, seat) = take(tree, key)?;
+    match entry.body {
+        Body::Data(mut message) => {
+            message.seat = Some(seat);
+            Some((Body::Data(message), None))
+        }
+        notice => Some((notice, Some(seat))),
+    }
+}
+
+/// Puts an entry in.
+fn put<H: Host>(
+    tree: &mut Tree<H>,
+    key: Key,
+    transaction: Option<Arc<Transaction>>,
+    body: Body<H>,
+    seat: Seat<H>,
+) {
+    tree.insert(seat.into_node(key, Some(Entry { transaction, body })));
+}
+
+/// What was committed: messages alone, and all else.
+pub(super) type Drained<H> = (Fifo<H>, Tree<H>);
+
 /// Takes the first entry out, with the memory it sat in.
 pub(super) fn take_first<H: Host>(tree: &mut Tree<H>) -> Option<Taken<H>> {
     let key = *tree.cursor_front()?.current().0;
-    take(tree, &key)
+    take_body(tree, &key)
 }
 
 /// When the transaction of a staged entry was committed, if it was.
@@ -74,28 +119,35 @@ fn committed_at<H: Host>(entry: &Option<Entry<H>>) -> Option<u64> {
 /// See the module.
 pub(super) struct Queue<H: Host> {
     pub(super) clock: u64,
+    /// Messages that were committed alone.
+    pub(super) alone: Fifo<H>,
+    /// Parts that were committed, and release notices.
     committed: Tree<H>,
     staged: Tree<H>,
 }
 
 impl<H: Host> Queue<H> {
     pub(super) fn new() -> Self {
-        Self {
-            clock: 0,
-            committed: RBTree::new(),
-            staged: RBTree::new(),
-        }
+        Self { clock: 0, alone: Fifo::EMPTY, committed: RBTree::new(), staged: RBTree::new() }
     }
 
-    /// Commits an entry that has no other parts, after everything here and after `floor`.
-    pub(super) fn push(&mut self, floor: u64, body: Body<H>, seat: Seat<H>) -> Key {
+    /// The timestamp of what is committed now, after everything here and after `floor`.
+    fn tick(&mut self, floor: u64) -> u64 {
         self.clock = message_after(self.clock.max(floor));
-        let key = Key(self.clock, ALONE, 0);
-        let entry = Entry {
-            transaction: None,
-            body,
-        };
-        self.committed.insert(seat.into_node(key, Some(entry)));
+        self.clock
+    }
+
+    /// Commits a message that has no other parts.
+    pub(super) fn push(&mut self, floor: u64, message: KBox<Message<H>>) {
+        let at = self.tick(floor);
+        self.alone.push(at, message);
+    }
+
+    /// Commits a notice that has no other parts.
+    pub(super) fn push_notice(&mut self, node: &Arc<Node<H>>, seat: Seat<H>) -> Key {
+        let key = Key(self.tick(0), ALONE, 0);
+        let body = Body::Release(node.clone());
+        put(&mut self.committed, key, None, body, seat);
         key
     }
 
@@ -111,17 +163,13 @@ impl<H: Host> Queue<H> {
         // Each queue by its own clock: what meets in two of them is received as it came to each.
         #[cfg(feature = "broken-order")]
         self.raise(key.0 + 1);
-        let entry = Entry {
-            transaction: Some(transaction.clone()),
-            body,
-        };
-        self.staged.insert(seat.into_node(key, Some(entry)));
+        put(&mut self.staged, key, Some(transaction.clone()), body, seat);
         key
     }
 
     /// Takes a staged part back; None if it is not there any more.
     pub(super) fn unstage(&mut self, key: &Key) -> Option<Taken<H>> {
-        take(&mut self.staged, key)
+        take_body(&mut self.staged, key)
     }
 
     /// Raises the clock, so that nothing is ordered at or before `timestamp` from now on but what is
@@ -130,26 +178,56 @@ impl<H: Host> Queue<H> {
         self.clock = self.clock.max(timestamp);
     }
 
-    /// Moves what was committed meanwhile to its place, as far as the head depends on it, and
-    /// returns the head's key if it may be received.
-    pub(super) fn settle(&mut self) -> Option<Key> {
+    /// Moves what was committed meanwhile to its place, as far as the head depends on it. Whether the
+    /// head may be received, if there is one.
+    #[inline]
+    pub(super) fn settle(&mut self) -> bool {
+        self.alone.turn();
         // Mostly nothing is staged.
-        while !self.staged.is_empty() {
-            let staged = self.staged.cursor_front()?;
+        self.staged.is_empty() || self.settle_head()
+    }
+
+    fn settle_head(&mut self) -> bool {
+        while let Some(staged) = self.staged.cursor_front() {
             let (&key, entry) = staged.current();
             if self.first().is_some_and(|head| head < key) {
                 break;
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
-            let timestamp = committed_at(entry)?;
+            let Some(timestamp) = committed_at(entry) else {
+                return false;
+            };
             self.commit(&key, timestamp);
         }
-        self.first()
+        true
     }
 
-    /// The first committed entry.
+    /// The first committed entry and its key, once it is settled.
+    #[inline(always)]
+    pub(super) fn head(&self) -> Option<(Key, &Body<H>)> {
+        let alone = self.alone.first().map(|(at, body)| (Key(at, ALONE, 0), body));
+        if self.committed.is_empty() {
+            return alone;
+        }
+        let key = self.first()?;
+        alone.filter(|alone| alone.0 == key).or_else(|| Some((key, self.get(&key)?)))
+    }
+
+    /// Takes the first committed entry out, whose key is `key`.
+    #[inline]
+    pub(super) fn pop(&mut self, key: &Key) -> Option<Taken<H>> {
+        if key.1 == ALONE && self.alone.first().is_some_and(|first| first.0 == key.0) {
+            return Some((self.alone.pop()?, None));
+        }
+        self.remove(key)
+    }
+
+    /// The key of the first committed entry, once it is settled.
     fn first(&self) -> Option<Key> {
-        Some(*self.committed.cursor_front()?.current().0)
+        let alone = self.alone.first().map(|(at, _)| Key(at, ALONE, 0));
+        let part = self.committed.cursor_front().map(|part| *part.current().0);
+        part.into_iter()
+            .fold(alone, |first, part| Some(first.map_or(part, |first| first.min(part))))
     }
 
     fn commit(&mut self, staged: &Key, timestamp: u64) {
@@ -161,31 +239,32 @@ impl<H: Host> Queue<H> {
         }
     }
 
-    /// The committed entry of `key`.
-    pub(super) fn get(&self, key: &Key) -> Option<&Entry<H>> {
-        self.committed.get(key)?.as_ref()
+    /// The part or notice that is committed at `key`.
+    pub(super) fn get(&self, key: &Key) -> Option<&Body<H>> {
+        Some(self.committed.get(key)?.as_ref()?.body())
     }
 
-    /// The first committed entry at or after `from`.
+    /// The first committed part or notice at or after `from`.
     pub(super) fn next(&self, from: &Key) -> Option<Key> {
         Some(*self.committed.cursor_lower_bound(from)?.current().0)
     }
 
     /// The committed entry that follows `key` in the same transaction.
     pub(super) fn following(&self, key: &Key) -> Option<Key> {
-        let next = self.next(&Key(key.0, key.1, key.2 + 1))?;
+        let next = self.next(&key.behind())?;
         (next.0 == key.0 && next.1 == key.1).then_some(next)
     }
 
-    /// Takes a committed entry out.
+    /// Takes a committed part or notice out.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Taken<H>> {
-        take(&mut self.committed, key)
+        take_body(&mut self.committed, key)
     }
 
     /// Takes all out that was committed, whether or not something staged stands before it.
-    pub(super) fn drain_committed(&mut self) -> Tree<H> {
+    pub(super) fn drain_committed(&mut self) -> Drained<H> {
         self.settle_all();
-        core::mem::take(&mut self.committed)
+        let alone = core::mem::replace(&mut self.alone, Fifo::EMPTY);
+        (alone, core::mem::take(&mut self.committed))
     }
 
     /// Moves all that was committed meanwhile to its place.
@@ -197,14 +276,14 @@ impl<H: Host> Queue<H> {
 
     fn settle_pass(&mut self) -> bool {
         let mut moved = false;
-        let mut from = Key(0, ALONE, 0);
+        let mut from = Key::FIRST;
         while let Some(staged) = self.staged.cursor_lower_bound(&from) {
             let (&key, entry) = staged.current();
             if let Some(timestamp) = committed_at(entry) {
                 self.commit(&key, timestamp);
                 moved = true;
             }
-            from = Key(key.0, key.1, key.2 + 1);
+            from = key.behind();
         }
         moved
     }
@@ -218,7 +297,7 @@ impl<H: Host> Queue<H> {
     pub(super) fn kill_staged(&self, mut doomed: impl FnMut(&Node<H>) -> bool) {
         for entry in self.staged.values().flatten() {
             if let (Some(transaction), Body::Data(message)) = (&entry.transaction, &entry.body) {
-                if doomed(&message.node) {
+                if message.node.as_ref().is_some_and(|node| doomed(node)) {
                     transaction.kill();
                 }
             }
@@ -227,7 +306,8 @@ impl<H: Host> Queue<H> {
 
     /// Number of committed and of staged entries; takes time in proportion.
     pub(super) fn count(&self) -> (usize, usize) {
-        (self.committed.iter().count(), self.staged.iter().count())
+        let committed = self.alone.count() + self.committed.iter().count();
+        (committed, self.staged.iter().count())
     }
 }
 

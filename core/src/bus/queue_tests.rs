@@ -8,12 +8,8 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::super::account::Claimant;
-use super::super::message::Slice;
-use super::super::message::{Cargo, Handles};
 use super::super::testing::{Client, Test, World};
 use super::*;
-use kernel::prelude::*;
 
 /// A peer whose nodes the entries are about, and a queue of nobody.
 struct Bench {
@@ -26,42 +22,38 @@ impl Bench {
     fn new() -> Self {
         let world = World::default();
         let client = world.open(1);
-        Self {
-            _world: world,
-            client,
-            queue: Queue::new(),
-        }
+        Self { _world: world, client, queue: Queue::new() }
     }
 
     fn node(&self, id: u64) -> Arc<Node<Test>> {
         Node::new(id, id, &self.client.peer).unwrap()
     }
 
-    /// A notice about a node of this ID; the simplest thing that can be queued.
+    /// A notice about a node of this ID; the simplest thing that can be staged.
     fn body(&self, id: u64) -> Body<Test> {
         Body::Release(self.node(id))
     }
 
-    fn message(&self, node: Arc<Node<Test>>) -> Body<Test> {
-        let slice = Slice {
-            number: 0,
-            offset: 0,
-            size: 8,
-            claimant: Claimant { uid: 1, peer: 1 },
-        };
-        let cargo = Cargo {
-            slice,
-            n_bytes: 0,
-            handles: Handles::NONE,
-            files: None,
-            _sent_fds: None,
-        };
-        Body::Data(Message { node, cargo })
+    fn message(&self, node: Arc<Node<Test>>) -> KBox<Message<Test>> {
+        let mut message = Message::blank().unwrap();
+        message.node = Some(node);
+        message
     }
 
+    /// Commits a message; its key.
+    fn push_above(&mut self, floor: u64, id: u64) -> Key {
+        let message = self.message(self.node(id));
+        self.queue.push(floor, message);
+        Key(self.queue.clock, ALONE, 0)
+    }
+
+    /// The same for a notice where the ID is odd.
     fn push(&mut self, id: u64) -> Key {
-        let body = self.body(id);
-        self.queue.push(0, body, seat())
+        if id & 1 == 0 {
+            return self.push_above(0, id);
+        }
+        let node = self.node(id);
+        self.queue.push_notice(&node, seat())
     }
 
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> Key {
@@ -69,10 +61,16 @@ impl Bench {
         self.queue.stage(transaction, part, body, seat())
     }
 
+    /// The key of what can be received.
+    fn head(&mut self) -> Option<Key> {
+        let settled = self.queue.settle();
+        Some(self.queue.head().filter(|_| settled)?.0)
+    }
+
     /// Receives the head; its node's ID.
     fn take(&mut self) -> Option<u64> {
-        let key = self.queue.settle()?;
-        Some(id(&self.queue.remove(&key).unwrap().0))
+        let key = self.head()?;
+        Some(id(&self.queue.pop(&key).unwrap().0))
     }
 
     fn take_all(&mut self) -> Vec<u64> {
@@ -84,10 +82,10 @@ fn seat() -> Seat<Test> {
     Seat::<Test>::new(GFP_KERNEL).unwrap()
 }
 
-fn id(entry: &Entry<Test>) -> u64 {
-    match &entry.body {
+fn id(body: &Body<Test>) -> u64 {
+    match body {
         Body::Release(node) => node.id(),
-        Body::Data(message) => message.node.id(),
+        Body::Data(message) => message.node.as_ref().unwrap().id(),
         _ => unreachable!(),
     }
 }
@@ -107,11 +105,11 @@ fn commit(queue: &mut Queue<Test>, transaction: &Transaction, after: u64) -> u64
 #[test]
 fn what_stands_alone_comes_as_it_was_queued() {
     let mut bench = Bench::new();
-    assert_eq!(bench.queue.settle(), None);
+    assert_eq!(bench.head(), None);
     let keys: Vec<Key> = (0..5).map(|id| bench.push(id)).collect();
     assert!(keys.windows(2).all(|pair| pair[0] < pair[1]));
     assert!(keys.iter().all(|key| key.0 % 4 == 0));
-    assert_eq!(bench.queue.settle(), Some(keys[0]));
+    assert_eq!(bench.head(), Some(keys[0]));
     assert_eq!(bench.take_all(), [0, 1, 2, 3, 4]);
     assert_eq!(bench.queue.count(), (0, 0));
 }
@@ -120,12 +118,10 @@ fn what_stands_alone_comes_as_it_was_queued() {
 fn a_floor_is_stood_above() {
     let mut bench = Bench::new();
     bench.push(0);
-    let body = bench.body(1);
-    let key = bench.queue.push(1002, body, seat());
+    let key = bench.push_above(1002, 1);
     assert_eq!((key.0, bench.queue.clock), (1004, 1004));
     // A floor below the clock changes nothing.
-    let body = bench.body(2);
-    assert_eq!(bench.queue.push(8, body, seat()).0, 1008);
+    assert_eq!(bench.push_above(8, 2).0, 1008);
 }
 
 #[test]
@@ -137,7 +133,7 @@ fn a_staged_entry_keeps_back_what_is_after_it_alone() {
     bench.push(2);
     assert!(staged.0 % 2 == 1 && staged > before);
     assert_eq!(bench.take(), Some(0));
-    assert_eq!(bench.queue.settle(), None);
+    assert_eq!(bench.head(), None);
     assert_eq!(bench.queue.count(), (1, 1));
     // It was overtaken: 2 is at 8, and so is the transaction, which has a number.
     assert_eq!(commit(&mut bench.queue, &t, staged.0), 8);
@@ -167,7 +163,7 @@ fn an_early_commit_waits_for_what_was_staged_before() {
     let b = bench.stage(&second, 0, 2);
     assert!(a < b);
     commit(&mut bench.queue, &second, b.0);
-    assert_eq!(bench.queue.settle(), None);
+    assert_eq!(bench.head(), None);
     let clock = bench.queue.clock;
     commit(&mut bench.queue, &first, clock);
     assert_eq!(bench.take_all(), [2, 1]);
@@ -239,12 +235,12 @@ fn parts_of_one_transaction_are_together_and_in_order() {
     bench.push(2);
 
     let mut seen = Vec::new();
-    while let Some(key) = bench.queue.settle() {
+    while let Some(key) = bench.head() {
         let follows = bench.queue.following(&key);
-        let entry = bench.queue.remove(&key).unwrap().0;
-        seen.push((id(&entry), follows.is_some()));
+        let body = bench.queue.pop(&key).unwrap().0;
+        seen.push((id(&body), follows.is_some()));
         if let Some(next) = follows {
-            assert_eq!(bench.queue.settle(), Some(next));
+            assert_eq!(bench.head(), Some(next));
         }
     }
     let parts = [(10, true), (12, true), (17, false)];
@@ -261,9 +257,9 @@ fn a_killed_entry_keeps_back_until_it_is_taken_back() {
     let key = bench.stage(&t, 0, 1);
     bench.push(2);
     t.kill();
-    assert_eq!(bench.queue.settle(), None);
-    let (entry, _) = bench.queue.unstage(&key).unwrap();
-    assert_eq!(id(&entry), 1);
+    assert_eq!(bench.head(), None);
+    let (body, _) = bench.queue.unstage(&key).unwrap();
+    assert_eq!(id(&body), 1);
     assert!(bench.queue.unstage(&key).is_none());
     assert_eq!(bench.take_all(), [2]);
 }
@@ -274,11 +270,9 @@ fn only_what_is_staged_for_the_doomed_is_killed() {
     let doomed = bench.node(1);
     let other = bench.node(2);
     let transactions: Vec<_> = (1..5).map(transaction).collect();
-    let [to_doomed, to_other, decided, notice] = &transactions[..] else {
-        unreachable!()
-    };
+    let [to_doomed, to_other, decided, notice] = &transactions[..] else { unreachable!() };
     for (t, node) in [(to_doomed, &doomed), (to_other, &other), (decided, &doomed)] {
-        let body = bench.message(node.clone());
+        let body = Body::Data(bench.message(node.clone()));
         bench.queue.stage(t, 0, body, seat());
     }
     let body = Body::Release(doomed.clone());
@@ -305,9 +299,11 @@ fn draining_leaves_only_what_is_not_decided() {
     // The first stays staged before all, the second is committed, the third killed.
     commit(&mut bench.queue, &transactions[1], 9);
     transactions[2].kill();
-    let drained = bench.queue.drain_committed();
-    let ids: Vec<u64> = drained.values().flatten().map(id).collect();
-    assert_eq!(ids, [0, 9, 2, 12]);
+    let (mut alone, others) = bench.queue.drain_committed();
+    let alone = core::iter::from_fn(|| alone.pop()).map(|body| id(&body));
+    assert_eq!(alone.collect::<Vec<u64>>(), [0]);
+    let others = others.values().flatten().map(|entry| id(entry.body()));
+    assert_eq!(others.collect::<Vec<u64>>(), [9, 2, 12]);
     assert_eq!(bench.queue.count(), (0, 4));
     assert_eq!(bench.queue.drain_staged().values().count(), 4);
     assert_eq!(bench.queue.count(), (0, 0));

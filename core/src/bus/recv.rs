@@ -18,14 +18,14 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::{Claimant, HANDLES, SLICES};
+use super::account::{Claimant, BYTES, HANDLES, SLICES};
 use super::handle::Handle;
-use super::host::{Host, Installed, Pool};
+use super::host::{Caller, Host, Installed, Pool};
 use super::inbox::Inbox;
-use super::message::{clear, Cargo, Files, Layout, Slice};
+use super::message::{clear, Cargo, Files, Layout, Message, Slice};
 use super::node::Node;
 use super::peer::{check, Peer};
-use super::queue::{Body, Entry, Key, Seat, Taken};
+use super::queue::{Body, Key, Taken};
 use super::table::Table;
 use super::transaction::ALONE;
 use crate::abi::{
@@ -34,28 +34,22 @@ use crate::abi::{
 };
 
 /// How a caller wants to receive, and where the result goes.
-pub trait Receive<H: Host> {
-    /// Descriptors that the caller got.
-    type Installed: Installed;
-
+pub struct Receiver<'c, C> {
+    /// Whose memory and descriptors these are.
+    pub caller: &'c C,
+    /// Where the message is told.
+    pub msg_addr: u64,
+    /// Where to tell how many messages there are with this one, and that number.
+    pub count: Option<(u64, u64)>,
     /// The slice has to end at or before this offset.
-    fn max_offset(&self) -> u64;
-
-    /// Takes the result; what happens next depends on it, so it may be told another one afterwards.
-    /// May sleep. An error leaves everything as it was.
-    fn result(&mut self, msg: &Msg) -> Result;
-
-    /// Gives the caller these descriptors; None if it does not want any, and they are dropped.
-    fn install(&mut self, files: &Files<H>) -> Result<Option<Self::Installed>>;
-
+    pub max_offset: u64,
     /// Whether it wants descriptors.
-    fn wants_files(&self) -> bool;
+    pub wants_files: bool,
 }
 
-/// What was seen at the head.
+/// What was seen at the head, beside what is told of it.
 struct Found<H: Host> {
     key: Key,
-    msg: Msg,
     /// Where its slice ends, 0 if it has none.
     end: u64,
     /// The files, if the caller wants them.
@@ -63,54 +57,46 @@ struct Found<H: Host> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Looks at the head. What nobody wants any more is taken out and returned as the error.
-    fn head(&mut self, wants_files: bool) -> Result<Found<H>, Option<Taken<H>>> {
-        let key = self.queue.settle().ok_or(None)?;
-        let entry = self.queue.get(&key).ok_or(None)?;
-        if !self.wants(entry) {
-            let stale = self.queue.remove(&key);
-            if let Some((entry, _)) = &stale {
-                self.spend(entry);
+    /// Looks at the head, and describes it in `msg`. What nobody wants any more is taken out and
+    /// returned as the error.
+    fn head(&mut self, wants_files: bool, msg: &mut Msg) -> Result<Found<H>, Option<Taken<H>>> {
+        if !self.queue.settle() {
+            return Err(None);
+        }
+        let (key, body) = self.queue.head().ok_or(None)?;
+        if !self.wants(body) {
+            let stale = self.queue.pop(&key);
+            if let Some((body, _)) = &stale {
+                self.spend(body);
             }
             return Err(stale);
         }
-        let mut msg = Msg {
-            kind: MSG_DATA,
-            flags: 0,
-            destination: HANDLE_INVALID,
-            offset: OFFSET_INVALID,
-            ..Msg::default()
-        };
         let (mut files, mut end) = (None, 0);
-        match &entry.body {
+        match body {
             Body::Data(message) => {
+                msg.kind = MSG_DATA;
+                msg.destination = message.node.as_ref().map_or(HANDLE_INVALID, |node| node.id());
                 end = message.cargo.slice.end();
-                msg.destination = message.node.id();
-                files = describe(&message.cargo, wants_files, &mut msg);
+                files = describe(&message.cargo, wants_files, msg);
             }
             Body::Release(node) => {
                 msg.kind = MSG_NODE_RELEASE;
                 msg.destination = node.id();
             }
             // The ID is the table's to tell; see `Peer::recv`.
-            _ => msg.kind = MSG_NODE_DESTROY,
+            Body::Destroy(_) => msg.kind = MSG_NODE_DESTROY,
         }
         if key.1 != ALONE && self.more(key) {
             msg.flags = MSG_FLAG_CONTINUE;
         }
-        Ok(Found {
-            key,
-            msg,
-            end,
-            files,
-        })
+        Ok(Found { key, end, files })
     }
 
     /// Whether another part of the same transaction will be received.
     fn more(&self, mut key: Key) -> bool {
         // The others were staged before this timestamp, so they were settled before this one came up.
         while let Some(next) = self.queue.following(&key) {
-            if self.queue.get(&next).is_some_and(|entry| self.wants(entry)) {
+            if self.queue.get(&next).is_some_and(|body| self.wants(body)) {
                 return true;
             }
             key = next;
@@ -119,15 +105,16 @@ impl<H: Host> Inbox<H> {
     }
 
     /// Notes that a notice left the queue.
-    pub(super) fn spend(&mut self, entry: &Entry<H>) {
-        match &entry.body {
+    #[inline(always)]
+    pub(super) fn spend(&mut self, body: &Body<H>) {
+        match body {
             Body::Destroy(handle) => {
                 let notice = handle.notice.access_mut(self);
                 notice.spent = true;
                 notice.at = None;
             }
             Body::Release(node) => node.shared.access_mut(self).queued = None,
-            _ => (),
+            Body::Data(_) => (),
         }
     }
 }
@@ -147,24 +134,24 @@ pub(super) fn describe<H: Host>(
 }
 
 /// Shows the receiver what it will get, and gives it the descriptors, before `take` makes that
-/// final. False if it was something else by then.
-pub(super) fn hand_over<H: Host, R: Receive<H>>(
-    receiver: &mut R,
+/// final. False if it was something else by then; so it may be shown something else afterwards.
+pub(super) fn hand_over<H: Host, C: Caller<H>>(
+    receiver: &Receiver<'_, C>,
     msg: &Msg,
     files: Option<Arc<Files<H>>>,
     take: impl FnOnce(&[i32]) -> bool,
 ) -> Result<bool> {
-    receiver.result(msg)?;
+    let caller = receiver.caller;
+    caller.write(receiver.msg_addr, &msg.to_bytes())?;
+    if let Some((addr, n)) = receiver.count {
+        caller.write(addr, &n.to_ne_bytes())?;
+    }
     let Some(files) = files else {
         return Ok(take(&[]));
     };
-    let installed = receiver.install(&files)?;
-    let taken = take(
-        installed
-            .as_ref()
-            .map_or(&[], |installed| installed.numbers()),
-    );
-    if let Some(installed) = installed.filter(|_| taken) {
+    let installed = caller.install(&files)?;
+    let taken = take(installed.numbers());
+    if taken {
         installed.keep();
     }
     Ok(taken)
@@ -173,37 +160,28 @@ pub(super) fn hand_over<H: Host, R: Receive<H>>(
 impl<H: Host> Peer<H> {
     /// Receives what is at the head of the queue. EAGAIN if nothing is ready, ERANGE, or what the
     /// receiver says; then nothing happened.
-    pub fn recv<R: Receive<H>>(&self, receiver: &mut R) -> Result {
+    pub fn recv<C: Caller<H>>(&self, receiver: &Receiver<'_, C>) -> Result {
         loop {
+            let mut msg =
+                Msg { destination: HANDLE_INVALID, offset: OFFSET_INVALID, ..Msg::default() };
             let mut inbox = self.inbox.lock();
             check(inbox.open)?;
-            let head = inbox.head(receiver.wants_files());
-            let pool = if head.is_err() {
-                inbox.pool.clone()
-            } else {
-                None
-            };
-            drop(inbox);
-            let Found {
-                key,
-                mut msg,
-                end,
-                files,
-            } = match head {
+            let Found { key, end, files } = match inbox.head(receiver.wants_files, &mut msg) {
                 Ok(found) => found,
-                Err(None) => return Err(EAGAIN),
-                Err(Some((entry, seat))) => {
-                    self.drop_entry(entry, seat, pool.as_ref());
+                Err(stale) => {
+                    drop(inbox);
+                    self.drop_taken(stale.ok_or(EAGAIN)?);
                     continue;
                 }
             };
+            drop(inbox);
             if msg.kind == MSG_NODE_DESTROY {
                 match self.destroyed_id(&key) {
                     Some(id) => msg.destination = id,
                     None => continue,
                 }
             }
-            if end > receiver.max_offset() {
+            if end > receiver.max_offset {
                 return Err(ERANGE);
             }
             if hand_over(receiver, &msg, files, |fds| self.take_head(&key, &msg, fds))? {
@@ -216,25 +194,26 @@ impl<H: Host> Peer<H> {
     fn destroyed_id(&self, key: &Key) -> Option<u64> {
         let table = self.table.lock();
         let inbox = self.inbox.lock();
-        match &inbox.queue.get(key)?.body {
+        match inbox.queue.get(key)? {
             Body::Destroy(handle) => Some(handle.local.access(&table).id),
             _ => None,
         }
     }
 
     /// Takes the head if it is still `key` and still makes `msg`; false if not.
+    #[inline]
     fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
         // Only handles and notices of destruction have to do with the table.
         let by_table = msg.n_handles != 0 || msg.kind == MSG_NODE_DESTROY;
         let mut table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        let head = inbox.queue.settle() == Some(*key);
-        let same = match inbox.queue.get(key).filter(|_| head) {
-            Some(entry) if inbox.wants(entry) => match &entry.body {
-                Body::Destroy(handle) => table
-                    .as_ref()
-                    .is_some_and(|t| handle.local.access(t).id == msg.destination),
+        let settled = inbox.queue.settle();
+        let same = match inbox.queue.head().filter(|_| settled) {
+            Some((head, body)) if head == *key && inbox.wants(body) => match (body, &table) {
+                (Body::Destroy(handle), Some(table)) => {
+                    handle.local.access(table).id == msg.destination
+                }
                 _ => true,
             },
             _ => false,
@@ -242,41 +221,44 @@ impl<H: Host> Peer<H> {
         if !same || (msg.flags != 0) != (key.1 != ALONE && inbox.more(*key)) {
             return false;
         }
-        let Some((mut entry, seat)) = inbox.queue.remove(key) else {
+        let Some((body, mut seat)) = inbox.queue.pop(key) else {
             return false;
         };
-        inbox.spend(&entry);
-        // Dropped without the locks, as is the entry.
-        let mut _unused = None;
-        match &mut entry.body {
-            Body::Data(message) => {
-                let cargo = &mut message.cargo;
-                let mut back = cargo.charges();
-                back[SLICES] = 0;
+        inbox.spend(&body);
+        // Dropped once the locks are, as is the seat.
+        let (_blank, rest) = match body {
+            Body::Data(mut message) => {
+                let Message { pool, cargo, .. } = &mut *message;
                 let slice = cargo.slice;
-                let plain = cargo.handles.is_empty() && cargo.files.is_none();
-                // Out of the inbox for as long as both are needed.
-                let pool = if plain { None } else { inbox.pool.take() };
-                if let Some(pool) = pool {
-                    let (layout, slots) = (cargo.layout(), &mut cargo.handles);
-                    back[HANDLES] -= complete(&slice, layout, slots, &pool, fds, |slot| {
-                        let table = table.as_deref_mut()?;
-                        gain(table, inbox, key.0, slot, slice.claimant)
-                    });
-                    inbox.pool = Some(pool);
-                }
-                if back.iter().any(|&back| back != 0) {
-                    inbox.ledger.release(slice.claimant, &back);
-                }
                 inbox.slices.give(&slice);
-                _unused = inbox.keep(seat);
+                if cargo.is_plain() {
+                    if cargo.n_bytes != 0 {
+                        inbox.ledger.release_one(slice.claimant, BYTES, cargo.n_bytes);
+                    }
+                    (inbox.keep(message), None)
+                } else {
+                    let mut back = cargo.charges();
+                    back[SLICES] = 0;
+                    if let Some(pool) = pool {
+                        let (layout, slots) = (cargo.layout(), &mut cargo.handles);
+                        back[HANDLES] -= complete(&slice, layout, slots, pool, fds, |slot| {
+                            let table = table.as_deref_mut()?;
+                            gain(table, inbox, key.0, slot, slice.claimant)
+                        });
+                    }
+                    inbox.ledger.release(slice.claimant, &back);
+                    (None, Some(Body::Data(message)))
+                }
             }
-            Body::Release(node) => node.shared.access_mut(inbox).seat = Some(seat),
-            _ => _unused = Some(seat),
-        }
+            Body::Release(node) => {
+                node.shared.access_mut(inbox).seat = seat.take();
+                (None, Some(Body::Release(node)))
+            }
+            destroyed => (None, Some(destroyed)),
+        };
         drop(guard);
         drop(table);
-        if let Body::Data(message) = &entry.body {
+        if let Some(Body::Data(message)) = &rest {
             // What got INVALID was not gained, so its reference ends here.
             for handle in message.cargo.handles.iter().flatten() {
                 handle.unlink(1, false);
@@ -285,11 +267,11 @@ impl<H: Host> Peer<H> {
         true
     }
 
-    /// Ends an entry that was taken out of the queue and is not received.
-    pub(super) fn drop_entry(&self, entry: Entry<H>, seat: Seat<H>, pool: Option<&H::Pool>) {
-        match entry.body {
-            Body::Data(message) => message.cargo.discard(self, pool),
-            Body::Release(node) => {
+    /// Ends what was taken out of the queue and is not received.
+    pub(super) fn drop_taken(&self, (body, seat): Taken<H>) {
+        match (body, seat) {
+            (Body::Data(message), _) => message.discard(self),
+            (Body::Release(node), Some(seat)) => {
                 let wake = Node::reseat(&node, &mut self.inbox.lock(), seat);
                 if wake {
                     self.wake();

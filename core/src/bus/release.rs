@@ -9,7 +9,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::{only, SLICES};
+use super::account::SLICES;
 use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::inbox::Inbox;
@@ -18,7 +18,6 @@ use super::peer::{check, Peer};
 use super::queue::Key;
 use super::slices::Slices;
 use super::table::{creates, Table};
-use super::transaction::ALONE;
 use crate::abi::HANDLE_INVALID;
 
 /// Takes all of a handle's user references, as its last one goes. Under table and inbox.
@@ -29,10 +28,15 @@ pub(super) fn strip<H: Host>(
     inbox: &mut Inbox<H>,
     handle: &Arc<Handle<H>>,
 ) -> (u64, bool) {
-    let refs = core::mem::take(&mut handle.local.access_mut(table).refs);
-    if let Some(charge) = table.remove(handle) {
+    let local = handle.local.access_mut(table);
+    let refs = core::mem::take(&mut local.refs);
+    let id = core::mem::replace(&mut local.id, HANDLE_INVALID);
+    if let Some(charge) = local.charge.take() {
         inbox.discharge_handles(charge, 1);
     }
+    // The caller has a reference of its own, so the one in the tree is not the last.
+    let slot = table.by_id.remove_node(&id).map(|node| node.into_reservation());
+    handle.local.access_mut(table).slot = slot;
     handle.notice.access_mut(inbox).held = false;
     let anchor = handle.is_anchor();
     if anchor {
@@ -49,8 +53,7 @@ impl<H: Host> Peer<H> {
         let table = &mut *guard;
         check(table.open)?;
         let Some(handle) = table.by_id.get(&id).cloned() else {
-            let creates = id != HANDLE_INVALID && creates(id);
-            return Err(if creates { EBUSY } else { ENXIO });
+            return Err(if creates(id) { EBUSY } else { ENXIO });
         };
         let last = handle.local.access(table).refs == 1;
         if last && handle.is_anchor() && handle.node.dead() == 0 {
@@ -72,11 +75,16 @@ impl<H: Host> Peer<H> {
 
     /// Drops what is queued for nodes that are dead and released.
     pub(super) fn purge(&self) {
-        let pool = self.pool().ok();
-        let mut from = Some(Key(0, ALONE, 0));
+        let mut stale = self.inbox.lock().purge_alone();
+        while let Some(message) = stale.pop() {
+            message.discard(self);
+        }
+        let mut from = Some(Key::FIRST);
         while from.is_some() {
-            let mut out = self.inbox.lock().purge(&mut from);
-            self.bury_entries(&mut out, pool.as_ref());
+            let taken = self.inbox.lock().purge(&mut from);
+            if let Some(taken) = taken {
+                self.drop_taken(taken);
+            }
         }
     }
 
@@ -107,15 +115,18 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless the
-    /// seed still needs it.
+    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
+    /// kept or the seed still needs it.
     fn end_slice(&mut self, slice: &Slice) -> Option<H::Pool> {
         let seed = self.seed.as_ref();
         if seed.is_some_and(|seed| seed.cargo.slice.number == slice.number) {
             return None;
         }
-        self.slices.free(slice.number);
-        self.ledger.release(slice.claimant, &only(SLICES, 1));
-        self.pool.clone()
+        let unpin = self.free(slice, true);
+        self.ledger.release_one(slice.claimant, SLICES, 1);
+        if unpin {
+            return self.pool.clone();
+        }
+        None
     }
 }

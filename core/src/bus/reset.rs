@@ -7,14 +7,18 @@
 //! Table, and table with inbox, for one handle or one list at a time; no two peers' together.
 
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 use super::account::RESOURCES;
 use super::destroy::{Also, Doomed, Remains};
+use super::fifo::Fifo;
+use super::handle::Handle;
 use super::host::Host;
 use super::peer::{check, Peer};
-use super::queue::{take_first, Tree};
+use super::queue::{take_first, Drained};
 use super::release::strip;
 use super::seed::Seed;
+use super::table::Table;
 
 /// What a reset does beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,23 +79,18 @@ impl<H: Host> Peer<H> {
         guard.open = !close;
         drop(guard);
         let mut doomed = Doomed::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let mut guard = self.table.lock();
-            let table = &mut *guard;
-            let Some((id, handle)) = table.at_or_after(from) else {
-                break;
-            };
-            next = id.checked_add(1);
-            if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(&handle)) {
-                strip(table, &mut self.inbox.lock(), &handle);
+        self.each_handle(|table, handle| {
+            if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(handle)) {
+                let id = handle.local.access(table).id;
+                strip(table, &mut self.inbox.lock(), handle);
                 // The memory of its entry in the table is the memory of its entry here: nobody
                 // will put this handle back into the table.
                 if let Some(slot) = handle.local.access_mut(table).slot.take() {
-                    doomed.insert(slot.into_node(id, handle));
+                    doomed.insert(slot.into_node(id, handle.clone()));
                 }
             }
-        }
+            (0, false)
+        });
         let mut others = Doomed::new();
         self.inbox.lock().condemn_able(&mut doomed, &mut others);
         Ok(doomed)
@@ -100,21 +99,26 @@ impl<H: Host> Peer<H> {
     /// Releases all handles, but for the pins of nodes that live: the seed carries them, or they
     /// were made since.
     fn release_all(&self) {
+        self.each_handle(|table, handle| {
+            if handle.is_anchor() && handle.node.dead() == 0 {
+                let refs = &mut handle.local.access_mut(table).refs;
+                return (core::mem::replace(refs, 1) - 1, false);
+            }
+            strip(table, &mut self.inbox.lock(), handle)
+        });
+    }
+
+    /// Shows `take` each handle of the table, locked anew for each. What it returns is unlinked: how
+    /// many references, and whether one of them was the pin.
+    fn each_handle(&self, mut take: impl FnMut(&mut Table<H>, &Arc<Handle<H>>) -> (u64, bool)) {
         let mut next = Some(0);
         while let Some(from) = next {
-            let mut guard = self.table.lock();
-            let table = &mut *guard;
-            let Some((id, handle)) = table.at_or_after(from) else {
-                break;
-            };
+            let mut table = self.table.lock();
+            let Some(here) = table.by_id.cursor_lower_bound(&from) else { break };
+            let (id, handle) = (*here.current().0, here.current().1.clone());
             next = id.checked_add(1);
-            let (refs, pin) = if handle.is_anchor() && handle.node.dead() == 0 {
-                let refs = &mut handle.local.access_mut(table).refs;
-                (core::mem::replace(refs, 1) - 1, false)
-            } else {
-                strip(table, &mut self.inbox.lock(), &handle)
-            };
-            drop(guard);
+            let (refs, pin) = take(&mut table, &handle);
+            drop(table);
             if refs != 0 {
                 handle.unlink(refs, pin);
             }
@@ -125,34 +129,30 @@ impl<H: Host> Peer<H> {
     fn flush_queue(&self) {
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        let mut queued = inbox.queue.drain_committed();
-        for entry in queued.values().flatten() {
-            inbox.spend(entry);
+        let queued = inbox.queue.drain_committed();
+        for entry in queued.1.values().flatten() {
+            inbox.spend(entry.body());
         }
-        let pool = inbox.pool.clone();
         drop(guard);
-        self.bury_entries(&mut queued, pool.as_ref());
+        self.bury_queue(queued);
         self.release_slices();
     }
 
     fn bury_remains(&self, remains: Remains<H>) {
-        let Remains {
-            mut committed,
-            mut staged,
-            seed,
-            pool,
-            ..
-        } = remains;
+        let Remains { committed, staged, seed, pool, .. } = remains;
         // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
         // keeps memory but references of those who still copy into the pool.
-        self.bury_entries(&mut committed, pool.as_ref());
-        self.bury_entries(&mut staged, pool.as_ref());
+        self.bury_queue(committed);
+        self.bury_queue((Fifo::EMPTY, staged));
         self.bury_seed(seed, pool.as_ref());
     }
 
-    pub(super) fn bury_entries(&self, entries: &mut Tree<H>, pool: Option<&H::Pool>) {
-        while let Some((entry, seat)) = take_first(entries) {
-            self.drop_entry(entry, seat, pool);
+    fn bury_queue(&self, (mut alone, mut others): Drained<H>) {
+        while let Some(body) = alone.pop() {
+            self.drop_taken((body, None));
+        }
+        while let Some(taken) = take_first(&mut others) {
+            self.drop_taken(taken);
         }
     }
 }

@@ -17,11 +17,11 @@ use kernel::sync::{Arc, UniqueArc};
 
 use super::account::SLICES;
 use super::handle::Handle;
-use super::host::{Host, Payload, Pool};
+use super::host::{Caller, Host, Payload, Pool};
 use super::inbox::Inbox;
 use super::message::Cargo;
 use super::peer::{check, Peer};
-use super::recv::{complete, describe, gain, hand_over, Receive};
+use super::recv::{complete, describe, gain, hand_over, Receiver};
 use super::send::{Outgoing, Parcel};
 use super::sort::sort;
 use super::table::{Gains, Import};
@@ -85,16 +85,16 @@ impl<H: Host> Peer<H> {
             return Err(EINVAL);
         }
         let size = (out.payload.len(), handles.len());
-        let mut parcel = Parcel::new(this);
-        parcel.reserve(None, size, files.as_ref())?;
+        let mut parcel = Parcel::new(this, None);
+        parcel.reserve(None, size, files.as_ref(), false)?;
+        parcel.pin()?;
         parcel.fill(&mut out.payload)?;
         parcel.link(&handles)?;
         let own = own_nodes(&handles)?;
         let memory = UniqueArc::<Seed<H>>::new_uninit(GFP_KEPT)?;
 
-        let Some((cargo, _seat)) = parcel.take() else {
-            return Err(ESHUTDOWN);
-        };
+        let message = parcel.take().ok_or(ESHUTDOWN)?;
+        let cargo = KBox::into_inner(message).cargo;
         this.put_seed(Some(memory.write(Seed { cargo, own }).into()))?;
         parcel.rise();
         import.finish();
@@ -118,9 +118,7 @@ impl<H: Host> Peer<H> {
 
     /// Ends what [`Inbox::swap_seed`] returned.
     pub(super) fn bury_seed(&self, old: Option<(Arc<Seed<H>>, bool)>, pool: Option<&H::Pool>) {
-        let Some((seed, unpin)) = old else {
-            return;
-        };
+        let Some((seed, unpin)) = old else { return };
         let cargo = &seed.cargo;
         if let Some(pool) = pool.filter(|_| unpin) {
             pool.unpin(cargo.slice.offset, cargo.slice.size);
@@ -132,7 +130,7 @@ impl<H: Host> Peer<H> {
 
     /// Receives the seed, which stays. EAGAIN if there is none; EDQUOT if handles that it brings
     /// back are too many; else as [`Peer::recv`].
-    pub fn recv_seed<R: Receive<H>>(this: &Arc<Self>, receiver: &mut R) -> Result {
+    pub fn recv_seed<C: Caller<H>>(this: &Arc<Self>, receiver: &Receiver<'_, C>) -> Result {
         loop {
             let inbox = this.inbox.lock();
             check(inbox.open)?;
@@ -140,27 +138,19 @@ impl<H: Host> Peer<H> {
             drop(inbox);
 
             let cargo = &seed.cargo;
-            let mut msg = Msg {
-                kind: MSG_DATA,
-                destination: HANDLE_INVALID,
-                ..Msg::default()
-            };
-            let files = describe(cargo, receiver.wants_files(), &mut msg);
-            if cargo.slice.end() > receiver.max_offset() {
+            let mut msg = Msg { kind: MSG_DATA, destination: HANDLE_INVALID, ..Msg::default() };
+            let files = describe(cargo, receiver.wants_files, &mut msg);
+            if cargo.slice.end() > receiver.max_offset {
                 return Err(ERANGE);
             }
             let mut gains = Gains::new(this, this.claimant(), cargo.handles.len())?;
             for handle in cargo.handles.iter() {
                 // They rose when the seed was made, which holds them.
-                let linked = match handle {
-                    Some(handle) => Handle::link(&handle.node, this)?.map(|linked| linked.0),
-                    None => None,
-                };
-                gains.slots.push(linked, GFP_KERNEL)?;
+                let linked = handle.as_ref().map(|handle| Handle::link(&handle.node, this));
+                let linked = linked.transpose()?.flatten();
+                gains.slots.push(linked.map(|linked| linked.0), GFP_KERNEL)?;
             }
-            if hand_over(receiver, &msg, files, |fds| {
-                this.take_seed(&seed, &mut gains, fds)
-            })? {
+            if hand_over(receiver, &msg, files, |fds| this.take_seed(&seed, &mut gains, fds))? {
                 return Ok(());
             }
         }
@@ -171,11 +161,7 @@ impl<H: Host> Peer<H> {
         let mut table = self.table.lock();
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        if !inbox
-            .seed
-            .as_ref()
-            .is_some_and(|now| Arc::ptr_eq(now, seed))
-        {
+        if !inbox.seed.as_ref().is_some_and(|now| Arc::ptr_eq(now, seed)) {
             return false;
         }
         let (cargo, layout) = (&seed.cargo, seed.cargo.layout());
@@ -193,8 +179,6 @@ impl<H: Host> Peer<H> {
         if !inbox.slices.is_given(seed.cargo.slice.number) {
             inbox.slices.give(&cargo.slice);
         }
-        drop(guard);
-        drop(table);
         true
     }
 }

@@ -22,11 +22,11 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::few::Few;
+use super::account::{Amounts, FDS, HANDLES};
 use super::handle::{Handle, Linked};
-use super::host::{Host, Payload, Pool};
+use super::host::{Host, Payload, Pool, Waker};
 use super::inbox::Denied;
-use super::message::{charges, clear, Cargo, Files, Handles, Layout, Message};
+use super::message::{charges, Files, Handles, Layout, Message};
 use super::peer::Peer;
 use super::queue::{Body, Key, Queue, Seat};
 use super::sort::sort;
@@ -53,12 +53,12 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
 }
 
 /// The handles and the files of a message.
-pub(super) type Found<H> = (Few<Arc<Handle<H>>>, Option<Arc<Files<H>>>);
+pub(super) type Found<H> = (KVVec<Arc<Handle<H>>>, Option<Arc<Files<H>>>);
 
 impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
     /// Finds what is to be passed on: the handles, then the files.
     pub(super) fn find(&mut self, import: &mut Import<'_, H>) -> Result<Found<H>> {
-        let mut handles = Few::with_capacity(self.handles.len(), GFP_KERNEL)?;
+        let mut handles = KVVec::with_capacity(self.handles.len(), GFP_KERNEL)?;
         for &id in self.handles {
             handles.push(import.get(id)?, GFP_KERNEL)?;
         }
@@ -77,32 +77,19 @@ pub(super) struct Parcel<'p, H: Host> {
     from: &'p Arc<Peer<H>>,
     /// The destination; None for a seed, which the peer sends to itself.
     handle: Option<Arc<Handle<H>>>,
-    pool: Option<H::Pool>,
-    pinned: bool,
-    cargo: Option<Cargo<H>>,
-    seat: Option<Seat<H>>,
+    message: Option<KBox<Message<H>>>,
     /// The timestamp that it is staged at, or 0.
     staged: u64,
     /// Handles whose references have to be made good once it is sent.
-    linked: Few<Linked<H>>,
+    linked: Option<KVVec<Linked<H>>>,
     /// Why it is not sent, as a positive errno, or 0.
     error: i32,
 }
 
 impl<'p, H: Host> Parcel<'p, H> {
     /// An empty one.
-    pub(super) fn new(from: &'p Arc<Peer<H>>) -> Self {
-        Self {
-            from,
-            handle: None,
-            pool: None,
-            pinned: false,
-            cargo: None,
-            seat: None,
-            staged: 0,
-            linked: Few::NONE,
-            error: 0,
-        }
+    pub(super) fn new(from: &'p Arc<Peer<H>>, handle: Option<Arc<Handle<H>>>) -> Self {
+        Self { from, handle, message: None, staged: 0, linked: None, error: 0 }
     }
 
     /// The receiver.
@@ -123,135 +110,136 @@ impl<'p, H: Host> Parcel<'p, H> {
         handle: Option<Arc<Handle<H>>>,
         (n_bytes, n_handles): (u64, usize),
         files: Option<&Arc<Files<H>>>,
+        several: bool,
     ) -> Result {
-        let gone = match &handle {
-            Some(_) => EHOSTUNREACH,
-            None => ESHUTDOWN,
-        };
         self.handle = handle;
-        if self.is_gone() {
-            return Err(gone);
-        }
         let n_fds = files.map_or(0, |files| files.len());
-        let size = Layout::new(n_bytes, n_handles, n_fds).size;
-        let charges = charges(n_bytes, n_handles, n_fds);
-        let mut handles = Handles::with_capacity(n_handles, GFP_KEPT)?;
-        for _ in 0..n_handles {
-            handles.push(None, GFP_KEPT)?;
+        if n_fds != 0 && self.is_gone() {
+            return Err(self.gone());
         }
         let sent_fds = match n_fds {
             0 => None,
             n => Some(SentFds::charge(&self.from.user, n)?),
         };
-        let (slice, seat, pool) = self.to().book(|inbox, spare| {
-            if self.is_gone() {
-                return Err(Denied::Error(gone));
+        let mut handles = Handles::with_capacity(n_handles, GFP_KEPT)?;
+        for _ in 0..n_handles {
+            handles.push(None, GFP_KEPT)?;
+        }
+        self.book(n_bytes, charges(n_bytes, n_handles, n_fds))?;
+        if let Some(message) = &mut self.message {
+            message.cargo.handles = handles;
+            message.cargo.files = files.cloned();
+            message.cargo._sent_fds = sent_fds;
+            if several && message.seat.is_none() {
+                message.seat = Some(Seat::<H>::new(GFP_KEPT)?);
             }
-            let (slice, seat) = inbox.reserve(self.from.claimant(), &charges, size, spare)?;
-            Ok((slice, seat, inbox.pool.clone()))
+        }
+        Ok(())
+    }
+
+    /// The same, once the destination is known, but for what goes with handles and files.
+    #[inline(always)]
+    fn book(&mut self, n_bytes: u64, charges: Amounts) -> Result {
+        let size = Layout::new(n_bytes, charges[HANDLES] as usize, charges[FDS] as usize).size;
+        let mut message = self.to().book(|inbox, spare| {
+            if self.is_gone() {
+                return Err(Denied::Error(self.gone()));
+            }
+            inbox.reserve(self.from.claimant(), &charges, size, spare)
         })?;
-        self.pool = pool;
-        self.seat = Some(seat);
-        self.cargo = Some(Cargo {
-            slice,
-            n_bytes,
-            handles,
-            files: files.cloned(),
-            _sent_fds: sent_fds,
-        });
+        message.address(self.handle.as_ref().map(|handle| &handle.node));
+        message.cargo.n_bytes = n_bytes;
+        self.message = Some(message);
         Ok(())
     }
 
-    /// Gets memory behind the slice and clears the padding of the payload. ENOMEM.
+    /// Why it fails if [`Parcel::is_gone`].
+    fn gone(&self) -> Error {
+        match &self.handle {
+            Some(_) => EHOSTUNREACH,
+            None => ESHUTDOWN,
+        }
+    }
+
+    /// Gets memory behind the slice. ENOMEM.
+    #[inline]
     pub(super) fn pin(&mut self) -> Result {
-        let (Some(cargo), Some(pool)) = (&self.cargo, &self.pool) else {
-            return Ok(());
-        };
-        let (offset, size) = (cargo.slice.offset, cargo.slice.size);
-        pool.pin(offset, size)?;
-        self.pinned = true;
-        // An empty slice is all padding; else it ends where the handles start, or earlier.
-        let padded = cargo.n_bytes.next_multiple_of(8).max(8).min(size);
-        clear(pool, offset + cargo.n_bytes, offset + padded);
-        Ok(())
+        self.message.as_mut().map_or(Ok(()), |message| message.pin())
     }
 
-    /// Pins, and moves the payload in. EFAULT, ENOMEM.
-    pub(super) fn fill<P: Payload<H>>(&mut self, payload: &mut P) -> Result {
-        copy(core::slice::from_mut(self), payload)
+    /// The pool and where in it the payload goes, unless it is empty.
+    #[inline]
+    fn place(&self) -> Option<(&H::Pool, u64)> {
+        let message = self.message.as_ref()?;
+        Some((message.pool.as_ref()?, message.cargo.slice.offset))
+    }
+
+    /// Moves the payload in, once it is pinned. EFAULT.
+    #[inline]
+    pub(super) fn fill<P: Payload<H>>(&self, payload: &mut P) -> Result {
+        match self.place() {
+            Some((pool, offset)) if !payload.is_empty() => payload.copy_to(pool, offset),
+            _ => Ok(()),
+        }
     }
 
     /// Links each handle for the receiver. Returns the latest destruction that was found, which the
     /// message has to be ordered after, since it carries INVALID for it.
     pub(super) fn link(&mut self, handles: &[Arc<Handle<H>>]) -> Result<u64> {
-        let mut floor = 0;
-        if self.cargo.is_none() {
+        let to = self.to().clone();
+        let (mut floor, mut made) = (0, KVVec::new());
+        let Some(message) = &mut self.message else {
             return Ok(floor);
-        }
-        self.linked = Few::with_capacity(handles.len(), GFP_KERNEL)?;
-        for (i, handle) in handles.iter().enumerate() {
-            let linked = Handle::link(&handle.node, self.to())?;
-            if let Some(linked) = &linked {
-                // For nodes that nobody holds yet; there is room.
-                if linked.1.is_some() {
-                    self.linked.push(linked.clone(), GFP_KERNEL)?;
-                }
-            } else {
+        };
+        for (slot, handle) in message.cargo.handles.iter_mut().zip(handles) {
+            let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead());
-            }
-            if let Some(slot) = self
-                .cargo
-                .as_mut()
-                .and_then(|cargo| cargo.handles.get_mut(i))
-            {
-                *slot = linked.map(|linked| linked.0);
+                continue;
+            };
+            *slot = Some(linked.0.clone());
+            // For nodes that nobody holds yet.
+            if linked.1.is_some() {
+                made.push(linked, GFP_KERNEL)?;
             }
         }
+        self.linked = Some(made);
         Ok(floor)
     }
 
     /// Makes the references good that it carries, if it was sent.
     pub(super) fn rise(&self) {
         if self.error == 0 {
-            for (handle, owed) in self.linked.iter() {
+            for (handle, owed) in self.linked.iter().flatten() {
                 handle.rise(*owed);
             }
         }
     }
 
-    /// The cargo and the memory for its entry, to be queued.
-    pub(super) fn take(&mut self) -> Option<(Cargo<H>, Seat<H>)> {
-        Some((self.cargo.take()?, self.seat.take()?))
+    /// What is sent, unless it is empty.
+    pub(super) fn take(&mut self) -> Option<KBox<Message<H>>> {
+        self.message.take()
     }
 
-    /// Hands it to the receiver's queue, unless it is empty. EHOSTUNREACH.
-    fn hand_in(&mut self, put: impl FnOnce(&mut Queue<H>, Body<H>, Seat<H>)) -> Result {
-        let Some((cargo, seat)) = self.take() else {
-            return Ok(());
+    /// Hands it to the receiver's queue; false if it is empty. EHOSTUNREACH.
+    fn hand_in(&mut self, put: impl FnOnce(&mut Queue<H>, KBox<Message<H>>)) -> Result<bool> {
+        let Some(message) = self.message.take() else {
+            return Ok(false);
         };
-        let Some(handle) = &self.handle else {
-            return Ok(());
-        };
-        let mut inbox = handle.node.owner().inbox.lock();
+        let mut inbox = self.to().inbox.lock();
         if self.is_gone() {
             drop(inbox);
-            (self.cargo, self.seat) = (Some(cargo), Some(seat));
+            self.message = Some(message);
             return Err(EHOSTUNREACH);
         }
-        let node = handle.node.clone();
-        put(&mut inbox.queue, Body::Data(Message { node, cargo }), seat);
-        Ok(())
+        put(&mut inbox.queue, message);
+        Ok(true)
     }
 
     /// Queues the only part of a transaction.
-    fn deliver(&mut self, floor: u64) -> Result {
-        let mut sent = false;
-        self.hand_in(|queue, body, seat| {
-            queue.push(floor, body, seat);
-            sent = true;
-        })?;
-        if sent {
-            self.to().wake();
+    #[inline]
+    fn deliver(&mut self, floor: u64, yields: bool) -> Result {
+        if self.hand_in(|queue, message| queue.push(floor, message))? {
+            self.to().waker().wake(yields);
         }
         Ok(())
     }
@@ -259,7 +247,11 @@ impl<'p, H: Host> Parcel<'p, H> {
     /// Stages this part; returns its key's timestamp, 0 if it is empty.
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32) -> Result<u64> {
         let mut staged = 0;
-        self.hand_in(|queue, body, seat| staged = queue.stage(transaction, part, body, seat).0)?;
+        self.hand_in(|queue, mut message| {
+            if let Some(seat) = message.seat.take() {
+                staged = queue.stage(transaction, part, Body::Data(message), seat).0;
+            }
+        })?;
         self.staged = staged;
         Ok(staged)
     }
@@ -267,15 +259,12 @@ impl<'p, H: Host> Parcel<'p, H> {
     /// Takes it back if it was staged.
     fn unstage(&mut self, transaction: &Arc<Transaction>, part: u32) {
         let key = Key(core::mem::take(&mut self.staged), transaction.number, part);
-        let back = match key.0 {
-            0 => None,
-            _ => self.to().inbox.lock().queue.unstage(&key),
-        };
-        if let Some((entry, seat)) = back {
-            self.seat = Some(seat);
-            if let Body::Data(message) = entry.body {
-                self.cargo = Some(message.cargo);
-            }
+        if key.0 == 0 {
+            return;
+        }
+        let back = self.to().inbox.lock().queue.unstage(&key);
+        if let Some((Body::Data(message), _)) = back {
+            self.message = Some(message);
             // It kept back what was committed behind it.
             self.to().wake();
         }
@@ -283,9 +272,8 @@ impl<'p, H: Host> Parcel<'p, H> {
 
     /// Gives back what it has. Nothing of that sleeps on a user.
     fn discard(&mut self) {
-        if let Some(cargo) = self.cargo.take() {
-            let pool = self.pool.as_ref().filter(|_| self.pinned);
-            cargo.discard(self.to(), pool);
+        if let Some(message) = self.message.take() {
+            message.discard(self.to());
         }
     }
 }
@@ -345,30 +333,22 @@ impl<H: Host> Peer<H> {
         let mut import = Import::new(this);
         let (handles, files) = out.find(&mut import)?;
         let size = (out.payload.len(), handles.len());
-        let mut report = Report {
-            write,
-            partial: out.partial,
-        };
+        let mut report = Report { write, partial: out.partial };
 
         let destinations = out.destinations;
+        let several = destinations.len() > 1;
         let twice = twice(destinations)?;
-        let (mut one, mut many) = (Parcel::new(this), None);
-        let parcels = match destinations.len() {
-            1 => core::slice::from_mut(&mut one),
-            n => {
-                let mut parcels = KVVec::with_capacity(n, GFP_KERNEL)?;
-                for _ in 0..n {
-                    parcels.push(Parcel::new(this), GFP_KERNEL)?;
-                }
-                &mut many.insert(parcels)[..]
-            }
-        };
+        let mut parcels = KVVec::with_capacity(destinations.len(), GFP_KERNEL)?;
+        for _ in destinations {
+            parcels.push(Parcel::new(this, None), GFP_KERNEL)?;
+        }
+        let parcels = &mut parcels[..];
         for (part, &id) in destinations.iter().enumerate() {
             let reserved = import.get(id).and_then(|handle| {
-                if twice.binary_search(&part).is_ok() {
+                if twice.as_ref().is_some_and(|t| t.binary_search(&part).is_ok()) {
                     return Err(ENOTUNIQ);
                 }
-                parcels[part].reserve(Some(handle), size, files.as_ref())
+                parcels[part].reserve(Some(handle), size, files.as_ref(), several)
             });
             match reserved {
                 Ok(()) => (),
@@ -394,24 +374,45 @@ impl<H: Host> Peer<H> {
     }
 }
 
+/// The way of most messages.
+impl<H: Host> Peer<H> {
+    /// Sends bytes, at most 0x7ffff000, to one destination. Errors are those of [`Peer::send`].
+    /// `yields` is a hint: the caller is about to sleep.
+    pub fn send_bytes<P: Payload<H>>(
+        this: &Arc<Self>,
+        id: u64,
+        payload: &mut P,
+        yields: bool,
+    ) -> Result {
+        let mut import = Import::new(this);
+        let mut parcel = Parcel::new(this, Some(import.get(id)?));
+        parcel.book(payload.len(), charges(payload.len(), 0, 0))?;
+        parcel.pin()?;
+        parcel.fill(payload)?;
+        parcel.deliver(0, yields)?;
+        import.finish();
+        Ok(())
+    }
+}
+
 /// The positions at which a destination is named again, in order.
-pub(super) fn twice(ids: &[u64]) -> Result<Few<usize>> {
-    let mut twice = Few::NONE;
+pub(super) fn twice(ids: &[u64]) -> Result<Option<KVVec<usize>>> {
     if ids.len() < 2 {
-        return Ok(twice);
+        return Ok(None);
     }
     let mut sorted = KVVec::with_capacity(ids.len(), GFP_KERNEL)?;
     for (part, &id) in ids.iter().enumerate() {
         sorted.push((id, part), GFP_KERNEL)?;
     }
     sort(&mut sorted);
+    let mut twice = KVVec::new();
     for pair in sorted.windows(2) {
         if pair[0].0 == pair[1].0 {
             twice.push(pair[1].1, GFP_KERNEL)?;
         }
     }
     sort(&mut twice);
-    Ok(twice)
+    Ok(Some(twice))
 }
 
 /// Moves the payload into the first slice, and from there into the others: so all receivers get
@@ -423,9 +424,7 @@ fn copy<H: Host, P: Payload<H>>(parcels: &mut [Parcel<'_, H>], payload: &mut P) 
     if payload.is_empty() {
         return Ok(());
     }
-    let mut slices = parcels
-        .iter()
-        .filter_map(|parcel| Some((parcel.pool.as_ref()?, parcel.cargo.as_ref()?.slice.offset)));
+    let mut slices = parcels.iter().filter_map(Parcel::place);
     let Some((first, from)) = slices.next() else {
         return Ok(());
     };
@@ -446,7 +445,7 @@ fn commit<H: Host>(
     loop {
         let done = match &mut parcels[..] {
             [] => Ok(()),
-            [only] => only.deliver(floor),
+            [only] => only.deliver(floor, false),
             _ => commit_several(from, parcels, floor),
         };
         match done {
@@ -471,13 +470,16 @@ fn commit<H: Host>(
 fn commit_several<H: Host>(from: &Peer<H>, parcels: &mut [Parcel<'_, H>], floor: u64) -> Result {
     let transaction = from.transaction()?;
     let staged = stage_several(parcels, &transaction, floor);
-    let done = staged.and_then(|timestamp| {
-        if transaction.commit(timestamp) {
-            Ok(())
-        } else {
-            Err(EHOSTUNREACH)
-        }
-    });
+    let done =
+        staged.and_then(
+            |timestamp| {
+                if transaction.commit(timestamp) {
+                    Ok(())
+                } else {
+                    Err(EHOSTUNREACH)
+                }
+            },
+        );
     for (part, parcel) in (0..).zip(parcels.iter_mut()) {
         if done.is_err() {
             parcel.unstage(&transaction, part);

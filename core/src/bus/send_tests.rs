@@ -31,12 +31,7 @@ impl Scene {
         let to = [world.open(1), world.open(2)];
         let from = world.open(3);
         let ids = [0, 1].map(|i: usize| to[i].transfer(0, &from).unwrap());
-        Self {
-            world,
-            to,
-            from,
-            ids,
-        }
+        Self { world, to, from, ids }
     }
 
     /// All up to and with step 1.
@@ -46,18 +41,14 @@ impl Scene {
         let mut import = Import::new(from);
         let (mut parcels, mut top) = (Vec::new(), 0);
         for (part, &id) in self.ids.iter().enumerate() {
-            let mut parcel = Parcel::new(from);
+            let mut parcel = Parcel::new(from, None);
             let handle = import.get(id).unwrap();
-            parcel.reserve(Some(handle), (0, 0), None).unwrap();
+            parcel.reserve(Some(handle), (0, 0), None, true).unwrap();
             parcel.pin().unwrap();
             top = top.max(parcel.stage(&transaction, part as u32).unwrap());
             parcels.push(parcel);
         }
-        Staged {
-            parcels,
-            transaction,
-            top,
-        }
+        Staged { parcels, transaction, top }
     }
 
     fn readable(&self) -> [bool; 2] {
@@ -223,6 +214,7 @@ fn names_that_come_again_are_found() {
         (&[1, 2, 3, 1], &[3]),
     ];
     for (ids, expected) in cases {
-        assert_eq!(&twice(ids).unwrap()[..], expected, "{ids:?}");
+        let found = twice(ids).unwrap();
+        assert_eq!(found.as_deref().unwrap_or_default(), expected, "{ids:?}");
     }
 }

@@ -7,13 +7,12 @@ use kernel::rbtree::{RBTree, RBTreeNode};
 /// Takes all out of `tree` that `keep` does not want, and hands it to `out`.
 pub(super) fn sieve<K: Ord + Copy, V>(
     tree: &mut RBTree<K, V>,
-    mut keep: impl FnMut(&K, &mut V) -> bool,
+    mut keep: impl FnMut(&mut V) -> bool,
     mut out: impl FnMut(RBTreeNode<K, V>),
 ) {
     let mut cursor = tree.cursor_front_mut();
     while let Some(mut here) = cursor {
-        let (key, value) = here.current_mut();
-        cursor = if keep(key, value) {
+        cursor = if keep(here.current_mut().1) {
             here.move_next()
         } else {
             let last = here.peek_next().is_none();

@@ -4,8 +4,8 @@
 //!
 //! The space is cut into extents, free or used. Free ones hang in bins by size, four to every power
 //! of two, so that reserving and freeing take the same few steps however many slices there are. A
-//! freed extent is the first to be used again, which keeps the pages that are touched few and warm;
-//! else it melts into its free neighbours. Slices that the user was given hang in a hash table by their
+//! freed extent may be kept warm, to be the first that is used again, which keeps the pages that are
+//! touched few; else it melts into its free neighbours. Slices that the user was given hang in a hash table by their
 //! offset, by which the user names them.
 //!
 //! Extents live in one array and name each other by index. It only grows when asked to, because
@@ -18,6 +18,8 @@
 //! - A bin's bit is set if the bin is not empty.
 //! - A free extent hangs in the bin of its length, a given one in the chain of its start, along
 //!   `hang_next`; what is reserved and not given hangs nowhere.
+
+use core::ops::Range;
 
 use kernel::prelude::*;
 
@@ -73,7 +75,7 @@ pub(super) struct Slices {
     unused: u32,
     /// Number of slices in use.
     pub(super) used: u32,
-    /// What was freed last: it waits for the next of its size before it melts. Or NONE.
+    /// What was freed last and waits for the next of its size, or NONE.
     warm: u32,
 }
 
@@ -86,15 +88,10 @@ fn bin_of(len: u32) -> usize {
     ((log - 1) * 4 + ((len >> (log - 2)) & 3)) as usize
 }
 
-/// The first bin of which every extent is at least this long.
+/// The first bin of which every extent is at least this long, which is not 0: the one after that of
+/// the next shorter.
 fn bin_above(len: u32) -> usize {
-    let bin = bin_of(len);
-    if len < 8 {
-        return bin;
-    }
-    let log = 31 - len.leading_zeros();
-    let exact = len & ((1 << (log - 2)) - 1) == 0;
-    bin + usize::from(!exact)
+    bin_of(len - 1) + 1
 }
 
 impl Slices {
@@ -111,10 +108,7 @@ impl Slices {
     pub(super) fn new(size: u64) -> Result<Self> {
         let mut new = Self::EMPTY;
         drop(new.grow(Self::array(8)?));
-        let whole = Extent {
-            len: (size / UNIT) as u32,
-            ..BLANK
-        };
+        let whole = Extent { len: (size / UNIT) as u32, ..BLANK };
         new.extents.push(whole, GFP_KERNEL)?;
         new.bin(0);
         Ok(new)
@@ -160,6 +154,7 @@ impl Slices {
     }
 
     /// Hangs an extent into a bin or a chain.
+    #[inline]
     fn hang(&mut self, i: u32, list: usize) {
         let first = core::mem::replace(&mut self.heads[list], i);
         let extent = self.at(i);
@@ -170,12 +165,9 @@ impl Slices {
         }
     }
 
+    #[inline]
     fn unhang(&mut self, i: u32, list: usize) {
-        let Extent {
-            hang_prev,
-            hang_next,
-            ..
-        } = *self.at(i);
+        let Extent { hang_prev, hang_next, .. } = *self.at(i);
         if hang_next != NONE {
             self.at(hang_next).hang_prev = hang_prev;
         }
@@ -212,10 +204,7 @@ impl Slices {
         }
         let mut i = self.heads[bin_of(len)];
         for _ in 0..TRIES {
-            if i == NONE {
-                break;
-            }
-            let extent = &self.extents[i as usize];
+            let extent = self.extents.get(i as usize)?;
             if extent.len >= len {
                 return Some(i);
             }
@@ -238,21 +227,23 @@ impl Slices {
         }
     }
 
+    /// Reserves what was freed last and kept warm, if it has this size. Returns the slice's number.
+    #[inline]
+    pub(super) fn reserve_warm(&mut self, size: u64) -> Option<u32> {
+        let warm = self.warm;
+        let extent = self.extents.get(warm as usize)?;
+        if u64::from(extent.len) * UNIT != size {
+            return None;
+        }
+        self.warm = NONE;
+        self.used += 1;
+        Some(warm)
+    }
+
     /// Reserves `size` bytes, a multiple of [`UNIT`] other than 0. Returns the slice's number.
     /// EXFULL if there is no room of that size; [`Denied::Array`] if the array is to grow first.
     pub(super) fn reserve(&mut self, size: u64) -> Result<u32, Denied> {
         let len = u32::try_from(size / UNIT).map_err(|_| Denied::Error(EXFULL))?;
-        let warm = self.warm;
-        if self
-            .extents
-            .get(warm as usize)
-            .is_some_and(|w| w.len == len)
-        {
-            self.warm = NONE;
-            self.used += 1;
-            return Ok(warm);
-        }
-        self.cool();
         let i = self.find(len).ok_or(Denied::Error(EXFULL))?;
         let whole = *self.at(i);
         if whole.len == len {
@@ -262,13 +253,7 @@ impl Slices {
         }
         // Cut off the front of it; the rest mostly stays in its bin.
         let new = self.element()?;
-        *self.at(new) = Extent {
-            start: whole.start,
-            len,
-            prev: whole.prev,
-            next: i,
-            ..BLANK
-        };
+        *self.at(new) = Extent { start: whole.start, len, prev: whole.prev, next: i, ..BLANK };
         self.at(i).prev = new;
         if whole.prev != NONE {
             self.at(whole.prev).next = new;
@@ -280,16 +265,12 @@ impl Slices {
 
     /// An element of the array that no extent uses.
     fn element(&mut self) -> Result<u32, Denied> {
-        if self.unused != NONE {
-            let i = self.unused;
-            self.unused = self.at(i).hang_next;
-            return Ok(i);
+        if let Some(unused) = self.extents.get(self.unused as usize) {
+            return Ok(core::mem::replace(&mut self.unused, unused.hang_next));
         }
         let i = self.extents.len();
-        match self.extents.push_within_capacity(BLANK) {
-            Ok(()) => Ok(i as u32),
-            Err(_) => Err(Denied::Array(2 * i)),
-        }
+        self.extents.push_within_capacity(BLANK).map_err(|_| Denied::Array(2 * i))?;
+        Ok(i as u32)
     }
 
     fn start(&self, i: u32) -> u32 {
@@ -309,26 +290,38 @@ impl Slices {
         self.use_of(i) == Some(Use::Free)
     }
 
+    /// Frees the slice of this number, but keeps it for the next of its size, in place of the one
+    /// before, which is returned.
+    #[inline]
+    pub(super) fn keep_warm(&mut self, i: u32) -> Option<Range<u64>> {
+        self.used -= 1;
+        let last = self.cool();
+        self.warm = i;
+        last
+    }
+
+    /// Makes what was kept warm a free extent; returns where it is.
+    #[inline]
+    pub(super) fn cool(&mut self) -> Option<Range<u64>> {
+        let i = core::mem::replace(&mut self.warm, NONE);
+        if i == NONE {
+            return None;
+        }
+        let start = self.offset(i);
+        let end = start + u64::from(self.at(i).len) * UNIT;
+        self.melt(i);
+        Some(start..end)
+    }
+
     /// Frees the slice of this number.
     pub(super) fn free(&mut self, i: u32) {
         self.used -= 1;
-        self.cool();
-        self.warm = i;
+        self.melt(i);
     }
 
-    /// Makes what was freed last a free extent. Its neighbours swallow it if they are free.
-    fn cool(&mut self) {
-        let i = core::mem::replace(&mut self.warm, NONE);
-        if i == NONE {
-            return;
-        }
-        let Extent {
-            mut start,
-            mut len,
-            prev,
-            next,
-            ..
-        } = *self.at(i);
+    /// Makes an extent a free one. Its neighbours swallow it if they are free.
+    fn melt(&mut self, i: u32) {
+        let Extent { mut start, mut len, prev, next, .. } = *self.at(i);
         debug_assert!(self.at(i).used == Use::Reserved && len != 0);
         let into = match (self.is_free(prev), self.is_free(next)) {
             (false, false) => return self.bin(i),
@@ -356,10 +349,7 @@ impl Slices {
         if next != NONE {
             self.at(next).prev = prev;
         }
-        *self.at(i) = Extent {
-            hang_next: self.unused,
-            ..BLANK
-        };
+        *self.at(i) = Extent { hang_next: self.unused, ..BLANK };
         self.unused = i;
     }
 }
@@ -374,6 +364,7 @@ impl Slices {
     }
 
     /// Gives the user a reserved slice.
+    #[inline]
     pub(super) fn give(&mut self, slice: &Slice) {
         self.at(slice.number).used = Use::Given(slice.claimant);
         self.hang(slice.number, self.chain_of(self.start(slice.number)));
@@ -385,6 +376,7 @@ impl Slices {
     }
 
     /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none there.
+    #[inline]
     pub(super) fn take_back(&mut self, offset: u64) -> Option<Slice> {
         let start = u32::try_from(offset / UNIT).ok()?;
         let chain = self.chain_of(start);
@@ -392,17 +384,10 @@ impl Slices {
         while self.extents.get(number as usize)?.start != start || offset & (UNIT - 1) != 0 {
             number = self.at(number).hang_next;
         }
-        let Use::Given(claimant) = self.at(number).used else {
-            return None;
-        };
+        let Use::Given(claimant) = self.at(number).used else { return None };
         self.unhang(number, chain);
         self.at(number).used = Use::Reserved;
-        Some(Slice {
-            number,
-            offset,
-            size: u64::from(self.at(number).len) * UNIT,
-            claimant,
-        })
+        Some(Slice { number, offset, size: u64::from(self.at(number).len) * UNIT, claimant })
     }
 
     /// Takes the first slice from the user that has this number or a higher one.

@@ -43,10 +43,7 @@ fn check(slices: &Slices) -> Vec<(u32, u32)> {
                 _ => all_free.push((at, extent.len)),
             }
         }
-        assert!(
-            !(extent.used == Use::Free && was_free),
-            "two free neighbours at {at}"
-        );
+        assert!(!(extent.used == Use::Free && was_free), "two free neighbours at {at}");
         if extent.used == Use::Free {
             free.push((extent.start, extent.len));
         } else {
@@ -204,10 +201,7 @@ fn a_fit_in_the_bin_below_is_found_within_the_tries() {
     let mut slices = fragments(TRIES - 1, 33, 39);
     assert!(reserve(&mut slices, 39 * 8).is_some());
     let mut slices = fragments(TRIES, 33, 39);
-    assert!(
-        reserve(&mut slices, 39 * 8).is_none(),
-        "only so many are tried"
-    );
+    assert!(reserve(&mut slices, 39 * 8).is_none(), "only so many are tried");
     // What is sure to fit is found in any case.
     assert!(reserve(&mut slices, 32 * 8).is_some());
     check(&slices);
@@ -285,12 +279,7 @@ fn what_was_given_is_taken_back_by_its_offset() {
     for i in 0..100 {
         let size = 8 * (1 + i % 5);
         let number = reserve(&mut slices, size).unwrap();
-        let slice = Slice {
-            number,
-            offset: slices.offset(number),
-            size,
-            claimant,
-        };
+        let slice = Slice { number, offset: slices.offset(number), size, claimant };
         assert!(slices.take_back(slice.offset).is_none());
         // Some are still on their way.
         if i % 3 != 0 {

@@ -46,10 +46,7 @@ pub(super) struct Transaction {
 impl Transaction {
     /// A new one of peer `peer`, the `count`-th of that peer.
     pub(super) fn new(peer: u64, count: u64) -> Result<Arc<Self>> {
-        let new = Self {
-            number: (peer, count),
-            word: Atomic::new(STAGED),
-        };
+        let new = Self { number: (peer, count), word: Atomic::new(STAGED) };
         Ok(Arc::new(new, GFP_KEPT)?)
     }
 

@@ -15,7 +15,6 @@ use kernel::sync::Arc;
 
 use super::handle::Handle;
 use super::host::Host;
-use super::message::Handles;
 use super::peer::{check, Peer};
 use super::table::{Gains, Import};
 use crate::abi::HANDLE_INVALID;
@@ -42,12 +41,9 @@ impl<H: Host> Peer<H> {
             // What the ID will be: the one it has, or a new one, which is used up in any case.
             let mut table = to.table.lock();
             check(table.open)?;
-            let known = handle.local.access(&table).refs != 0;
-            let promised = if known {
-                handle.local.access(&table).id
-            } else {
-                table.id_for(&handle)
-            };
+            let before = handle.local.access(&table).id;
+            let known = before != HANDLE_INVALID;
+            let promised = if known { before } else { table.id_for(&handle) };
             drop(table);
             if !known {
                 to.charge_handles(loan.claimant, 1)?;
@@ -57,30 +53,25 @@ impl<H: Host> Peer<H> {
 
             let mut table = to.table.lock();
             check(table.open)?;
+            if handle.local.access(&table).id != before {
+                continue;
+            }
             let mut inbox = to.inbox.lock();
-            let still = (handle.local.access(&table).refs != 0) == known;
+            let mut given = HANDLE_INVALID;
             // If it is dead, the peer may have been told of other nodes of that destruction
             // already, without the promise that more follows.
-            let late = !known && handle.node.dead() != 0;
-            let given = if !still || known && handle.local.access(&table).id != promised {
-                None
-            } else if late {
-                Some(HANDLE_INVALID)
-            } else {
-                let mut charge = Some(loan.claimant).filter(|_| !known);
-                let id = table.gain(&mut inbox, &handle, &mut charge, Some(promised));
+            if known || handle.node.dead() == 0 {
+                let mut charge = (!known).then_some(loan.claimant);
+                given = table.gain(&mut inbox, &handle, &mut charge, Some(promised));
                 loan.charged = usize::from(charge.is_some());
-                Some(id)
-            };
+            }
             drop(inbox);
             drop(table);
-            match given {
-                None => continue,
-                Some(HANDLE_INVALID) => write(HANDLE_INVALID)?,
-                Some(_) => {
-                    loan.slots = Handles::NONE;
-                    handle.rise(owed);
-                }
+            if given == HANDLE_INVALID {
+                write(HANDLE_INVALID)?;
+            } else {
+                loan.slots = KVVec::new();
+                handle.rise(owed);
             }
             break;
         }

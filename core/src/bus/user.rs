@@ -33,10 +33,7 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn new(uid: u32, limits: Limits) -> Result<Arc<Self>> {
-        let books = UserAccount {
-            account: Account::new(uid, limits),
-            sent_fds: 0,
-        };
+        let books = UserAccount { account: Account::new(uid, limits), sent_fds: 0 };
         Arc::pin_init(
             pin_init!(Self {
                 uid,
@@ -65,10 +62,7 @@ impl SentFds {
         }
         books.sent_fds += n;
         drop(books);
-        Ok(Self {
-            user: user.clone(),
-            n,
-        })
+        Ok(Self { user: user.clone(), n })
     }
 }
 

@@ -3,6 +3,7 @@
 //! The types of the host: memory of pools, files in flight, wake-ups.
 
 use std::boxed::Box;
+use std::collections::VecDeque;
 use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
 
@@ -96,13 +97,18 @@ impl host::Pool for Pool {
 }
 
 pub(super) type Hook = Box<dyn FnOnce() + Send>;
+pub(super) type Sleep = Box<dyn FnOnce() -> Result + Send>;
 
 /// Counts wake-ups. Who reads the count sees what the wake-ups so far were for, as a host has to
 /// see to.
 pub struct Waker {
     wakes: Atomic<u64>,
+    /// How many of these were by one who was about to sleep.
+    yields: Atomic<u64>,
     /// What the next one does first.
     hook: Mutex<Option<Hook>>,
+    /// What happens while somebody sleeps.
+    sleeps: Mutex<VecDeque<Sleep>>,
     /// Lives as long as the peer.
     _peer: Shared<()>,
 }
@@ -111,7 +117,9 @@ impl Waker {
     pub(super) fn new(live: &Shared<()>) -> Self {
         Self {
             wakes: Atomic::new(0),
+            yields: Atomic::new(0),
             hook: Mutex::default(),
+            sleeps: Mutex::default(),
             _peer: live.clone(),
         }
     }
@@ -120,18 +128,36 @@ impl Waker {
         self.wakes.load(Acquire)
     }
 
+    pub(super) fn yields(&self) -> u64 {
+        self.yields.load(Acquire)
+    }
+
     pub(super) fn hook(&self, hook: Hook) {
         *self.hook.lock().unwrap() = Some(hook);
+    }
+
+    pub(super) fn sleep(&self, sleep: Sleep) {
+        self.sleeps.lock().unwrap().push_back(sleep);
     }
 }
 
 impl host::Waker for Waker {
-    fn wake(&self) {
+    fn wake(&self, yields: bool) {
         self.wakes.fetch_add(1u64, Release);
+        self.yields.fetch_add(u64::from(yields), Release);
         let hook = self.hook.lock().unwrap().take();
         if let Some(hook) = hook {
             hook();
         }
+    }
+
+    /// What happens meanwhile is up to the test; after that the time is up.
+    fn wait(&self, ready: &mut dyn FnMut() -> bool, _deadline: u64) -> Result {
+        if ready() {
+            return Ok(());
+        }
+        let sleep = self.sleeps.lock().unwrap().pop_front();
+        sleep.map_or(Err(ETIMEDOUT), |sleep| sleep())
     }
 }
 

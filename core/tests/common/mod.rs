@@ -136,11 +136,7 @@ pub struct Letter<'a> {
 impl<'a> Letter<'a> {
     /// Some bytes for one or many.
     pub fn new(to: &'a [u64], data: &'a [u8]) -> Self {
-        Self {
-            to,
-            data,
-            ..Self::default()
-        }
+        Self { to, data, ..Self::default() }
     }
 }
 
@@ -156,6 +152,25 @@ pub struct Received {
     pub offset: u64,
 }
 
+/// What an exchange is to do: give back, send, receive.
+#[derive(Clone, Copy, Default)]
+pub struct Exchange<'a> {
+    pub release: &'a [u64],
+    pub to: &'a [u64],
+    pub data: &'a [u8],
+    pub room: usize,
+    pub deadline: u64,
+}
+
+/// What an exchange left: what is still to do, and what is in the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchanged {
+    pub sends: bool,
+    pub slices: u64,
+    pub n: u64,
+    pub texts: Vec<Vec<u8>>,
+}
+
 /// One peer, and all that it can do.
 #[derive(Clone)]
 pub struct Client {
@@ -169,11 +184,7 @@ pub struct Client {
 
 impl Client {
     fn call(&self, arena: &Arena, hooks: &Hooks<'_>, cmd: u32, arg: u64) -> Result {
-        let caller = Call {
-            client: self,
-            arena,
-            hooks,
-        };
+        let caller = Call { client: self, arena, hooks };
         dispatch(&self.peer, &caller, cmd, arg)
     }
 
@@ -222,11 +233,7 @@ impl Client {
     /// RECV with flags.
     pub fn recv_with(&self, flags: u64, hooks: &Hooks<'_>) -> Result<Received> {
         let arena = Arena::default();
-        let cmd = CmdRecv {
-            flags,
-            max_offset: <Pool as bus::Pool>::SIZE,
-            msg: Msg::default(),
-        };
+        let cmd = CmdRecv { flags, max_offset: <Pool as bus::Pool>::SIZE, msg: Msg::default() };
         let arg = arena.put(&cmd.to_bytes());
         self.call(&arena, hooks, CMD_RECV, arg)?;
         let mut bytes = [0; CmdRecv::SIZE];
@@ -252,10 +259,67 @@ impl Client {
         received.handles = handles.collect();
         let fds = self.pool.read(at + 8 * msg.n_handles, 4 * msg.n_fds);
         let fds = fds.chunks_exact(4);
-        received.fds = fds
-            .map(|one| i32::from_ne_bytes(one.try_into().unwrap()))
-            .collect();
+        received.fds = fds.map(|one| i32::from_ne_bytes(one.try_into().unwrap())).collect();
         Ok(received)
+    }
+
+    /// EXCHANGE, as often as the caller likes: each time with what the one before left. Gives the
+    /// result of each call, and what is left.
+    pub fn exchange(&self, give: &Exchange<'_>, hooks: &[&Hooks<'_>]) -> (Vec<Result>, Exchanged) {
+        let arena = Arena::default();
+        let vec = [arena.put(give.data), give.data.len() as u64];
+        let room = vec![0; Msg::SIZE * give.room];
+        let cmd = CmdExchange {
+            size: CmdExchange::SIZE as u64,
+            flags: EXCHANGE_FLAG_INSTALL_FDS
+                | (u64::from(!give.to.is_empty()) * EXCHANGE_FLAG_SEND),
+            ptr_slices: arena.numbers(give.release, u64::to_ne_bytes),
+            n_slices: give.release.len() as u64,
+            n_msgs: give.room as u64,
+            ptr_msgs: arena.put(&room),
+            max_offset: <Pool as bus::Pool>::SIZE,
+            deadline: give.deadline,
+            send: CmdSend {
+                ptr_destinations: arena.numbers(give.to, u64::to_ne_bytes),
+                n_destinations: give.to.len() as u64,
+                ptr_vecs: arena.numbers(&vec, u64::to_ne_bytes),
+                n_vecs: 1,
+                ..CmdSend::default()
+            },
+        };
+        let arg = arena.put(&cmd.to_bytes());
+        let call = |hooks: &&Hooks<'_>| self.call(&arena, hooks, CMD_EXCHANGE, arg);
+        let results = hooks.iter().map(call).collect();
+        let mut bytes = [0; CmdExchange::SIZE];
+        arena.get(arg, &mut bytes).unwrap();
+        let left = CmdExchange::from_bytes(&bytes);
+        let mut room = room;
+        arena.get(cmd.ptr_msgs, &mut room).unwrap();
+        let texts = room.chunks_exact(Msg::SIZE).map(|msg| {
+            let msg = Msg::from_bytes(msg.try_into().unwrap());
+            match msg.n_bytes {
+                0 => Vec::new(),
+                n => self.pool.read(msg.offset, n),
+            }
+        });
+        let exchanged = Exchanged {
+            sends: left.flags & EXCHANGE_FLAG_SEND != 0,
+            slices: left.n_slices,
+            n: left.n_msgs,
+            texts: texts.collect(),
+        };
+        (results, exchanged)
+    }
+
+    /// Does this when it sleeps next; it may fail as a host does. Then it is awake, for no reason
+    /// or for that.
+    pub fn at_sleep(&self, sleep: impl FnOnce() -> Result + Send + 'static) {
+        self.peer.waker().sleep(Box::new(sleep));
+    }
+
+    /// How often it was woken by one who was about to sleep.
+    pub fn yields(&self) -> u64 {
+        self.peer.waker().yields()
     }
 
     /// RECV, and the slice is given back at once.

@@ -110,15 +110,7 @@ impl Square {
         let world = World::default();
         let [r, s, a, b] = [1, 1, 2, 2].map(|uid| world.open(uid));
         let handles = |to: &Client| [&r, &s].map(|owner| owner.transfer(0, to).unwrap());
-        Self {
-            from_a: handles(&a),
-            from_b: handles(&b),
-            world,
-            r,
-            s,
-            a,
-            b,
-        }
+        Self { from_a: handles(&a), from_b: handles(&b), world, r, s, a, b }
     }
 }
 

@@ -18,7 +18,7 @@
 
 use crate::{
     alloc::{AllocError, Flags},
-    fault,
+    cachelines, fault,
     init::InPlaceInit,
     types::NotThreadSafe,
 };
@@ -53,6 +53,7 @@ struct Inner<T: ?Sized> {
 impl<T: ?Sized> Inner<T> {
     /// Drops one reference; true for the last one, which then owns the value.
     fn release(&self) -> bool {
+        cachelines::wrote::<T, _>(&self.count);
         if self.count.fetch_sub(1, Ordering::Release) != 1 {
             return false;
         }
@@ -103,10 +104,7 @@ impl<T> Arc<T> {
 
 impl<T: ?Sized> Arc<T> {
     fn from_inner(ptr: NonNull<Inner<T>>) -> Self {
-        Self {
-            ptr,
-            _owns: PhantomData,
-        }
+        Self { ptr, _owns: PhantomData }
     }
 
     fn inner(&self) -> &Inner<T> {
@@ -126,10 +124,7 @@ impl<T: ?Sized> Arc<T> {
 
     /// A borrow that can be turned into an `Arc` again.
     pub fn as_arc_borrow(&self) -> ArcBorrow<'_, T> {
-        ArcBorrow {
-            arc: self,
-            _thread: NotThreadSafe,
-        }
+        ArcBorrow { arc: self, _thread: NotThreadSafe }
     }
 
     /// Drops this reference; gives the value out where it was the last. Of
@@ -140,14 +135,13 @@ impl<T: ?Sized> Arc<T> {
             return None;
         }
         this.inner().count.store(1, Ordering::Relaxed);
-        Some(Pin::from(UniqueArc {
-            inner: ManuallyDrop::into_inner(this),
-        }))
+        Some(Pin::from(UniqueArc { inner: ManuallyDrop::into_inner(this) }))
     }
 }
 
 impl<T: ?Sized> Clone for Arc<T> {
     fn clone(&self) -> Self {
+        cachelines::wrote::<T, _>(&self.inner().count);
         if self.inner().count.fetch_add(1, Ordering::Relaxed) > MAX_COUNT {
             std::process::abort();
         }
@@ -252,9 +246,7 @@ pub struct UniqueArc<T: ?Sized> {
 impl<T> UniqueArc<T> {
     /// Allocates memory and moves `value` there.
     pub fn new(value: T, flags: Flags) -> Result<Self, AllocError> {
-        Ok(Self {
-            inner: Arc::new(value, flags)?,
-        })
+        Ok(Self { inner: Arc::new(value, flags)? })
     }
 
     /// Allocates memory for a `T` without a value in it.
@@ -285,9 +277,7 @@ impl<T> UniqueArc<MaybeUninit<T>> {
     /// It is.
     pub unsafe fn assume_init(self) -> UniqueArc<T> {
         let ptr = ManuallyDrop::new(self).inner.ptr;
-        UniqueArc {
-            inner: Arc::from_inner(ptr.cast()),
-        }
+        UniqueArc { inner: Arc::from_inner(ptr.cast()) }
     }
 
     /// Initialises the value.

@@ -9,6 +9,7 @@
 //! where a locked instruction is a full barrier already, the fences only stop
 //! the compiler. A `cmpxchg` that fails orders nothing.
 
+use crate::cachelines::wrote;
 use core::fmt;
 pub use ordering::{Acquire, Full, Relaxed, Release};
 use ordering::{OrderingType, Relaxed as RelaxedOrder};
@@ -208,12 +209,14 @@ impl<T: AtomicType> Atomic<T> {
     /// Writes.
     #[inline]
     pub fn store<O: ordering::ReleaseOrRelaxed>(&self, v: T, _: O) {
+        wrote::<Self, _>(self);
         self.0.store(v, order::<O>());
     }
 
     /// Writes, and gives what was there.
     #[inline]
     pub fn xchg<O: ordering::Ordering>(&self, v: T, _: O) -> T {
+        wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.swap(v, order::<O>()))
     }
 
@@ -221,6 +224,7 @@ impl<T: AtomicType> Atomic<T> {
     /// where it was `old`, else in `Err`.
     #[inline]
     pub fn cmpxchg<O: ordering::Ordering>(&self, old: T, new: T, _: O) -> Result<T, T> {
+        wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.compare_exchange(old, new, order::<O>()))
     }
 
@@ -240,6 +244,7 @@ impl<T: AtomicType> Atomic<T> {
         T: AtomicAdd<Rhs>,
     {
         let v = T::rhs_into_delta(v);
+        wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.fetch_add(v, order::<O>()))
     }
 
@@ -250,6 +255,7 @@ impl<T: AtomicType> Atomic<T> {
         T: AtomicAdd<Rhs>,
     {
         let v = T::rhs_into_delta(v);
+        wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.fetch_sub(v, order::<O>()))
     }
 }

@@ -11,7 +11,7 @@
 //! only while `raw` is held. A locked value is pinned.
 
 use super::LockClassKey;
-use crate::{lockdep, types::NotThreadSafe};
+use crate::{cachelines, lockdep, types::NotThreadSafe};
 use core::{
     cell::UnsafeCell,
     convert::Infallible,
@@ -184,12 +184,8 @@ unsafe impl<T: Sync + ?Sized, B: Backend> Sync for Guard<'_, T, B> {}
 
 impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
     fn new(lock: &'a Lock<T, B>, held: raw::Held<'a>, order: lockdep::Acquired) -> Self {
-        Self {
-            lock,
-            _held: held,
-            _order: order,
-            _not_send: NotThreadSafe,
-        }
+        cachelines::wrote::<Lock<T, B>, _>(&lock.raw);
+        Self { lock, _held: held, _order: order, _not_send: NotThreadSafe }
     }
 
     /// The lock that is held.
@@ -199,6 +195,7 @@ impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
 
     /// The data, pinned; the way to change data that is not `Unpin`.
     pub fn as_mut(&mut self) -> Pin<&mut T> {
+        cachelines::wrote::<T, T>(self);
         // SAFETY: the lock is held, its data is pinned and stays so.
         unsafe { Pin::new_unchecked(&mut *self.lock.data.get()) }
     }
@@ -215,6 +212,7 @@ impl<T: ?Sized, B: Backend> Deref for Guard<'_, T, B> {
 
 impl<T: ?Sized + Unpin, B: Backend> DerefMut for Guard<'_, T, B> {
     fn deref_mut(&mut self) -> &mut T {
+        cachelines::wrote::<T, T>(self);
         // SAFETY: the lock is held.
         unsafe { &mut *self.lock.data.get() }
     }

@@ -8,6 +8,7 @@
 //! accesses before it.
 
 use super::lock::{Backend, Lock};
+use crate::cachelines;
 use core::ptr;
 
 #[cfg(loom)]
@@ -64,10 +65,7 @@ impl<T, U> LockedBy<T, U> {
     /// Data protected by `owner`, which must neither move nor go away while the
     /// data is accessed.
     pub fn new<B: Backend>(owner: &Lock<U, B>, data: T) -> Self {
-        Self {
-            owner: owner.data.get(),
-            data: UnsafeCell::new(data),
-        }
+        Self { owner: owner.data.get(), data: UnsafeCell::new(data) }
     }
 }
 
@@ -94,6 +92,7 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     /// Where `owner` is not the data of the lock given to [`LockedBy::new`].
     pub fn access_mut<'a>(&'a self, owner: &'a mut U) -> &'a mut T {
         self.check(owner);
+        cachelines::wrote::<Self, _>(&self.data);
         // SAFETY: the owner is held exclusively for as long as the reference
         // lives, and there is only one owner.
         self.data.with_mut(|data| unsafe { &mut *data })

@@ -174,6 +174,49 @@ struct bus1_cmd_recv {
 	struct bus1_msg msg;
 } __attribute__((__aligned__(8)));
 
+/* struct bus1_cmd_exchange, @flags */
+#define BUS1_EXCHANGE_FLAG_SEND		(1ULL << 0)	/* send @send */
+#define BUS1_EXCHANGE_FLAG_INSTALL_FDS	(1ULL << 1)	/* install the descriptors */
+
+/* struct bus1_cmd_exchange, @deadline; any other is a time */
+#define BUS1_DEADLINE_NOW		((__u64)0)	/* do not wait */
+#define BUS1_DEADLINE_NEVER		((__u64)-1)	/* as long as it takes */
+
+/* Most slices, and most messages, in one exchange (beyond: EMSGSIZE). */
+#define BUS1_EXCHANGE_MAX		1024
+
+/**
+ * struct bus1_cmd_exchange - give slices back, send, wait and receive at once
+ * @size:		the caller's sizeof of this structure
+ * @flags:		BUS1_EXCHANGE_FLAG_*. On failure without SEND if it was
+ *			sent
+ * @ptr_slices:		pointer to @n_slices offsets (__u64) to release first.
+ *			On failure moved behind those that were released
+ * @n_slices:		number of offsets. On failure what is left
+ * @n_msgs:		in: room at @ptr_msgs; 0 is not to receive. out: number
+ *			of messages received, at least 1 unless there was no
+ *			room
+ * @ptr_msgs:		pointer to room for @n_msgs struct bus1_msg
+ * @max_offset:		as in struct bus1_cmd_recv
+ * @deadline:		until when to wait for the first message: nanoseconds of
+ *			CLOCK_MONOTONIC, or BUS1_DEADLINE_*
+ * @send:		what to send, with SEND; else not looked at
+ *
+ * When it fails, @flags to @n_msgs are left so that the same call again does
+ * what is left to do.
+ */
+struct bus1_cmd_exchange {
+	__u64 size;
+	__u64 flags;
+	__u64 ptr_slices;
+	__u64 n_slices;
+	__u64 n_msgs;
+	__u64 ptr_msgs;
+	__u64 max_offset;
+	__u64 deadline;
+	struct bus1_cmd_send send;
+} __attribute__((__aligned__(8)));
+
 #define BUS1_IOCTL_MAGIC		0x96
 
 /*
@@ -183,7 +226,7 @@ struct bus1_cmd_recv {
  *
  * 0x00 to 0x7f belong to the interface of 2016. Commands added since take
  * numbers from 0x80 up; their structures start with a __u64 @size, the
- * caller's sizeof, so that they can grow. None is defined yet.
+ * caller's sizeof, so that they can grow, and which alone their numbers encode.
  */
 #define BUS1_CMD_PEER_DISCONNECT	_IOWR(BUS1_IOCTL_MAGIC, 0x00, __u64)
 #define BUS1_CMD_PEER_QUERY		_IOWR(BUS1_IOCTL_MAGIC, 0x01, struct bus1_cmd_peer_reset)
@@ -194,5 +237,6 @@ struct bus1_cmd_recv {
 #define BUS1_CMD_SLICE_RELEASE		_IOWR(BUS1_IOCTL_MAGIC, 0x30, __u64)
 #define BUS1_CMD_SEND			_IOWR(BUS1_IOCTL_MAGIC, 0x40, struct bus1_cmd_send)
 #define BUS1_CMD_RECV			_IOWR(BUS1_IOCTL_MAGIC, 0x50, struct bus1_cmd_recv)
+#define BUS1_CMD_EXCHANGE		_IOWR(BUS1_IOCTL_MAGIC, 0x80, __u64)
 
 #endif /* _LINUX_BUS1_H */

@@ -68,9 +68,7 @@ pub fn build(name: &str, source: &str, flags: &[&str]) -> PathBuf {
 /// The kernel's own headers (asm/types.h) are taken from where the 64-bit
 /// compiler finds them; they serve both widths.
 pub fn flags_32bit() -> Option<Vec<String>> {
-    let mut flags: Vec<String> = ["-m32", "-ffreestanding", "-nostdlib"]
-        .map(String::from)
-        .into();
+    let mut flags: Vec<String> = ["-m32", "-ffreestanding", "-nostdlib"].map(String::from).into();
     let multiarch = run(Command::new(compiler()).arg("-print-multiarch"));
     let multiarch = String::from_utf8_lossy(&multiarch.stdout).trim().to_owned();
     if !multiarch.is_empty() {

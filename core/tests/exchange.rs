@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! EXCHANGE where others step in: while it writes, and while it sleeps.
+
+#![cfg(not(loom))]
+
+mod common;
+
+use bus1_core::abi::*;
+use common::*;
+use kernel::error::{code::*, Result};
+use kernel::fault;
+
+/// Two peers, each with a handle to the other's node 0.
+struct Scene {
+    world: World,
+    a: Client,
+    b: Client,
+    to_a: [u64; 1],
+    to_b: [u64; 1],
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::default();
+        let (a, b) = (world.open(1), world.open(2));
+        let (to_a, to_b) = (a.transfer(0, &b).unwrap(), b.transfer(0, &a).unwrap());
+        Self { world, a, b, to_a: [to_a], to_b: [to_b] }
+    }
+
+    /// The second sends to the first.
+    fn send(&self, data: &[u8]) {
+        self.b.send(Letter::new(&self.to_a, data)).unwrap();
+    }
+
+    /// The second sends these to the first when that sleeps next, which then wakes like that.
+    fn send_at_sleep(&self, texts: &'static [&'static [u8]], end: Result) {
+        let (b, to) = (self.b.clone(), self.to_a);
+        self.a.at_sleep(move || {
+            for text in texts {
+                b.send(Letter::new(&to, text)).unwrap();
+            }
+            end
+        });
+    }
+
+    fn end(self) {
+        drop((self.a, self.b));
+        self.world.end();
+    }
+}
+
+/// Room for so many, to wait for.
+fn wait(room: usize) -> Exchange<'static> {
+    Exchange { room, deadline: DEADLINE_NEVER, ..Exchange::default() }
+}
+
+/// One call of the first peer, in which nobody steps in.
+fn once(scene: &Scene, give: Exchange<'_>) -> (Result, Exchanged) {
+    let (results, left) = scene.a.exchange(&give, &[&Hooks::default()]);
+    (results[0], left)
+}
+
+#[test]
+fn it_sleeps_until_there_is_something() {
+    let scene = Scene::new();
+    // Woken for nothing, twice.
+    scene.a.at_sleep(|| Ok(()));
+    scene.a.at_sleep(|| Ok(()));
+    scene.send_at_sleep(&[b"1"], Ok(()));
+    let (result, left) = once(&scene, wait(3));
+    assert_eq!((result, left.n), (Ok(()), 1));
+    assert_eq!(left.texts[0], b"1");
+    scene.end();
+}
+
+#[test]
+fn what_is_left_wakes_another() {
+    for (room, passed) in [(1, 1), (2, 1), (3, 0), (4, 0)] {
+        let scene = Scene::new();
+        scene.send_at_sleep(&[b"1", b"2", b"3"], Ok(()));
+        let before = scene.a.wakes();
+        let (result, _) = once(&scene, wait(room));
+        assert_eq!(result, Ok(()));
+        assert_eq!(scene.a.wakes() - before, 3 + passed, "with room for {room}");
+        scene.end();
+    }
+}
+
+#[test]
+fn who_gives_up_wakes_another() {
+    for error in [ETIMEDOUT, ERESTARTSYS] {
+        let scene = Scene::new();
+        // It was woken for a message, and then the time was up, or there was a signal.
+        scene.send_at_sleep(&[b"1"], Err(error));
+        let before = scene.a.wakes();
+        let (result, left) = once(&scene, wait(2));
+        assert_eq!((result, left.n), (Err(error), 2));
+        assert_eq!(scene.a.wakes() - before, 2, "one for the message, one passed on");
+        // With nothing there is nothing to pass on.
+        scene.a.take().unwrap();
+        let before = scene.a.wakes();
+        scene.a.at_sleep(move || Err(error));
+        assert_eq!(once(&scene, wait(1)).0, Err(error));
+        assert_eq!(scene.a.wakes(), before);
+        scene.end();
+    }
+}
+
+#[test]
+fn who_never_slept_wakes_nobody() {
+    let scene = Scene::new();
+    scene.send(b"1");
+    scene.send(b"2");
+    let before = scene.a.wakes();
+    assert_eq!(once(&scene, wait(1)).0, Ok(()));
+    assert_eq!(scene.a.wakes(), before);
+    scene.end();
+}
+
+#[test]
+fn a_disconnect_ends_the_sleep() {
+    let scene = Scene::new();
+    let a = scene.a.clone();
+    scene.a.at_sleep(move || a.disconnect());
+    assert_eq!(once(&scene, wait(1)).0, Err(ESHUTDOWN));
+    scene.end();
+}
+
+#[test]
+fn the_hint_comes_from_those_who_are_about_to_sleep() {
+    let scene = Scene::new();
+    let give = |room, deadline| Exchange { to: &scene.to_b, room, deadline, ..Exchange::default() };
+    for (room, deadline, hints) in
+        [(0, DEADLINE_NEVER, 0), (1, DEADLINE_NOW, 0), (1, DEADLINE_NEVER, 1), (4, 1, 1)]
+    {
+        let before = scene.b.yields();
+        once(&scene, give(room, deadline)).0.unwrap_or_default();
+        assert_eq!(scene.b.yields() - before, hints, "room {room}, until {deadline}");
+    }
+    scene.end();
+}
+
+#[test]
+fn another_thread_takes_the_second() {
+    let scene = Scene::new();
+    scene.send(b"1");
+    scene.send(b"2");
+    let a = &scene.a;
+    // Message, count, message; at the second count the message is gone.
+    let mut hooks = Hooks::default();
+    for _ in 0..3 {
+        hooks.write = hooks.write.then(|| Ok(()));
+    }
+    hooks.write = hooks.write.then(|| {
+        assert_eq!(a.take().unwrap().data, b"2");
+        Ok(())
+    });
+    let (results, left) = a.exchange(&wait(4), &[&hooks]);
+    assert_eq!((&results[..], left.n), (&[Ok(())][..], 1));
+    assert_eq!(left.texts[0], b"1");
+    assert_eq!(a.recv(), Err(EAGAIN));
+    drop(hooks);
+    scene.end();
+}
+
+#[test]
+fn a_fault_leaves_what_was_not_told() {
+    // At each write in turn: message, count, message, count.
+    for at in 0..4 {
+        let scene = Scene::new();
+        scene.send(b"1");
+        scene.send(b"2");
+        let mut hooks = Hooks::default();
+        for _ in 0..at {
+            hooks.write = hooks.write.then(|| Ok(()));
+        }
+        hooks.write = hooks.write.then(|| Err(EFAULT));
+        let (results, left) = scene.a.exchange(&wait(2), &[&hooks]);
+        let told = at / 2;
+        if told == 0 {
+            assert_eq!((results[0], left.n), (Err(EFAULT), 2), "there is room for two still");
+        } else {
+            assert_eq!((results[0], left.n), (Ok(()), 1));
+        }
+        let rest = scene.a.take_all();
+        assert_eq!(rest.len(), 2 - told);
+        scene.end();
+    }
+}
+
+#[test]
+fn every_step_is_done_once_whatever_fails() {
+    let scene = Scene::new();
+    scene.send(b"held");
+    let held = scene.a.recv().unwrap().offset;
+    let other = Exchange {
+        release: &[held],
+        to: &scene.to_b,
+        data: b"question",
+        room: 2,
+        deadline: DEADLINE_NEVER,
+    };
+    // A slice, then nobody to write to, then sleep after sleep.
+    scene.a.at_sleep(|| Err(ERESTARTSYS));
+    scene.a.at_sleep(|| Err(ETIMEDOUT));
+    scene.send_at_sleep(&[b"answer"], Ok(()));
+    let calls: Vec<Hooks<'_>> = vec![
+        Hooks::at_copy(|| Err(EFAULT)),
+        Hooks::default(),
+        Hooks::default(),
+        Hooks::at_write(|| Err(EFAULT)),
+        Hooks::default(),
+    ];
+    let calls: Vec<&Hooks<'_>> = calls.iter().collect();
+    let (results, left) = scene.a.exchange(&other, &calls);
+    let wanted: [Result; 5] = [Err(EFAULT), Err(ERESTARTSYS), Err(ETIMEDOUT), Err(EFAULT), Ok(())];
+    assert_eq!(results, wanted);
+    assert_eq!((left.sends, left.slices, left.n), (false, 0, 1));
+    assert_eq!(left.texts[0], b"answer");
+    assert_eq!(scene.a.info().slices, 1, "that of the answer");
+    let asked = scene.b.take_all();
+    assert_eq!(asked.len(), 1, "it is asked once");
+    assert_eq!(asked[0].data, b"question");
+    scene.end();
+}
+
+#[test]
+fn memory_that_runs_out_is_no_half_thing() {
+    for n in 1.. {
+        let scene = Scene::new();
+        scene.send(b"held");
+        let held = scene.a.recv().unwrap().offset;
+        scene.send(b"answer");
+        let give = Exchange {
+            release: &[held],
+            to: &scene.to_b,
+            data: b"question",
+            room: 2,
+            deadline: DEADLINE_NEVER,
+        };
+        // Of the first call; or of the second, when the first has no more.
+        fault::fail_after(Some(n));
+        let calm = Hooks::default();
+        let (results, left) = scene.a.exchange(&give, &[&calm, &calm]);
+        fault::fail_after(None);
+        if results[0].is_ok() {
+            assert!(n > 1, "nothing is allocated");
+            scene.end();
+            break;
+        }
+        assert_eq!(results[0], Err(ENOMEM), "allocation {n}");
+        assert_eq!((results[1], left.texts[0].as_slice()), (Ok(()), &b"answer"[..]));
+        assert_eq!(scene.b.take_all().len(), 1, "it is asked once");
+        scene.end();
+    }
+}
