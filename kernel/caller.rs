@@ -16,6 +16,7 @@ use crate::bus::message::Files;
 use crate::bus::{self, Caller, Peer};
 use crate::device;
 use crate::file::{self, Received};
+use crate::glue;
 use crate::pool::Pool;
 use crate::waker::Waiters;
 
@@ -41,11 +42,10 @@ unsafe fn copy_from_user(to: *mut [u8], addr: u64) -> Result {
     let addr = usize::try_from(addr).map_err(|_| EFAULT)?;
     // SAFETY: By the caller; the address is checked there.
     let left = unsafe { bindings::_copy_from_user(to.cast(), addr as *const c_void, to.len()) };
-    if left == 0 {
-        Ok(())
-    } else {
-        Err(EFAULT)
+    if left != 0 {
+        return Err(EFAULT);
     }
+    Ok(())
 }
 
 /// The running task, in an ioctl.
@@ -77,6 +77,14 @@ impl Caller<Kernel> for Task {
 
     #[inline]
     fn read(&self, addr: u64, to: &mut [u8]) -> Result {
+        // Most reads are of one number, for which there is a shorter way.
+        if let Ok(to) = <&mut [u8; 8]>::try_from(&mut *to) {
+            let mut number = 0;
+            // SAFETY: It may be written; the address is checked there.
+            let read = unsafe { glue::bus1_get_user(&mut number, addr) };
+            *to = number.to_ne_bytes();
+            return if read { Ok(()) } else { Err(EFAULT) };
+        }
         // SAFETY: A reference may be written.
         unsafe { copy_from_user(to, addr) }
     }
@@ -86,27 +94,34 @@ impl Caller<Kernel> for Task {
         let (to, from, len) = (addr as *mut c_void, from.as_ptr().cast(), from.len());
         // SAFETY: A reference may be read; the address is checked there.
         let left = unsafe { bindings::_copy_to_user(to, from, len) };
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(EFAULT)
+        if left != 0 {
+            return Err(EFAULT);
         }
+        Ok(())
     }
 
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
         let size = if self.compat { 8 } else { 16 };
-        let first = if n == 0 { Range { start: 0, len: 0 } } else { self.range(addr)? };
-        let (mut len, mut rest) = (first.len, None);
-        for i in 1..n as u64 {
-            let range = self.range(addr.checked_add(i * size).ok_or(EFAULT)?)?;
-            len = len.saturating_add(range.len);
-            let rest = rest.get_or_insert(KVVec::new());
-            rest.push(range, GFP_KERNEL)?;
-        }
-        if len > BYTES_MAX {
+        let payload = match n {
+            0 => Payload { len: 0, ranges: Ranges::One(None) },
+            1 => {
+                let range = self.range(addr)?;
+                Payload { len: range.len, ranges: Ranges::One(Some(range)) }
+            }
+            _ => {
+                let (mut len, mut ranges) = (0_u64, KVVec::with_capacity(n, GFP_KERNEL)?);
+                for i in 0..n as u64 {
+                    let range = self.range(addr.checked_add(i * size).ok_or(EFAULT)?)?;
+                    len = len.saturating_add(range.len);
+                    ranges.push(range, GFP_KERNEL)?;
+                }
+                Payload { len, ranges: Ranges::Many(ranges) }
+            }
+        };
+        if payload.len > BYTES_MAX {
             return Err(EMSGSIZE);
         }
-        Ok(Payload { first, rest, len })
+        Ok(payload)
     }
 
     fn file(&self, fd: i32) -> Result<ARef<File>> {
@@ -128,14 +143,10 @@ struct Range {
     len: u64,
 }
 
-impl Range {
-    fn copy_to(&self, pool: &Pool, offset: u64) -> Result {
-        pool.pieces(offset, self.len, |piece, done| {
-            let addr = self.start.checked_add(done).ok_or(EFAULT)?;
-            // SAFETY: The piece lies in a pinned page, and is ours to write.
-            unsafe { copy_from_user(piece, addr) }
-        })
-    }
+/// All iovecs. Most messages have one or none, which then lies in place.
+enum Ranges {
+    One(Option<Range>),
+    Many(KVVec<Range>),
 }
 
 /// The payload of a message in the sender's memory.
@@ -143,8 +154,7 @@ impl Range {
 /// The vectors are read once, when it is made, and so is their sum. The kernel's own
 /// import_iovec() would shorten what is too long, where we have to refuse.
 pub(crate) struct Payload {
-    first: Range,
-    rest: Option<KVVec<Range>>,
+    ranges: Ranges,
     len: u64,
 }
 
@@ -154,10 +164,17 @@ impl bus::Payload<Kernel> for Payload {
     }
 
     fn copy_to(&mut self, pool: &Pool, offset: u64) -> Result {
-        self.first.copy_to(pool, offset)?;
-        let mut at = offset + self.first.len;
-        for range in self.rest.iter().flatten() {
-            range.copy_to(pool, at)?;
+        let ranges = match &self.ranges {
+            Ranges::One(range) => range.as_slice(),
+            Ranges::Many(ranges) => ranges,
+        };
+        let mut at = offset;
+        for range in ranges {
+            pool.pieces(at, range.len, |piece, done| {
+                let addr = range.start.checked_add(done).ok_or(EFAULT)?;
+                // SAFETY: The piece lies in a pinned page, and is ours to write.
+                unsafe { copy_from_user(piece, addr) }
+            })?;
             at += range.len;
         }
         Ok(())

@@ -38,9 +38,9 @@ static PEER_FILE: Operations<bindings::file_operations> = Operations(bindings::f
     owner: glue::OWNER,
     open: Some(open),
     release: Some(release),
-    unlocked_ioctl: Some(ioctl::<false>),
+    unlocked_ioctl: Some(ioctl),
     #[cfg(CONFIG_COMPAT)]
-    compat_ioctl: Some(ioctl::<true>),
+    compat_ioctl: Some(compat_ioctl),
     poll: Some(poll),
     mmap: Some(mmap),
     show_fdinfo: Some(show_fdinfo),
@@ -157,24 +157,36 @@ unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::
 
 /// # Safety
 ///
-/// Called for a file with our operations.
-unsafe extern "C" fn ioctl<const COMPAT: bool>(
-    file: *mut bindings::file,
-    cmd: c_uint,
-    arg: c_ulong,
-) -> c_long {
-    // SAFETY: The caller holds the file.
+/// `file` has our operations and is held by the caller.
+unsafe fn command(file: *mut bindings::file, cmd: u32, arg: u64, compat: bool) -> c_long {
+    // SAFETY: By the caller.
     let peer = unsafe { borrow(file) };
-    // A pointer of 32 bits, as compat_ptr() makes it one of 64.
-    let arg = if COMPAT { u64::from(arg as u32) } else { arg as u64 };
     from_result(|| {
-        dispatch(&peer, &Task { compat: COMPAT }, cmd, arg)?;
+        dispatch(&peer, &Task { compat }, cmd, arg)?;
         if cmd == CMD_PEER_DISCONNECT {
             // The core woke those who wait for something to read.
             peer.waker().hang_up();
         }
         Ok(0)
     })
+}
+
+/// # Safety
+///
+/// Called for a file with our operations.
+unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // SAFETY: As required.
+    unsafe { command(file, cmd, arg as u64, false) }
+}
+
+/// # Safety
+///
+/// Called for a file with our operations.
+#[cfg(CONFIG_COMPAT)]
+unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // A pointer of 32 bits, as compat_ptr() makes it one of 64.
+    // SAFETY: As required.
+    unsafe { command(file, cmd, u64::from(arg as u32), true) }
 }
 
 /// # Safety
@@ -186,8 +198,8 @@ unsafe extern "C" fn poll(
 ) -> bindings::__poll_t {
     // SAFETY: The caller holds the file.
     let peer = unsafe { borrow(file) };
-    // SAFETY: The file is valid, and holds the peer.
-    unsafe { peer.waker().join(file, table) };
+    // SAFETY: The queue is initialised, and lives as long as the file does, which holds the peer.
+    unsafe { bindings::poll_wait(file, peer.waker().head.get(), table) };
     Waiters::events(peer.ready())
 }
 

@@ -15,7 +15,7 @@
 #include <linux/net.h>
 #include <linux/pagemap.h>
 #include <linux/string.h>
-#include <linux/wait.h>
+#include <linux/uaccess.h>
 
 /*
  * main.rs: the limits of each user, in the order of bus::Limits. Parameters
@@ -126,20 +126,8 @@ struct page *bus1_trylock_page(const void *address)
 	return trylock_page(page) ? page : NULL;
 }
 
-/*
- * waker.rs: wakes those who wait: of those who wait exclusively @exclusive, or
- * all if that is 0. With @yields it is one, and the scheduler may rely on the
- * running task to sleep next.
- *
- * It does not say what for, so that everybody looks again: io_uring would
- * report what it is told, and that may be over by then.
- */
-void bus1_wake_up(struct wait_queue_head *head, int exclusive, bool yields)
+/* caller.rs: reads one number. */
+bool bus1_get_user(u64 *to, u64 address)
 {
-	if (!wq_has_sleeper(head))
-		return;
-	if (yields)
-		__wake_up_sync_key(head, TASK_INTERRUPTIBLE, NULL);
-	else
-		__wake_up(head, TASK_INTERRUPTIBLE, exclusive, NULL);
+	return !get_user(*to, (u64 __user *)address);
 }

@@ -29,9 +29,5 @@ extern "C" {
     ) -> *mut bindings::file;
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut bindings::page;
     pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut bindings::page;
-    pub(crate) fn bus1_wake_up(
-        head: *mut bindings::wait_queue_head,
-        exclusive: c_int,
-        yields: bool,
-    );
+    pub(crate) fn bus1_get_user(to: *mut u64, address: u64) -> bool;
 }

@@ -59,9 +59,7 @@ pub(crate) struct Mapped(*mut bindings::file);
 unsafe impl Send for Mapped {}
 
 impl Mapped {
-    pub(crate) fn nowhere() -> Self {
-        Self(ptr::null_mut())
-    }
+    pub(crate) const NOWHERE: Self = Self(ptr::null_mut());
 
     /// A reference to the file, if there is one and it is not on its way out.
     fn file(&mut self) -> Option<ARef<File>> {
@@ -152,8 +150,8 @@ impl Shared {
 ///
 /// Called for a mapping that [`Pool::map`] set up.
 unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The caller lends us `vmf`, and takes over the page's reference and lock. The mapping holds
-    // a pool's file, and that holds the pool.
+    // SAFETY: The caller lends us `vmf`, and takes over the reference and the lock. The mapping
+    // holds a pool's file, and that holds the pool.
     let page = unsafe {
         let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         let pool = &*(*file).private_data.cast::<Shared>();
@@ -176,7 +174,7 @@ unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::
     let mut mapped = pool.mapped.lock();
     // Not if the next file is there already, or if this one came second.
     if ptr::eq(mapped.0, file) {
-        *mapped = Mapped::nowhere();
+        *mapped = Mapped::NOWHERE;
     }
     0
 }

@@ -58,10 +58,9 @@ impl Entry {
         // is permanent.
         let page = unsafe { bindings::get_free_pages_noprof(flags, 0) } as usize;
         if page == 0 {
-            Err(ENOMEM)
-        } else {
-            Ok(Self(Atomic::new(page + 1)))
+            return Err(ENOMEM);
         }
+        Ok(Self(Atomic::new(page + 1)))
     }
 
     /// Pins the page. False if there is none.
@@ -111,17 +110,14 @@ struct Part<T>(Atomic<*mut T>);
 // SAFETY: A null pointer stands for none.
 unsafe impl<T> Zeroable for Part<T> {}
 
-impl<T> Part<T> {
+impl<T: Zeroable> Part<T> {
     fn get(&self) -> Option<&T> {
         // SAFETY: Null, or published by `get_or_new` below with all its content, and freed with
         // `self` only.
         unsafe { self.0.load(Acquire).as_ref() }
     }
 
-    fn get_or_new(&self) -> Result<&T>
-    where
-        T: Zeroable,
-    {
+    fn get_or_new(&self) -> Result<&T> {
         if self.get().is_none() {
             let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
             if self.0.cmpxchg(ptr::null_mut(), new, Full).is_err() {

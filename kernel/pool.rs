@@ -57,7 +57,7 @@ impl Pool {
             pin_init!(Shared {
                 pools: pools.clone(),
                 pages <- init_zeroed(),
-                mapped <- new_spinlock!(Mapped::nowhere(), "bus1::mapped"),
+                mapped <- new_spinlock!(Mapped::NOWHERE, "bus1::mapped"),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;

@@ -103,20 +103,8 @@ impl Pools {
         unsafe { pool.pages.reclaim(&mut hand, &mut budget, unmap) };
     }
 
-    /// Pages in all pools. Not all of them can be freed; how many is known by looking only.
-    fn count(&self) -> usize {
-        let Some(list) = self.list.try_lock() else {
-            return 0;
-        };
-        let pages = |member: &Member| {
-            // SAFETY: Pools in the list are alive.
-            unsafe { member.pool.as_ref() }.pages.present()
-        };
-        list.members.values().map(pages).sum()
-    }
-
-    /// Looks at `budget` pages at most, counts them off, and frees those that are not in use. Returns
-    /// how many those were; looks at none if it can't now.
+    /// Looks at `budget` pages at most, counts them off, and frees those that are not in use.
+    /// Returns how many those were; looks at none if it can't now.
     fn reclaim(&self, budget: &mut usize) -> usize {
         let Some(mut list) = self.list.try_lock() else {
             return 0;
@@ -181,6 +169,8 @@ impl Drop for Shrinker {
     }
 }
 
+/// Pages in all pools. Not all of them can be freed; how many is known by looking only.
+///
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made.
@@ -190,7 +180,11 @@ unsafe extern "C" fn count(
 ) -> c_ulong {
     // SAFETY: It is unregistered before they go.
     let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
-    pools.count()
+    let Some(list) = pools.list.try_lock() else {
+        return 0;
+    };
+    // SAFETY: Pools in the list are alive.
+    list.members.values().map(|member| unsafe { member.pool.as_ref() }.pages.present()).sum()
 }
 
 /// # Safety
@@ -207,10 +201,9 @@ unsafe extern "C" fn scan(
     let mut budget = control.nr_to_scan;
     let freed = pools.reclaim(&mut budget);
     control.nr_scanned = control.nr_to_scan - budget;
-    // The caller would go on for ever if it neither saw progress nor was told to stop.
-    if control.nr_scanned > 0 {
-        freed
-    } else {
-        SHRINK_STOP
+    if control.nr_scanned == 0 {
+        // The caller would go on for ever if it neither saw progress nor was told to stop.
+        return SHRINK_STOP;
     }
+    freed
 }

@@ -9,7 +9,7 @@
 //! # Memory order
 //!
 //! A waiter joins the queue and then looks at the peer; a waker changes the peer and then looks at
-//! the queue. Between the two each passes a full barrier (in `wq_has_sleeper()` here, `poll_wait()` or
+//! the queue. Between the two each passes a full barrier (`smp_mb()` here, `poll_wait()` or
 //! `prepare_to_wait_event()` there), so one of them sees the other and no wake-up is lost.
 
 use core::ptr;
@@ -21,7 +21,6 @@ use kernel::types::Opaque;
 
 use crate::abi::DEADLINE_NEVER;
 use crate::bus;
-use crate::glue;
 
 const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 const WRITABLE: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
@@ -31,7 +30,7 @@ const HANGUP: u32 = bindings::POLLHUP;
 #[pin_data]
 pub(crate) struct Waiters {
     #[pin]
-    head: Opaque<bindings::wait_queue_head>,
+    pub(crate) head: Opaque<bindings::wait_queue_head>,
 }
 
 // SAFETY: A wait queue has a lock of its own and may be used from any thread.
@@ -55,21 +54,6 @@ impl Waiters {
         })
     }
 
-    /// Joins the queue, if `table` wants that.
-    ///
-    /// # Safety
-    ///
-    /// `table` is null or a valid poll table, and `file` is what is polled and holds `self` until
-    /// it is released.
-    pub(crate) unsafe fn join(
-        &self,
-        file: *mut bindings::file,
-        table: *mut bindings::poll_table_struct,
-    ) {
-        // SAFETY: The queue is initialised, and lives as long as the file does.
-        unsafe { bindings::poll_wait(file, self.head.get(), table) }
-    }
-
     /// What poll answers.
     pub(crate) fn events(ready: bus::Ready) -> u32 {
         match ready {
@@ -81,15 +65,36 @@ impl Waiters {
 
     /// Wakes everybody, because the peer was disconnected.
     pub(crate) fn hang_up(&self) {
-        // SAFETY: The queue is initialised.
-        unsafe { glue::bus1_wake_up(self.head.get(), 0, false) };
+        let mode = bindings::TASK_INTERRUPTIBLE;
+        // It takes the queue's lock, as who joins does: so it needs no barrier.
+        // SAFETY: The queue is initialised, and a poll wake-up may go without a key.
+        unsafe { bindings::__wake_up(self.head.get(), mode, 0, ptr::null_mut()) };
     }
 }
 
 impl bus::Waker for Waiters {
+    /// Wakes all who do not wait exclusively, and one who does. With `yields` the scheduler may rely
+    /// on the running task to sleep next.
+    ///
+    /// It does not say what for, so that everybody looks again: io_uring would report what it is
+    /// told, and that may be over by then.
     fn wake(&self, yields: bool) {
-        // SAFETY: The queue is initialised.
-        unsafe { glue::bus1_wake_up(self.head.get(), 1, yields) };
+        let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
+        // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
+        // the lock, hence volatile, and for nothing but a comparison. A poll wake-up may go without
+        // a key.
+        unsafe {
+            bindings::smp_mb();
+            let list = &raw mut (*head).head;
+            if ptr::eq((&raw const (*list).next).read_volatile(), list) {
+                return;
+            }
+            if yields {
+                bindings::__wake_up_sync_key(head, mode, ptr::null_mut());
+            } else {
+                bindings::__wake_up(head, mode, 1, ptr::null_mut());
+            }
+        }
     }
 
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
