@@ -62,9 +62,9 @@ impl Task {
             self.read(addr, AsBytes::as_bytes_mut(&mut raw))?;
             (u64::from(raw[0]), i64::from(raw[1] as i32))
         } else {
-            let mut raw = [0_u64; 2];
+            let mut raw = [0_usize; 2];
             self.read(addr, AsBytes::as_bytes_mut(&mut raw))?;
-            (raw[0], raw[1] as i64)
+            (raw[0] as u64, raw[1] as isize as i64)
         };
         let len = u64::try_from(len).map_err(|_| EINVAL)?;
         Ok(Range { start, len })
@@ -101,7 +101,7 @@ impl Caller<Kernel> for Task {
     }
 
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
-        let size = if self.compat { 8 } else { 16 };
+        let size = if self.compat { 8 } else { size_of::<[usize; 2]>() as u64 };
         let payload = match n {
             0 => Payload { len: 0, ranges: Ranges::One(None) },
             1 => {

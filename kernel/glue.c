@@ -15,6 +15,7 @@
 #include <linux/net.h>
 #include <linux/pagemap.h>
 #include <linux/string.h>
+#include <linux/time_namespace.h>
 #include <linux/uaccess.h>
 
 /*
@@ -124,6 +125,12 @@ struct page *bus1_trylock_page(const void *address)
 	struct page *page = virt_to_page(address);
 
 	return trylock_page(page) ? page : NULL;
+}
+
+/* waker.rs: a point in the caller's CLOCK_MONOTONIC, by the system's own. */
+s64 bus1_host_time(s64 at)
+{
+	return timens_ktime_to_host(CLOCK_MONOTONIC, at);
 }
 
 /* caller.rs: reads one number. */

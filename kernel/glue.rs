@@ -29,5 +29,6 @@ extern "C" {
     ) -> *mut bindings::file;
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut bindings::page;
     pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut bindings::page;
+    pub(crate) fn bus1_host_time(at: i64) -> i64;
     pub(crate) fn bus1_get_user(to: *mut u64, address: u64) -> bool;
 }

@@ -21,6 +21,7 @@ use kernel::types::Opaque;
 
 use crate::abi::DEADLINE_NEVER;
 use crate::bus;
+use crate::glue;
 
 const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 const WRITABLE: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
@@ -98,7 +99,8 @@ impl bus::Waker for Waiters {
     }
 
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
-        let mut at = i64::try_from(deadline).unwrap_or(i64::MAX);
+        // SAFETY: It only looks at the time namespace of the running task.
+        let mut at = unsafe { glue::bus1_host_time(i64::try_from(deadline).unwrap_or(i64::MAX)) };
         let expires = if deadline == DEADLINE_NEVER { ptr::null_mut() } else { &raw mut at };
         let (head, entry) = (self.head.get(), Opaque::uninit());
         let entry = entry.get();

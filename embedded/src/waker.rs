@@ -2,9 +2,9 @@
 
 //! Wake-ups: threads that wait for a peer, and its eventfd.
 //!
-//! The core wakes with its locks held. A system call there would keep others spinning, and the
-//! woken thread would run into the very lock. So inside a [`Scope`], which every command is, a
-//! wake-up is only noted, and delivered when the command is over and holds no lock.
+//! The core wakes in the middle of a command. A system call there would delay what is left of it, and
+//! the woken thread would run into the locks that this takes. So inside a [`Scope`], which every
+//! command is, a wake-up is only noted, and delivered when the command is over or about to sleep.
 //!
 //! # No wake-up is lost
 //!

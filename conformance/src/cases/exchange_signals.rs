@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     case!(deadline_survives_a_restart, "9 exchange: a timeout; restarts correctly")
         .kernel()
         .alone(),
+    case!(deadline_in_a_time_namespace, "9 exchange: until ... a timeout").kernel().alone(),
     case!(interrupted_by_a_handler, "9 exchange: until ... a signal; restarts correctly")
         .kernel()
         .alone(),
@@ -329,5 +330,32 @@ fn killed_at_the_moment(env: &Env) {
             until(&a, || second.try_wait().is_some());
         }
         a.drain();
+    }
+}
+
+/// The deadline is of the clock that the caller sees, which another one may not.
+fn deadline_in_a_time_namespace(env: &Env) {
+    const DAY: i64 = 24 * 60 * 60;
+    for shift in [DAY, -1] {
+        let peer = env.peer();
+        let shifted = format!("monotonic {shift} 0\n");
+        let child = fork(|| {
+            // SAFETY: the process has one thread; a new time namespace is for its children.
+            let made = unsafe { libc::unshare(libc::CLONE_NEWTIME) } == 0
+                && std::fs::write("/proc/self/timens_offsets", &shifted).is_ok();
+            if !made {
+                return 2;
+            }
+            let inside = fork(|| {
+                let (before, wait) = (monotonic(), 200_000_000);
+                let ended = peer.exchange().room(1).until(before + wait).call();
+                i32::from(ended != Err(E::TIMEDOUT) || monotonic() < before + wait)
+            });
+            match inside.wait() {
+                End::Exit(status) => status,
+                _ => 3,
+            }
+        });
+        assert_eq!(child.wait(), End::Exit(0), "shifted by {shift} s");
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Most messages are such, and each is committed after all that are here. So they need no tree: what
 //! comes is put on one stack, and where the other has run out it is turned over onto that, so that
-//! sending and receiving take the same few steps however many wait.
+//! sending and receiving take the same few steps on average however many wait. Who comes first to a
+//! queue that has filled up turns all of it, in one go.
 //!
 //! # Invariants
 //!

@@ -9,7 +9,8 @@
 //! # Rules for hosts
 //!
 //! - [`Pool::write`], and [`Pool::unpin`] for up to 4096 bytes, are called with spin locks held: they
-//!   must not sleep and must not call back into the core. Everything else is called without any lock
+//!   must not call back into the core, nor sleep where a spin lock forbids that (in user space it does not,
+//!   it only makes others spin). Everything else is called without any lock
 //!   of the core.
 //! - The last reference to a [`Host::Pool`] or a [`Host::File`] is never dropped under a lock.
 
