@@ -55,13 +55,7 @@ pub(super) enum Body<H: Host> {
 /// One entry of a tree, with the transaction that it is a part of.
 pub(super) struct Entry<H: Host> {
     transaction: Option<Arc<Transaction>>,
-    body: Body<H>,
-}
-
-impl<H: Host> Entry<H> {
-    pub(super) fn body(&self) -> &Body<H> {
-        &self.body
-    }
+    pub(super) body: Body<H>,
 }
 
 // An option, since an entry is taken out of its tree node before the node gets another key.
@@ -226,8 +220,10 @@ impl<H: Host> Queue<H> {
     fn first(&self) -> Option<Key> {
         let alone = self.alone.first().map(|(at, _)| Key(at, ALONE, 0));
         let part = self.committed.cursor_front().map(|part| *part.current().0);
-        part.into_iter()
-            .fold(alone, |first, part| Some(first.map_or(part, |first| first.min(part))))
+        match (alone, part) {
+            (Some(alone), Some(part)) => Some(alone.min(part)),
+            (alone, part) => alone.or(part),
+        }
     }
 
     fn commit(&mut self, staged: &Key, timestamp: u64) {
@@ -241,7 +237,7 @@ impl<H: Host> Queue<H> {
 
     /// The part or notice that is committed at `key`.
     pub(super) fn get(&self, key: &Key) -> Option<&Body<H>> {
-        Some(self.committed.get(key)?.as_ref()?.body())
+        Some(&self.committed.get(key)?.as_ref()?.body)
     }
 
     /// The first committed part or notice at or after `from`.

@@ -302,7 +302,7 @@ fn draining_leaves_only_what_is_not_decided() {
     let (mut alone, others) = bench.queue.drain_committed();
     let alone = core::iter::from_fn(|| alone.pop()).map(|body| id(&body));
     assert_eq!(alone.collect::<Vec<u64>>(), [0]);
-    let others = others.values().flatten().map(|entry| id(entry.body()));
+    let others = others.values().flatten().map(|entry| id(&entry.body));
     assert_eq!(others.collect::<Vec<u64>>(), [9, 2, 12]);
     assert_eq!(bench.queue.count(), (0, 4));
     assert_eq!(bench.queue.drain_staged().values().count(), 4);

@@ -131,7 +131,7 @@ impl<H: Host> Peer<H> {
         let inbox = &mut *guard;
         let queued = inbox.queue.drain_committed();
         for entry in queued.1.values().flatten() {
-            inbox.spend(entry.body());
+            inbox.spend(&entry.body);
         }
         drop(guard);
         self.bury_queue(queued);
