@@ -59,6 +59,14 @@ impl Env {
         self.peer_of(0)
     }
 
+    /// A receiver, a sender, and the ID of a node of the former at the latter.
+    #[track_caller]
+    pub fn linked(&self) -> (Peer, Peer, u64) {
+        let [a, b] = self.peers();
+        let to = b.handle_of(&a);
+        (a, b, to)
+    }
+
     /// Several of them.
     #[track_caller]
     pub fn peers<const N: usize>(&self) -> [Peer; N] {

@@ -46,17 +46,6 @@ fn addr<T>(value: &T) -> u64 {
     std::ptr::from_ref(value).expose_provenance() as u64
 }
 
-/// A receiver, a sender, and the ID at the sender.
-fn pair(env: &Env) -> (Peer, Peer, u64) {
-    let [a, b] = env.peers();
-    let to = b.handle_of(&a);
-    (a, b, to)
-}
-
-fn send(peer: &Peer, to: u64, bytes: &[u8]) {
-    peer.message().to(&[to]).bytes(bytes).send().unwrap();
-}
-
 /// The payloads in a word.
 fn texts(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|message| std::str::from_utf8(&message.bytes).unwrap()).collect()
@@ -125,8 +114,8 @@ fn what_is_beyond_the_size_must_be_zero(env: &Env) {
 }
 
 fn counts_are_bounded(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"stays");
+    let (a, b, to) = env.linked();
+    b.say(to, b"stays");
     for huge in [1025, 1 << 31, 1 << 61, u64::MAX] {
         assert_eq!(a.exchange().edit(|arg| arg.n_slices = huge).refused(), E::MSGSIZE);
         assert_eq!(a.exchange().edit(|arg| arg.n_msgs = huge).refused(), E::MSGSIZE);
@@ -175,10 +164,10 @@ fn checks_are_made_in_order(env: &Env) {
 type Edit = fn(&mut abi::CmdExchange);
 
 fn refused_argument_does_nothing(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"held");
+    let (a, b, to) = env.linked();
+    b.say(to, b"held");
     let held = a.text(b"held").msg.offset;
-    send(&b, to, b"waits");
+    b.say(to, b"waits");
     let own = a.new_node();
     let full = || {
         let message = a.message().to(&[own]).bytes(b"not sent");
@@ -202,8 +191,8 @@ fn refused_argument_does_nothing(env: &Env) {
 }
 
 fn nothing_asked_nothing_done(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"stays");
+    let (a, b, to) = env.linked();
+    b.say(to, b"stays");
     for deadline in [abi::DEADLINE_NOW, 1, abi::DEADLINE_NEVER] {
         let mut exchange = a.exchange().until(deadline);
         let before = exchange.arg;
@@ -222,14 +211,14 @@ fn nothing_asked_nothing_done(env: &Env) {
 }
 
 fn releases_alone(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     let held: Vec<u64> = (0..5)
         .map(|_| {
-            send(&b, to, b"held");
+            b.say(to, b"held");
             a.text(b"held").msg.offset
         })
         .collect();
-    send(&b, to, b"stays");
+    b.say(to, b"stays");
     assert!(a.exchange().release(&held).patient().get().is_empty());
     for offset in held {
         assert_eq!(a.release_slice(offset), Err(E::NXIO));
@@ -238,7 +227,7 @@ fn releases_alone(env: &Env) {
 }
 
 fn sends_alone(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     let message = b.message().to(&[to]).bytes(b"sent");
     let mut exchange = b.exchange().send(message).patient();
     assert_eq!(exchange.call(), Ok(()));
@@ -249,9 +238,9 @@ fn sends_alone(env: &Env) {
 }
 
 fn receives_alone(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     for deadline in [abi::DEADLINE_NOW, 1, abi::DEADLINE_NEVER] {
-        send(&b, to, b"there");
+        b.say(to, b"there");
         let message = a.exchange().room(1).until(deadline).one();
         assert_eq!(message.bytes, b"there");
         assert_eq!(message.msg.kind, abi::MSG_DATA);
@@ -271,7 +260,7 @@ fn all_three_in_one_call(env: &Env) {
     let (to_server, to_client) = (client.handle_of(&server), server.handle_of(&client));
     let mut held = None;
     for i in 0..20_u32 {
-        send(&server, to_client, &i.to_ne_bytes());
+        server.say(to_client, &i.to_ne_bytes());
         let release = held.as_slice();
         let bytes = (i + 100).to_ne_bytes();
         let message = client.message().to(&[to_server]).bytes(&bytes);
@@ -292,7 +281,7 @@ fn release_comes_before_send(env: &Env) {
     let own = peer.new_node();
     // Half of it for its own messages: one slice.
     peer.limit([2, u32::MAX, u32::MAX, u32::MAX]).unwrap();
-    send(&peer, own, b"first");
+    peer.say(own, b"first");
     let held = peer.text(b"first").msg.offset;
     let message = || peer.message().to(&[own]).bytes(b"second");
     assert_eq!(peer.exchange().send(message()).room(1).refused(), E::DQUOT);
@@ -337,14 +326,14 @@ fn creates_nodes(env: &Env) {
     let message = a.message().to(&[to]).handles(&[node]);
     assert!(a.exchange().send(message).get().is_empty());
     let id = b.data().handle();
-    send(&b, id, b"to the new node");
+    b.say(id, b"to the new node");
     assert_eq!(a.text(b"to the new node").msg.destination, node);
 }
 
 fn as_many_as_there_is_room_for(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     for text in ["1", "2", "3", "4", "5"] {
-        send(&b, to, text.as_bytes());
+        b.say(to, text.as_bytes());
     }
     assert_eq!(texts(&a.exchange().room(2).get()), ["1", "2"]);
     assert_eq!(texts(&a.exchange().room(2).patient().get()), ["3", "4"]);
@@ -353,23 +342,23 @@ fn as_many_as_there_is_room_for(env: &Env) {
 }
 
 fn more_room_than_messages(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     for text in ["1", "2", "3"] {
-        send(&b, to, text.as_bytes());
+        b.say(to, text.as_bytes());
     }
     let mut exchange = a.exchange().room(100).patient();
     assert_eq!(exchange.call(), Ok(()));
     assert_eq!(exchange.arg.n_msgs, 3, "it does not wait for more than the first");
     assert_eq!(texts(&exchange.messages()), ["1", "2", "3"]);
-    send(&b, to, b"4");
+    b.say(to, b"4");
     assert_eq!(texts(&a.exchange().room(2).get()), ["4"]);
     a.nothing();
 }
 
 fn a_thousand_at_once(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     for i in 0..1030_u32 {
-        send(&b, to, &i.to_ne_bytes());
+        b.say(to, &i.to_ne_bytes());
     }
     let all = a.exchange().room(1024).get();
     assert_eq!(all.len(), 1024);
@@ -388,7 +377,7 @@ fn parts_in_a_row(env: &Env) {
     let pairs: [(u64, u64); 5] = std::array::from_fn(|_| a.node_for(&b));
     let to = pairs.map(|(_, id)| id);
     b.message().to(&to).bytes(b"part").send().unwrap();
-    send(&b, to[0], b"alone");
+    b.say(to[0], b"alone");
     let mut exchange = a.exchange().room(3);
     let mut all = exchange.get();
     assert!(all.iter().all(Message::more), "parts of it are still to come");
@@ -405,9 +394,9 @@ fn notices_in_a_row(env: &Env) {
     let to = b.handle_of(&a);
     let (released, id) = a.node_for(&b);
     let (destroyed, at_a) = b.node_for(&a);
-    send(&b, to, b"first");
+    b.say(to, b"first");
     b.release(id).unwrap();
-    send(&b, to, b"second");
+    b.say(to, b"second");
     b.destroy_and_release(&[destroyed]).unwrap();
     let all = a.exchange().room(8).get();
     let kinds: Vec<_> = all.iter().map(|message| (message.msg.kind, message.msg.offset)).collect();
@@ -427,7 +416,7 @@ fn handles_come_along(env: &Env) {
     let all = a.exchange().room(2).get();
     assert_eq!(all[0].handles[0], all[1].handle(), "the same node, the same ID");
     for (&id, &node) in all[0].handles.iter().zip(&nodes) {
-        send(&a, id, b"back");
+        a.say(id, b"back");
         assert_eq!(b.text(b"back").msg.destination, node);
     }
     // Two messages, two references.
@@ -436,7 +425,7 @@ fn handles_come_along(env: &Env) {
 }
 
 fn descriptors_come_along(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     let null = File::open("/dev/null").unwrap();
     for n in [2, 0, 3] {
         b.message().to(&[to]).bytes(b"files").fds(&vec![null.as_raw_fd(); n]).send().unwrap();
@@ -452,7 +441,7 @@ fn descriptors_come_along(env: &Env) {
 }
 
 fn without_install_descriptors_are_dropped(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     let (mut out, into) = std::io::pipe().unwrap();
     for _ in 0..2 {
         b.message().to(&[to]).fds(&[into.as_raw_fd()]).send().unwrap();
@@ -464,9 +453,9 @@ fn without_install_descriptors_are_dropped(env: &Env) {
 }
 
 fn room_for_one_leaves_the_count_alone(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"1");
-    send(&b, to, b"2");
+    let (a, b, to) = env.linked();
+    b.say(to, b"1");
+    b.say(to, b"2");
     let mut exchange = a.exchange().room(1);
     let before = exchange.arg;
     for text in [b"1", b"2"] {

@@ -41,21 +41,11 @@ pub const CASES: &[Case] = &[
     case!(future_deadline, "9 exchange: until ... a timeout"),
 ];
 
-fn pair(env: &Env) -> (Peer, Peer, u64) {
-    let [a, b] = env.peers();
-    let to = b.handle_of(&a);
-    (a, b, to)
-}
-
-fn send(peer: &Peer, to: u64, bytes: &[u8]) {
-    peer.message().to(&[to]).bytes(bytes).send().unwrap();
-}
-
 /// Slices that the peer has received.
 fn held<const N: usize>(peer: &Peer) -> [u64; N] {
     let own = peer.new_node();
     std::array::from_fn(|_| {
-        send(peer, own, b"held");
+        peer.say(own, b"held");
         peer.text(b"held").msg.offset
     })
 }
@@ -118,7 +108,7 @@ fn failing_send_is_left_to_do(env: &Env) {
     b.destroy_and_release(&[node]).unwrap();
     a.node_destroy(dead);
     let to_a = b.handle_of(&a);
-    send(&b, to_a, b"stays");
+    b.say(to_a, b"stays");
     let message = a.message().to(&[dead]).bytes(b"to nobody");
     let mut exchange = a.exchange().release(&[slice]).send(message).room(1).patient();
     let before = exchange.arg;
@@ -178,7 +168,7 @@ fn sent_and_nothing_ready(env: &Env) {
     }
     b.text(b"once");
     b.nothing();
-    send(&b, to_a, b"answer");
+    b.say(to_a, b"answer");
     assert_eq!(exchange.get()[0].bytes, b"answer");
     b.nothing();
 }
@@ -201,7 +191,7 @@ fn sent_and_timed_out(env: &Env) {
 fn sent_and_refused_to_receive(env: &Env) {
     let [a, b] = env.peers();
     let (to_a, to_b) = (b.handle_of(&a), a.handle_of(&b));
-    send(&b, to_a, b"too far");
+    b.say(to_a, b"too far");
     let message = a.message().to(&[to_b]).bytes(b"once");
     let mut exchange = a.exchange().send(message).room(3).max_offset(0).patient();
     for _ in 0..2 {
@@ -215,10 +205,10 @@ fn sent_and_refused_to_receive(env: &Env) {
 }
 
 fn erange_ends_a_batch(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"near");
+    let (a, b, to) = env.linked();
+    b.say(to, b"near");
     let far = vec![b'-'; 1 << 20];
-    send(&b, to, &far);
+    b.say(to, &far);
     // One more byte each time, until the first is in reach.
     let mut end = 0;
     let all = loop {
@@ -248,7 +238,7 @@ fn full_table() -> (DescriptorLimit, Vec<std::os::fd::OwnedFd>) {
 }
 
 fn emfile_stops_the_first(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     let null = File::open("/dev/null").unwrap();
     b.message().to(&[to]).bytes(b"file").fds(&[null.as_raw_fd()]).send().unwrap();
     a.view();
@@ -265,9 +255,9 @@ fn emfile_stops_the_first(env: &Env) {
 }
 
 fn emfile_ends_a_batch(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     let null = File::open("/dev/null").unwrap();
-    send(&b, to, b"plain");
+    b.say(to, b"plain");
     b.message().to(&[to]).bytes(b"file").fds(&[null.as_raw_fd()]).send().unwrap();
     a.view();
     let mut exchange = a.exchange().room(3);
@@ -281,8 +271,8 @@ fn emfile_ends_a_batch(env: &Env) {
 }
 
 fn no_memory_for_the_first(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"not lost");
+    let (a, b, to) = env.linked();
+    b.say(to, b"not lost");
     let page = read_only(&[0; 64]);
     for n in [1, 2] {
         let mut exchange = a.exchange().room(n).edit(|arg| arg.ptr_msgs = page.addr(0)).patient();
@@ -297,9 +287,9 @@ fn no_memory_for_the_first(env: &Env) {
 }
 
 fn no_memory_for_the_second(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"first");
-    send(&b, to, b"second");
+    let (a, b, to) = env.linked();
+    b.say(to, b"first");
+    b.say(to, b"second");
     let (page, addr) = before_hole(&[0; abi::Msg::SIZE + 8]);
     let mut exchange = a.exchange().room(3).edit(|arg| arg.ptr_msgs = addr);
     assert_eq!(exchange.call(), Ok(()));
@@ -317,8 +307,8 @@ fn frozen(arg: &abi::CmdExchange) -> Pages {
 }
 
 fn no_memory_for_the_count(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"not lost");
+    let (a, b, to) = env.linked();
+    b.say(to, b"not lost");
     let exchange = a.exchange().room(2).patient();
     let page = frozen(&exchange.arg);
     for _ in 0..2 {
@@ -329,8 +319,8 @@ fn no_memory_for_the_count(env: &Env) {
 }
 
 fn one_message_needs_no_count(env: &Env) {
-    let (a, b, to) = pair(env);
-    send(&b, to, b"one");
+    let (a, b, to) = env.linked();
+    b.say(to, b"one");
     let mut exchange = a.exchange().room(1).patient();
     let page = frozen(&exchange.arg);
     assert_eq!(a.ioctl(abi::CMD_EXCHANGE, page.addr(0)), Ok(()));
@@ -356,10 +346,10 @@ fn no_wait_at_all(env: &Env) {
 }
 
 fn past_deadline(env: &Env) {
-    let (a, b, to) = pair(env);
+    let (a, b, to) = env.linked();
     for deadline in [1, 1_000, monotonic() - 1, monotonic()] {
         assert_eq!(a.exchange().room(1).until(deadline).refused(), E::TIMEDOUT);
-        send(&b, to, b"there");
+        b.say(to, b"there");
         assert_eq!(a.exchange().room(1).until(deadline).one().bytes, b"there");
     }
 }

@@ -42,14 +42,10 @@ const RESTARTS: i32 = libc::SIGUSR1;
 /// Handled, and system calls end.
 const INTERRUPTS: i32 = libc::SIGUSR2;
 
-fn send(peer: &Peer, to: u64, bytes: &[u8]) {
-    peer.message().to(&[to]).bytes(bytes).send().unwrap();
-}
-
 /// A slice that the peer has received.
 fn held(peer: &Peer) -> u64 {
     let own = peer.new_node();
-    send(peer, own, b"held");
+    peer.say(own, b"held");
     peer.text(b"held").msg.offset
 }
 
@@ -117,7 +113,7 @@ fn restarted_after_a_handler(env: &Env) {
                 }
                 b.text(b"question");
                 b.nothing();
-                send(&b, to_a, b"answer");
+                b.say(to_a, b"answer");
             },
         );
         assert_eq!(messages.len(), 1);
@@ -178,7 +174,7 @@ fn interrupted_by_a_handler(env: &Env) {
         }
         b.text(b"question");
         b.nothing();
-        send(&b, to_a, b"answer");
+        b.say(to_a, b"answer");
     });
     let wanted = abi::CmdExchange {
         flags: before.flags & !abi::EXCHANGE_FLAG_SEND,
@@ -216,11 +212,11 @@ fn interrupted_waiter_passes_it_on(env: &Env) {
                         // The first to sleep is the first to be woken: interrupted at that moment.
                         std::thread::scope(|scope| {
                             scope.spawn(|| send_signal(early, INTERRUPTS));
-                            send(&b, to, b"for one of them");
+                            b.say(to, b"for one of them");
                         });
                         until(&a, || ends[0].load(SeqCst) != 0);
                         if ends[0].load(SeqCst) == u32::MAX {
-                            send(&b, to, b"for the other");
+                            b.say(to, b"for the other");
                         }
                         until(&a, || ends[1].load(SeqCst) != 0);
                         over.wait();
@@ -247,7 +243,7 @@ fn child_waits_on_an_inherited_peer(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     let child = waiter(env, &a);
-    send(&b, to, b"go");
+    b.say(to, b"go");
     assert_eq!(child.wait(), End::Exit(0));
     a.nothing();
 }
@@ -266,7 +262,7 @@ fn stopped_and_continued(env: &Env) {
         env.asleep(child.pid());
     }
     stop();
-    send(&b, to, b"go");
+    b.say(to, b"go");
     assert_eq!(queued(&a), 1);
     child.signal(libc::SIGCONT);
     assert_eq!(child.wait(), End::Exit(0));
@@ -279,14 +275,14 @@ fn killed_waiter_takes_nothing(env: &Env) {
     let second = waiter(env, &a);
     first.kill();
     assert_eq!(first.wait(), End::Signal(libc::SIGKILL));
-    send(&b, to, b"go");
+    b.say(to, b"go");
     assert_eq!(second.wait(), End::Exit(0));
     a.nothing();
 
     let last = waiter(env, &a);
     last.kill();
     assert_eq!(last.wait(), End::Signal(libc::SIGKILL));
-    send(&b, to, b"for whoever is left");
+    b.say(to, b"for whoever is left");
     a.text(b"for whoever is left");
 }
 
@@ -305,7 +301,7 @@ fn killed_waiter_has_sent(env: &Env) {
     b.nothing();
     assert_eq!(a.release_slice(slice), Err(E::NXIO));
     // The answer is for whoever has the peer now.
-    send(&b, to_a, b"answer");
+    b.say(to_a, b"answer");
     a.text(b"answer");
     a.nothing();
 }
@@ -319,14 +315,14 @@ fn killed_at_the_moment(env: &Env) {
         let mut second = waiter(env, &a);
         std::thread::scope(|scope| {
             scope.spawn(|| first.kill());
-            send(&b, to, b"go");
+            b.say(to, b"go");
         });
         first.wait();
         // Whoever took it: the one that was killed may have been faster.
         until(&a, || queued(&a) == 0);
         if second.try_wait().is_none() {
             // Either it is about to end, or it needs another.
-            send(&b, to, b"go");
+            b.say(to, b"go");
             until(&a, || second.try_wait().is_some());
         }
         a.drain();

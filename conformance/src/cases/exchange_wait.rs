@@ -35,10 +35,6 @@ pub const CASES: &[Case] = &[
     case!(timeouts_at_the_moment, "9 exchange: until a message is ready, a timeout"),
 ];
 
-fn send(peer: &Peer, to: u64, bytes: &[u8]) {
-    peer.message().to(&[to]).bytes(bytes).send().unwrap();
-}
-
 /// The payload of the next message, for which it waits.
 fn wait(peer: &Peer) -> Vec<u8> {
     peer.exchange().room(1).patient().one().bytes
@@ -90,7 +86,7 @@ fn message_ends_the_wait(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     for _ in 0..20 {
-        let got = asleep(env, 1, |_| wait(&a), |_| send(&b, to, b"wake up"));
+        let got = asleep(env, 1, |_| wait(&a), |_| b.say(to, b"wake up"));
         assert_eq!(got, [b"wake up"]);
     }
 }
@@ -101,8 +97,8 @@ fn batch_ends_with_what_is_there(env: &Env) {
     for _ in 0..20 {
         let call = |_| a.exchange().room(8).patient().get().len();
         let got = asleep(env, 1, call, |_| {
-            send(&b, to, b"one");
-            send(&b, to, b"two");
+            b.say(to, b"one");
+            b.say(to, b"two");
         });
         assert!(got == [1] || got == [2], "{got:?}");
         a.drain();
@@ -142,7 +138,7 @@ fn far_deadlines(env: &Env) {
     let max = i64::MAX as u64;
     for deadline in [monotonic() + (1 << 50), max - 1, max, max + 1, u64::MAX - 1] {
         let call = |_| a.exchange().room(1).until(deadline).one().bytes;
-        assert_eq!(asleep(env, 1, call, |_| send(&b, to, b"early")), [b"early"]);
+        assert_eq!(asleep(env, 1, call, |_| b.say(to, b"early")), [b"early"]);
     }
 }
 
@@ -167,7 +163,7 @@ fn flush_ends_no_wait(env: &Env) {
             }
             assert_eq!(returned.load(SeqCst), 0);
             let to = b.handle_of(&a);
-            send(&b, to, b"after it");
+            b.say(to, b"after it");
         },
     );
     assert_eq!(got, [b"after it"]);
@@ -182,13 +178,13 @@ fn own_peer_goes_on_meanwhile(env: &Env) {
         |_| wait(&a),
         |_| {
             for i in 0..20_u8 {
-                send(&a, to_b, &[i]);
+                a.say(to_b, &[i]);
                 let offset = b.text(&[i]).msg.offset;
                 b.exchange().release(&[offset]).get();
                 a.query().unwrap();
                 a.nothing();
             }
-            send(&b, to_a, b"end");
+            b.say(to_a, b"end");
         },
     );
     assert_eq!(got, [b"end"]);
@@ -201,7 +197,7 @@ fn one_message_ends_one_wait(env: &Env) {
         let call = |_| a.exchange().room(room).patient().get().len();
         let got = asleep(env, 4, call, |returned| {
             for n in 1..=4 {
-                send(&b, to, b"for one");
+                b.say(to, b"for one");
                 reach(returned, n, &a);
                 assert_eq!(returned.load(SeqCst), n);
             }
@@ -220,11 +216,11 @@ fn as_many_waits_as_messages(env: &Env) {
             |_| wait(&a),
             |returned| {
                 for i in 0..4_u8 {
-                    send(&b, to, &[i]);
+                    b.say(to, &[i]);
                 }
                 reach(returned, 4, &a);
                 for i in 4..6_u8 {
-                    send(&b, to, &[i]);
+                    b.say(to, &[i]);
                 }
                 reach(returned, 6, &a);
             },
@@ -267,7 +263,7 @@ fn refused_waiter_passes_it_on(env: &Env) {
                 result
             },
             |returned| {
-                send(&b, to, b"too far for one");
+                b.say(to, b"too far for one");
                 let started = Instant::now();
                 while !got.load(SeqCst) {
                     if started.elapsed() > PATIENCE {
@@ -277,7 +273,7 @@ fn refused_waiter_passes_it_on(env: &Env) {
                     yield_now();
                 }
                 // It may have been the other's turn.
-                send(&b, to, b"too far");
+                b.say(to, b"too far");
                 reach(returned, 2, &a);
             },
         );
@@ -338,14 +334,14 @@ fn pollers_and_waiters_share_the_work(env: &Env) {
             scope.spawn(waiter);
         }
         for n in 1..=ALL {
-            send(&b, to, b"work");
+            b.say(to, b"work");
             // Each by itself, so that the next wake-up hides no loss.
             if n % 4 == 0 {
                 reach(&taken, n, &a);
             }
         }
         for _ in 0..4 {
-            send(&b, to, b"end");
+            b.say(to, b"end");
         }
     });
     assert_eq!(taken.into_inner(), ALL);
@@ -368,7 +364,7 @@ fn question_and_answer(env: &Env) {
             for _ in 1..ROUNDS {
                 bytes = ask(&server, to_client, &bytes, &mut held);
             }
-            send(&server, to_client, &bytes);
+            server.say(to_client, &bytes);
         });
         let mut held = Vec::new();
         for i in 0..ROUNDS {
@@ -434,7 +430,7 @@ fn multicasts_taken_back(env: &Env) {
             for _ in 0..ROUNDS {
                 start.wait();
                 for _ in 0..3 {
-                    send(&unicaster, alone, b"waits behind it");
+                    unicaster.say(alone, b"waits behind it");
                     sent.fetch_add(1, SeqCst);
                 }
                 over.wait();
@@ -447,7 +443,7 @@ fn multicasts_taken_back(env: &Env) {
             reach(&taken, sent.load(SeqCst), &a);
         }
         for _ in 0..3 {
-            send(&unicaster, alone, b"end");
+            unicaster.say(alone, b"end");
         }
     });
     assert_eq!(taken.into_inner(), sent.into_inner());
@@ -481,11 +477,11 @@ fn timeouts_at_the_moment(env: &Env) {
         });
         for round in 1..=ROUNDS {
             start.wait();
-            send(&b, to, b"at the moment");
+            b.say(to, b"at the moment");
             reach(&taken, round, &a);
             over.wait();
         }
-        send(&b, to, b"end");
+        b.say(to, b"end");
     });
     assert_eq!(taken.into_inner(), ROUNDS);
 }

@@ -214,6 +214,12 @@ impl Peer {
         (id, there)
     }
 
+    /// Sends bytes to one, which has to succeed.
+    #[track_caller]
+    pub fn say(&self, to: u64, bytes: &[u8]) {
+        self.message().to(&[to]).bytes(bytes).send().unwrap();
+    }
+
     /// A handle at this peer of a new node that `owner` has made.
     pub fn handle_of(&self, owner: &Peer) -> u64 {
         owner.node_for(self).1
