@@ -142,7 +142,7 @@ impl bus::Pool for Pool {
                 // SAFETY: Both lie in pinned pages, of different slices. The one is written by
                 // nobody any more, the other is ours to write. The pieces together are as long as
                 // what they are cut from.
-                unsafe { ptr::copy_nonoverlapping(from, piece.cast(), piece.len()) };
+                unsafe { ptr::copy(from, piece.cast(), piece.len()) };
                 Ok(())
             })
         });

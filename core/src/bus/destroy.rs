@@ -28,18 +28,18 @@ use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
 use super::account::Books;
+use super::fifo::Fifo;
 use super::handle::Handle;
 use super::host::Host;
 use super::inbox::{Inbox, Stock};
 use super::node::Holders;
 use super::peer::{check, Peer};
-use super::queue::{Body, Drained, Tree};
+use super::queue::{Body, Tree};
 use super::release::strip;
 use super::seed::Seed;
-use super::send::twice;
 use super::sieve::sieve;
 use super::slices::Slices;
-use super::table::{ById, Import};
+use super::table::{ById, Import, Named};
 use super::transaction::{destruction_after, Transaction};
 
 /// Nodes to destroy, by their anchors, in the order of the parts.
@@ -47,7 +47,8 @@ pub(super) type Doomed<H> = ById<H>;
 
 /// What a disconnected peer leaves behind, to be dropped without locks.
 pub(super) struct Remains<H: Host> {
-    pub(super) committed: Drained<H>,
+    pub(super) list: Fifo<H>,
+    pub(super) committed: Tree<H>,
     pub(super) staged: Tree<H>,
     pub(super) seed: Option<(Arc<Seed<H>>, bool)>,
     pub(super) pool: Option<H::Pool>,
@@ -119,6 +120,7 @@ impl<H: Host> Inbox<H> {
         let stock = core::mem::replace(&mut self.stock, KVec::new());
         let memory = (self.slices.take(), self.ledger.close(), stock);
         Remains {
+            list: core::mem::replace(&mut self.queue.list, Fifo::EMPTY),
             committed: self.queue.drain_committed(),
             staged: self.queue.drain_staged(),
             seed,
@@ -222,12 +224,9 @@ impl<H: Host> Peer<H> {
     pub fn destroy_nodes(this: &Arc<Self>, ids: &[u64], release: bool) -> Result {
         let mut import = Import::new(this);
         let mut doomed = Doomed::new();
-        let twice = twice(ids)?;
+        let mut named = Named::new(ids);
         for (place, &id) in ids.iter().enumerate() {
-            let handle = import.get(id)?;
-            if twice.as_ref().is_some_and(|t| t.binary_search(&place).is_ok()) {
-                return Err(ENOTUNIQ);
-            }
+            let handle = named.find(&mut import, id)?;
             if !handle.is_anchor() {
                 return Err(EREMOTE);
             }

@@ -1,118 +1,165 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Messages to one destination alone, in the order in which they were committed.
+//! Messages in the order in which they will be received, in a ring.
 //!
-//! Most messages are such, and each is committed after all that are here. So they need no tree: what
-//! comes is put on one stack, and where the other has run out it is turned over onto that, so that
-//! sending and receiving take the same few steps on average however many wait. Who comes first to a
-//! queue that has filled up turns all of it, in one go.
+//! Most messages come after all that are committed, and a part that settles mostly becomes the first. So they
+//! need no tree: they are put in at either end, and taken out in front.
+//!
+//! The ring has as many slots as a pool has extents, and each message has a slice, so there is always
+//! room. It grows when the pool's array does. What is taken out in the middle leaves a hole; the holes are pressed out
+//! when they are in the way.
 //!
 //! # Invariants
 //!
-//! Timestamps rise from `first` down through `front`, and from there up through `back`. Without
-//! `first` there is nothing in `front`, once [`Fifo::turn`] was called.
+//! - The number of slots is a power of two. A position counts on where slots start anew.
+//! - Keys rise from `head` to `tail`, and the first slot is no hole.
 
 use kernel::prelude::*;
 
 use super::host::Host;
 use super::message::Message;
-use super::queue::Body;
+use super::queue::{Body, Key};
+use super::GFP_KEPT;
 
-/// Messages that hang on each other.
-pub(super) struct Stack<H: Host>(Option<KBox<Message<H>>>);
-
-impl<H: Host> Stack<H> {
-    pub(super) const EMPTY: Self = Self(None);
-
-    #[inline]
-    fn push(&mut self, mut message: KBox<Message<H>>) {
-        message.next = self.0.take();
-        self.0 = Some(message);
-    }
-
-    #[inline]
-    pub(super) fn pop(&mut self) -> Option<KBox<Message<H>>> {
-        let mut message = self.0.take()?;
-        self.0 = message.next.take();
-        Some(message)
-    }
-
-    fn count(&self) -> usize {
-        core::iter::successors(self.0.as_deref(), |&message| message.next.as_deref()).count()
-    }
-}
-
-// One after the other: each dropping the next would take as much of the call stack as there are.
-impl<H: Host> Drop for Stack<H> {
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
-    }
-}
+/// Memory for the slots.
+pub(super) type Ring<H> = KVVec<Option<Body<H>>>;
 
 /// See the module.
 pub(super) struct Fifo<H: Host> {
-    first: Option<(u64, Body<H>)>,
-    front: Stack<H>,
-    back: Stack<H>,
+    slots: Ring<H>,
+    /// The position of the first one.
+    head: u32,
+    /// The position behind the last one.
+    tail: u32,
 }
 
 impl<H: Host> Fifo<H> {
-    pub(super) const EMPTY: Self = Self { first: None, front: Stack::EMPTY, back: Stack::EMPTY };
+    /// Without memory, until it grows.
+    pub(super) const EMPTY: Self = Self { slots: KVVec::new(), head: 0, tail: 0 };
 
-    /// Appends what is committed at `at`.
-    #[inline]
-    pub(super) fn push(&mut self, at: u64, mut message: KBox<Message<H>>) {
-        message.at = at;
-        self.back.push(message);
+    /// Memory for `n` messages, for [`Fifo::grow`]. ENOMEM.
+    pub(super) fn ring(n: usize) -> Result<Ring<H>> {
+        let n = n.next_power_of_two();
+        let mut ring = Ring::with_capacity(n, GFP_KEPT)?;
+        for _ in 0..n {
+            ring.push(None, GFP_KEPT)?;
+        }
+        Ok(ring)
     }
 
-    /// Gets the first one ready to be looked at.
-    #[inline]
-    pub(super) fn turn(&mut self) {
-        if self.first.is_some() {
-            return;
-        }
-        let mut first = self.front.pop();
-        if first.is_none() {
-            while let Some(message) = self.back.pop() {
-                if let Some(behind) = first.replace(message) {
-                    self.front.push(behind);
-                }
+    /// Moves into a larger ring. Returns the old one, to be freed without locks.
+    pub(super) fn grow(&mut self, mut ring: Ring<H>) -> Ring<H> {
+        if ring.len() > self.slots.len() {
+            core::mem::swap(&mut self.slots, &mut ring);
+            let mut at = self.head;
+            while at != self.tail {
+                let old = at as usize & (ring.len() - 1);
+                *self.slot(at) = ring[old].take();
+                at = at.wrapping_add(1);
             }
         }
-        self.first = first.map(|message| (message.at, Body::Data(message)));
+        ring
     }
 
-    /// The first one and its timestamp, once it is ready.
     #[inline]
-    pub(super) fn first(&self) -> Option<(u64, &Body<H>)> {
-        self.first.as_ref().map(|(at, body)| (*at, body))
+    fn slot(&mut self, at: u32) -> &mut Option<Body<H>> {
+        let at = at as usize & (self.slots.len() - 1);
+        &mut self.slots[at]
+    }
+
+    /// Makes room for one more.
+    #[inline]
+    fn make_room(&mut self) {
+        if self.tail.wrapping_sub(self.head) as usize == self.slots.len() {
+            self.press();
+        }
+    }
+
+    /// Moves all to the end, so that there is no hole any more.
+    #[cold]
+    fn press(&mut self) {
+        let (mut at, mut to) = (self.tail, self.tail);
+        while at != self.head {
+            at = at.wrapping_sub(1);
+            if let Some(body) = self.slot(at).take() {
+                to = to.wrapping_sub(1);
+                *self.slot(to) = Some(body);
+            }
+        }
+        self.head = to;
+    }
+
+    /// Puts a message in behind all others.
+    #[inline]
+    pub(super) fn push(&mut self, message: KBox<Message<H>>) {
+        self.make_room();
+        let at = self.tail;
+        *self.slot(at) = Some(Body::Data(message));
+        self.tail = at.wrapping_add(1);
+    }
+
+    /// Puts a message in before all others.
+    #[inline]
+    pub(super) fn push_first(&mut self, message: KBox<Message<H>>) {
+        self.make_room();
+        self.head = self.head.wrapping_sub(1);
+        *self.slot(self.head) = Some(Body::Data(message));
+    }
+
+    /// The first one and its key.
+    #[inline]
+    pub(super) fn first(&self) -> Option<(Key, &Body<H>)> {
+        let body = self.get(self.head)?;
+        match body {
+            Body::Data(message) => Some((message.key, body)),
+            _ => None,
+        }
     }
 
     /// Takes the first one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Body<H>> {
-        self.turn();
-        Some(self.first.take()?.1)
+        self.remove(self.head)
     }
 
-    /// Takes all out for which `stale` holds.
-    pub(super) fn sift(&mut self, stale: impl Fn(&Message<H>) -> bool) -> Stack<H> {
-        let (mut kept, mut out) = (Stack::EMPTY, Stack::EMPTY);
-        while let Some(Body::Data(message)) = self.pop() {
-            if stale(&message) {
-                out.push(message);
-            } else {
-                kept.push(message);
-            }
+    /// Takes the first one if its timestamp is not above `until`.
+    pub(super) fn pop_until(&mut self, until: u64) -> Option<Body<H>> {
+        self.first().filter(|first| first.0 .0 <= until)?;
+        self.pop()
+    }
+
+    /// The position of the first one.
+    pub(super) fn head(&self) -> u32 {
+        self.head
+    }
+
+    /// The first position at or behind `from` where something stands or stood; None at the end.
+    pub(super) fn seek(&self, from: u32) -> Option<u32> {
+        // What was before the head is gone.
+        let skipped = (from.wrapping_sub(self.head) as i32).max(0) as u32;
+        (skipped < self.tail.wrapping_sub(self.head)).then(|| self.head.wrapping_add(skipped))
+    }
+
+    /// What stands at this position.
+    #[inline]
+    pub(super) fn get(&self, at: u32) -> Option<&Body<H>> {
+        self.slots.get(at as usize & self.slots.len().wrapping_sub(1))?.as_ref()
+    }
+
+    /// Takes out what stands at this position.
+    #[inline]
+    pub(super) fn remove(&mut self, at: u32) -> Option<Body<H>> {
+        let at = at as usize & self.slots.len().wrapping_sub(1);
+        let body = self.slots.get_mut(at)?.take()?;
+        while self.head != self.tail && self.get(self.head).is_none() {
+            self.head = self.head.wrapping_add(1);
         }
-        self.back = kept;
-        out
+        Some(body)
     }
 
     /// How many there are; takes time in proportion.
     pub(super) fn count(&self) -> usize {
-        usize::from(self.first.is_some()) + self.front.count() + self.back.count()
+        self.slots.iter().flatten().count()
     }
 }
 

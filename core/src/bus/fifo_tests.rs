@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The list against a plain queue, over random steps.
+//! The ring against a plain queue, over random steps; holes; positions that wrap.
 
 use std::collections::VecDeque;
 use std::vec::Vec;
@@ -10,58 +10,117 @@ use proptest::prelude::*;
 use super::super::testing::Test;
 use super::*;
 
-/// Puts one in; its bytes are its timestamp.
-fn push(fifo: &mut Fifo<Test>, at: u64) {
-    let mut message = Message::blank().unwrap();
-    message.cargo.n_bytes = at;
-    fifo.push(at, message);
+const SIZE: usize = 16;
+
+fn fifo() -> Fifo<Test> {
+    let mut fifo = Fifo::EMPTY;
+    drop(fifo.grow(Fifo::ring(SIZE).unwrap()));
+    fifo
 }
 
-fn bytes(body: Body<Test>) -> u64 {
+fn message(at: u64) -> KBox<Message<Test>> {
+    let mut message = Message::blank().unwrap();
+    message.key.0 = at;
+    message
+}
+
+fn at(body: &Body<Test>) -> u64 {
     match body {
-        Body::Data(message) => message.cargo.n_bytes,
+        Body::Data(message) => message.key.0,
         _ => unreachable!(),
     }
+}
+
+fn first(fifo: &Fifo<Test>) -> Option<u64> {
+    Some(fifo.first()?.0 .0)
+}
+
+/// Takes all out that can be divided by `n`, as a purge does.
+fn purge(fifo: &mut Fifo<Test>, n: u64) -> Vec<u64> {
+    let mut out = Vec::new();
+    let mut from = fifo.head();
+    while let Some(here) = fifo.seek(from) {
+        from = here.wrapping_add(1);
+        if fifo.get(here).is_some_and(|body| at(body).is_multiple_of(n)) {
+            out.push(at(&fifo.remove(here).unwrap()));
+        }
+    }
+    out
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn first_in_is_first_out(steps in prop::collection::vec((0..5u8, 2..7u64), 0..200)) {
-        let (mut fifo, mut model) = (Fifo::<Test>::EMPTY, VecDeque::new());
-        let mut clock = 0;
+    fn it_is_a_queue_with_two_ends(steps in prop::collection::vec((0..8u8, 2..7u64), 0..300)) {
+        let (mut fifo, mut model) = (fifo(), VecDeque::new());
+        let (mut room, mut low, mut high) = (SIZE, 1 << 32, 1 << 32);
         for (step, n) in steps {
             match step {
-                0..=2 => {
-                    clock += n;
-                    push(&mut fifo, clock);
-                    model.push_back(clock);
+                0..=2 if model.len() < room => {
+                    high += n;
+                    fifo.push(message(high));
+                    model.push_back(high);
                 }
-                3 => prop_assert_eq!(fifo.pop().map(bytes), model.pop_front()),
-                _ => {
-                    let mut stale = fifo.sift(|message| message.at.is_multiple_of(n));
-                    let stale = core::iter::from_fn(|| stale.pop()).map(|message| message.at);
-                    let mut stale: Vec<u64> = stale.collect();
-                    stale.reverse();
-                    let (out, kept): (Vec<u64>, Vec<u64>) = model.into_iter().partition(|at| at.is_multiple_of(n));
+                3 if model.len() < room => {
+                    low -= n;
+                    fifo.push_first(message(low));
+                    model.push_front(low);
+                }
+                4 => {
+                    let until = model.front().map_or(0, |at| at + n - 4);
+                    let popped = model.pop_front_if(|at| *at <= until);
+                    prop_assert_eq!(fifo.pop_until(until).map(|body| at(&body)), popped);
+                }
+                5 => {
+                    let (out, kept): (Vec<u64>, Vec<u64>) =
+                        model.into_iter().partition(|at| at.is_multiple_of(n));
                     model = kept.into();
-                    prop_assert_eq!(stale, out);
+                    prop_assert_eq!(purge(&mut fifo, n), out);
                 }
+                6 if n == 6 => {
+                    room *= 2;
+                    drop(fifo.grow(Fifo::ring(room).unwrap()));
+                    // One that is no larger is given back.
+                    prop_assert_eq!(fifo.grow(Fifo::ring(room).unwrap()).len(), room);
+                }
+                _ => prop_assert_eq!(fifo.pop().map(|body| at(&body)), model.pop_front()),
             }
-            fifo.turn();
-            prop_assert_eq!(fifo.first().map(|first| first.0), model.front().copied());
+            prop_assert_eq!(first(&fifo), model.front().copied());
             prop_assert_eq!(fifo.count(), model.len());
         }
     }
 }
 
 #[test]
-fn a_long_list_is_dropped_without_a_deep_stack() {
-    let mut fifo = Fifo::<Test>::EMPTY;
-    for at in 0..1_000_000 {
-        push(&mut fifo, at);
+fn holes_are_in_nobodys_way() {
+    let mut fifo = fifo();
+    fifo.push(message(1));
+    for at in 2..1000 {
+        fifo.push(message(2 * at));
+        if fifo.count() == SIZE {
+            assert_eq!(purge(&mut fifo, 2).len(), SIZE - 1);
+        }
     }
-    drop(fifo.pop());
-    drop(fifo);
+    assert_eq!(first(&fifo), Some(1));
+}
+
+#[test]
+fn positions_wrap_around() {
+    let mut fifo = fifo();
+    (fifo.head, fifo.tail) = (u32::MAX - 2, u32::MAX - 2);
+    (1..10).for_each(|at| fifo.push(message(at)));
+    drop(fifo.grow(Fifo::ring(2 * SIZE).unwrap()));
+    assert_eq!(purge(&mut fifo, 3), [3, 6, 9]);
+    assert_eq!(fifo.seek(u32::MAX - 9), Some(fifo.head()));
+    let all: Vec<u64> = core::iter::from_fn(|| fifo.pop()).map(|body| at(&body)).collect();
+    assert_eq!(all, [1, 2, 4, 5, 7, 8]);
+    assert_eq!(fifo.seek(fifo.head()), None);
+}
+
+#[test]
+fn without_memory_there_is_nothing() {
+    let mut fifo = Fifo::<Test>::EMPTY;
+    assert!(fifo.first().is_none() && fifo.pop().is_none());
+    assert_eq!((fifo.seek(0), fifo.count()), (None, 0));
 }

@@ -13,7 +13,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use super::account::{only, Amounts, Claimant, Limits, Room, HANDLES};
-use super::fifo::{Fifo, Stack};
+use super::fifo::{Fifo, Ring};
 use super::host::{Host, Pool};
 use super::ledger::{Ledger, Rooms};
 use super::message::{Message, Slice};
@@ -53,7 +53,7 @@ const PURGE: usize = 64;
 /// Memory that a reservation may turn out to need.
 pub(super) struct Spare<H: Host> {
     rooms: Rooms,
-    array: Option<Array>,
+    array: Option<(Array, Ring<H>)>,
     message: Option<KBox<Message<H>>>,
 }
 
@@ -66,11 +66,18 @@ impl<H: Host> Spare<H> {
             Denied::Error(error) => return Err(error),
             Denied::Quota | Denied::Recall => return Err(EDQUOT),
             Denied::Rooms => self.rooms = [Some(Room::new()?), Some(Room::new()?)],
-            Denied::Array(n) => self.array = Some(Slices::array(n)?),
+            Denied::Array(n) => self.array = Some(space(n)?),
             Denied::Message => self.message = Some(Message::blank()?),
         }
         Ok(())
     }
+}
+
+/// Memory for `n` extents, and for a queue of as many messages. ENOMEM.
+fn space<H: Host>(n: usize) -> Result<(Array, Ring<H>)> {
+    let array = Slices::array(n)?;
+    let ring = Fifo::ring(array.len())?;
+    Ok((array, ring))
 }
 
 /// Why something could not be booked.
@@ -91,11 +98,12 @@ pub(super) enum Denied {
 
 impl<H: Host> Inbox<H> {
     pub(super) fn new(user: Arc<User>, limits: Limits, pool: H::Pool) -> Result<Self> {
+        let (array, ring) = space(8)?;
         Ok(Self {
             open: true,
-            queue: Queue::new(),
+            queue: Queue::new(ring),
             // A bit less than a power of two, which a small slice cuts out of without leaving its bin.
-            slices: Slices::new(H::Pool::SIZE - UNIT)?,
+            slices: Slices::new(H::Pool::SIZE - UNIT, array)?,
             ledger: Ledger::new(user, limits),
             pool: Some(pool),
             seed: None,
@@ -164,8 +172,8 @@ impl<H: Host> Inbox<H> {
     /// Takes over what was got for it. What is left in `spare` is freed without the lock.
     #[cold]
     fn stow(&mut self, spare: &mut Spare<H>) {
-        if let Some(array) = spare.array.take() {
-            spare.array = Some(self.slices.grow(array));
+        if let Some((array, ring)) = spare.array.take() {
+            spare.array = Some((self.slices.grow(array), self.queue.list.grow(ring)));
         }
         if let Some(mut message) = spare.message.take() {
             message.pool = self.pool.clone();
@@ -186,12 +194,17 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Takes the messages to nodes that are gone out of those that were committed alone.
-    pub(super) fn purge_alone(&mut self) -> Stack<H> {
-        let mut alone = core::mem::replace(&mut self.queue.alone, Fifo::EMPTY);
-        let stale = alone.sift(|message| message.is_stale(self));
-        self.queue.alone = alone;
-        stale
+    /// Takes the next message out of the list that is for a node that is gone, among the next few from the
+    /// position `from` on. Moves `from` behind what was looked at, to None at the end.
+    pub(super) fn purge_list(&mut self, from: &mut Option<u32>) -> Option<Body<H>> {
+        for _ in 0..PURGE {
+            let at = self.queue.list.seek((*from)?);
+            *from = at.map(|at| at.wrapping_add(1));
+            if self.queue.list.get(at?).is_some_and(|body| !self.wants(body)) {
+                return self.queue.list.remove(at?);
+            }
+        }
+        None
     }
 
     /// Takes the next part or notice out of the queue that was for a node that is gone, among the next

@@ -15,7 +15,7 @@ use super::host::{Host, Pool};
 use super::inbox::Inbox;
 use super::node::Node;
 use super::peer::Peer;
-use super::queue::Seat;
+use super::queue::{Key, Seat};
 use super::user::SentFds;
 use super::GFP_KEPT;
 
@@ -64,9 +64,8 @@ pub(super) struct Message<H: Host> {
     pub(super) pinned: bool,
     /// Memory for its entry in a tree, if it ever was one of several parts.
     pub(super) seat: Option<Seat<H>>,
-    /// The next in a list, and the timestamp there.
-    pub(super) next: Option<KBox<Self>>,
-    pub(super) at: u64,
+    /// Where it stands in the queue.
+    pub(super) key: Key,
     pub(super) cargo: Cargo<H>,
 }
 
@@ -76,8 +75,8 @@ impl<H: Host> Message<H> {
         let slice = Slice { number: 0, offset: 0, size: 0, claimant: Claimant { uid: 0, peer: 0 } };
         let cargo =
             Cargo { slice, n_bytes: 0, handles: KVVec::new(), files: None, _sent_fds: None };
-        let blank =
-            Self { node: None, pool: None, pinned: false, seat: None, next: None, at: 0, cargo };
+        let key = Key::FIRST;
+        let blank = Self { node: None, pool: None, pinned: false, seat: None, key, cargo };
         Ok(KBox::new(blank, GFP_KEPT)?)
     }
 

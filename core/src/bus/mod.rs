@@ -41,7 +41,6 @@ mod seed;
 mod send;
 mod sieve;
 mod slices;
-mod sort;
 mod table;
 #[cfg(test)]
 #[path = "../../tests/common/mod.rs"]

@@ -10,7 +10,10 @@
 //!
 //! - The clock is even, never goes back, and is at least every committed key's timestamp.
 //! - Staged keys are odd and above the clock of the moment they were staged at.
-//! - Messages to one destination alone are in a list, all else is in trees.
+//! - Messages to one destination alone are in a list, all else is in trees; but a part may be in the
+//!   list, too, if all others of its transaction that are in this queue come after it.
+//! - What is staged is in a tree; but a message is `lone` if nothing else was there when it was staged.
+//!   It comes before all in the tree, since the clock was raised above its key.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
 //!
 //! # Locks
@@ -21,7 +24,7 @@ use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;
 
-use super::fifo::Fifo;
+use super::fifo::{Fifo, Ring};
 use super::handle::Handle;
 use super::host::Host;
 use super::message::Message;
@@ -67,16 +70,11 @@ pub(super) type Seat<H> = RBTreeNodeReservation<Key, Option<Entry<H>>>;
 pub(super) type Taken<H> = (Body<H>, Option<Seat<H>>);
 
 /// Takes the entry of `key` out, with the memory it sat in.
-fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<(Entry<H>, Seat<H>)> {
+fn take<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<Taken<H>> {
     let mut found = tree.find_mut(key)?;
-    let entry = found.get_mut().take()?;
-    Some((entry, found.remove_node().into_reservation()))
-}
-
-/// The same without the transaction.
-fn take_body<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<Taken<H>> {
-    let (entry, seat) = take(tree, key)?;
-    match entry.body {
+    let body = found.get_mut().take()?.body;
+    let seat = found.remove_node().into_reservation();
+    match body {
         Body::Data(mut message) => {
             message.seat = Some(seat);
             Some((Body::Data(message), None))
@@ -85,24 +83,27 @@ fn take_body<H: Host>(tree: &mut Tree<H>, key: &Key) -> Option<Taken<H>> {
     }
 }
 
-/// Puts an entry in.
+/// Puts an entry in, which has to bring memory along as [`take`] returns it.
 fn put<H: Host>(
     tree: &mut Tree<H>,
     key: Key,
     transaction: Option<Arc<Transaction>>,
-    body: Body<H>,
-    seat: Seat<H>,
+    (mut body, mut seat): Taken<H>,
 ) {
-    tree.insert(seat.into_node(key, Some(Entry { transaction, body })));
+    if let Body::Data(message) = &mut body {
+        message.key = key;
+        seat = message.seat.take();
+    }
+    debug_assert!(seat.is_some());
+    if let Some(seat) = seat {
+        tree.insert(seat.into_node(key, Some(Entry { transaction, body })));
+    }
 }
-
-/// What was committed: messages alone, and all else.
-pub(super) type Drained<H> = (Fifo<H>, Tree<H>);
 
 /// Takes the first entry out, with the memory it sat in.
 pub(super) fn take_first<H: Host>(tree: &mut Tree<H>) -> Option<Taken<H>> {
     let key = *tree.cursor_front()?.current().0;
-    take_body(tree, &key)
+    take(tree, &key)
 }
 
 /// When the transaction of a staged entry was committed, if it was.
@@ -113,16 +114,20 @@ fn committed_at<H: Host>(entry: &Option<Entry<H>>) -> Option<u64> {
 /// See the module.
 pub(super) struct Queue<H: Host> {
     pub(super) clock: u64,
-    /// Messages that were committed alone.
-    pub(super) alone: Fifo<H>,
-    /// Parts that were committed, and release notices.
+    /// Messages that were committed alone, and first parts.
+    pub(super) list: Fifo<H>,
+    /// Other parts that were committed, and notices.
     committed: Tree<H>,
+    /// What is staged, and not in the tree. Its key is in the message.
+    lone: Option<(Arc<Transaction>, KBox<Message<H>>)>,
     staged: Tree<H>,
 }
 
 impl<H: Host> Queue<H> {
-    pub(super) fn new() -> Self {
-        Self { clock: 0, alone: Fifo::EMPTY, committed: RBTree::new(), staged: RBTree::new() }
+    pub(super) fn new(ring: Ring<H>) -> Self {
+        let mut list = Fifo::EMPTY;
+        drop(list.grow(ring));
+        Self { clock: 0, list, committed: RBTree::new(), lone: None, staged: RBTree::new() }
     }
 
     /// The timestamp of what is committed now, after everything here and after `floor`.
@@ -132,20 +137,51 @@ impl<H: Host> Queue<H> {
     }
 
     /// Commits a message that has no other parts.
-    pub(super) fn push(&mut self, floor: u64, message: KBox<Message<H>>) {
-        let at = self.tick(floor);
-        self.alone.push(at, message);
+    #[inline]
+    pub(super) fn push(&mut self, floor: u64, mut message: KBox<Message<H>>) {
+        message.key = Key(self.tick(floor), ALONE, 0);
+        self.list.push(message);
     }
 
     /// Commits a notice that has no other parts.
     pub(super) fn push_notice(&mut self, node: &Arc<Node<H>>, seat: Seat<H>) -> Key {
         let key = Key(self.tick(0), ALONE, 0);
-        let body = Body::Release(node.clone());
-        put(&mut self.committed, key, None, body, seat);
+        put(&mut self.committed, key, None, (Body::Release(node.clone()), Some(seat)));
         key
     }
 
-    /// Stages one part of a transaction.
+    /// Stages a message that is one part of a transaction, which has to have memory for its place in a
+    /// tree. Returns its timestamp, and that at which this queue is prepared to see the transaction
+    /// committed, not before `floor`: the clock.
+    pub(super) fn stage_message(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        part: u32,
+        floor: u64,
+        mut message: KBox<Message<H>>,
+    ) -> (u64, u64) {
+        let key = self.staged_key(transaction, part);
+        self.raise(floor.max(message_after(key.0)));
+        let transaction = transaction.clone();
+        if self.lone.is_none() && self.staged.is_empty() {
+            message.key = key;
+            self.lone = Some((transaction, message));
+        } else {
+            put(&mut self.staged, key, Some(transaction), (Body::Data(message), None));
+        }
+        (key.0, self.clock)
+    }
+
+    /// Where a part is staged now.
+    fn staged_key(&mut self, transaction: &Transaction, part: u32) -> Key {
+        let key = Key(self.clock + 1, transaction.number, part);
+        // Each queue by its own clock: what meets in two of them is received as it came to each.
+        #[cfg(feature = "broken-order")]
+        self.raise(key.0 + 1);
+        key
+    }
+
+    /// Stages one part of a transaction that is a notice.
     pub(super) fn stage(
         &mut self,
         transaction: &Arc<Transaction>,
@@ -153,17 +189,24 @@ impl<H: Host> Queue<H> {
         body: Body<H>,
         seat: Seat<H>,
     ) -> Key {
-        let key = Key(self.clock + 1, transaction.number, part);
-        // Each queue by its own clock: what meets in two of them is received as it came to each.
-        #[cfg(feature = "broken-order")]
-        self.raise(key.0 + 1);
-        put(&mut self.staged, key, Some(transaction.clone()), body, seat);
+        let key = self.staged_key(transaction, part);
+        put(&mut self.staged, key, Some(transaction.clone()), (body, Some(seat)));
         key
     }
 
-    /// Takes a staged part back; None if it is not there any more.
+    /// Takes a staged part out; None if it is not there any more.
     pub(super) fn unstage(&mut self, key: &Key) -> Option<Taken<H>> {
-        take_body(&mut self.staged, key)
+        match self.lone.take_if(|(_, message)| message.key == *key) {
+            Some((_, message)) => Some((Body::Data(message), None)),
+            None => take(&mut self.staged, key),
+        }
+    }
+
+    /// Puts the lone one into the tree.
+    fn unlone(&mut self) {
+        if let Some((transaction, message)) = self.lone.take() {
+            put(&mut self.staged, message.key, Some(transaction), (Body::Data(message), None));
+        }
     }
 
     /// Raises the clock, so that nothing is ordered at or before `timestamp` from now on but what is
@@ -176,62 +219,82 @@ impl<H: Host> Queue<H> {
     /// head may be received, if there is one.
     #[inline]
     pub(super) fn settle(&mut self) -> bool {
-        self.alone.turn();
         // Mostly nothing is staged.
-        self.staged.is_empty() || self.settle_head()
+        (self.lone.is_none() && self.staged.is_empty()) || self.settle_head()
     }
 
     fn settle_head(&mut self) -> bool {
-        while let Some(staged) = self.staged.cursor_front() {
-            let (&key, entry) = staged.current();
+        while let Some((key, timestamp)) = self.first_staged() {
             if self.first().is_some_and(|head| head < key) {
                 break;
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
-            let Some(timestamp) = committed_at(entry) else {
+            let Some(timestamp) = timestamp else {
                 return false;
             };
-            self.commit(&key, timestamp);
+            // Other parts of its transaction were staged behind it, so it comes before them.
+            self.commit(&key, timestamp, true);
         }
         true
+    }
+
+    /// The first key that is staged, and when it was committed, if it was.
+    fn first_staged(&self) -> Option<(Key, Option<u64>)> {
+        if let Some((transaction, message)) = &self.lone {
+            return Some((message.key, transaction.committed_at()));
+        }
+        let first = self.staged.cursor_front()?;
+        let (key, entry) = first.current();
+        Some((*key, committed_at(entry)))
     }
 
     /// The first committed entry and its key, once it is settled.
     #[inline(always)]
     pub(super) fn head(&self) -> Option<(Key, &Body<H>)> {
-        let alone = self.alone.first().map(|(at, body)| (Key(at, ALONE, 0), body));
+        let listed = self.list.first();
         if self.committed.is_empty() {
-            return alone;
+            return listed;
         }
         let key = self.first()?;
-        alone.filter(|alone| alone.0 == key).or_else(|| Some((key, self.get(&key)?)))
+        listed.filter(|listed| listed.0 == key).or_else(|| Some((key, self.get(&key)?)))
     }
 
     /// Takes the first committed entry out, whose key is `key`.
     #[inline]
     pub(super) fn pop(&mut self, key: &Key) -> Option<Taken<H>> {
-        if key.1 == ALONE && self.alone.first().is_some_and(|first| first.0 == key.0) {
-            return Some((self.alone.pop()?, None));
+        let listed = || self.list.first().is_some_and(|first| first.0 == *key);
+        if self.committed.is_empty() || listed() {
+            return Some((self.list.pop()?, None));
         }
         self.remove(key)
     }
 
     /// The key of the first committed entry, once it is settled.
+    #[inline]
     fn first(&self) -> Option<Key> {
-        let alone = self.alone.first().map(|(at, _)| Key(at, ALONE, 0));
-        let part = self.committed.cursor_front().map(|part| *part.current().0);
-        match (alone, part) {
-            (Some(alone), Some(part)) => Some(alone.min(part)),
-            (alone, part) => alone.or(part),
+        let listed = self.list.first().map(|first| first.0);
+        if self.committed.is_empty() {
+            return listed;
         }
+        let other = *self.committed.cursor_front()?.current().0;
+        Some(listed.map_or(other, |listed| listed.min(other)))
     }
 
-    fn commit(&mut self, staged: &Key, timestamp: u64) {
+    /// Moves what is staged to where it was committed. If it `leads`, no other part of its transaction
+    /// may come before it.
+    fn commit(&mut self, staged: &Key, timestamp: u64, leads: bool) {
         #[cfg(feature = "broken-order")]
         let timestamp = timestamp.min(staged.0 + 1);
-        if let Some((entry, seat)) = take(&mut self.staged, staged) {
-            let key = Key(timestamp, staged.1, staged.2);
-            self.committed.insert(seat.into_node(key, Some(entry)));
+        let key = Key(timestamp, staged.1, staged.2);
+        match self.unstage(staged) {
+            Some((Body::Data(mut message), _))
+                if leads && self.first().is_none_or(|first| key < first) =>
+            {
+                message.key = key;
+                self.list.push_first(message);
+            }
+            Some(taken) => put(&mut self.committed, key, None, taken),
+            None => (),
         }
     }
 
@@ -247,24 +310,28 @@ impl<H: Host> Queue<H> {
 
     /// The committed entry that follows `key` in the same transaction.
     pub(super) fn following(&self, key: &Key) -> Option<Key> {
+        if self.committed.is_empty() {
+            return None;
+        }
         let next = self.next(&key.behind())?;
         (next.0 == key.0 && next.1 == key.1).then_some(next)
     }
 
     /// Takes a committed part or notice out.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Taken<H>> {
-        take_body(&mut self.committed, key)
+        take(&mut self.committed, key)
     }
 
-    /// Takes all out that was committed, whether or not something staged stands before it.
-    pub(super) fn drain_committed(&mut self) -> Drained<H> {
+    /// Takes all out that was committed and is not in the list, whether or not something staged stands
+    /// before it.
+    pub(super) fn drain_committed(&mut self) -> Tree<H> {
         self.settle_all();
-        let alone = core::mem::replace(&mut self.alone, Fifo::EMPTY);
-        (alone, core::mem::take(&mut self.committed))
+        core::mem::take(&mut self.committed)
     }
 
     /// Moves all that was committed meanwhile to its place.
     pub(super) fn settle_all(&mut self) {
+        self.unlone();
         // Until a pass finds nothing: else it could see one part of a transaction before it commits
         // and another after.
         while self.settle_pass() {}
@@ -276,7 +343,7 @@ impl<H: Host> Queue<H> {
         while let Some(staged) = self.staged.cursor_lower_bound(&from) {
             let (&key, entry) = staged.current();
             if let Some(timestamp) = committed_at(entry) {
-                self.commit(&key, timestamp);
+                self.commit(&key, timestamp, false);
                 moved = true;
             }
             from = key.behind();
@@ -286,11 +353,13 @@ impl<H: Host> Queue<H> {
 
     /// Takes all out that is staged.
     pub(super) fn drain_staged(&mut self) -> Tree<H> {
+        self.unlone();
         core::mem::take(&mut self.staged)
     }
 
     /// Kills all staged messages for which `doomed` holds.
-    pub(super) fn kill_staged(&self, mut doomed: impl FnMut(&Node<H>) -> bool) {
+    pub(super) fn kill_staged(&mut self, mut doomed: impl FnMut(&Node<H>) -> bool) {
+        self.unlone();
         for entry in self.staged.values().flatten() {
             if let (Some(transaction), Body::Data(message)) = (&entry.transaction, &entry.body) {
                 if message.node.as_ref().is_some_and(|node| doomed(node)) {
@@ -302,8 +371,8 @@ impl<H: Host> Queue<H> {
 
     /// Number of committed and of staged entries; takes time in proportion.
     pub(super) fn count(&self) -> (usize, usize) {
-        let committed = self.alone.count() + self.committed.iter().count();
-        (committed, self.staged.iter().count())
+        let committed = self.list.count() + self.committed.iter().count();
+        (committed, usize::from(self.lone.is_some()) + self.staged.iter().count())
     }
 }
 

@@ -22,7 +22,7 @@ impl Bench {
     fn new() -> Self {
         let world = World::default();
         let client = world.open(1);
-        Self { _world: world, client, queue: Queue::new() }
+        Self { _world: world, client, queue: Queue::new(Fifo::ring(64).unwrap()) }
     }
 
     fn node(&self, id: u64) -> Arc<Node<Test>> {
@@ -59,6 +59,16 @@ impl Bench {
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> Key {
         let body = self.body(id);
         self.queue.stage(transaction, part, body, seat())
+    }
+
+    /// The same for a message where the ID is even.
+    fn stage_some(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> u64 {
+        if id & 1 != 0 {
+            return message_after(self.stage(transaction, part, id).0);
+        }
+        let mut message = self.message(self.node(id));
+        message.seat = Some(seat());
+        self.queue.stage_message(transaction, part, 0, message).1
     }
 
     /// The key of what can be received.
@@ -251,6 +261,54 @@ fn parts_of_one_transaction_are_together_and_in_order() {
 }
 
 #[test]
+fn messages_of_one_transaction_are_together_too() {
+    // Settled one by one, or before, with all that is there.
+    for settle_all in [false, true] {
+        let mut bench = Bench::new();
+        let (t, other) = (transaction(5), transaction(4));
+        bench.push(0);
+        for part in 0..3 {
+            bench.stage_some(&t, part, 10 + 2 * u64::from(part));
+            bench.push(2);
+        }
+        let timestamp = bench.stage_some(&other, 0, 4);
+        assert!(t.commit(timestamp) && other.commit(timestamp));
+        bench.push(6);
+        if settle_all {
+            bench.queue.settle_all();
+        }
+        let mut seen = Vec::new();
+        while let Some(key) = bench.head() {
+            let follows = bench.queue.following(&key);
+            seen.push((bench.take().unwrap(), follows.is_some()));
+            assert!(follows.is_none() || bench.head() == follows);
+        }
+        let whole = [(4, false), (10, true), (12, true), (14, false), (6, false)];
+        assert_eq!(seen[..4], [(0, false), (2, false), (2, false), (2, false)]);
+        assert_eq!(seen[4..], whole);
+    }
+}
+
+#[test]
+fn a_lone_message_can_be_taken_back_and_killed() {
+    let mut bench = Bench::new();
+    let t = transaction(1);
+    let timestamp = bench.stage_some(&t, 3, 2);
+    assert_eq!((timestamp, bench.queue.clock), (4, 4));
+    assert_eq!((bench.head(), bench.queue.count()), (None, (0, 1)));
+    assert!(bench.queue.unstage(&Key(1, t.number, 2)).is_none());
+    assert_eq!(id(&bench.queue.unstage(&Key(1, t.number, 3)).unwrap().0), 2);
+    assert_eq!(bench.queue.count(), (0, 0));
+    // Two whose clocks keep pace are committed at what the second was staged for.
+    bench.stage_some(&t, 0, 2);
+    let behind = message_after(bench.queue.clock);
+    assert_eq!(bench.stage_some(&t, 1, 4), behind);
+    bench.queue.kill_staged(|node| node.id() == 4);
+    assert!(!t.commit(behind));
+    assert_eq!(bench.queue.drain_staged().values().count(), 2);
+}
+
+#[test]
 fn a_killed_entry_keeps_back_until_it_is_taken_back() {
     let mut bench = Bench::new();
     let t = transaction(1);
@@ -272,8 +330,9 @@ fn only_what_is_staged_for_the_doomed_is_killed() {
     let transactions: Vec<_> = (1..5).map(transaction).collect();
     let [to_doomed, to_other, decided, notice] = &transactions[..] else { unreachable!() };
     for (t, node) in [(to_doomed, &doomed), (to_other, &other), (decided, &doomed)] {
-        let body = Body::Data(bench.message(node.clone()));
-        bench.queue.stage(t, 0, body, seat());
+        let mut message = bench.message(node.clone());
+        message.seat = Some(seat());
+        bench.queue.stage_message(t, 0, 0, message);
     }
     let body = Body::Release(doomed.clone());
     bench.queue.stage(notice, 0, body, seat());
@@ -299,9 +358,9 @@ fn draining_leaves_only_what_is_not_decided() {
     // The first stays staged before all, the second is committed, the third killed.
     commit(&mut bench.queue, &transactions[1], 9);
     transactions[2].kill();
-    let (mut alone, others) = bench.queue.drain_committed();
-    let alone = core::iter::from_fn(|| alone.pop()).map(|body| id(&body));
-    assert_eq!(alone.collect::<Vec<u64>>(), [0]);
+    let others = bench.queue.drain_committed();
+    let listed = core::iter::from_fn(|| bench.queue.list.pop()).map(|body| id(&body));
+    assert_eq!(listed.collect::<Vec<u64>>(), [0]);
     let others = others.values().flatten().map(|entry| id(&entry.body));
     assert_eq!(others.collect::<Vec<u64>>(), [9, 2, 12]);
     assert_eq!(bench.queue.count(), (0, 4));
@@ -336,15 +395,11 @@ impl Run {
                     self.ended = now;
                     return true;
                 }
-                let key = bench.stage(&self.transaction, 0, id);
-                self.top = self.top.max(key.0);
+                self.top = self.top.max(bench.stage_some(&self.transaction, 0, id));
             }
-            step if step < 2 * n => {
-                let timestamp = message_after(self.top);
-                benches[self.queues[step - n]].queue.raise(timestamp);
-            }
+            step if step < 2 * n => benches[self.queues[step - n]].queue.raise(self.top),
             step if step == 2 * n => {
-                assert!(self.transaction.commit(message_after(self.top)));
+                assert!(self.transaction.commit(self.top));
                 self.ended = now;
             }
             _ => return false,

@@ -75,9 +75,12 @@ impl<H: Host> Peer<H> {
 
     /// Drops what is queued for nodes that are dead and released.
     pub(super) fn purge(&self) {
-        let mut stale = self.inbox.lock().purge_alone();
-        while let Some(message) = stale.pop() {
-            message.discard(self);
+        let mut from = Some(self.inbox.lock().queue.list.head());
+        while from.is_some() {
+            let stale = self.inbox.lock().purge_list(&mut from);
+            if let Some(body) = stale {
+                self.drop_taken((body, None));
+            }
         }
         let mut from = Some(Key::FIRST);
         while from.is_some() {

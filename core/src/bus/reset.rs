@@ -11,11 +11,10 @@ use kernel::sync::Arc;
 
 use super::account::RESOURCES;
 use super::destroy::{Also, Doomed, Remains};
-use super::fifo::Fifo;
 use super::handle::Handle;
 use super::host::Host;
 use super::peer::{check, Peer};
-use super::queue::{take_first, Drained};
+use super::queue::{take_first, Tree};
 use super::release::strip;
 use super::seed::Seed;
 use super::table::Table;
@@ -129,29 +128,35 @@ impl<H: Host> Peer<H> {
     fn flush_queue(&self) {
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        let queued = inbox.queue.drain_committed();
-        for entry in queued.1.values().flatten() {
+        let others = inbox.queue.drain_committed();
+        for entry in others.values().flatten() {
             inbox.spend(&entry.body);
         }
+        let until = inbox.queue.clock;
         drop(guard);
-        self.bury_queue(queued);
+        // Not in the head of a loop, where the lock would be held for its body.
+        let next = || self.inbox.lock().queue.list.pop_until(until);
+        while let Some(body) = next() {
+            self.drop_taken((body, None));
+        }
+        self.bury_tree(others);
         self.release_slices();
     }
 
     fn bury_remains(&self, remains: Remains<H>) {
-        let Remains { committed, staged, seed, pool, .. } = remains;
+        let Remains { mut list, committed, staged, seed, pool, .. } = remains;
         // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
         // keeps memory but references of those who still copy into the pool.
-        self.bury_queue(committed);
-        self.bury_queue((Fifo::EMPTY, staged));
+        while let Some(body) = list.pop() {
+            self.drop_taken((body, None));
+        }
+        self.bury_tree(committed);
+        self.bury_tree(staged);
         self.bury_seed(seed, pool.as_ref());
     }
 
-    fn bury_queue(&self, (mut alone, mut others): Drained<H>) {
-        while let Some(body) = alone.pop() {
-            self.drop_taken((body, None));
-        }
-        while let Some(taken) = take_first(&mut others) {
+    fn bury_tree(&self, mut tree: Tree<H>) {
+        while let Some(taken) = take_first(&mut tree) {
             self.drop_taken(taken);
         }
     }

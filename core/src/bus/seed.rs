@@ -13,6 +13,7 @@
 //! A seed does not change. Which one is current lies in the peer's inbox.
 
 use kernel::prelude::*;
+use kernel::rbtree::RBTree;
 use kernel::sync::{Arc, UniqueArc};
 
 use super::account::SLICES;
@@ -23,7 +24,6 @@ use super::message::Cargo;
 use super::peer::{check, Peer};
 use super::recv::{complete, describe, gain, hand_over, Receiver};
 use super::send::{Outgoing, Parcel};
-use super::sort::sort;
 use super::table::{Gains, Import};
 use super::GFP_KEPT;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA};
@@ -31,24 +31,23 @@ use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA};
 /// See the module.
 pub(super) struct Seed<H: Host> {
     pub(super) cargo: Cargo<H>,
-    /// The own nodes that it carries, by serial number, in order.
-    own: KVVec<u64>,
+    /// The own nodes that it carries, by serial number.
+    own: RBTree<u64, ()>,
 }
 
 impl<H: Host> Seed<H> {
     /// Whether it carries the node of this anchor.
     pub(super) fn pins(&self, anchor: &Handle<H>) -> bool {
-        self.own.binary_search(&anchor.node.serial).is_ok()
+        self.own.get(&anchor.node.serial).is_some()
     }
 }
 
 /// The serial numbers of the peer's own nodes among these.
-fn own_nodes<H: Host>(handles: &[Arc<Handle<H>>]) -> Result<KVVec<u64>> {
-    let mut own = KVVec::new();
+fn own_nodes<H: Host>(handles: &[Arc<Handle<H>>]) -> Result<RBTree<u64, ()>> {
+    let mut own = RBTree::new();
     for handle in handles.iter().filter(|handle| handle.is_anchor()) {
-        own.push(handle.node.serial, GFP_KEPT)?;
+        own.try_create_and_insert(handle.node.serial, (), GFP_KEPT)?;
     }
-    sort(&mut own);
     Ok(own)
 }
 
@@ -86,7 +85,7 @@ impl<H: Host> Peer<H> {
         }
         let size = (out.payload.len(), handles.len());
         let mut parcel = Parcel::new(this, None);
-        parcel.reserve(None, size, files.as_ref(), false)?;
+        parcel.reserve(size, files.as_ref(), false)?;
         parcel.pin()?;
         parcel.fill(&mut out.payload)?;
         parcel.link(&handles)?;

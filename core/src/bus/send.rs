@@ -6,9 +6,10 @@
 //! destination, copy the payload, report errors, link the handles. Then the parts are
 //! staged and committed in a few bounded steps, between which nothing can block:
 //!
-//! 1. each part is staged at its queue, where its node is checked once more;
-//! 2. a timestamp above all their keys is chosen;
-//! 3. each queue's clock is raised to it;
+//! 1. each part is staged at its queue, where its node is checked once more, and the clock is raised
+//!    to the timestamp that all parts so far could be committed at;
+//! 2. the last of these, which is above all their keys, is chosen;
+//! 3. the clocks of queues that are behind it are raised to it;
 //! 4. the transaction's word is set.
 //!
 //! A destruction that finds a part staged for its node kills the transaction; then the parts are
@@ -29,8 +30,7 @@ use super::inbox::Denied;
 use super::message::{charges, Files, Handles, Layout, Message};
 use super::peer::Peer;
 use super::queue::{Body, Key, Queue, Seat};
-use super::sort::sort;
-use super::table::Import;
+use super::table::{Import, Named};
 use super::transaction::{message_after, Transaction};
 use super::user::SentFds;
 use super::GFP_KEPT;
@@ -107,12 +107,10 @@ impl<'p, H: Host> Parcel<'p, H> {
     /// Charges and reserves at the receiver. EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
     pub(super) fn reserve(
         &mut self,
-        handle: Option<Arc<Handle<H>>>,
         (n_bytes, n_handles): (u64, usize),
         files: Option<&Arc<Files<H>>>,
         several: bool,
     ) -> Result {
-        self.handle = handle;
         let n_fds = files.map_or(0, |files| files.len());
         if n_fds != 0 && self.is_gone() {
             return Err(self.gone());
@@ -121,18 +119,25 @@ impl<'p, H: Host> Parcel<'p, H> {
             0 => None,
             n => Some(SentFds::charge(&self.from.user, n)?),
         };
-        let mut handles = Handles::with_capacity(n_handles, GFP_KEPT)?;
-        for _ in 0..n_handles {
-            handles.push(None, GFP_KEPT)?;
+        let mut handles = None;
+        if n_handles != 0 {
+            let slots = handles.insert(Handles::with_capacity(n_handles, GFP_KEPT)?);
+            for _ in 0..n_handles {
+                slots.push(None, GFP_KEPT)?;
+            }
         }
         self.book(n_bytes, charges(n_bytes, n_handles, n_fds))?;
-        if let Some(message) = &mut self.message {
+        let Some(message) = &mut self.message else { return Ok(()) };
+        // Memory for a message comes without.
+        if let Some(handles) = handles {
             message.cargo.handles = handles;
+        }
+        if files.is_some() {
             message.cargo.files = files.cloned();
             message.cargo._sent_fds = sent_fds;
-            if several && message.seat.is_none() {
-                message.seat = Some(Seat::<H>::new(GFP_KEPT)?);
-            }
+        }
+        if several && message.seat.is_none() {
+            message.seat = Some(Seat::<H>::new(GFP_KEPT)?);
         }
         Ok(())
     }
@@ -220,10 +225,14 @@ impl<'p, H: Host> Parcel<'p, H> {
         self.message.take()
     }
 
-    /// Hands it to the receiver's queue; false if it is empty. EHOSTUNREACH.
-    fn hand_in(&mut self, put: impl FnOnce(&mut Queue<H>, KBox<Message<H>>)) -> Result<bool> {
+    /// Hands it to the receiver's queue. None if it is empty. EHOSTUNREACH.
+    #[inline]
+    fn hand_in<T>(
+        &mut self,
+        put: impl FnOnce(&mut Queue<H>, KBox<Message<H>>) -> T,
+    ) -> Result<Option<T>> {
         let Some(message) = self.message.take() else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut inbox = self.to().inbox.lock();
         if self.is_gone() {
@@ -231,29 +240,29 @@ impl<'p, H: Host> Parcel<'p, H> {
             self.message = Some(message);
             return Err(EHOSTUNREACH);
         }
-        put(&mut inbox.queue, message);
-        Ok(true)
+        Ok(Some(put(&mut inbox.queue, message)))
     }
 
     /// Queues the only part of a transaction.
     #[inline]
     fn deliver(&mut self, floor: u64, yields: bool) -> Result {
-        if self.hand_in(|queue, message| queue.push(floor, message))? {
+        if self.hand_in(|queue, message| queue.push(floor, message))?.is_some() {
             self.to().waker().wake(yields);
         }
         Ok(())
     }
 
-    /// Stages this part; returns its key's timestamp, 0 if it is empty.
-    fn stage(&mut self, transaction: &Arc<Transaction>, part: u32) -> Result<u64> {
-        let mut staged = 0;
-        self.hand_in(|queue, mut message| {
-            if let Some(seat) = message.seat.take() {
-                staged = queue.stage(transaction, part, Body::Data(message), seat).0;
+    /// Stages this part, unless it is empty. Returns the time to commit at, not before `floor`.
+    fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, floor: u64) -> Result<u64> {
+        let staged =
+            self.hand_in(|queue, message| queue.stage_message(transaction, part, floor, message))?;
+        Ok(match staged {
+            Some((key, timestamp)) => {
+                self.staged = key;
+                timestamp
             }
-        })?;
-        self.staged = staged;
-        Ok(staged)
+            None => floor,
+        })
     }
 
     /// Takes it back if it was staged.
@@ -288,12 +297,16 @@ impl<H: Host> Drop for Parcel<'_, H> {
 struct Report<'r> {
     write: &'r mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
     partial: bool,
+    /// How many destinations there are.
+    n: usize,
 }
 
 impl Report<'_> {
     /// Tells the caller how it stands.
     fn tell<H: Host>(&mut self, parcels: &[Parcel<'_, H>]) -> Result {
-        (self.write)(&mut parcels.iter().map(|parcel| parcel.error))
+        // Those that were not come to yet have not failed.
+        let error = |part| parcels.get(part).map_or(0, |parcel: &Parcel<'_, H>| parcel.error);
+        (self.write)(&mut (0..self.n).map(error))
     }
 
     /// Ends a parcel whose destination failed: an error if that fails the whole.
@@ -333,30 +346,27 @@ impl<H: Host> Peer<H> {
         let mut import = Import::new(this);
         let (handles, files) = out.find(&mut import)?;
         let size = (out.payload.len(), handles.len());
-        let mut report = Report { write, partial: out.partial };
+        let mut report = Report { write, partial: out.partial, n: out.destinations.len() };
 
         let destinations = out.destinations;
         let several = destinations.len() > 1;
-        let twice = twice(destinations)?;
+        let mut named = Named::new(destinations);
         let mut parcels = KVVec::with_capacity(destinations.len(), GFP_KERNEL)?;
-        for _ in destinations {
-            parcels.push(Parcel::new(this, None), GFP_KERNEL)?;
-        }
-        let parcels = &mut parcels[..];
         for (part, &id) in destinations.iter().enumerate() {
-            let reserved = import.get(id).and_then(|handle| {
-                if twice.as_ref().is_some_and(|t| t.binary_search(&part).is_ok()) {
-                    return Err(ENOTUNIQ);
-                }
-                parcels[part].reserve(Some(handle), size, files.as_ref(), several)
+            let mut parcel = Parcel::new(this, None);
+            let reserved = named.find(&mut import, id).and_then(|handle| {
+                parcel.handle = Some(handle);
+                parcel.reserve(size, files.as_ref(), several)
             });
+            parcels.push(parcel, GFP_KERNEL)?;
             match reserved {
                 Ok(()) => (),
                 // Not the destination's fault: the caller itself is gone, or memory is short.
                 Err(error) if error == ESHUTDOWN || error == ENOMEM => return Err(error),
-                Err(error) => report.failed(parcels, part, error)?,
+                Err(error) => report.failed(&mut parcels, part, error)?,
             }
         }
+        let parcels = &mut parcels[..];
 
         copy(parcels, &mut out.payload)?;
         if report.partial {
@@ -393,27 +403,6 @@ impl<H: Host> Peer<H> {
         import.finish();
         Ok(())
     }
-}
-
-/// The positions at which a destination is named again, in order.
-pub(super) fn twice(ids: &[u64]) -> Result<Option<KVVec<usize>>> {
-    // Those who keep them in order, or name one alone, save the sorting.
-    if ids.is_sorted_by(|a, b| a < b) {
-        return Ok(None);
-    }
-    let mut sorted = KVVec::with_capacity(ids.len(), GFP_KERNEL)?;
-    for (part, &id) in ids.iter().enumerate() {
-        sorted.push((id, part), GFP_KERNEL)?;
-    }
-    sort(&mut sorted);
-    let mut twice = KVVec::new();
-    for pair in sorted.windows(2) {
-        if pair[0].0 == pair[1].0 {
-            twice.push(pair[1].1, GFP_KERNEL)?;
-        }
-    }
-    sort(&mut twice);
-    Ok(Some(twice))
 }
 
 /// Moves the payload into the first slice, and from there into the others: so all receivers get
@@ -470,17 +459,11 @@ fn commit<H: Host>(
 /// The numbered steps of the module's head. On error nothing was sent, and nothing is staged.
 fn commit_several<H: Host>(from: &Peer<H>, parcels: &mut [Parcel<'_, H>], floor: u64) -> Result {
     let transaction = from.transaction()?;
-    let staged = stage_several(parcels, &transaction, floor);
-    let done =
-        staged.and_then(
-            |timestamp| {
-                if transaction.commit(timestamp) {
-                    Ok(())
-                } else {
-                    Err(EHOSTUNREACH)
-                }
-            },
-        );
+    let done = match stage_several(parcels, &transaction, floor) {
+        Ok(timestamp) if transaction.commit(timestamp) => Ok(()),
+        Ok(_) => Err(EHOSTUNREACH),
+        Err(error) => Err(error),
+    };
     for (part, parcel) in (0..).zip(parcels.iter_mut()) {
         if done.is_err() {
             parcel.unstage(&transaction, part);
@@ -497,12 +480,15 @@ fn stage_several<H: Host>(
     transaction: &Arc<Transaction>,
     floor: u64,
 ) -> Result<u64> {
-    let mut top = floor;
-    for (part, parcel) in (0..).zip(parcels.iter_mut()) {
-        top = top.max(parcel.stage(transaction, part)?);
+    let (mut timestamp, mut behind) = (message_after(floor), 0);
+    for (part, parcel) in parcels.iter_mut().enumerate() {
+        let at = parcel.stage(transaction, part as u32, timestamp)?;
+        // The clocks of those who were first are behind, unless all keep pace.
+        if at != timestamp {
+            (timestamp, behind) = (at, part);
+        }
     }
-    let timestamp = message_after(top);
-    for parcel in parcels.iter().filter(|parcel| parcel.staged != 0) {
+    for parcel in parcels[..behind].iter().filter(|parcel| parcel.staged != 0) {
         parcel.to().inbox.lock().queue.raise(timestamp);
     }
     Ok(timestamp)

@@ -105,9 +105,9 @@ impl Slices {
     };
 
     /// All of `size` bytes free.
-    pub(super) fn new(size: u64) -> Result<Self> {
+    pub(super) fn new(size: u64, array: Array) -> Result<Self> {
         let mut new = Self::EMPTY;
-        drop(new.grow(Self::array(8)?));
+        drop(new.grow(array));
         let whole = Extent { len: (size / UNIT) as u32, ..BLANK };
         new.extents.push(whole, GFP_KERNEL)?;
         new.bin(0);
@@ -402,6 +402,13 @@ impl Slices {
 
 /// Memory for more extents.
 pub(super) struct Array(KVVec<Extent>, KVVec<u32>);
+
+impl Array {
+    /// How many there will be room for.
+    pub(super) fn len(&self) -> usize {
+        self.0.capacity()
+    }
+}
 
 #[cfg(test)]
 #[path = "slices_tests.rs"]

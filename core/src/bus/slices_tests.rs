@@ -9,6 +9,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn new(size: u64) -> Slices {
+    Slices::new(size, Slices::array(8).unwrap()).unwrap()
+}
+
 /// Reserves, with a larger array where it takes one.
 fn reserve(slices: &mut Slices, size: u64) -> Option<u32> {
     loop {
@@ -103,7 +107,7 @@ fn bins_are_in_order_and_cover_every_length() {
 #[test]
 fn all_of_the_space_can_be_one_slice() {
     for size in [8, 16, 4096, 1 << 20, 1 << 32] {
-        let mut slices = Slices::new(size).unwrap();
+        let mut slices = new(size);
         assert_eq!(slices.reserve(size + 8), Err(Denied::Error(EXFULL)));
         let all = reserve(&mut slices, size).unwrap();
         assert_eq!(slices.offset(all), 0);
@@ -115,7 +119,7 @@ fn all_of_the_space_can_be_one_slice() {
 
 #[test]
 fn sizes_beyond_the_space_are_refused() {
-    let mut slices = Slices::new(1 << 32).unwrap();
+    let mut slices = new(1 << 32);
     for size in [(1 << 32) + 8, 1 << 35, 1 << 40, !7] {
         assert_eq!(slices.reserve(size), Err(Denied::Error(EXFULL)));
     }
@@ -124,7 +128,7 @@ fn sizes_beyond_the_space_are_refused() {
 
 #[test]
 fn the_array_grows_only_when_asked_to() {
-    let mut slices = Slices::new(1 << 20).unwrap();
+    let mut slices = new(1 << 20);
     let before = slices.extents.capacity();
     let mut numbers = Vec::new();
     let n = loop {
@@ -151,7 +155,7 @@ fn the_array_grows_only_when_asked_to() {
 
 #[test]
 fn an_element_is_used_again() {
-    let mut slices = Slices::new(1 << 20).unwrap();
+    let mut slices = new(1 << 20);
     for _ in 0..1000 {
         let (a, b) = (slices.reserve(64).unwrap(), slices.reserve(8).unwrap());
         slices.free(a);
@@ -163,7 +167,7 @@ fn an_element_is_used_again() {
 
 #[test]
 fn a_slice_that_was_freed_is_the_first_to_be_used_again() {
-    let mut slices = Slices::new(1 << 20).unwrap();
+    let mut slices = new(1 << 20);
     let numbers: Vec<u32> = (0..6).filter_map(|_| reserve(&mut slices, 64)).collect();
     let offset = slices.offset(numbers[3]);
     slices.free(numbers[1]);
@@ -175,7 +179,7 @@ fn a_slice_that_was_freed_is_the_first_to_be_used_again() {
 /// A full space, but for `n` free extents of `short` units, and one of `last`, which is looked at
 /// last.
 fn fragments(n: usize, short: u32, last: u32) -> Slices {
-    let mut slices = Slices::new(1 << 24).unwrap();
+    let mut slices = new(1 << 24);
     let mut holes = Vec::new();
     for i in 0..=n {
         let len = if i == 0 { last } else { short };
@@ -230,7 +234,7 @@ proptest! {
         units in prop_oneof![1..64u32, 1..2000u32],
         ops in ops(),
     ) {
-        let mut slices = Slices::new(u64::from(units) * UNIT).unwrap();
+        let mut slices = new(u64::from(units) * UNIT);
         // By start: length and number.
         let mut used: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
         for op in ops {
@@ -274,7 +278,7 @@ proptest! {
 #[test]
 fn what_was_given_is_taken_back_by_its_offset() {
     let claimant = Claimant { uid: 1, peer: 2 };
-    let mut slices = Slices::new(1 << 16).unwrap();
+    let mut slices = new(1 << 16);
     let mut all = Vec::new();
     for i in 0..100 {
         let size = 8 * (1 + i % 5);
@@ -312,7 +316,7 @@ fn what_was_given_is_taken_back_by_its_offset() {
 #[test]
 fn large_slices_do_not_crowd_one_chain() {
     for (n, size) in [(250, 16 << 20), (4000, 1 << 20), (4096, 64 << 10)] {
-        let mut slices = Slices::new(1 << 32).unwrap();
+        let mut slices = new(1 << 32);
         for _ in 0..n {
             let number = reserve(&mut slices, size).unwrap();
             let slice = Slice {

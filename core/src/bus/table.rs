@@ -254,3 +254,29 @@ impl<H: Host> Drop for Import<'_, H> {
         }
     }
 }
+
+/// Handles of a list in which each may be named once.
+pub(super) struct Named(Option<RBTree<u64, ()>>);
+
+impl Named {
+    pub(super) fn new(ids: &[u64]) -> Self {
+        // In a list that is in order none comes again.
+        Self((!ids.is_sorted_by(|a, b| a < b)).then(RBTree::new))
+    }
+
+    /// The same as [`Import::get`]; ENOTUNIQ if it was named before.
+    #[inline]
+    pub(super) fn find<H: Host>(
+        &mut self,
+        import: &mut Import<'_, H>,
+        id: u64,
+    ) -> Result<Arc<Handle<H>>> {
+        let handle = import.get(id)?;
+        if let Some(seen) = &mut self.0 {
+            if seen.try_create_and_insert(id, (), GFP_KERNEL)?.is_some() {
+                return Err(ENOTUNIQ);
+            }
+        }
+        Ok(handle)
+    }
+}
