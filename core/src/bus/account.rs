@@ -165,9 +165,9 @@ impl Account {
         self.claims.iter().map(|(&peer, claim)| (Claimant { uid: claim.uid, peer }, claim))
     }
 
-    /// The claimant's entry; None if it never claimed or was swept.
-    pub(super) fn claim_mut(&mut self, who: Claimant) -> Option<&mut Claim> {
-        self.claims.get_mut(&who.peer)
+    /// The entry of the peer of this ID; None if it never claimed or was swept.
+    pub(super) fn claim_mut(&mut self, peer: u64) -> Option<&mut Claim> {
+        self.claims.get_mut(&peer)
     }
 
     /// Whether the claim might be granted if all credit were taken back, whoever is in the way.
@@ -242,11 +242,11 @@ impl Account {
         }
     }
 
-    /// Gives back what was granted before.
-    pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
-        let (Some(share), Some(claim)) =
-            (self.shares.get_mut(&who.uid), self.claims.get_mut(&who.peer))
-        else {
+    /// Gives back what the peer of this ID was granted before.
+    pub(super) fn release(&mut self, peer: u64, amounts: &Amounts) {
+        let claim = self.claims.get_mut(&peer);
+        let share = claim.as_ref().and_then(|claim| self.shares.get_mut(&claim.uid));
+        let (Some(share), Some(claim)) = (share, claim) else {
             debug_assert!(*amounts == NOTHING, "release by a claimant that holds nothing");
             return;
         };
@@ -254,14 +254,14 @@ impl Account {
     }
 
     /// Takes the credit of all claimants. `each` is told of it.
-    pub(super) fn settle(&mut self, mut each: impl FnMut(Claimant, &Amounts)) {
+    pub(super) fn settle(&mut self, mut each: impl FnMut(u64, &Amounts)) {
         self.keepers = 0;
         for (&peer, claim) in self.claims.iter_mut() {
             let (uid, credit) = (claim.uid, core::mem::replace(&mut claim.credit, NOTHING));
             if let Some(share) = self.shares.get_mut(&uid).filter(|_| claim.keeps) {
                 claim.keeps = false;
                 lower(share, claim, &mut self.granted, &mut self.foreign, &credit);
-                each(Claimant { uid, peer }, &credit);
+                each(peer, &credit);
             }
         }
     }
@@ -280,9 +280,9 @@ impl Account {
     }
 
     /// Takes all entries out. `each` is told what the claimants held.
-    pub(super) fn close(&mut self, mut each: impl FnMut(Claimant, &Amounts)) -> Books {
-        for (who, claim) in self.claims() {
-            each(who, &claim.held);
+    pub(super) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> Books {
+        for (&peer, claim) in self.claims.iter() {
+            each(peer, &claim.held);
         }
         self.keepers = 0;
         (core::mem::take(&mut self.shares), core::mem::take(&mut self.claims))

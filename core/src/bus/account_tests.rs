@@ -125,8 +125,8 @@ fn what_is_released_can_be_taken_again() {
     let mut account = Account::new(OWNER, limits(1024));
     for _ in 0..3 {
         fill(&mut account, &WORKED[2..], true);
-        for (uid, peer, most) in &WORKED[2..] {
-            account.release(who(*uid, *peer), &one(BYTES, *most));
+        for (_, peer, most) in &WORKED[2..] {
+            account.release(*peer, &one(BYTES, *most));
             check(&mut account);
         }
         assert_eq!((account.granted, account.used()), (NOTHING, NOTHING));
@@ -138,9 +138,9 @@ fn a_release_lowers_the_share_to_twice_its_use() {
     let mut account = Account::new(OWNER, limits(1024));
     assert!(claim(&mut account, who(100, 1), &one(FDS, 100)));
     assert_eq!(account.granted[FDS], 200);
-    account.release(who(100, 1), &one(FDS, 60));
+    account.release(1, &one(FDS, 60));
     assert_eq!(account.granted[FDS], 80);
-    account.release(who(100, 1), &one(FDS, 40));
+    account.release(1, &one(FDS, 40));
     assert_eq!(account.granted[FDS], 0);
     check(&mut account);
 }
@@ -213,8 +213,8 @@ fn a_limit_below_what_is_held_refuses_everything() {
     for who in [who(OWNER, 1), who(OWNER, 2), who(OWNER, 3), who(100, 4)] {
         assert!(!claim(&mut account, who, &one(BYTES, 1)));
     }
-    account.release(who(OWNER, 1), &one(BYTES, 512));
-    account.release(who(OWNER, 2), &one(BYTES, 44));
+    account.release(1, &one(BYTES, 512));
+    account.release(2, &one(BYTES, 44));
     check(&mut account);
     assert_eq!(account.granted, NOTHING);
 }
@@ -240,7 +240,7 @@ fn a_sweep_takes_those_who_hold_nothing() {
     }
     assert!(account.crowded());
     for peer in (0..64).filter(|peer| peer % 8 != 0) {
-        account.release(who(peer as u32 / 4, peer), &one(BYTES, 1));
+        account.release(peer, &one(BYTES, 1));
     }
     account.sweep();
     let left: Vec<u64> = account.claims().map(|(who, _)| who.peer).collect();
@@ -256,9 +256,9 @@ fn a_sweep_takes_those_who_hold_nothing() {
     assert!(claim(&mut account, who(0, 1), &one(BYTES, 1)));
     check(&mut account);
     for peer in (0..64).step_by(8) {
-        account.release(who(peer as u32 / 4, peer), &one(BYTES, 1));
+        account.release(peer, &one(BYTES, 1));
     }
-    account.release(who(0, 1), &one(BYTES, 1));
+    account.release(1, &one(BYTES, 1));
     account.sweep();
     assert!(account.claims.is_empty() && account.shares.is_empty());
     assert_eq!(account.sweep_in, 32);
@@ -389,7 +389,7 @@ proptest! {
                     *held -= amount;
                     if amount != 0 {
                         let who = who(users[peer as usize], peer);
-                        account.release(who, &one(HANDLES, amount));
+                        account.release(who.peer, &one(HANDLES, amount));
                         model.release(who, amount);
                     }
                 }
@@ -404,7 +404,7 @@ proptest! {
         }
         for (peer, amount) in held {
             if amount != 0 {
-                account.release(who(users[peer as usize], peer), &one(HANDLES, amount));
+                account.release(peer, &one(HANDLES, amount));
             }
         }
         prop_assert_eq!((account.granted, account.used()), (NOTHING, NOTHING));

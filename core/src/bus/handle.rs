@@ -13,7 +13,6 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTreeNodeReservation;
 use kernel::sync::{Arc, LockedBy};
 
-use super::account::Claimant;
 use super::host::Host;
 use super::inbox::Inbox;
 use super::node::{HolderKey, Node};
@@ -31,8 +30,8 @@ pub(super) struct Local<H: Host> {
     pub(super) refs: u64,
     /// Memory for its entry in the table, while it is not there.
     pub(super) slot: Option<Slot<H>>,
-    /// Who was charged for it.
-    pub(super) charge: Option<Claimant>,
+    /// The peer that was charged for it.
+    pub(super) charge: Option<u64>,
     /// Calls that are under way with a node that none of them has finished yet.
     pub(super) unfinished: u32,
     /// Some call that made or used the node succeeded.

@@ -133,10 +133,11 @@ impl<H: Host> Inbox<H> {
             Some(number) => Ok(number),
             None => self.reserve_slice(size),
         };
-        let number = number.inspect_err(|_| self.ledger.release(claimant, charges))?;
+        let number = number.inspect_err(|_| self.ledger.release(claimant.peer, charges))?;
         let mut message = self.stock.pop().ok_or(Denied::Message)?;
         message.pinned = warm.is_some();
-        message.cargo.slice = Slice { number, offset: self.slices.offset(number), size, claimant };
+        let offset = self.slices.offset(number);
+        message.cargo.slice = Slice { number, offset, size, payer: claimant.peer };
         Ok(message)
     }
 
@@ -187,10 +188,10 @@ impl<H: Host> Inbox<H> {
         self.stock.push_within_capacity(message).err().map(|full| full.0)
     }
 
-    /// Gives back the charge of `n` handles.
-    pub(super) fn discharge_handles(&mut self, claimant: Claimant, n: usize) {
+    /// Gives back what peer `payer` was charged for `n` handles.
+    pub(super) fn discharge_handles(&mut self, payer: u64, n: usize) {
         if self.open && n != 0 {
-            self.ledger.release_one(claimant, HANDLES, n as u64);
+            self.ledger.release_one(payer, HANDLES, n as u64);
         }
     }
 

@@ -48,7 +48,7 @@ impl Ledger {
         amounts: &Amounts,
         rooms: Option<&mut Rooms>,
     ) -> Result<(), Denied> {
-        if let Some(claim) = self.account.claim_mut(who) {
+        if let Some(claim) = self.account.claim_mut(who.peer) {
             if covers(&claim.credit, amounts) {
                 subtract(&mut claim.credit, amounts);
                 return Ok(());
@@ -57,18 +57,18 @@ impl Ledger {
         self.draw(who, amounts, rooms.unwrap_or(&mut [None, None]))
     }
 
-    /// Gives back what was granted before.
-    pub(super) fn release(&mut self, who: Claimant, amounts: &Amounts) {
+    /// Gives back what the peer of this ID was granted before.
+    pub(super) fn release(&mut self, peer: u64, amounts: &Amounts) {
         for r in ALL {
             if amounts[r] != 0 {
-                self.release_one(who, r, amounts[r]);
+                self.release_one(peer, r, amounts[r]);
             }
         }
     }
 
     /// The same for one resource.
-    pub(super) fn release_one(&mut self, who: Claimant, resource: usize, amount: u64) {
-        let Some(claim) = self.account.claim_mut(who) else {
+    pub(super) fn release_one(&mut self, peer: u64, resource: usize, amount: u64) {
+        let Some(claim) = self.account.claim_mut(peer) else {
             debug_assert!(false, "release by a claimant that holds nothing");
             return;
         };
@@ -79,14 +79,14 @@ impl Ledger {
         if *credit > 2 * keep {
             let excess = only(resource, *credit - keep);
             *credit = keep;
-            self.give_back(who, &excess);
+            self.give_back(peer, &excess);
         }
     }
 
     #[cold]
-    fn give_back(&mut self, who: Claimant, excess: &Amounts) {
-        self.account.release(who, excess);
-        self.user.account.lock().account.release(who, excess);
+    fn give_back(&mut self, peer: u64, excess: &Amounts) {
+        self.account.release(peer, excess);
+        self.user.account.lock().account.release(peer, excess);
     }
 
     /// Claims from both accounts what the claimant's credit lacks.
@@ -96,7 +96,7 @@ impl Ledger {
             self.recall();
             self.account.sweep();
         }
-        let credit = self.account.claim_mut(who).map_or(NOTHING, |claim| claim.credit);
+        let credit = self.account.claim_mut(who.peer).map_or(NOTHING, |claim| claim.credit);
         let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
         let mut done = self.grant(who, &drawn, rooms);
         if done == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user) {
@@ -106,7 +106,7 @@ impl Ledger {
         }
         done?;
         // What was granted has an entry.
-        let Some(claim) = self.account.claim_mut(who) else { return Ok(()) };
+        let Some(claim) = self.account.claim_mut(who.peer) else { return Ok(()) };
         add(&mut claim.credit, &drawn);
         subtract(&mut claim.credit, amounts);
         let fresh = u32::from(!core::mem::replace(&mut claim.keeps, true));
@@ -142,7 +142,7 @@ impl Ledger {
         }
         let mut books = self.user.account.lock();
         books.account.keepers -= keepers;
-        self.account.settle(|who, credit| books.account.release(who, credit));
+        self.account.settle(|peer, credit| books.account.release(peer, credit));
     }
 
     /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
@@ -150,7 +150,7 @@ impl Ledger {
     pub(super) fn close(&mut self) -> Books {
         let mut books = self.user.account.lock();
         books.account.keepers -= self.account.keepers;
-        self.account.close(|who, held| books.account.release(who, held))
+        self.account.close(|peer, held| books.account.release(peer, held))
     }
 }
 

@@ -152,7 +152,7 @@ fn credit_of_the_idle_keeps_nobody_from_anything() {
         for at in 0..3 {
             for amount in [1, 500, 1] {
                 assert!(books.claim(at, who, &one(BYTES, amount)));
-                books.ledgers[at].release(who, &one(BYTES, amount));
+                books.ledgers[at].release(who.peer, &one(BYTES, amount));
             }
         }
     }
@@ -172,12 +172,12 @@ fn what_comes_and_goes_does_not_touch_the_user() {
     let who = who(100, 1);
     let amounts = [1, 3, 10, 2];
     assert!(books.claim(0, who, &amounts));
-    books.ledgers[0].release(who, &amounts);
+    books.ledgers[0].release(who.peer, &amounts);
     let drawn = books.user.account.lock().account.used();
     for _ in 0..100 {
         assert!(books.claim(0, who, &amounts));
         assert_eq!(books.user.account.lock().account.used(), drawn);
-        books.ledgers[0].release(who, &amounts);
+        books.ledgers[0].release(who.peer, &amounts);
         assert_eq!(books.user.account.lock().account.used(), drawn);
     }
     books.check();
@@ -191,7 +191,7 @@ fn small_limits_are_booked_exactly() {
     for n in 1..=20 {
         assert!(books.claim(1, who, &[n, 1, 2, 3]));
         assert_eq!(books.user.account.lock().account.used(), [n, 1, 2, 3]);
-        books.ledgers[1].release(who, &[n, 1, 2, 3]);
+        books.ledgers[1].release(who.peer, &[n, 1, 2, 3]);
         assert_eq!(books.user.account.lock().account.used(), NOTHING);
     }
     books.end();
@@ -221,7 +221,7 @@ fn a_sweep_returns_credit() {
     let mut books = Books::new(LIMIT, 1);
     for peer in 1..200 {
         assert!(books.claim(0, who(100, peer), &one(FDS, 1)));
-        books.ledgers[0].release(who(100, peer), &one(FDS, 1));
+        books.ledgers[0].release(peer, &one(FDS, 1));
         books.check();
     }
     let idle = books.user.account.lock().account.used()[FDS];
@@ -236,7 +236,7 @@ fn a_sweep_returns_credit() {
 fn a_peer_closes_that_lists_a_claimant_whom_the_user_forgot() {
     let mut books = Books::new(LIMIT, 2);
     assert!(books.claim(0, who(100, 7), &one(FDS, 1)));
-    books.ledgers[0].release(who(100, 7), &one(FDS, 1));
+    books.ledgers[0].release(7, &one(FDS, 1));
     books.ledgers[0].recall();
     for peer in 10..100 {
         assert!(books.claim(1, who(200, peer), &one(FDS, 1)));
@@ -286,7 +286,7 @@ proptest! {
                     if let Some(held) = held.get_mut(&(at, peer)) {
                         let amounts = held.map(|held| held * part / 16);
                         subtract(held, &amounts);
-                        books.ledgers[at].release(who, &amounts);
+                        books.ledgers[at].release(who.peer, &amounts);
                     }
                 }
                 Op::Recall => books.ledgers.iter_mut().for_each(Ledger::recall),
@@ -310,7 +310,7 @@ proptest! {
         }
         for ((at, peer), amounts) in held {
             let who = who([OWNER, OWNER, 1, 1, 1, 2, 3, 3][peer as usize], peer);
-            books.ledgers[at].release(who, &amounts);
+            books.ledgers[at].release(who.peer, &amounts);
         }
         books.ledgers.iter_mut().for_each(Ledger::recall);
         let used = books.user.account.lock().account.used();

@@ -9,7 +9,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::{Amounts, Claimant};
+use super::account::Amounts;
 use super::handle::Handle;
 use super::host::{Host, Pool};
 use super::inbox::Inbox;
@@ -22,14 +22,15 @@ use super::GFP_KEPT;
 /// The descriptors of a message, in the order in which they will be numbered.
 pub type Files<H> = KVec<<H as Host>::File>;
 
-/// A reserved part of a pool, and who is charged for it.
+/// A reserved part of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     /// Its number in `Slices`.
     pub(super) number: u32,
     pub(super) offset: u64,
     pub(super) size: u64,
-    pub(super) claimant: Claimant,
+    /// The ID of the peer that is charged for it.
+    pub(super) payer: u64,
 }
 
 impl Slice {
@@ -72,7 +73,7 @@ pub(super) struct Message<H: Host> {
 impl<H: Host> Message<H> {
     /// Memory for a message. ENOMEM.
     pub(super) fn blank() -> Result<KBox<Self>> {
-        let slice = Slice { number: 0, offset: 0, size: 0, claimant: Claimant { uid: 0, peer: 0 } };
+        let slice = Slice { number: 0, offset: 0, size: 0, payer: 0 };
         let cargo =
             Cargo { slice, n_bytes: 0, handles: KVVec::new(), files: None, _sent_fds: None };
         let key = Key::FIRST;
@@ -125,7 +126,7 @@ impl<H: Host> Message<H> {
         // A disconnected peer has given all of its charges back at once.
         if inbox.open {
             unpin = inbox.free(slice, self.pinned);
-            inbox.ledger.release(slice.claimant, &charges);
+            inbox.ledger.release(slice.payer, &charges);
         }
         drop(inbox);
         if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {

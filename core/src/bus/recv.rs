@@ -18,7 +18,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use super::account::{Claimant, BYTES, HANDLES, SLICES};
+use super::account::{BYTES, HANDLES, SLICES};
 use super::handle::Handle;
 use super::host::{Caller, Host, Installed, Pool};
 use super::inbox::Inbox;
@@ -233,7 +233,7 @@ impl<H: Host> Peer<H> {
                 inbox.slices.give(&slice);
                 if cargo.is_plain() {
                     if cargo.n_bytes != 0 {
-                        inbox.ledger.release_one(slice.claimant, BYTES, cargo.n_bytes);
+                        inbox.ledger.release_one(slice.payer, BYTES, cargo.n_bytes);
                     }
                     (inbox.keep(message), None)
                 } else {
@@ -243,10 +243,10 @@ impl<H: Host> Peer<H> {
                         let (layout, slots) = (cargo.layout(), &mut cargo.handles);
                         back[HANDLES] -= complete(&slice, layout, slots, pool, fds, |slot| {
                             let table = table.as_deref_mut()?;
-                            gain(table, inbox, key.0, slot, slice.claimant)
+                            gain(table, inbox, key.0, slot, slice.payer)
                         });
                     }
-                    inbox.ledger.release(slice.claimant, &back);
+                    inbox.ledger.release(slice.payer, &back);
                     (None, Some(Body::Data(message)))
                 }
             }
@@ -289,13 +289,13 @@ pub(super) fn gain<H: Host>(
     inbox: &mut Inbox<H>,
     timestamp: u64,
     slot: &mut Option<Arc<Handle<H>>>,
-    claimant: Claimant,
+    payer: u64,
 ) -> Option<(u64, bool)> {
     let handle = slot.as_ref()?;
     if handle.node.dead_before(timestamp) {
         return None;
     }
-    let mut charge = Some(claimant);
+    let mut charge = Some(payer);
     let id = table.gain(inbox, handle, &mut charge, None);
     if id == HANDLE_INVALID {
         return None;

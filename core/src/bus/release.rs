@@ -126,7 +126,7 @@ impl<H: Host> Inbox<H> {
             return None;
         }
         let unpin = self.free(slice, true);
-        self.ledger.release_one(slice.claimant, SLICES, 1);
+        self.ledger.release_one(slice.payer, SLICES, 1);
         if unpin {
             return self.pool.clone();
         }

@@ -65,7 +65,7 @@ impl<H: Host> Inbox<H> {
         } else {
             self.slices.free(slice.number);
         }
-        self.ledger.release(slice.claimant, &back);
+        self.ledger.release(slice.payer, &back);
         Some((old, !with_user))
     }
 }
@@ -167,9 +167,9 @@ impl<H: Host> Peer<H> {
         // The seed is ordered after everything that was received, so only what died since counts.
         let now = inbox.queue.clock + 1;
         if let Some(pool) = inbox.pool.take() {
-            let (slots, claimant) = (&mut gains.slots, gains.claimant);
+            let (slots, payer) = (&mut gains.slots, gains.claimant.peer);
             let kept = complete(&cargo.slice, layout, slots, &pool, fds, |slot| {
-                gain(&mut table, inbox, now, slot, claimant)
+                gain(&mut table, inbox, now, slot, payer)
             });
             gains.charged -= kept as usize;
             inbox.pool = Some(pool);

@@ -438,10 +438,9 @@ fn commit<H: Host>(
             [only] => only.deliver(floor, false),
             _ => commit_several(from, parcels, floor),
         };
-        match done {
-            Ok(()) => break,
-            Err(error) if error == EHOSTUNREACH => (),
-            Err(error) => return Err(error),
+        if done != Err(EHOSTUNREACH) {
+            done?;
+            break;
         }
         for part in 0..parcels.len() {
             if parcels[part].error == 0 && parcels[part].is_gone() {

@@ -23,7 +23,6 @@ use core::ops::Range;
 
 use kernel::prelude::*;
 
-use super::account::Claimant;
 use super::inbox::Denied;
 use super::message::Slice;
 use super::GFP_KEPT;
@@ -39,8 +38,8 @@ const TRIES: usize = 64;
 enum Use {
     Free,
     Reserved,
-    /// The user has it; who is charged for it.
-    Given(Claimant),
+    /// The user has it; the peer that is charged for it.
+    Given(u64),
 }
 
 #[derive(Clone, Copy)]
@@ -366,7 +365,7 @@ impl Slices {
     /// Gives the user a reserved slice.
     #[inline]
     pub(super) fn give(&mut self, slice: &Slice) {
-        self.at(slice.number).used = Use::Given(slice.claimant);
+        self.at(slice.number).used = Use::Given(slice.payer);
         self.hang(slice.number, self.chain_of(self.start(slice.number)));
     }
 
@@ -384,10 +383,10 @@ impl Slices {
         while self.extents.get(number as usize)?.start != start || offset & (UNIT - 1) != 0 {
             number = self.at(number).hang_next;
         }
-        let Use::Given(claimant) = self.at(number).used else { return None };
+        let Use::Given(payer) = self.at(number).used else { return None };
         self.unhang(number, chain);
         self.at(number).used = Use::Reserved;
-        Some(Slice { number, offset, size: u64::from(self.at(number).len) * UNIT, claimant })
+        Some(Slice { number, offset, size: u64::from(self.at(number).len) * UNIT, payer })
     }
 
     /// Takes the first slice from the user that has this number or a higher one.

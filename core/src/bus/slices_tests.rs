@@ -277,13 +277,13 @@ proptest! {
 /// What the user was given is found by its offset, once, also after the array grew.
 #[test]
 fn what_was_given_is_taken_back_by_its_offset() {
-    let claimant = Claimant { uid: 1, peer: 2 };
+    let payer = 2;
     let mut slices = new(1 << 16);
     let mut all = Vec::new();
     for i in 0..100 {
         let size = 8 * (1 + i % 5);
         let number = reserve(&mut slices, size).unwrap();
-        let slice = Slice { number, offset: slices.offset(number), size, claimant };
+        let slice = Slice { number, offset: slices.offset(number), size, payer };
         assert!(slices.take_back(slice.offset).is_none());
         // Some are still on their way.
         if i % 3 != 0 {
@@ -319,12 +319,7 @@ fn large_slices_do_not_crowd_one_chain() {
         let mut slices = new(1 << 32);
         for _ in 0..n {
             let number = reserve(&mut slices, size).unwrap();
-            let slice = Slice {
-                number,
-                offset: slices.offset(number),
-                size,
-                claimant: Claimant { uid: 1, peer: 1 },
-            };
+            let slice = Slice { number, offset: slices.offset(number), size, payer: 1 };
             slices.give(&slice);
         }
         for &head in &slices.heads[BINS..] {

@@ -71,7 +71,7 @@ impl<H: Host> Table<H> {
         &mut self,
         inbox: &mut Inbox<H>,
         handle: &Arc<Handle<H>>,
-        charge: &mut Option<Claimant>,
+        charge: &mut Option<u64>,
         id: u64,
     ) -> bool {
         if self.by_id.get(&id).is_some() {
@@ -92,7 +92,7 @@ impl<H: Host> Table<H> {
         &mut self,
         inbox: &mut Inbox<H>,
         handle: &Arc<Handle<H>>,
-        charge: &mut Option<Claimant>,
+        charge: &mut Option<u64>,
         id: Option<u64>,
     ) -> u64 {
         let local = handle.local.access_mut(self);
@@ -135,7 +135,7 @@ impl<'p, H: Host> Gains<'p, H> {
 
 impl<H: Host> Drop for Gains<'_, H> {
     fn drop(&mut self) {
-        self.peer.inbox.lock().discharge_handles(self.claimant, self.charged);
+        self.peer.inbox.lock().discharge_handles(self.claimant.peer, self.charged);
         for handle in self.slots.iter().flatten() {
             handle.unlink(1, false);
         }
@@ -192,7 +192,7 @@ impl<'p, H: Host> Import<'p, H> {
                 (None, Some(new)) => {
                     let mut inbox = peer.inbox.lock();
                     let handle = Fresh::link(new, &mut inbox);
-                    table.insert(&mut inbox, &handle, &mut Some(peer.claimant()), id);
+                    table.insert(&mut inbox, &handle, &mut Some(peer.id()), id);
                     handle
                 }
                 (None, None) => {
@@ -214,7 +214,7 @@ impl<'p, H: Host> Import<'p, H> {
             drop(guard);
             // Another thread made it first.
             if fresh.is_some() {
-                peer.inbox.lock().discharge_handles(peer.claimant(), 1);
+                peer.inbox.lock().discharge_handles(peer.id(), 1);
             }
             return Ok(handle);
         }

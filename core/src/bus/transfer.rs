@@ -61,7 +61,7 @@ impl<H: Host> Peer<H> {
             // If it is dead, the peer may have been told of other nodes of that destruction
             // already, without the promise that more follows.
             if known || handle.node.dead() == 0 {
-                let mut charge = (!known).then_some(loan.claimant);
+                let mut charge = (!known).then_some(loan.claimant.peer);
                 given = table.gain(&mut inbox, &handle, &mut charge, Some(promised));
                 loan.charged = usize::from(charge.is_some());
             }
