@@ -172,7 +172,7 @@ impl bus::Payload<Kernel> for Payload {
         for range in ranges {
             pool.pieces(at, range.len, |piece, done| {
                 let addr = range.start.checked_add(done).ok_or(EFAULT)?;
-                // SAFETY: The piece lies in a pinned page, and is ours to write.
+                // SAFETY: The piece lies in pinned pages, and is ours to write.
                 unsafe { copy_from_user(piece, addr) }
             })?;
             at += range.len;

@@ -101,6 +101,30 @@ struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages)
 					 NULL);
 }
 
+/* pages.rs: pins @n pages, up to the first that cannot be; returns how many. */
+size_t bus1_pin(atomic_long_t *entry, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		long old = atomic_long_read(&entry[i]);
+
+		do {
+			if (!old || !(~old & ~PAGE_MASK))
+				return i;
+		} while (!atomic_long_try_cmpxchg_acquire(&entry[i], &old,
+							  old + 1));
+	}
+	return n;
+}
+
+/* pages.rs: undoes it. */
+void bus1_unpin(atomic_long_t *entry, size_t n)
+{
+	while (n--)
+		atomic_long_fetch_sub_release(1, entry++);
+}
+
 /*
  * pages.rs: locks the page at a kernel address and takes a reference to it.
  * NULL if its memory is broken: the fault handler would look for a mapping of

@@ -27,6 +27,8 @@ extern "C" {
         fops: *const bindings::file_operations,
         pages: *mut c_void,
     ) -> *mut bindings::file;
+    pub(crate) fn bus1_pin(entry: *const c_void, n: usize) -> usize;
+    pub(crate) fn bus1_unpin(entry: *const c_void, n: usize);
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut bindings::page;
     pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut bindings::page;
     pub(crate) fn bus1_host_time(at: i64) -> i64;

@@ -20,6 +20,7 @@
 //! An entry is filled with release and pinned with acquire, so that the page is seen zeroed. It is
 //! unpinned with release and emptied with acquire, so that the page is freed after its last use.
 
+use core::ops::Range;
 use core::{mem, ptr};
 
 use kernel::bindings;
@@ -41,55 +42,62 @@ const N_BRANCHES: usize = N_PAGES.div_ceil(PER_BRANCH);
 
 const PINS: usize = PAGE_SIZE - 1;
 
+/// Most pages that are made at once.
+const RUN: usize = 16;
+
 /// A page and its pins in one word, or nothing.
+#[repr(transparent)]
 struct Entry(Atomic<usize>);
 
 // SAFETY: All zeroes is an entry without a page.
 unsafe impl Zeroable for Entry {}
 
 impl Entry {
-    /// A new page, pinned once. ENOMEM.
-    fn new() -> Result<Self> {
-        // Rather fail than have somebody killed for memory: there may be idle pages to free.
-        let flags = bindings::GFP_KERNEL_ACCOUNT
-            | bindings::__GFP_ZERO
-            | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
-        // SAFETY: May sleep, which all callers may. The page is not from highmem, so its address
-        // is permanent.
-        let page = unsafe { bindings::get_free_pages_noprof(flags, 0) } as usize;
-        if page == 0 {
-            return Err(ENOMEM);
+    /// New pages that lie in a row, pinned once: at least one, at most `n`. ENOMEM.
+    fn new(n: usize) -> Result<impl Iterator<Item = Self>> {
+        let flags = 1 << bindings::___GFP_ACCOUNT_BIT | bindings::__GFP_ZERO;
+        // A row is worth no wait. For a single page, rather fail than have somebody killed for memory:
+        // there may be idle pages to free.
+        let patient = bindings::GFP_KERNEL | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+        for (size, more) in [(n * PAGE_SIZE, bindings::GFP_NOWAIT), (PAGE_SIZE, patient)] {
+            // SAFETY: May sleep, which all callers may. The pages are not from highmem, so their
+            // addresses are permanent. Each is freed by itself.
+            let first = unsafe { bindings::alloc_pages_exact_noprof(size, flags | more) } as usize;
+            if first != 0 {
+                let pages = (first..first + size).step_by(PAGE_SIZE);
+                return Ok(pages.map(|page| Self(Atomic::new(page + 1))));
+            }
         }
-        Ok(Self(Atomic::new(page + 1)))
+        Err(ENOMEM)
     }
 
-    /// Pins the page. False if there is none.
+    /// Pins pages, as many as there are up to the first that is missing or has all the pins that it can
+    /// have. Returns how many.
     #[inline]
-    fn pin(&self) -> Result<bool> {
-        let mut old = self.0.load(Relaxed);
-        loop {
-            if old == 0 {
-                return Ok(false);
-            }
-            // Slices are disjoint and of 8 bytes or more, so 512 pin a page, and faults a few more.
-            if old & PINS == PINS {
-                return Err(ENOMEM);
-            }
-            match self.0.cmpxchg(old, old + 1, Acquire) {
-                Ok(_) => return Ok(true),
-                Err(now) => old = now,
-            }
-        }
+    fn pin(entries: &[Self]) -> usize {
+        // SAFETY: An entry is an atomic word.
+        unsafe { glue::bus1_pin(entries.as_ptr().cast(), entries.len()) }
     }
 
-    /// Undoes one [`Entry::pin`].
-    fn unpin(&self) {
-        self.0.fetch_sub(1_usize, Release);
+    /// Undoes [`Entry::pin`] for pages that are all pinned.
+    #[inline]
+    fn unpin(entries: &[Self]) {
+        // SAFETY: An entry is an atomic word.
+        unsafe { glue::bus1_unpin(entries.as_ptr().cast(), entries.len()) };
+    }
+
+    /// How many bytes of these pages lie in a row.
+    #[inline(never)]
+    fn row(entries: &[Self]) -> usize {
+        let first = entries[0].address();
+        let in_a_row = |&i: &usize| entries[i].address() == first.wrapping_add(i * PAGE_SIZE);
+        (0..entries.len()).take_while(in_a_row).count() * PAGE_SIZE
     }
 
     /// The address of the page, or null.
     fn address(&self) -> *mut u8 {
-        (self.0.load(Relaxed) & !PINS) as *mut u8
+        // SAFETY: It may be read. Like a relaxed load, but that would be a call.
+        (unsafe { self.0.as_ptr().read_volatile() } & !PINS) as *mut u8
     }
 }
 
@@ -163,67 +171,96 @@ impl Pages {
         self.branches.get(page / PER_BRANCH)?.get()
     }
 
+    /// A page and all that follow in the same leaf. None if there is no leaf.
     #[inline]
-    fn entry(&self, page: usize) -> Option<&Entry> {
+    fn entries(&self, page: usize) -> Option<&[Entry]> {
         let leaf = self.branch(page)?[page % PER_BRANCH / PER_LEAF].get()?;
-        Some(&leaf[page % PER_LEAF])
+        Some(&leaf[page % PER_LEAF..])
     }
 
-    /// Pins a page, which is made if it is not there.
+    /// Pins pages, or none. Those that are not there are made. ENOMEM.
     #[inline]
-    pub(crate) fn pin(&self, page: usize) -> Result {
-        if let Some(entry) = self.entry(page) {
-            if entry.pin()? {
-                return Ok(());
+    pub(crate) fn pin(&self, pages: Range<usize>) -> Result {
+        let mut page = pages.start;
+        while page < pages.end {
+            let entries = self.entries(page).unwrap_or_default();
+            let n = entries.len().min(pages.end - page);
+            let pinned = Entry::pin(&entries[..n]);
+            page += pinned;
+            if pinned == 0 || pinned < n {
+                let made = self.make(page..pages.end);
+                page += made.inspect_err(|_| self.unpin(pages.start..page))?;
             }
         }
-        self.make(page)
+        Ok(())
     }
 
+    /// Makes the first of `pages` and those behind it that are missing as well, pinned once. Returns how
+    /// many: none if others are faster.
     #[cold]
-    fn make(&self, page: usize) -> Result {
-        let branch = self.branches.get(page / PER_BRANCH).ok_or(EINVAL)?;
-        let leaf = branch.get_or_new()?[page % PER_BRANCH / PER_LEAF].get_or_new()?;
-        let entry = &leaf[page % PER_LEAF];
-        let new = Entry::new()?;
-        // Counted before it can be freed, so that the count never falls below 0.
-        self.present.add(1_usize, Relaxed);
-        let pinned = loop {
-            if entry.0.cmpxchg(0, new.0.load(Relaxed), Release).is_ok() {
+    fn make(&self, pages: Range<usize>) -> Result<usize> {
+        let branch = self.branches.get(pages.start / PER_BRANCH).ok_or(EINVAL)?;
+        branch.get_or_new()?[pages.start % PER_BRANCH / PER_LEAF].get_or_new()?;
+        let entries = self.entries(pages.start).unwrap_or_default();
+        // Slices are disjoint and of 8 bytes or more, so 512 pin a page, and faults a few more.
+        if entries.first().is_none_or(|entry| entry.0.load(Relaxed) & PINS == PINS) {
+            return Err(ENOMEM);
+        }
+        let most = entries.iter().take(pages.len().min(RUN));
+        let n = most.take_while(|entry| entry.address().is_null()).count().max(1);
+        let mut made = 0;
+        for (i, (entry, new)) in entries.iter().zip(Entry::new(n)?).enumerate() {
+            // Counted before it can be freed, so that the count never falls below 0.
+            self.present.add(1_usize, Relaxed);
+            if made == i && entry.0.cmpxchg(0, new.0.load(Relaxed), Release).is_ok() {
                 mem::forget(new);
-                return Ok(());
+                made += 1;
+            } else {
+                self.present.fetch_sub(1_usize, Relaxed);
             }
-            // Another sender was faster, unless his page is gone already.
-            match entry.pin() {
-                Ok(false) => continue,
-                pinned => break pinned,
-            }
-        };
-        self.present.fetch_sub(1_usize, Relaxed);
-        pinned.map(|_| ())
+        }
+        Ok(made)
     }
 
     /// Locks a page and takes a reference to it. Null if there is none, or if its memory is broken.
     pub(crate) fn lock(&self, page: usize) -> *mut bindings::page {
-        let Some(entry) = self.entry(page).filter(|entry| entry.pin() == Ok(true)) else {
+        let one = self.entries(page).unwrap_or_default().get(..1).unwrap_or_default();
+        if Entry::pin(one) == 0 {
             return ptr::null_mut();
-        };
+        }
         // SAFETY: It is pinned, so there is a page at that address.
-        let locked = unsafe { glue::bus1_lock_page(entry.address().cast()) };
-        entry.unpin();
+        let locked = unsafe { glue::bus1_lock_page(one[0].address().cast()) };
+        Entry::unpin(one);
         locked
     }
 
-    /// Undoes one pin of a page.
-    pub(crate) fn unpin(&self, page: usize) {
-        if let Some(entry) = self.entry(page) {
-            entry.unpin();
+    /// Undoes one pin of each page.
+    #[inline]
+    pub(crate) fn unpin(&self, mut pages: Range<usize>) {
+        while !pages.is_empty() {
+            let Some(entries) = self.entries(pages.start) else { return };
+            let n = entries.len().min(pages.len());
+            Entry::unpin(&entries[..n]);
+            pages.start += n;
         }
     }
 
-    /// The kernel address of a pinned page; null if there is none.
-    pub(crate) fn address(&self, page: usize) -> *mut u8 {
-        self.entry(page).map_or(ptr::null_mut(), Entry::address)
+    /// Where the byte at `offset` is, and of the `len` from there, which are pinned, as many as lie behind
+    /// it in a row. None if there is no page.
+    #[inline]
+    pub(crate) fn piece(&self, offset: usize, len: usize) -> Option<*mut [u8]> {
+        let entries = self.entries(offset / PAGE_SIZE)?;
+        let page = entries.first()?.address();
+        if page.is_null() {
+            return None;
+        }
+        let start = offset % PAGE_SIZE;
+        let mut size = PAGE_SIZE - start;
+        if size < len {
+            let n = entries.len().min((start + len).div_ceil(PAGE_SIZE));
+            size = Entry::row(&entries[..n]) - start;
+        }
+        Some(ptr::slice_from_raw_parts_mut(page.wrapping_add(start), len.min(size)))
     }
 
     /// Frees the pages that nobody has pinned, from page `*hand` downwards, which is where the next

@@ -66,28 +66,17 @@ impl Pool {
         Ok(Self(shared))
     }
 
-    /// Pins the pages of a range, or none.
-    #[inline]
-    fn pin_pages(&self, mut pages: Range<usize>) -> Result {
-        let start = pages.start;
-        pages.try_for_each(|page| {
-            self.0.pages.pin(page).inspect_err(|_| {
-                (start..page).for_each(|page| self.0.pages.unpin(page));
-            })
-        })
-    }
-
-    /// The same, after what is not needed was freed.
+    /// Pins pages, after what is not needed was freed.
     #[cold]
     fn pin_again(&self, pages: Range<usize>) -> Result {
         // Idle pages are charged to whoever sent in them, and a limit on the memory of a cgroup
         // does not reach the shrinker.
         self.0.pools.trim(&self.0);
-        self.pin_pages(pages)
+        self.0.pages.pin(pages)
     }
 
-    /// Cuts a pinned range at the page boundaries: calls `f` with where each piece is, and where it
-    /// starts within the range.
+    /// Cuts a pinned range where its pages do not lie in a row: calls `f` with where each piece is, and
+    /// where it starts within the range.
     #[inline]
     pub(crate) fn pieces(
         &self,
@@ -97,16 +86,13 @@ impl Pool {
     ) -> Result {
         let mut done = 0;
         while done < len {
-            let at = offset + done;
-            let start = (at % PAGE_SIZE as u64) as usize;
-            let size = ((PAGE_SIZE - start) as u64).min(len - done);
-            let page = self.0.pages.address((at / PAGE_SIZE as u64) as usize);
-            if warn_on!(page.is_null()) {
+            let piece = self.0.pages.piece((offset + done) as usize, (len - done) as usize);
+            let Some(piece) = piece else {
+                warn_on!(true);
                 return Err(EFAULT);
-            }
-            let piece = ptr::slice_from_raw_parts_mut(page.wrapping_add(start), size as usize);
+            };
             f(piece, done)?;
-            done += size;
+            done += piece.len() as u64;
         }
         Ok(())
     }
@@ -118,17 +104,17 @@ impl bus::Pool for Pool {
     #[inline]
     fn pin(&self, offset: u64, len: u64) -> Result {
         let pages = pages_of(offset, len);
-        self.pin_pages(pages.clone()).or_else(|_| self.pin_again(pages))
+        self.0.pages.pin(pages.clone()).or_else(|_| self.pin_again(pages))
     }
 
     fn unpin(&self, offset: u64, len: u64) {
-        pages_of(offset, len).for_each(|page| self.0.pages.unpin(page));
+        self.0.pages.unpin(pages_of(offset, len));
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
         let _ = self.pieces(offset, bytes.len() as u64, |piece, done| {
             let from = bytes.as_ptr().wrapping_add(done as usize);
-            // SAFETY: The piece lies in a pinned page and, by the invariant of `Shared`, is ours to
+            // SAFETY: The piece lies in pinned pages and, by the invariant of `Shared`, is ours to
             // write. The pieces together are as long as `bytes`.
             unsafe { ptr::copy_nonoverlapping(from, piece.cast(), piece.len()) };
             Ok(())
