@@ -76,7 +76,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         }
         let received = self.wait(left);
         // Another may have slept through what this one was woken for.
-        if self.peer.ready().readable {
+        if self.peer.waker().is_awaited() && self.peer.ready().readable {
             self.peer.wake();
         }
         received

@@ -60,6 +60,12 @@ pub trait Waker: Send + Sync + 'static {
     /// one who is woken can take its place.
     fn wake(&self, yields: bool);
 
+    /// Whether somebody may be waiting. Who has just slept here sees all who could have been woken in
+    /// its place.
+    fn is_awaited(&self) -> bool {
+        true
+    }
+
     /// Sleeps until `ready`, at most until `deadline`, in nanoseconds of the monotonic clock;
     /// [`DEADLINE_NEVER`](crate::abi::DEADLINE_NEVER) is for ever. ETIMEDOUT; ERESTARTSYS if there is a
     /// signal to be handled first. May return for no reason.
