@@ -81,15 +81,13 @@ impl bus::Waker for Waiters {
     /// told, and that may be over by then.
     fn wake(&self, yields: bool) {
         let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
-        // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
-        // the lock, hence volatile, and for nothing but a comparison. A poll wake-up may go without
-        // a key.
+        // SAFETY: It has no requirements.
+        unsafe { bindings::smp_mb() };
+        if !self.is_awaited() {
+            return;
+        }
+        // SAFETY: The queue is initialised. A poll wake-up may go without a key.
         unsafe {
-            bindings::smp_mb();
-            let list = &raw mut (*head).head;
-            if ptr::eq((&raw const (*list).next).read_volatile(), list) {
-                return;
-            }
             if yields {
                 bindings::__wake_up_sync_key(head, mode, ptr::null_mut());
             } else {
@@ -98,37 +96,52 @@ impl bus::Waker for Waiters {
         }
     }
 
+    fn is_awaited(&self) -> bool {
+        // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
+        // the lock, hence volatile, and for nothing but a comparison.
+        unsafe {
+            let list = &raw mut (*self.head.get()).head;
+            !ptr::eq((&raw const (*list).next).read_volatile(), list)
+        }
+    }
+
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
-        // SAFETY: It only looks at the time namespace of the running task.
-        let mut at = unsafe { glue::bus1_host_time(i64::try_from(deadline).unwrap_or(i64::MAX)) };
-        let expires = if deadline == DEADLINE_NEVER { ptr::null_mut() } else { &raw mut at };
         let (head, entry) = (self.head.get(), Opaque::uninit());
         let entry = entry.get();
-        // SAFETY: It is ours to write, and stays where it is until it has left the queue.
-        unsafe { bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int) };
-        let mut late = false;
-        let result = loop {
-            let mode = bindings::TASK_INTERRUPTIBLE as c_int;
-            // SAFETY: Both are initialised. It passes the barrier that the module speaks of.
-            let signal = unsafe { bindings::prepare_to_wait_event(head, entry, mode) };
-            if ready() {
-                break Ok(());
-            }
-            if signal != 0 {
-                break Err(ERESTARTSYS);
-            }
-            if late {
-                break Err(ETIMEDOUT);
-            }
-            let mode = bindings::hrtimer_mode_HRTIMER_MODE_ABS;
-            // SAFETY: The time is null or ours, and so is the task.
-            late = unsafe {
-                let slack = (*bindings::get_current()).timer_slack_ns;
-                bindings::schedule_hrtimeout_range(expires, slack, mode) == 0
-            };
+        let mode = bindings::TASK_INTERRUPTIBLE as c_int;
+        // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until it
+        // has left the queue. It passes the barrier that the module speaks of.
+        let signal = unsafe {
+            bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int);
+            bindings::prepare_to_wait_event(head, entry, mode)
         };
-        // SAFETY: It was prepared.
+        let result = match signal {
+            0 if ready() => Ok(()),
+            0 => sleep(deadline),
+            _ => Err(ERESTARTSYS),
+        };
+        // SAFETY: It was prepared. If it was woken it has left the queue already.
         unsafe { bindings::finish_wait(head, entry) };
-        result
+        // What can be received goes before a signal and the deadline.
+        result.or_else(|error| if ready() { Ok(()) } else { Err(error) })
     }
+}
+
+/// Sleeps in the state in which the task is, until it is woken. ETIMEDOUT.
+fn sleep(deadline: u64) -> Result {
+    if deadline == DEADLINE_NEVER {
+        // SAFETY: May sleep, as who waits may.
+        unsafe { bindings::schedule() };
+        return Ok(());
+    }
+    // SAFETY: As above. It only looks at the time namespace and at the slack of the running task.
+    let woken = unsafe {
+        let mut at = glue::bus1_host_time(i64::try_from(deadline).unwrap_or(i64::MAX));
+        let slack = (*bindings::get_current()).timer_slack_ns;
+        bindings::schedule_hrtimeout_range(&mut at, slack, bindings::hrtimer_mode_HRTIMER_MODE_ABS)
+    };
+    if woken == 0 {
+        return Err(ETIMEDOUT);
+    }
+    Ok(())
 }
