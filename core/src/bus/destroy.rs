@@ -48,8 +48,7 @@ pub(super) type Doomed<H> = ById<H>;
 /// What a disconnected peer leaves behind, to be dropped without locks.
 pub(super) struct Remains<H: Host> {
     pub(super) list: Fifo<H>,
-    pub(super) committed: Tree<H>,
-    pub(super) staged: Tree<H>,
+    pub(super) others: [Tree<H>; 2],
     pub(super) seed: Option<(Arc<Seed<H>>, bool)>,
     pub(super) pool: Option<H::Pool>,
     /// Memory, held for being dropped.
@@ -121,8 +120,7 @@ impl<H: Host> Inbox<H> {
         let memory = (self.slices.take(), self.ledger.close(), stock);
         Remains {
             list: core::mem::replace(&mut self.queue.list, Fifo::EMPTY),
-            committed: self.queue.drain_committed(),
-            staged: self.queue.drain_staged(),
+            others: self.queue.drain(),
             seed,
             pool: self.pool.take(),
             _memory: memory,
@@ -181,7 +179,7 @@ impl<H: Host> Peer<H> {
         }
         transaction.commit(timestamp);
         if also == Also::Release {
-            self.purge();
+            self.purge(0);
         }
         for handle in told.values() {
             handle.forget();

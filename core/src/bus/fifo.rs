@@ -122,12 +122,6 @@ impl<H: Host> Fifo<H> {
         self.remove(self.head)
     }
 
-    /// Takes the first one if its timestamp is not above `until`.
-    pub(super) fn pop_until(&mut self, until: u64) -> Option<Body<H>> {
-        self.first().filter(|first| first.0 .0 <= until)?;
-        self.pop()
-    }
-
     /// The position of the first one.
     pub(super) fn head(&self) -> u32 {
         self.head

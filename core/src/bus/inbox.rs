@@ -195,29 +195,33 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Takes the next message out of the list that is for a node that is gone, among the next few from the
-    /// position `from` on. Moves `from` behind what was looked at, to None at the end.
-    pub(super) fn purge_list(&mut self, from: &mut Option<u32>) -> Option<Body<H>> {
+    /// Takes the next message out of the list that stands at or before `until` or is for a node that is
+    /// gone, among the next few from the position `from` on. Moves `from` behind what was looked at, to
+    /// None at the end.
+    pub(super) fn purge_list(&mut self, until: u64, from: &mut Option<u32>) -> Option<Taken<H>> {
+        self.queue.settle_all();
         for _ in 0..PURGE {
             let at = self.queue.list.seek((*from)?);
             *from = at.map(|at| at.wrapping_add(1));
-            if self.queue.list.get(at?).is_some_and(|body| !self.wants(body)) {
-                return self.queue.list.remove(at?);
+            if let Some(Body::Data(message)) = self.queue.list.get(at?) {
+                if message.key.0 <= until || message.is_stale(self) {
+                    return Some((self.queue.list.remove(at?)?, None));
+                }
             }
         }
         None
     }
 
-    /// Takes the next part or notice out of the queue that was for a node that is gone, among the next
-    /// few from `from` on. Moves `from` behind what was looked at, to None at the end.
-    pub(super) fn purge(&mut self, from: &mut Option<Key>) -> Option<Taken<H>> {
+    /// The same for other parts and notices, with the key of each.
+    pub(super) fn purge_others(&mut self, until: u64, from: &mut Option<Key>) -> Option<Taken<H>> {
         self.queue.settle_all();
         for _ in 0..PURGE {
             let key = self.queue.next(&(*from)?);
             *from = key.map(|key| key.behind());
             let body = self.queue.get(&key?)?;
             // A notice of destruction is the holder's to drop.
-            if !matches!(body, Body::Destroy(_)) && !self.wants(body) {
+            let stale = !matches!(body, Body::Destroy(_)) && !self.wants(body);
+            if key?.0 <= until || stale {
                 let taken = self.queue.remove(&key?)?;
                 self.spend(&taken.0);
                 return Some(taken);

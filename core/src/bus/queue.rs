@@ -322,13 +322,6 @@ impl<H: Host> Queue<H> {
         take(&mut self.committed, key)
     }
 
-    /// Takes all out that was committed and is not in the list, whether or not something staged stands
-    /// before it.
-    pub(super) fn drain_committed(&mut self) -> Tree<H> {
-        self.settle_all();
-        core::mem::take(&mut self.committed)
-    }
-
     /// Moves all that was committed meanwhile to its place.
     pub(super) fn settle_all(&mut self) {
         self.unlone();
@@ -351,10 +344,10 @@ impl<H: Host> Queue<H> {
         moved
     }
 
-    /// Takes all out that is staged.
-    pub(super) fn drain_staged(&mut self) -> Tree<H> {
-        self.unlone();
-        core::mem::take(&mut self.staged)
+    /// Takes all out that is not in the list.
+    pub(super) fn drain(&mut self) -> [Tree<H>; 2] {
+        self.settle_all();
+        [core::mem::take(&mut self.committed), core::mem::take(&mut self.staged)]
     }
 
     /// Kills all staged messages for which `doomed` holds.

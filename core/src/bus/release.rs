@@ -68,23 +68,22 @@ impl<H: Host> Peer<H> {
         drop(guard);
         handle.unlink(refs, pin);
         if pin {
-            self.purge();
+            self.purge(0);
         }
         Ok(())
     }
 
-    /// Drops what is queued for nodes that are dead and released.
-    pub(super) fn purge(&self) {
-        let mut from = Some(self.inbox.lock().queue.list.head());
-        while from.is_some() {
-            let stale = self.inbox.lock().purge_list(&mut from);
-            if let Some(body) = stale {
-                self.drop_taken((body, None));
-            }
-        }
-        let mut from = Some(Key::FIRST);
-        while from.is_some() {
-            let taken = self.inbox.lock().purge(&mut from);
+    /// Drops what is queued for nodes that are dead and released, and all that stands at or before
+    /// `until`.
+    pub(super) fn purge(&self, until: u64) {
+        let (mut list, mut others) = (Some(self.inbox.lock().queue.list.head()), Some(Key::FIRST));
+        while list.is_some() || others.is_some() {
+            let mut inbox = self.inbox.lock();
+            let taken = match list {
+                Some(_) => inbox.purge_list(until, &mut list),
+                None => inbox.purge_others(until, &mut others),
+            };
+            drop(inbox);
             if let Some(taken) = taken {
                 self.drop_taken(taken);
             }

@@ -14,7 +14,7 @@ use super::destroy::{Also, Doomed, Remains};
 use super::handle::Handle;
 use super::host::Host;
 use super::peer::{check, Peer};
-use super::queue::{take_first, Tree};
+use super::queue::take_first;
 use super::release::strip;
 use super::seed::Seed;
 use super::table::Table;
@@ -65,7 +65,9 @@ impl<H: Host> Peer<H> {
         let doomed = self.unroot(seed.as_deref(), false)?;
         self.execute(&doomed, &transaction, Also::Nothing);
         // In this order: a handle that is received in between is released after.
-        self.flush_queue();
+        let until = self.inbox.lock().queue.clock;
+        self.purge(until);
+        self.release_slices();
         self.release_all();
         Ok(())
     }
@@ -124,40 +126,18 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Drops what was committed to the queue, and the slices that the user has.
-    fn flush_queue(&self) {
-        let mut guard = self.inbox.lock();
-        let inbox = &mut *guard;
-        let others = inbox.queue.drain_committed();
-        for entry in others.values().flatten() {
-            inbox.spend(&entry.body);
-        }
-        let until = inbox.queue.clock;
-        drop(guard);
-        // Not in the head of a loop, where the lock would be held for its body.
-        let next = || self.inbox.lock().queue.list.pop_until(until);
-        while let Some(body) = next() {
-            self.drop_taken((body, None));
-        }
-        self.bury_tree(others);
-        self.release_slices();
-    }
-
     fn bury_remains(&self, remains: Remains<H>) {
-        let Remains { mut list, committed, staged, seed, pool, .. } = remains;
+        let Remains { mut list, others, seed, pool, .. } = remains;
         // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
         // keeps memory but references of those who still copy into the pool.
         while let Some(body) = list.pop() {
             self.drop_taken((body, None));
         }
-        self.bury_tree(committed);
-        self.bury_tree(staged);
-        self.bury_seed(seed, pool.as_ref());
-    }
-
-    fn bury_tree(&self, mut tree: Tree<H>) {
-        while let Some(taken) = take_first(&mut tree) {
-            self.drop_taken(taken);
+        for mut tree in others {
+            while let Some(taken) = take_first(&mut tree) {
+                self.drop_taken(taken);
+            }
         }
+        self.bury_seed(seed, pool.as_ref());
     }
 }
