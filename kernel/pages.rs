@@ -250,10 +250,7 @@ impl Pages {
     #[inline]
     pub(crate) fn piece(&self, offset: usize, len: usize) -> Option<*mut [u8]> {
         let entries = self.entries(offset / PAGE_SIZE)?;
-        let page = entries.first()?.address();
-        if page.is_null() {
-            return None;
-        }
+        let page = entries.first().map(Entry::address).filter(|page| !page.is_null())?;
         let start = offset % PAGE_SIZE;
         let mut size = PAGE_SIZE - start;
         if size < len {

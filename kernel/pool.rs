@@ -87,10 +87,8 @@ impl Pool {
         let mut done = 0;
         while done < len {
             let piece = self.0.pages.piece((offset + done) as usize, (len - done) as usize);
-            let Some(piece) = piece else {
-                warn_on!(true);
-                return Err(EFAULT);
-            };
+            warn_on!(piece.is_none());
+            let piece = piece.ok_or(EFAULT)?;
             f(piece, done)?;
             done += piece.len() as u64;
         }

@@ -140,8 +140,5 @@ fn sleep(deadline: u64) -> Result {
         let slack = (*bindings::get_current()).timer_slack_ns;
         bindings::schedule_hrtimeout_range(&mut at, slack, bindings::hrtimer_mode_HRTIMER_MODE_ABS)
     };
-    if woken == 0 {
-        return Err(ETIMEDOUT);
-    }
-    Ok(())
+    (woken != 0).then_some(()).ok_or(ETIMEDOUT)
 }
