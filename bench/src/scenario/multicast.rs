@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use bus1::{Event, Handle, Host, Outgoing};
 
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Door, Peer, NODE};
+use crate::peer::{Cargo, Door, Exchange, Peer, NODE};
+use crate::scenario::unicast::FOLD;
 use crate::socket::{get, put, Pair};
 
 /// How many receive.
@@ -26,6 +27,7 @@ pub fn run(bench: &mut Bench) {
             per_run: receivers as u64,
         };
         bench.run(point("bus1 raw"), || peers(Peer::open, receivers));
+        bench.run(point(FOLD), || fold(receivers));
         bench.run(point("bus1 crate"), || by_crate(receivers));
         bench.run(point("seqpacket"), || seqpackets(receivers));
     }
@@ -45,6 +47,25 @@ pub fn peers<D: Door>(
         let cargo = Cargo { vecs: &[IoSlice::new(&payload)], ..Cargo::default() };
         from.send(&handles, cargo)?;
         peers.iter().try_for_each(Peer::take)
+    })
+}
+
+/// One SEND, and an EXCHANGE by each receiver, which gives the slice of its message before back and
+/// receives this one.
+fn fold(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
+    let from = Peer::open()?;
+    let peers: Vec<_> = (0..receivers).map(|_| Peer::open()).collect::<Result<_>>()?;
+    let handles: Vec<_> =
+        peers.iter().map(|peer| peer.transfer(NODE, &from.0)).collect::<Result<_>>()?;
+    let payload = vec![1; SIZE];
+    let mut held = vec![None; receivers];
+    Ok(move || {
+        from.send(&handles, Cargo::payload(&[IoSlice::new(&payload)]))?;
+        for (peer, held) in peers.iter().zip(&mut held) {
+            let receive = Exchange { slices: held.as_slice(), ..Exchange::default() };
+            *held = Some(peer.exchange_one(receive)?);
+        }
+        Ok(())
     })
 }
 
