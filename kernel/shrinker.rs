@@ -106,9 +106,7 @@ impl Pools {
     /// Looks at `budget` pages at most, counts them off, and frees those that are not in use.
     /// Returns how many those were; looks at none if it can't now.
     fn reclaim(&self, budget: &mut usize) -> usize {
-        let Some(mut list) = self.list.try_lock() else {
-            return 0;
-        };
+        let Some(mut list) = self.list.try_lock() else { return 0 };
         let list = &mut *list;
         let start = list.next;
         let mut around = false;
@@ -180,9 +178,7 @@ unsafe extern "C" fn count(
 ) -> c_ulong {
     // SAFETY: It is unregistered before they go.
     let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
-    let Some(list) = pools.list.try_lock() else {
-        return 0;
-    };
+    let Some(list) = pools.list.try_lock() else { return 0 };
     // SAFETY: Pools in the list are alive.
     list.members.values().map(|member| unsafe { member.pool.as_ref() }.pages.present()).sum()
 }

@@ -123,12 +123,9 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn peer_query(&self) -> Result {
         let mut cmd = CmdPeerReset::from_bytes(&self.argument()?);
         check_flags(cmd.flags, 0)?;
-        let [slices, handles, bytes, fds] = self.peer.limits()?.map(|limit| limit as u32);
         cmd.peer_flags = 0;
-        cmd.max_slices = slices;
-        cmd.max_handles = handles;
-        cmd.max_inflight_bytes = bytes;
-        cmd.max_inflight_fds = fds;
+        [cmd.max_slices, cmd.max_handles, cmd.max_inflight_bytes, cmd.max_inflight_fds] =
+            self.peer.limits()?.map(|limit| limit as u32);
         self.caller.write(self.arg, &cmd.to_bytes())
     }
 

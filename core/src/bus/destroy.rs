@@ -117,7 +117,8 @@ impl<H: Host> Inbox<H> {
         self.queue.kill_staged(|_| true);
         let seed = self.swap_seed(None);
         let stock = core::mem::replace(&mut self.stock, KVec::new());
-        let memory = (self.slices.take(), self.ledger.close(), stock);
+        let slices = core::mem::replace(&mut self.slices, Slices::EMPTY);
+        let memory = (slices, self.ledger.close(), stock);
         Remains {
             list: core::mem::replace(&mut self.queue.list, Fifo::EMPTY),
             others: self.queue.drain(),

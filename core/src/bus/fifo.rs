@@ -28,7 +28,7 @@ pub(super) type Ring<H> = KVVec<Option<Body<H>>>;
 pub(super) struct Fifo<H: Host> {
     slots: Ring<H>,
     /// The position of the first one.
-    head: u32,
+    pub(super) head: u32,
     /// The position behind the last one.
     tail: u32,
 }
@@ -110,21 +110,14 @@ impl<H: Host> Fifo<H> {
     #[inline]
     pub(super) fn first(&self) -> Option<(Key, &Body<H>)> {
         let body = self.get(self.head)?;
-        match body {
-            Body::Data(message) => Some((message.key, body)),
-            _ => None,
-        }
+        let Body::Data(message) = body else { return None };
+        Some((message.key, body))
     }
 
     /// Takes the first one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Body<H>> {
         self.remove(self.head)
-    }
-
-    /// The position of the first one.
-    pub(super) fn head(&self) -> u32 {
-        self.head
     }
 
     /// The first position at or behind `from` where something stands or stood; None at the end.

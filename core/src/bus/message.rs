@@ -100,9 +100,7 @@ impl<H: Host> Message<H> {
     /// Gets memory behind the slice and clears the padding of the payload. ENOMEM.
     #[inline]
     pub(super) fn pin(&mut self) -> Result {
-        let Some(pool) = &self.pool else {
-            return Ok(());
-        };
+        let Some(pool) = &self.pool else { return Ok(()) };
         let Slice { offset, size, .. } = self.cargo.slice;
         if !self.pinned {
             pool.pin(offset, size)?;

@@ -229,9 +229,7 @@ impl<H: Host> Queue<H> {
                 break;
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
-            let Some(timestamp) = timestamp else {
-                return false;
-            };
+            let Some(timestamp) = timestamp else { return false };
             // Other parts of its transaction were staged behind it, so it comes before them.
             self.commit(&key, timestamp, true);
         }

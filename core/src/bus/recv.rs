@@ -146,9 +146,7 @@ pub(super) fn hand_over<H: Host, C: Caller<H>>(
     if let Some((addr, n)) = receiver.count {
         caller.write(addr, &n.to_ne_bytes())?;
     }
-    let Some(files) = files else {
-        return Ok(take(&[]));
-    };
+    let Some(files) = files else { return Ok(take(&[])) };
     let installed = caller.install(&files)?;
     let taken = take(installed.numbers());
     if taken {
@@ -221,9 +219,7 @@ impl<H: Host> Peer<H> {
         if !same || (msg.flags != 0) != (key.1 != ALONE && inbox.more(*key)) {
             return false;
         }
-        let Some((body, mut seat)) = inbox.queue.pop(key) else {
-            return false;
-        };
+        let Some((body, mut seat)) = inbox.queue.pop(key) else { return false };
         inbox.spend(&body);
         // Dropped once the locks are, as is the seat.
         let (_blank, rest) = match body {

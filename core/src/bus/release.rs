@@ -76,7 +76,7 @@ impl<H: Host> Peer<H> {
     /// Drops what is queued for nodes that are dead and released, and all that stands at or before
     /// `until`.
     pub(super) fn purge(&self, until: u64) {
-        let (mut list, mut others) = (Some(self.inbox.lock().queue.list.head()), Some(Key::FIRST));
+        let (mut list, mut others) = (Some(self.inbox.lock().queue.list.head), Some(Key::FIRST));
         while list.is_some() || others.is_some() {
             let mut inbox = self.inbox.lock();
             let taken = match list {

@@ -98,10 +98,10 @@ impl<'p, H: Host> Parcel<'p, H> {
         handle.map_or(self.from, |handle| handle.node.owner())
     }
 
-    /// Whether the destination is there no more. Exact under its inbox.
-    fn is_gone(&self) -> bool {
-        let dead = |handle: &Arc<Handle<H>>| handle.node.dead() != 0;
-        self.to().check_open().is_err() || self.handle.as_ref().is_some_and(dead)
+    /// Whether the destination is there no more, if its peer is `open`. Exact under its inbox.
+    #[inline]
+    fn is_gone(&self, open: bool) -> bool {
+        !open || self.handle.as_ref().is_some_and(|handle| handle.node.dead() != 0)
     }
 
     /// Charges and reserves at the receiver. EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
@@ -112,7 +112,7 @@ impl<'p, H: Host> Parcel<'p, H> {
         several: bool,
     ) -> Result {
         let n_fds = files.map_or(0, |files| files.len());
-        if n_fds != 0 && self.is_gone() {
+        if n_fds != 0 && self.is_gone(self.to().check_open().is_ok()) {
             return Err(self.gone());
         }
         let sent_fds = match n_fds {
@@ -147,7 +147,7 @@ impl<'p, H: Host> Parcel<'p, H> {
     fn book(&mut self, n_bytes: u64, charges: Amounts) -> Result {
         let size = Layout::new(n_bytes, charges[HANDLES] as usize, charges[FDS] as usize).size;
         let mut message = self.to().book(|inbox, spare| {
-            if self.is_gone() {
+            if self.is_gone(inbox.open) {
                 return Err(Denied::Error(self.gone()));
             }
             inbox.reserve(self.from.claimant(), &charges, size, spare)
@@ -193,9 +193,7 @@ impl<'p, H: Host> Parcel<'p, H> {
     pub(super) fn link(&mut self, handles: &[Arc<Handle<H>>]) -> Result<u64> {
         let to = self.to().clone();
         let (mut floor, mut made) = (0, KVVec::new());
-        let Some(message) = &mut self.message else {
-            return Ok(floor);
-        };
+        let Some(message) = &mut self.message else { return Ok(floor) };
         for (slot, handle) in message.cargo.handles.iter_mut().zip(handles) {
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead());
@@ -231,11 +229,9 @@ impl<'p, H: Host> Parcel<'p, H> {
         &mut self,
         put: impl FnOnce(&mut Queue<H>, KBox<Message<H>>) -> T,
     ) -> Result<Option<T>> {
-        let Some(message) = self.message.take() else {
-            return Ok(None);
-        };
+        let Some(message) = self.message.take() else { return Ok(None) };
         let mut inbox = self.to().inbox.lock();
-        if self.is_gone() {
+        if self.is_gone(inbox.open) {
             drop(inbox);
             self.message = Some(message);
             return Err(EHOSTUNREACH);
@@ -256,13 +252,9 @@ impl<'p, H: Host> Parcel<'p, H> {
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, floor: u64) -> Result<u64> {
         let staged =
             self.hand_in(|queue, message| queue.stage_message(transaction, part, floor, message))?;
-        Ok(match staged {
-            Some((key, timestamp)) => {
-                self.staged = key;
-                timestamp
-            }
-            None => floor,
-        })
+        let (key, timestamp) = staged.unwrap_or((0, floor));
+        self.staged = key;
+        Ok(timestamp)
     }
 
     /// Takes it back if it was staged.
@@ -415,9 +407,7 @@ fn copy<H: Host, P: Payload<H>>(parcels: &mut [Parcel<'_, H>], payload: &mut P) 
         return Ok(());
     }
     let mut slices = parcels.iter().filter_map(Parcel::place);
-    let Some((first, from)) = slices.next() else {
-        return Ok(());
-    };
+    let Some((first, from)) = slices.next() else { return Ok(()) };
     payload.copy_to(first, from)?;
     for (pool, offset) in slices {
         first.copy(from, payload.len(), pool, offset);
@@ -443,7 +433,8 @@ fn commit<H: Host>(
             break;
         }
         for part in 0..parcels.len() {
-            if parcels[part].error == 0 && parcels[part].is_gone() {
+            let parcel = &parcels[part];
+            if parcel.error == 0 && parcel.is_gone(parcel.to().check_open().is_ok()) {
                 report.failed(parcels, part, EHOSTUNREACH)?;
             }
         }

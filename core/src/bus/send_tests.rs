@@ -82,7 +82,7 @@ impl Staged<'_> {
         let mut failed = Vec::new();
         for (part, parcel) in (0..).zip(self.parcels.iter_mut()) {
             parcel.unstage(&self.transaction, part);
-            failed.push(parcel.is_gone());
+            failed.push(parcel.is_gone(parcel.to().check_open().is_ok()));
         }
         failed
     }

@@ -94,7 +94,8 @@ fn bin_above(len: u32) -> usize {
 }
 
 impl Slices {
-    const EMPTY: Self = Self {
+    /// No space, no memory.
+    pub(super) const EMPTY: Self = Self {
         extents: KVVec::new(),
         heads: KVVec::new(),
         filled: 0,
@@ -111,11 +112,6 @@ impl Slices {
         new.extents.push(whole, GFP_KERNEL)?;
         new.bin(0);
         Ok(new)
-    }
-
-    /// Takes everything out and leaves nothing: no space, no memory.
-    pub(super) fn take(&mut self) -> Self {
-        core::mem::replace(self, Self::EMPTY)
     }
 
     /// Memory for an array of `n` elements, for [`Slices::grow`].
