@@ -307,6 +307,7 @@ impl<H: Host> Queue<H> {
     }
 
     /// The committed entry that follows `key` in the same transaction.
+    #[inline]
     pub(super) fn following(&self, key: &Key) -> Option<Key> {
         if self.committed.is_empty() {
             return None;

@@ -93,6 +93,7 @@ impl<H: Host> Inbox<H> {
     }
 
     /// Whether another part of the same transaction will be received.
+    #[inline]
     fn more(&self, mut key: Key) -> bool {
         // The others were staged before this timestamp, so they were settled before this one came up.
         while let Some(next) = self.queue.following(&key) {

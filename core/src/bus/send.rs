@@ -345,12 +345,11 @@ impl<H: Host> Peer<H> {
         let mut named = Named::new(destinations);
         let mut parcels = KVVec::with_capacity(destinations.len(), GFP_KERNEL)?;
         for (part, &id) in destinations.iter().enumerate() {
-            let mut parcel = Parcel::new(this, None);
+            parcels.push(Parcel::new(this, None), GFP_KERNEL)?;
             let reserved = named.find(&mut import, id).and_then(|handle| {
-                parcel.handle = Some(handle);
-                parcel.reserve(size, files.as_ref(), several)
+                parcels[part].handle = Some(handle);
+                parcels[part].reserve(size, files.as_ref(), several)
             });
-            parcels.push(parcel, GFP_KERNEL)?;
             match reserved {
                 Ok(()) => (),
                 // Not the destination's fault: the caller itself is gone, or memory is short.
