@@ -124,6 +124,8 @@ pub(super) struct Account {
     claims: RBTree<u64, Claim>,
     /// How many peers may come until a sweep is worth its time.
     sweep_in: usize,
+    /// The youngest peer, by its ID, that was swept.
+    newest: u64,
     /// How many claimants may have credit.
     pub(super) keepers: u32,
 }
@@ -145,6 +147,7 @@ impl Account {
             shares: RBTree::new(),
             claims: RBTree::new(),
             sweep_in: 32,
+            newest: 0,
             keepers: 0,
         }
     }
@@ -272,11 +275,24 @@ impl Account {
     }
 
     /// Drops the entries of claimants that hold nothing.
+    ///
+    /// Who came again after a sweep gets room, or peers that send in turn would all be dropped before
+    /// their next turn. Peers that come once and close get none. IDs tell them apart: who comes again
+    /// is older than some that were dropped before, so it was open then.
     pub(super) fn sweep(&mut self) {
-        sieve(&mut self.claims, |claim| claim.held != NOTHING, drop);
+        let (known, mut again) = (self.newest, 0);
+        sieve(
+            &mut self.claims,
+            |claim| claim.held != NOTHING,
+            |node| {
+                let (peer, _) = node.to_key_value();
+                again += usize::from(peer <= known);
+                self.newest = self.newest.max(peer);
+            },
+        );
         // A claim of a user who holds nothing is gone as well, so none dangles.
         sieve(&mut self.shares, |share| share.granted != NOTHING, drop);
-        self.sweep_in = self.claims.iter().count() + 32;
+        self.sweep_in = self.claims.iter().count() + 2 * again + 32;
     }
 
     /// Takes all entries out. `each` is told what the claimants held.

@@ -230,6 +230,33 @@ fn a_sweep_returns_credit() {
     books.end();
 }
 
+#[test]
+fn peers_that_send_in_turn_stay_on_the_books() {
+    let mut books = Books::new(1 << 24, 1);
+    let mut send = |peers: core::ops::Range<u64>| {
+        let mut swept = 0;
+        for peer in peers {
+            let before = books.ledgers[0].account.claims().count();
+            assert!(books.claim(0, who(peer as u32 % 70, peer), &[1, 0, 9, 0]));
+            books.ledgers[0].release(who(peer as u32 % 70, peer), &[1, 0, 9, 0]);
+            swept += usize::from(books.ledgers[0].account.claims().count() < before);
+        }
+        (books.ledgers[0].account.claims().count(), swept)
+    };
+    for _ in 0..4 {
+        send(1..1001);
+    }
+    // All are there now, and stay.
+    for _ in 0..3 {
+        assert_eq!(send(1..1001), (1000, 0));
+    }
+    // They close, and others come once: at first there is room for as many as there were.
+    let (left, swept) = send(2000..6000);
+    assert!(swept > 10 && left <= 65, "{left} entries after {swept} sweeps");
+    books.check();
+    books.end();
+}
+
 /// Once, a debug build took it for a fault that the user's account had forgotten a claimant which a
 /// peer's account still listed, with nothing.
 #[test]
