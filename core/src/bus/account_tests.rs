@@ -264,7 +264,7 @@ fn a_sweep_takes_those_who_hold_nothing() {
     // Older than some that were swept before: each gets room for itself and another.
     assert_eq!(account.sweep_in, 2 * 9 + 32);
     assert!(claim(&mut account, who(0, 100), &one(BYTES, 1)));
-    account.release(who(0, 100), &one(BYTES, 1));
+    account.release(100, &one(BYTES, 1));
     account.sweep();
     assert_eq!(account.sweep_in, 32);
 }
