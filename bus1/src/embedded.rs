@@ -4,14 +4,13 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use bus1_embedded::{Bus, Map, Peer};
 
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::transport::{Ready, Transport};
+use crate::transport::Transport;
 
 /// A peer of the process's bus.
 pub(crate) struct Embedded {
@@ -55,11 +54,6 @@ unsafe impl Transport for Embedded {
             }
         };
         Ok((map.as_ptr(), map.len() as u64))
-    }
-
-    fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Errno> {
-        let ready = self.peer.wait(timeout);
-        Ok(Ready { hangup: ready.hangup, readable: ready.readable })
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {

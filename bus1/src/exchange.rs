@@ -73,7 +73,7 @@ impl From<Error> for CallError {
 }
 
 /// The time by which a timeout is over.
-fn deadline(timeout: Duration) -> u64 {
+pub(crate) fn deadline(timeout: Duration) -> u64 {
     if timeout.is_zero() {
         return DEADLINE_NOW;
     }
@@ -83,32 +83,49 @@ fn deadline(timeout: Duration) -> u64 {
     u64::try_from(now.saturating_add(timeout).as_nanos()).unwrap_or(DEADLINE_NEVER)
 }
 
-/// One exchange of a peer, and what it brings. What was not given back, the slices give back
-/// themselves.
+/// Gives slices back, and receives into `msgs`. What was not given back, the slices give back themselves.
 fn exchange(
     connection: &Arc<Connection>,
     slices: Vec<Slice>,
-    send: Option<(u64, &Parts<'_>)>,
     msgs: &mut [Msg],
     deadline: u64,
-) -> (Result<Vec<Event>>, bool) {
+) -> Result<Vec<Event>> {
     let _busy = connection.keep_busy();
     let offsets: Vec<u64> = slices.iter().map(Slice::offset).collect();
     // SAFETY: the slices were taken out of their messages, and are ours alone.
-    let exchanged = unsafe { connection.exchange(&offsets, send, msgs, deadline) };
-    let Exchanged { received, sent, kept, pool } = exchanged;
-    let released = slices.len() - kept;
+    let exchanged = unsafe { connection.exchange(&offsets, None, msgs, deadline) };
+    let released = slices.len() - exchanged.kept;
     slices.into_iter().take(released).for_each(Slice::released);
-    let events = received.and_then(|n| {
-        // All of them, before an error drops them: each owns something.
-        let events: Vec<_> = msgs[..n]
-            .iter()
-            // SAFETY: they were just received.
-            .map(|msg| unsafe { Event::new(connection, msg, pool) })
-            .collect();
-        events.into_iter().collect()
+    // All of them, before an error drops them: each owns something.
+    let events: Vec<_> = msgs[..exchanged.received?]
+        .iter()
+        // SAFETY: they were just received.
+        .map(|msg| unsafe { Event::new(connection, msg, exchanged.pool) })
+        .collect();
+    events.into_iter().collect()
+}
+
+/// The same with room for one, and a message to send before, without an allocation. Gives also whether
+/// that was sent.
+fn exchange_one(
+    connection: &Arc<Connection>,
+    slice: Option<Slice>,
+    send: Option<(u64, &Parts<'_>)>,
+    deadline: u64,
+) -> (Result<Option<Event>>, bool) {
+    let _busy = connection.keep_busy();
+    let offset = slice.as_ref().map(Slice::offset);
+    let mut msg = [Msg::default()];
+    // SAFETY: the slice was taken out of its message, and is ours alone.
+    let exchanged = unsafe { connection.exchange(offset.as_slice(), send, &mut msg, deadline) };
+    let Exchanged { received, sent, kept, pool } = exchanged;
+    slice.into_iter().take(1 - kept).for_each(Slice::released);
+    let event = received.and_then(|n| match n {
+        0 => Ok(None),
+        // SAFETY: it was just received.
+        _ => unsafe { Event::new(connection, &msg[0], pool) }.map(Some),
     });
-    (events, sent)
+    (event, sent)
 }
 
 /// Round trips and batches: several steps in one system call. All of them may be mixed with
@@ -151,7 +168,7 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn call(&self, to: &Handle, message: &Outgoing<'_>) -> Result<Event, CallError> {
-        self.sent_and_received(Vec::new(), to, message, DEADLINE_NEVER)
+        self.sent_and_received(None, to, message, DEADLINE_NEVER)
             .and_then(|event| self.or_wait(event))
     }
 
@@ -181,7 +198,7 @@ impl Peer {
         message: &Outgoing<'_>,
         timeout: Duration,
     ) -> Result<Option<Event>, CallError> {
-        self.sent_and_received(Vec::new(), to, message, deadline(timeout))
+        self.sent_and_received(None, to, message, deadline(timeout))
     }
 
     /// Gives a message back that was dealt with, sends the answer to it, and waits for what is
@@ -247,7 +264,7 @@ impl Peer {
         answer: &Outgoing<'_>,
     ) -> Result<Event, CallError> {
         let slice = message.into_slice(self.connection())?;
-        self.sent_and_received(Vec::from_iter(slice), to, answer, DEADLINE_NEVER)
+        self.sent_and_received(slice, to, answer, DEADLINE_NEVER)
             .and_then(|event| self.or_wait(event))
     }
 
@@ -280,7 +297,7 @@ impl Peer {
         timeout: Duration,
     ) -> Result<Option<Event>, CallError> {
         let slice = message.into_slice(self.connection())?;
-        self.sent_and_received(Vec::from_iter(slice), to, answer, deadline(timeout))
+        self.sent_and_received(slice, to, answer, deadline(timeout))
     }
 
     /// Gives messages back that were dealt with, and receives up to `most` of what is next, in one
@@ -370,9 +387,14 @@ impl Peer {
         self.received(done, most, DEADLINE_NOW)
     }
 
+    /// Receives what is next, and waits for it until `deadline`.
+    pub(crate) fn next(&self, deadline: u64) -> Result<Option<Event>> {
+        exchange_one(self.connection(), None, None, deadline).0
+    }
+
     fn sent_and_received(
         &self,
-        slices: Vec<Slice>,
+        slice: Option<Slice>,
         to: &Handle,
         message: &Outgoing<'_>,
         deadline: u64,
@@ -380,12 +402,8 @@ impl Peer {
         let connection = self.connection();
         let to = to.id_in(connection)?;
         let parts = message.parts(connection)?;
-        let mut msg = [Msg::default()];
-        let (events, sent) = exchange(connection, slices, Some((to, &parts)), &mut msg, deadline);
-        match events {
-            Ok(mut events) => Ok(events.pop()),
-            Err(error) => Err(CallError { error, sent }),
-        }
+        let (event, sent) = exchange_one(connection, slice, Some((to, &parts)), deadline);
+        event.map_err(|error| CallError { error, sent })
     }
 
     /// What came, or else what comes.
@@ -410,10 +428,10 @@ impl Peer {
         }
         while slices.len() > MAX {
             let some = slices.split_off(slices.len() - MAX);
-            exchange(connection, some, None, &mut [], DEADLINE_NOW).0?;
+            exchange(connection, some, &mut [], DEADLINE_NOW)?;
         }
         let mut msgs = vec![Msg::default(); most.min(MAX)];
-        exchange(connection, slices, None, &mut msgs, deadline).0
+        exchange(connection, slices, &mut msgs, deadline)
     }
 }
 

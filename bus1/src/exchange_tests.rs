@@ -19,7 +19,7 @@ use crate::connection::{Connection, Parts};
 use crate::errno::Errno;
 use crate::error::Error;
 use crate::host::Host;
-use crate::transport::{Ready, Transport};
+use crate::transport::Transport;
 
 type Step = Box<dyn FnOnce(&mut CmdExchange) -> Result<(), Raw> + Send>;
 
@@ -42,10 +42,6 @@ unsafe impl Transport for Scripted {
 
     fn pool(&self) -> Result<(*const u8, u64), Errno> {
         Ok((std::ptr::null(), 4096))
-    }
-
-    fn wait(&self, _: Option<Duration>) -> Result<Ready, Errno> {
-        unreachable!("an exchange waits by itself")
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {

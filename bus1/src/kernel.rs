@@ -6,10 +6,8 @@ use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::time::Duration;
 
 use bus1_uapi::{CmdPeerReset, CMD_PEER_QUERY};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{fstat, open, FileType, Mode, OFlags};
 use rustix::io::{fcntl_setfd, Errno as Raw, FdFlags};
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
@@ -18,7 +16,7 @@ use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::transport::{Ready, Transport};
+use crate::transport::Transport;
 
 /// The device.
 const PATH: &str = "/dev/bus1";
@@ -96,21 +94,6 @@ unsafe impl Transport for Kernel {
 
     fn pool(&self) -> Result<(*const u8, u64), Errno> {
         Ok((self.map.start.as_ptr().cast(), self.map.len as u64))
-    }
-
-    fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Errno> {
-        // A time beyond the system's is as good as none.
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(Raw::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let found = fds[0].revents();
-        Ok(Ready {
-            hangup: found.contains(PollFlags::HUP),
-            readable: found.contains(PollFlags::IN),
-        })
     }
 
     fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {

@@ -326,8 +326,8 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error::InUse`] as long as there are nodes, handles or messages of the peer in this
-    /// process: it would take them from under their users; and while a thread is in
-    /// [`recv_many`](Self::recv_many) or its like. [`Error::Disconnected`].
+    /// process: it would take them from under their users; and while a thread waits in
+    /// [`recv`](Self::recv) or its like. [`Error::Disconnected`].
     ///
     /// ```
     /// use bus1::{Error, Host, Peer};

@@ -3,14 +3,16 @@
 //! Receiving.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bus1_uapi::{
-    Msg, MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS, RECV_FLAG_SEED,
+    Msg, DEADLINE_NEVER, MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS,
+    RECV_FLAG_SEED,
 };
 
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::exchange::deadline;
 use crate::id::HandleId;
 use crate::message::Message;
 use crate::peer::Peer;
@@ -152,10 +154,10 @@ impl Peer {
     /// ```
     pub fn recv(&self) -> Result<Event> {
         loop {
-            if let Some(event) = self.try_recv()? {
+            // It ends with nothing only where there is a deadline.
+            if let Some(event) = self.next(DEADLINE_NEVER)? {
                 return Ok(event);
             }
-            self.wait(None)?;
         }
     }
 
@@ -174,18 +176,7 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>> {
-        // A time beyond the end of time is as good as none.
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            if let Some(event) = self.try_recv()? {
-                return Ok(Some(event));
-            }
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(None);
-            }
-            self.wait(left)?;
-        }
+        self.next(deadline(timeout))
     }
 
     /// Receives the seed of this peer, as often as asked; `None` if there is none. Handles and
@@ -230,19 +221,6 @@ impl Peer {
         };
         // SAFETY: it was just received.
         unsafe { Event::new(connection, &msg, pool) }.map(Some)
-    }
-
-    /// Waits until there may be something to receive, or the peer is disconnected.
-    fn wait(&self, timeout: Option<Duration>) -> Result<()> {
-        let ready = self
-            .connection()
-            .transport
-            .wait(timeout)
-            .map_err(|errno| Error::Os { call: "waiting for the peer", errno })?;
-        if ready.hangup && !ready.readable {
-            return Err(Error::Disconnected);
-        }
-        Ok(())
     }
 }
 

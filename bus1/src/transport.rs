@@ -1,23 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The way to a host: one peer's commands, its pool, and its wake-ups.
+//! The way to a host: one peer's commands, its pool, and its descriptor.
 //!
 //! Everything above this file is the same for all hosts.
 
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use crate::errno::Errno;
 use crate::host::Host;
-
-/// What a peer is ready for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ready {
-    /// It is disconnected.
-    pub(crate) hangup: bool,
-    /// There may be something to receive.
-    pub(crate) readable: bool,
-}
 
 /// An open peer of some host. Dropping it closes it.
 ///
@@ -40,10 +30,6 @@ pub(crate) unsafe trait Transport: Send + Sync {
 
     /// Where the pool starts, and how much of it can be reached. Always the same once it succeeded.
     fn pool(&self) -> Result<(*const u8, u64), Errno>;
-
-    /// What it is ready for, after waiting for something of it for at most `timeout`; `None` is
-    /// for ever. A signal ends the wait early.
-    fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Errno>;
 
     /// The descriptor that shows readiness to `poll(2)` and that names the peer in commands.
     /// Always the same once it succeeded.

@@ -183,21 +183,28 @@ fn more_than_fits_one_call_is_given_back() {
 
 #[test]
 fn a_flush_does_not_wait_for_who_waits() {
-    let (owner, node, user, handle) = pair();
-    node.leak();
-    thread::scope(|threads| {
-        let waiting = threads.spawn(|| owner.recv_many([], 1));
-        // Until it waits, a flush succeeds and finds nothing; then it is refused.
-        while owner.flush().is_ok() {
-            thread::yield_now();
-        }
-        assert_eq!(owner.flush(), Err(Error::InUse));
-        let again = owner.create_node().unwrap();
-        owner.send(again.handle(), &text(b"end")).unwrap();
-        let events = waiting.join().unwrap().unwrap();
-        assert_eq!(events.len(), 1);
-    });
-    drop((user, handle));
+    let ways: [fn(&Peer) -> Vec<Event>; 3] = [
+        |owner| owner.recv_many([], 1).unwrap(),
+        |owner| vec![owner.recv().unwrap()],
+        |owner| Vec::from_iter(owner.recv_timeout(Duration::MAX).unwrap()),
+    ];
+    for wait in ways {
+        let (owner, node, user, handle) = pair();
+        node.leak();
+        thread::scope(|threads| {
+            let waiting = threads.spawn(|| wait(&owner));
+            // Until it waits, a flush succeeds and finds nothing; then it is refused.
+            while owner.flush().is_ok() {
+                thread::yield_now();
+            }
+            assert_eq!(owner.flush(), Err(Error::InUse));
+            let again = owner.create_node().unwrap();
+            owner.send(again.handle(), &text(b"end")).unwrap();
+            let events = waiting.join().unwrap();
+            assert_eq!(events.len(), 1);
+        });
+        drop((user, handle));
+    }
 }
 
 #[test]
