@@ -195,26 +195,26 @@ fn best<'a>(ways: &[&'a str], figure: impl Fn(&str) -> Option<f64>) -> Option<(f
     figures.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// They are about the best way to receive. The others stand beside it in the name.
+/// They are about the way to receive that costs the least. The others stand beside it in the name.
 fn multicast_goals(counted: &Medians<'_>) -> Vec<Goal> {
-    let goal = |mut name: String, limit, figure: &dyn Fn(&str) -> Option<f64>| {
+    let goal = |mut name: String, limit, n, figure: &dyn Fn(&str) -> Option<f64>| {
         let ways = [unicast::FOLD, "bus1 raw"];
-        let best = best(&ways, figure);
-        if let Some((_, way)) = best {
+        let best = best(&ways, |way| counted.get("multicast", way, n)).map(|(_, way)| way);
+        if let Some(way) = best {
             let others = ways.iter().filter(|&&other| other != way);
             let others =
                 others.filter_map(|other| Some(format!("; {other}: {:.2} ×", figure(other)?)));
             name += &format!(" ({way}{})", others.collect::<String>());
         }
-        Goal::new(name, Bound::AtMost, limit, "×", best.map(|(figure, _)| figure))
+        Goal::new(name, Bound::AtMost, limit, "×", best.and_then(figure))
     };
     let mut goals = Vec::new();
     for n in [16, 256] {
         let name = format!("multicast to {n}, per destination, against SEQPACKET");
-        goals.push(goal(name, 0.6, &|way| counted.ratio("multicast", [way, "seqpacket"], n)));
+        goals.push(goal(name, 0.6, n, &|way| counted.ratio("multicast", [way, "seqpacket"], n)));
     }
     let name = "multicast, change per destination from 16 to 256".to_owned();
-    goals.push(goal(name, 0.05, &|way| {
+    goals.push(goal(name, 0.05, 256, &|way| {
         Some((counted.growth("multicast", way, [16, 256])? - 1.0).abs())
     }));
     goals
@@ -317,12 +317,14 @@ mod tests {
         let goals = goals(&data);
         for (name, verdict) in [
             (
-                "to 16, per destination, against SEQPACKET (bus1 fold; bus1 raw: 0.70 ×)",
+                " to 16, per destination, against SEQPACKET (bus1 fold; bus1 raw: 0.70 ×)",
                 Verdict::Met,
             ),
-            ("to 256, per destination, against SEQPACKET (bus1 raw)", Verdict::Missed),
+            (" to 256, per destination, against SEQPACKET (bus1 raw)", Verdict::Missed),
+            // Of the way that costs the least with 256.
+            (", change per destination from 16 to 256 (bus1 raw)", Verdict::Met),
         ] {
-            assert_eq!(verdict_of(&goals, &format!("multicast {name}")), verdict);
+            assert_eq!(verdict_of(&goals, &format!("multicast{name}")), verdict);
         }
     }
 
