@@ -199,7 +199,6 @@ impl<H: Host> Inbox<H> {
     /// gone, among the next few from the position `from` on. Moves `from` behind what was looked at, to
     /// None at the end.
     pub(super) fn purge_list(&mut self, until: u64, from: &mut Option<u32>) -> Option<Taken<H>> {
-        self.queue.settle_all();
         for _ in 0..PURGE {
             let at = self.queue.list.seek((*from)?);
             *from = at.map(|at| at.wrapping_add(1));
@@ -214,7 +213,6 @@ impl<H: Host> Inbox<H> {
 
     /// The same for other parts and notices, with the key of each.
     pub(super) fn purge_others(&mut self, until: u64, from: &mut Option<Key>) -> Option<Taken<H>> {
-        self.queue.settle_all();
         for _ in 0..PURGE {
             let key = self.queue.next(&(*from)?);
             *from = key.map(|key| key.behind());

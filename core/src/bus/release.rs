@@ -76,7 +76,16 @@ impl<H: Host> Peer<H> {
     /// Drops what is queued for nodes that are dead and released, and all that stands at or before
     /// `until`.
     pub(super) fn purge(&self, until: u64) {
-        let (mut list, mut others) = (Some(self.inbox.lock().queue.list.head), Some(Key::FIRST));
+        // Until a pass finds nothing: of what settles meanwhile it may have seen one part and not another.
+        while self.purge_pass(until) {}
+    }
+
+    fn purge_pass(&self, until: u64) -> bool {
+        let mut inbox = self.inbox.lock();
+        inbox.queue.settle_all();
+        let (mut list, mut others) = (Some(inbox.queue.list.head), Some(Key::FIRST));
+        drop(inbox);
+        let mut found = false;
         while list.is_some() || others.is_some() {
             let mut inbox = self.inbox.lock();
             let taken = match list {
@@ -86,8 +95,10 @@ impl<H: Host> Peer<H> {
             drop(inbox);
             if let Some(taken) = taken {
                 self.drop_taken(taken);
+                found = true;
             }
         }
+        found
     }
 
     /// Frees the received slice at `offset`. ENXIO if none starts there.

@@ -213,3 +213,47 @@ fn two_calls_destroy_one_node() {
         world.end();
     });
 }
+
+/// A peer whose nodes 0 and 8 its seed pins, so that a flush leaves them, and a sender to both.
+fn pinned() -> (World, Client, Client, [u64; 2]) {
+    let world = World::default();
+    let (r, s) = (world.open(1), world.open(2));
+    let letter = Letter { handles: &[0, 8], flags: SEND_FLAG_SEED, ..Letter::default() };
+    r.send(letter).unwrap();
+    let ids = [0, 8].map(|id| r.transfer(id, &s).unwrap());
+    (world, r, s, ids)
+}
+
+#[test]
+fn a_flush_drops_what_was_sent_before() {
+    model("flush and a look", DEEP, || {
+        let (world, r, s, ids) = pinned();
+        s.send(Letter::new(&ids, b"old")).unwrap();
+        let other = r.clone();
+        let flush = spawn(move || other.flush(PEER_RESET_FLAG_FLUSH).unwrap());
+        r.ready();
+        flush.join().unwrap();
+        assert_eq!(r.take().err(), Some(EAGAIN));
+        drop((r, s));
+        world.end();
+    });
+}
+
+#[test]
+fn a_flush_drops_all_parts_or_none() {
+    model("flush and a multicast", DEEP, || {
+        let (world, r, s, ids) = pinned();
+        let sender = spawn(move || {
+            s.send(Letter::new(&ids, b"new")).unwrap();
+            s
+        });
+        let other = r.clone();
+        let flush = spawn(move || other.flush(PEER_RESET_FLAG_FLUSH).unwrap());
+        r.ready();
+        flush.join().unwrap();
+        let s = sender.join().unwrap();
+        assert!([0, 2].contains(&r.take_all().len()));
+        drop((r, s));
+        world.end();
+    });
+}
