@@ -56,10 +56,12 @@ impl Entry {
     /// New pages that lie in a row, pinned once: at least one, at most `n`. ENOMEM.
     fn new(n: usize) -> Result<impl Iterator<Item = Self>> {
         let flags = 1 << bindings::___GFP_ACCOUNT_BIT | bindings::__GFP_ZERO;
-        // A row is worth no wait. For a single page, rather fail than have somebody killed for memory:
+        // A row is worth no effort. For a single page, rather fail than have somebody killed for memory:
         // there may be idle pages to free.
         let patient = bindings::GFP_KERNEL | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
-        for (size, more) in [(n * PAGE_SIZE, bindings::GFP_NOWAIT), (PAGE_SIZE, patient)] {
+        for (size, more) in
+            [(n * PAGE_SIZE, 1 << bindings::___GFP_NOWARN_BIT), (PAGE_SIZE, patient)]
+        {
             // SAFETY: May sleep, which all callers may. The pages are not from highmem, so their
             // addresses are permanent. Each is freed by itself.
             let first = unsafe { bindings::alloc_pages_exact_noprof(size, flags | more) } as usize;
