@@ -11,12 +11,13 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use bus1::Host;
 use bus1_embedded::{Bus, Limits};
+use bus1_uapi::Msg;
 use crossbeam_channel::{bounded, Receiver, Sender};
 
 use super::multicast::{self, RECEIVERS};
 use super::unicast::{by_crate, pair, SIZES};
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Peer, NODE};
+use crate::peer::{Cargo, Exchange, Peer, NODE};
 use crate::process::pin;
 
 /// A peer of the embedded host.
@@ -24,6 +25,12 @@ type Embedded = Peer<bus1_embedded::Peer>;
 
 /// Messages that may be on their way to another thread.
 const WINDOW: u64 = 256;
+/// Messages that one EXCHANGE takes at most.
+const BATCH: usize = 64;
+/// The receiver that takes all that there is in one call.
+pub const BATCHES: &str = "bus1 batch";
+/// The channel whose buffers come back to be used again.
+pub const REUSE: &str = "crossbeam reuse";
 
 /// One thread, two threads, many receivers, two pairs.
 pub fn run(bench: &mut Bench) {
@@ -42,7 +49,9 @@ pub fn run(bench: &mut Bench) {
     for size in SIZES {
         let two = |implementation| point("embedded, two threads", implementation, size, 1);
         bench.run(two("bus1 raw"), || peers_of_threads(size));
+        bench.run(two(BATCHES), || batches_of_threads(size));
         bench.run(two("crossbeam"), || crossbeam_of_threads(size));
+        bench.run(two(REUSE), || crossbeam_with_buffers(size));
     }
     for n in RECEIVERS {
         let many = |implementation| point("embedded, multicast", implementation, n, n);
@@ -109,34 +118,43 @@ pub fn crossbeam_multicast(receivers: usize) -> Result<impl FnMut() -> Result<()
     })
 }
 
-/// A thread that receives for ever. It ends when this is dropped, for which one more message is
-/// needed.
+/// A thread on another CPU that receives for ever. It ends when this is dropped, for which one more
+/// message is needed.
 struct Reader<S: FnMut() -> Result<()>> {
     send: S,
     sent: u64,
+    /// How many were received when this was last looked at.
+    seen: u64,
     received: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<S: FnMut() -> Result<()>> Reader<S> {
-    fn start(send: S, mut receive: impl FnMut() -> Result<()> + Send + 'static) -> Self {
+    /// `receive` waits for messages, and gives how many it took.
+    fn start(send: S, mut receive: impl FnMut() -> Result<u64> + Send + 'static) -> Result<Self> {
         let received = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (count, end) = (received.clone(), stop.clone());
-        let thread = thread::spawn(move || loop {
-            receive().expect("the receiver failed");
-            count.fetch_add(1, Ordering::Release);
-            if end.load(Ordering::Acquire) {
-                return;
+        // On one CPU they would take turns, and the figure would be that of the scheduler.
+        pin(0)?;
+        let thread = thread::spawn(move || {
+            pin(1).expect("no CPU for the receiver");
+            while !end.load(Ordering::Acquire) {
+                count.fetch_add(receive().expect("the receiver failed"), Ordering::Release);
             }
         });
-        Self { send, sent: 0, received, stop, thread: Some(thread) }
+        Ok(Self { send, sent: 0, seen: 0, received, stop, thread: Some(thread) })
     }
 
     /// Sends as soon as there is room in the window.
     fn send(&mut self) -> Result<()> {
-        while self.sent - self.received.load(Ordering::Acquire) >= WINDOW {
+        // Not looked at more often than needed: that would slow the receiver down.
+        while self.sent - self.seen >= WINDOW {
+            self.seen = self.received.load(Ordering::Acquire);
+            if self.sent - self.seen < WINDOW {
+                break;
+            }
             // Without anyone to receive this would never end.
             anyhow::ensure!(
                 self.thread.as_ref().is_some_and(|t| !t.is_finished()),
@@ -161,8 +179,8 @@ impl<S: FnMut() -> Result<()>> Drop for Reader<S> {
     }
 }
 
-/// One thread sends, another receives as fast as it can.
-pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
+/// A peer, and what sends to it from another one.
+fn line(size: usize) -> Result<(impl FnMut() -> Result<()>, Embedded)> {
     let bus = bus()?;
     let (from, to) = (open(&bus)?, open(&bus)?);
     let handle = to.transfer(NODE, &from.0)?;
@@ -171,13 +189,37 @@ pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
         let vec = [IoSlice::new(&payload)];
         from.send(&[handle], Cargo::payload(&vec))
     };
+    Ok((send, to))
+}
+
+/// One thread sends, another receives as fast as it can: RECV and SLICE_RELEASE.
+pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let (send, to) = line(size)?;
     let receive = move || loop {
         if let Some(msg) = to.try_recv(0)? {
-            return to.release(&msg);
+            to.release(&msg)?;
+            return Ok(1);
         }
         to.0.wait(None);
     };
-    let mut reader = Reader::start(send, receive);
+    let mut reader = Reader::start(send, receive)?;
+    Ok(move || reader.send())
+}
+
+/// The same by EXCHANGE, which gives the slices of the call before back, waits, and receives all
+/// that there is, up to [`BATCH`] messages.
+pub fn batches_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let (send, to) = line(size)?;
+    let mut msgs = [Msg::default(); BATCH];
+    let mut held = Vec::with_capacity(BATCH);
+    let receive = move || {
+        let receive = Exchange { slices: &held, wait: true, ..Exchange::default() };
+        let n = to.exchange(receive, &mut msgs)?;
+        held.clear();
+        held.extend(msgs[..n].iter().map(|msg| msg.offset));
+        Ok(n as u64)
+    };
+    let mut reader = Reader::start(send, receive)?;
     Ok(move || reader.send())
 }
 
@@ -188,9 +230,28 @@ pub fn crossbeam_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let send = move || Ok(to.send(payload.clone())?);
     let receive = move || {
         drop(std::hint::black_box(from.recv()?));
-        Ok(())
+        Ok(1)
     };
-    let mut reader = Reader::start(send, receive);
+    let mut reader = Reader::start(send, receive)?;
+    Ok(move || reader.send())
+}
+
+/// The same, but buffers come back by another channel, so that none is allocated here and freed there.
+pub fn crossbeam_with_buffers(size: usize) -> Result<impl FnMut() -> Result<()>> {
+    let (to, from) = channel();
+    let (back, spare) = channel();
+    let payload = vec![1; size];
+    let send = move || {
+        let mut buffer = spare.try_recv().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(&payload);
+        Ok(to.send(buffer)?)
+    };
+    let receive = move || {
+        back.send(std::hint::black_box(from.recv()?))?;
+        Ok(1)
+    };
+    let mut reader = Reader::start(send, receive)?;
     Ok(move || reader.send())
 }
 
