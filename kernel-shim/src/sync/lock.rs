@@ -3,8 +3,9 @@
 //! Locks: [`spinlock::SpinLock`] and [`mutex::Mutex`], made with
 //! [`new_spinlock!`](crate::new_spinlock) and [`new_mutex!`](crate::new_mutex).
 //!
-//! Both are the same lock here, which may sleep; they are types of their own as
-//! in the kernel. Under loom the lock is loom's. In debug builds the order of
+//! Both are the same lock here, which sleeps once it has waited in vain for some
+//! microseconds (to sleep and to be woken takes longer than what the locks are
+//! held for); they are types of their own as in the kernel. Under loom the lock is loom's. In debug builds the order of
 //! the locks is checked by name, see [`crate::lockdep`].
 //!
 //! Invariant: the data is reached only through a [`Guard`], and a guard exists
@@ -27,10 +28,33 @@ mod raw {
     pub(super) type RawLock = parking_lot::Mutex<()>;
     pub(super) type Held<'a> = parking_lot::MutexGuard<'a, ()>;
 
+    /// Pauses before each look at a lock that is held, as powers of two; then the thread sleeps. The
+    /// first is no shorter: it takes longer anyway to get the lock's cache line back, and who holds
+    /// it mostly takes it again at once.
+    const PAUSES: core::ops::Range<u32> = 5..10;
+
+    #[inline]
     pub(super) fn lock(lock: &RawLock) -> Held<'_> {
+        match lock.try_lock() {
+            Some(held) => held,
+            None => contended(lock),
+        }
+    }
+
+    #[cold]
+    fn contended(lock: &RawLock) -> Held<'_> {
+        for pauses in PAUSES {
+            for _ in 0..1 << pauses {
+                core::hint::spin_loop();
+            }
+            if let Some(held) = lock.try_lock() {
+                return held;
+            }
+        }
         lock.lock()
     }
 
+    #[inline]
     pub(super) fn try_lock(lock: &RawLock) -> Option<Held<'_>> {
         lock.try_lock()
     }
