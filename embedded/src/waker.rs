@@ -11,8 +11,11 @@
 //! Whoever is interested announces it in `interest`, then looks whether the peer is ready. Whoever
 //! makes it ready does so first, then looks at `interest`. Between the two steps of each stands a
 //! sequentially consistent fence or read-modify-write, so at least one of them sees the other.
-//! A thread reads `sequence` before it looks, and sleeps only if it has not changed since; every
-//! delivery changes it.
+//!
+//! A thread that will sleep reads `sequence` before it announces itself, and sleeps only if that has not
+//! changed since. A delivery takes the announcement of all away, then changes `sequence`, then
+//! wakes: whose announcement it took either does not fall asleep, or is woken. So one
+//! system call wakes those who sleep, however many messages follow until they run.
 //!
 //! Whoever lowers the eventfd looks again afterwards, and raises it if the peer is ready after
 //! all. `raised` and the eventfd change together under a lock, so a wake-up comes either before
@@ -21,7 +24,8 @@
 //! Lock: `raised` alone, held across the system call that it describes; never taken inside the
 //! core.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{fence, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
@@ -37,14 +41,19 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 use rustix::time::{clock_gettime, ClockId, Timespec};
 
-/// Bit of [`Signal::interest`]: there is an eventfd. The others count the threads that wait.
-const EVENT: u32 = 1 << 31;
+/// Bit of [`Signal::interest`]: there is an eventfd.
+const EVENT: u32 = 1;
+/// Bit of [`Signal::interest`]: somebody may sleep on `sequence`.
+const SLEEPER: u32 = 2;
+/// Pauses between the first looks of a thread that waits, as powers of two. Then it sleeps: what comes
+/// until then costs nobody a system call.
+const PAUSES: Range<u32> = 4..10;
 
 /// Whom to wake for one peer.
 #[derive(Default)]
 pub(crate) struct Signal {
     interest: AtomicU32,
-    /// Changes with every delivery; threads sleep on it.
+    /// Changes with every delivery to threads; they sleep on it.
     sequence: AtomicU32,
     /// Whether the eventfd is readable.
     raised: Mutex<bool>,
@@ -98,17 +107,18 @@ impl Signal {
         deadline: Option<Instant>,
         mut look: impl FnMut() -> (bool, T),
     ) -> T {
-        struct Interest<'a>(&'a AtomicU32);
-        impl Drop for Interest<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, SeqCst);
+        for pauses in PAUSES {
+            let (done, found) = look();
+            if done {
+                return found;
+            }
+            for _ in 0..1 << pauses {
+                std::hint::spin_loop();
             }
         }
-
-        self.interest.fetch_add(1, SeqCst);
-        let _interest = Interest(&self.interest);
         loop {
             let seen = self.sequence.load(SeqCst);
+            self.interest.fetch_or(SLEEPER, SeqCst);
             let (done, found) = look();
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if done || left.is_some_and(|left| left.is_zero()) {
@@ -126,9 +136,9 @@ impl Signal {
 
     /// Wakes all who wait, and raises the eventfd.
     fn deliver(&self) {
-        self.sequence.fetch_add(1, SeqCst);
-        let interest = self.interest.load(SeqCst);
-        if interest & !EVENT != 0 {
+        let interest = self.interest.fetch_and(!SLEEPER, SeqCst);
+        if interest & SLEEPER != 0 {
+            self.sequence.fetch_add(1, SeqCst);
             // It cannot fail: the word is there.
             let _ = futex::wake(&self.sequence, futex::Flags::PRIVATE, i32::MAX as u32);
         }
@@ -177,42 +187,56 @@ fn since_boot() -> Duration {
     clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default()
 }
 
-/// Wake-ups of one thread that wait for the end of its command.
-struct Pending {
+/// Where one thread is in its commands.
+struct Here {
     /// Scopes that are open.
-    depth: usize,
-    signals: Vec<Arc<Signal>>,
+    depth: Cell<usize>,
+    /// Whether something is in [`NOTED`].
+    noted: Cell<bool>,
 }
 
 thread_local! {
-    static PENDING: RefCell<Pending> = const {
-        RefCell::new(Pending { depth: 0, signals: Vec::new() })
-    };
+    // Apart from what has to be dropped, so that it is there to the last and cheap to look at.
+    static HERE: Here = const { Here { depth: Cell::new(0), noted: Cell::new(false) } };
+    /// Wake-ups that wait for the end of the command.
+    static NOTED: RefCell<Vec<Arc<Signal>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Delivers at the end of the outermost scope, or at once if there is none.
+#[cold]
 fn note(signal: &Arc<Signal>) {
-    let noted = PENDING.try_with(|pending| {
-        let mut pending = pending.borrow_mut();
-        if pending.depth == 0 {
-            return false;
-        }
-        // Many entries for one peer come in a row: one wake-up does for all.
-        if !pending.signals.last().is_some_and(|last| Arc::ptr_eq(last, signal)) {
-            pending.signals.push(signal.clone());
-        }
-        true
+    let noted = HERE.with(|here| {
+        let scope = here.depth.get() != 0;
+        // A thread that has already torn down its locals delivers at once.
+        let noted = scope && NOTED.try_with(|all| enter(&mut all.borrow_mut(), signal)).is_ok();
+        here.noted.set(here.noted.get() || noted);
+        noted
     });
-    if !noted.unwrap_or(false) {
+    if !noted {
         signal.deliver();
     }
 }
 
+/// Many entries for one peer come in a row: one wake-up does for all.
+fn enter(all: &mut Vec<Arc<Signal>>, signal: &Arc<Signal>) {
+    if !all.last().is_some_and(|last| Arc::ptr_eq(last, signal)) {
+        all.push(signal.clone());
+    }
+}
+
 /// Delivers what was noted, in the middle of a command. No lock of the core is held.
+#[inline]
 fn deliver_noted() {
-    let _ = PENDING.try_with(|pending| {
+    if HERE.with(|here| here.noted.replace(false)) {
+        deliver_all();
+    }
+}
+
+#[cold]
+fn deliver_all() {
+    let _ = NOTED.try_with(|all| {
         // Delivering calls nothing that could wake somebody.
-        for signal in pending.borrow_mut().signals.drain(..) {
+        for signal in all.borrow_mut().drain(..) {
             signal.deliver();
         }
     });
@@ -226,21 +250,22 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// Opens a scope for this thread. They nest.
+    #[inline]
     pub(crate) fn enter() -> Self {
-        // A thread that has already torn down its locals delivers at once.
-        let _ = PENDING.try_with(|pending| pending.borrow_mut().depth += 1);
+        HERE.with(|here| here.depth.set(here.depth.get() + 1));
         Self { _here: std::marker::PhantomData }
     }
 }
 
 impl Drop for Scope {
+    #[inline]
     fn drop(&mut self) {
-        let left = PENDING.try_with(|pending| {
-            let mut pending = pending.borrow_mut();
-            pending.depth -= 1;
-            pending.depth
+        let left = HERE.with(|here| {
+            let left = here.depth.get() - 1;
+            here.depth.set(left);
+            left
         });
-        if left == Ok(0) {
+        if left == 0 {
             deliver_noted();
         }
     }
