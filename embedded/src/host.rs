@@ -39,10 +39,12 @@ impl<M: Memory> host::Caller<Embedded> for Call<'_, M> {
     type Payload = Payload<M>;
     type Installed = Installed;
 
+    #[inline]
     fn read(&self, addr: u64, to: &mut [u8]) -> Result {
         self.memory.read(addr, to)
     }
 
+    #[inline]
     fn write(&self, addr: u64, from: &[u8]) -> Result {
         self.memory.write(addr, from)
     }

@@ -63,6 +63,7 @@ fn address(addr: u64) -> Result<usize> {
 }
 
 impl Memory for Direct {
+    #[inline]
     fn read(self, addr: u64, to: &mut [u8]) -> Result {
         if !to.is_empty() {
             let from = ptr::with_exposed_provenance::<u8>(address(addr)?);
@@ -72,6 +73,7 @@ impl Memory for Direct {
         Ok(())
     }
 
+    #[inline]
     fn write(self, addr: u64, from: &[u8]) -> Result {
         if !from.is_empty() {
             let to = ptr::with_exposed_provenance_mut::<u8>(address(addr)?);
@@ -172,29 +174,34 @@ impl<M: Memory> Payload<M> {
         const VEC: usize = size_of::<libc::iovec>();
         const { assert!(VEC == 2 * WORD) };
 
-        let mut raw: SmallVec<[u8; INLINE * VEC]> = smallvec![0; n * VEC];
-        memory.read(addr, &mut raw)?;
-
         let word = |bytes: &[u8]| {
             let mut word = [0; WORD];
             word.copy_from_slice(bytes);
             usize::from_ne_bytes(word)
         };
-        let vecs: SmallVec<[libc::iovec; INLINE]> = raw
-            .chunks_exact(VEC)
-            .map(|vec| vector(word(&vec[..WORD]), word(&vec[WORD..])))
-            .collect();
-
-        if vecs.iter().any(|vec| isize::try_from(vec.iov_len).is_err()) {
+        let mut vecs = SmallVec::<[libc::iovec; INLINE]>::with_capacity(n);
+        let (mut len, mut valid) = (0u64, true);
+        let mut add = |raw: &[u8]| {
+            let vec = vector(word(&raw[..WORD]), word(&raw[WORD..]));
+            valid &= isize::try_from(vec.iov_len).is_ok();
+            len = len.saturating_add(vec.iov_len as u64);
+            vecs.push(vec);
+        };
+        if n == 1 {
+            // Mostly.
+            let mut raw = [0; VEC];
+            memory.read(addr, &mut raw)?;
+            add(&raw);
+        } else {
+            let mut raw: SmallVec<[u8; INLINE * VEC]> = smallvec![0; n * VEC];
+            memory.read(addr, &mut raw)?;
+            raw.chunks_exact(VEC).for_each(add);
+        }
+        if !valid {
             return Err(EINVAL);
         }
-        let mut len = 0u64;
-        for vec in &vecs {
-            // Both are below 2^63, so the sum cannot wrap.
-            len += vec.iov_len as u64;
-            if len > PAYLOAD_MAX {
-                return Err(EMSGSIZE);
-            }
+        if len > PAYLOAD_MAX {
+            return Err(EMSGSIZE);
         }
         Ok(Self { memory, vecs, len })
     }

@@ -113,18 +113,23 @@ macro_rules! impl_repr {
     ($($t:ty, $atomic:ident;)*) => {
         $(
             impl Repr<$t> for imp::$atomic {
+                #[inline]
                 fn new(v: $t) -> Self {
                     imp::$atomic::new(v)
                 }
+                #[inline]
                 fn load(&self, order: imp::Ordering) -> $t {
                     self.load(order)
                 }
+                #[inline]
                 fn store(&self, v: $t, order: imp::Ordering) {
                     self.store(v, order);
                 }
+                #[inline]
                 fn swap(&self, v: $t, order: imp::Ordering) -> $t {
                     self.swap(v, order)
                 }
+                #[inline]
                 fn compare_exchange(
                     &self,
                     old: $t,
@@ -148,15 +153,18 @@ macro_rules! impl_arithmetic {
 
         $(
             impl Arithmetic<$t> for imp::$atomic {
+                #[inline]
                 fn fetch_add(&self, v: $t, order: imp::Ordering) -> $t {
                     self.fetch_add(v, order)
                 }
+                #[inline]
                 fn fetch_sub(&self, v: $t, order: imp::Ordering) -> $t {
                     self.fetch_sub(v, order)
                 }
             }
 
             impl AtomicAdd<$t> for $t {
+                #[inline]
                 fn rhs_into_delta(rhs: $t) -> $t {
                     rhs
                 }
@@ -196,6 +204,7 @@ pub struct Atomic<T: AtomicType>(T::Repr);
 
 impl<T: AtomicType> Atomic<T> {
     /// A variable with the value `v`.
+    #[inline]
     pub fn new(v: T) -> Self {
         Self(T::Repr::new(v))
     }
