@@ -42,7 +42,7 @@ const N_BRANCHES: usize = N_PAGES.div_ceil(PER_BRANCH);
 
 const PINS: usize = PAGE_SIZE - 1;
 
-/// Most pages that are made at once.
+/// Most pages that are made at once: enough for a slice of 64 KiB.
 const RUN: usize = 16;
 
 /// A page and its pins in one word, or nothing.
@@ -89,6 +89,7 @@ impl Entry {
     }
 
     /// How many bytes of these pages lie in a row.
+    // Not for slices within a page, whose way it would make longer.
     #[inline(never)]
     fn row(entries: &[Self]) -> usize {
         let first = entries[0].address();
@@ -209,6 +210,7 @@ impl Pages {
             return Err(ENOMEM);
         }
         let most = entries.iter().take(pages.len().min(RUN));
+        // If there is one meanwhile none is made, and the caller pins it.
         let n = most.take_while(|entry| entry.address().is_null()).count().max(1);
         let mut made = 0;
         for (i, (entry, new)) in entries.iter().zip(Entry::new(n)?).enumerate() {

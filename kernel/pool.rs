@@ -22,7 +22,8 @@ use crate::shrinker::{Place, Pools};
 
 /// What a pool is made of.
 ///
-/// Invariant: a range is written by the one sender whose slice it is, and he has it pinned. So no
+/// Invariant: a range is written by the one sender whose slice it is, and he has it pinned, until it is
+/// queued; then by its receiver under the peer's lock. So no
 /// two parts of the kernel write the same byte at once; user space can only read.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Shared {
@@ -123,6 +124,7 @@ impl bus::Pool for Pool {
         let _ = self.pieces(offset, len, |from, done| {
             to.pieces(to_offset + done, from.len() as u64, |piece, done| {
                 let from = from.cast::<u8>().wrapping_add(done as usize);
+                // memmove(), since it copies words where both lie alike.
                 // SAFETY: Both lie in pinned pages, of different slices. The one is written by
                 // nobody any more, the other is ours to write. The pieces together are as long as
                 // what they are cut from.

@@ -154,7 +154,7 @@ impl Peer {
     /// ```
     pub fn recv(&self) -> Result<Event> {
         loop {
-            // It ends with nothing only where there is a deadline.
+            // It ends with nothing only where there is a deadline; but it costs nothing to make sure.
             if let Some(event) = self.next(DEADLINE_NEVER)? {
                 return Ok(event);
             }

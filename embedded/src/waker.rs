@@ -10,7 +10,8 @@
 //!
 //! Whoever is interested announces it in `interest`, then looks whether the peer is ready. Whoever
 //! makes it ready does so first, then looks at `interest`. Between the two steps of each stands a
-//! sequentially consistent fence or read-modify-write, so at least one of them sees the other.
+//! sequentially consistent fence, so at least one of them sees the other. An announcement may be left
+//! behind by one who did not sleep: that costs a system call.
 //!
 //! A thread that will sleep reads `sequence` before it announces itself, and sleeps only if that has not
 //! changed since. A delivery takes the announcement of all away, then changes `sequence`, then
@@ -67,6 +68,7 @@ impl Signal {
     pub(crate) fn attach(&self, event: &Arc<OwnedFd>) {
         if self.event.set(Arc::downgrade(event)).is_ok() {
             self.interest.fetch_or(EVENT, SeqCst);
+            fence(SeqCst);
         }
     }
 
@@ -112,6 +114,9 @@ impl Signal {
             if done {
                 return found;
             }
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                break;
+            }
             for _ in 0..1 << pauses {
                 std::hint::spin_loop();
             }
@@ -119,6 +124,7 @@ impl Signal {
         loop {
             let seen = self.sequence.load(SeqCst);
             self.interest.fetch_or(SLEEPER, SeqCst);
+            fence(SeqCst);
             let (done, found) = look();
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if done || left.is_some_and(|left| left.is_zero()) {

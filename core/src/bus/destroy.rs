@@ -120,6 +120,7 @@ impl<H: Host> Inbox<H> {
         let slices = core::mem::replace(&mut self.slices, Slices::EMPTY);
         let memory = (slices, self.ledger.close(), stock);
         Remains {
+            // From here on it has no memory. Nothing is put in: what settles last goes to the tree.
             list: core::mem::replace(&mut self.queue.list, Fifo::EMPTY),
             others: self.queue.drain(),
             seed,

@@ -110,7 +110,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             match self.peer.recv(&receiver) {
                 Ok(()) => (),
                 Err(error) if n == 0 => return Err(error),
-                // It will come up again. What was told last was perhaps not to be had.
+                // It will come up again. The attempt may have told `n + 1` already.
                 Err(_) => return self.caller.write(count, &n.to_ne_bytes()),
             }
             receiver.msg_addr = receiver.msg_addr.wrapping_add(Msg::SIZE as u64);

@@ -60,8 +60,8 @@ pub trait Waker: Send + Sync + 'static {
     /// one who is woken can take its place.
     fn wake(&self, yields: bool);
 
-    /// Whether somebody may be waiting. Who has just slept here sees all who could have been woken in
-    /// its place.
+    /// Whether somebody may be waiting. Asked by one who has just slept here: who enlisted before its
+    /// wake-up is seen; who enlists later looks for itself.
     fn is_awaited(&self) -> bool {
         true
     }

@@ -182,7 +182,8 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Keeps memory for the next message, or returns it, to be freed without locks.
+    /// Keeps a plain message's memory for the next, or returns it, to be freed without locks. What belongs to
+    /// its handles and files would be kept with it.
     #[inline]
     pub(super) fn keep(&mut self, message: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
         self.stock.push_within_capacity(message).err().map(|full| full.0)

@@ -63,7 +63,8 @@ pub(super) struct Message<H: Host> {
     pub(super) pool: Option<H::Pool>,
     /// Its slice is.
     pub(super) pinned: bool,
-    /// Memory for its entry in a tree, if it ever was one of several parts.
+    /// Memory for its entry in a tree, if it ever was one of several parts. Such a part has it, but while it
+    /// is in a tree.
     pub(super) seat: Option<Seat<H>>,
     /// Where it stands in the queue.
     pub(super) key: Key,

@@ -230,7 +230,7 @@ impl<H: Host> Queue<H> {
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
             let Some(timestamp) = timestamp else { return false };
-            // Other parts of its transaction were staged behind it, so it comes before them.
+            // Parts are staged in their order, so others of its transaction come after it.
             self.commit(&key, timestamp, true);
         }
         true
@@ -343,7 +343,7 @@ impl<H: Host> Queue<H> {
         moved
     }
 
-    /// Takes all out that is not in the list.
+    /// Takes all out that is not in the list, and puts nothing there.
     pub(super) fn drain(&mut self) -> [Tree<H>; 2] {
         self.settle_all();
         [core::mem::take(&mut self.committed), core::mem::take(&mut self.staged)]

@@ -128,7 +128,7 @@ impl<'p, H: Host> Parcel<'p, H> {
         }
         self.book(n_bytes, charges(n_bytes, n_handles, n_fds))?;
         let Some(message) = &mut self.message else { return Ok(()) };
-        // Memory for a message comes without.
+        // What comes from the stock has neither handles nor files.
         if let Some(handles) = handles {
             message.cargo.handles = handles;
         }
@@ -469,15 +469,16 @@ fn stage_several<H: Host>(
     transaction: &Arc<Transaction>,
     floor: u64,
 ) -> Result<u64> {
-    let (mut timestamp, mut behind) = (message_after(floor), 0);
+    let (mut timestamp, mut n_behind) = (message_after(floor), 0);
+    // In the order of the parts: `Queue::commit` relies on it.
     for (part, parcel) in parcels.iter_mut().enumerate() {
         let at = parcel.stage(transaction, part as u32, timestamp)?;
-        // The clocks of those who were first are behind, unless all keep pace.
+        // Those before may have a lower clock.
         if at != timestamp {
-            (timestamp, behind) = (at, part);
+            (timestamp, n_behind) = (at, part);
         }
     }
-    for parcel in parcels[..behind].iter().filter(|parcel| parcel.staged != 0) {
+    for parcel in parcels[..n_behind].iter().filter(|parcel| parcel.staged != 0) {
         parcel.to().inbox.lock().queue.raise(timestamp);
     }
     Ok(timestamp)

@@ -34,8 +34,8 @@ pub(super) const UNIT: u64 = 8;
 /// How many extents of the bin below are tried when all above are empty.
 const TRIES: usize = 64;
 
-// Who has an extent: the user, if it is neither of these. Then it is the peer that is charged, and none
-// has such an ID. All in one word, since there may be many extents.
+// Who has an extent: the user, if it is neither of these. Then it is the peer that is charged; IDs begin
+// at 1 and never get so high. All in one word, since there may be many extents.
 const FREE: u64 = u64::MAX;
 const RESERVED: u64 = 0;
 
@@ -48,7 +48,7 @@ struct Extent {
     /// Neighbours in the bin or in the chain, or in the list of unused array elements.
     hang_prev: u32,
     hang_next: u32,
-    held: u64,
+    holder: u64,
 }
 
 /// An element that no extent uses.
@@ -59,7 +59,7 @@ const BLANK: Extent = Extent {
     next: NONE,
     hang_prev: NONE,
     hang_next: NONE,
-    held: RESERVED,
+    holder: RESERVED,
 };
 
 /// See the module.
@@ -174,7 +174,7 @@ impl Slices {
     fn bin(&mut self, i: u32) {
         let bin = bin_of(self.at(i).len);
         self.hang(i, bin);
-        self.at(i).held = FREE;
+        self.at(i).holder = FREE;
         self.filled |= 1 << bin;
     }
 
@@ -182,7 +182,7 @@ impl Slices {
     fn unbin(&mut self, i: u32) {
         let bin = bin_of(self.at(i).len);
         self.unhang(i, bin);
-        self.at(i).held = RESERVED;
+        self.at(i).holder = RESERVED;
         if self.heads[bin] == NONE {
             self.filled &= !(1 << bin);
         }
@@ -274,12 +274,12 @@ impl Slices {
         u64::from(self.start(i)) * UNIT
     }
 
-    fn held(&self, i: u32) -> Option<u64> {
-        Some(self.extents.get(i as usize)?.held)
+    fn holder(&self, i: u32) -> Option<u64> {
+        Some(self.extents.get(i as usize)?.holder)
     }
 
     fn is_free(&self, i: u32) -> bool {
-        self.held(i) == Some(FREE)
+        self.holder(i) == Some(FREE)
     }
 
     /// Frees the slice of this number, but keeps it for the next of its size, in place of the one
@@ -314,7 +314,7 @@ impl Slices {
     /// Makes an extent a free one. Its neighbours swallow it if they are free.
     fn melt(&mut self, i: u32) {
         let Extent { mut start, mut len, prev, next, .. } = *self.at(i);
-        debug_assert!(self.at(i).held == RESERVED && len != 0);
+        debug_assert!(self.at(i).holder == RESERVED && len != 0);
         let into = match (self.is_free(prev), self.is_free(next)) {
             (false, false) => return self.bin(i),
             (true, false) => prev,
@@ -358,13 +358,13 @@ impl Slices {
     /// Gives the user a reserved slice.
     #[inline]
     pub(super) fn give(&mut self, slice: &Slice) {
-        self.at(slice.number).held = slice.payer;
+        self.at(slice.number).holder = slice.payer;
         self.hang(slice.number, self.chain_of(self.start(slice.number)));
     }
 
     /// Whether the user has the slice of this number.
     pub(super) fn is_given(&self, i: u32) -> bool {
-        self.held(i).is_some_and(|held| held != FREE && held != RESERVED)
+        self.holder(i).is_some_and(|holder| holder != FREE && holder != RESERVED)
     }
 
     /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none there.
@@ -378,14 +378,14 @@ impl Slices {
         }
         // What hangs in a chain is the user's.
         self.unhang(number, chain);
-        let payer = core::mem::replace(&mut self.at(number).held, RESERVED);
+        let payer = core::mem::replace(&mut self.at(number).holder, RESERVED);
         Some(Slice { number, offset, size: u64::from(self.at(number).len) * UNIT, payer })
     }
 
     /// Takes the first slice from the user that has this number or a higher one.
     pub(super) fn take_back_from(&mut self, number: &mut u32) -> Option<Slice> {
         while !self.is_given(*number) {
-            self.held(*number)?;
+            self.holder(*number)?;
             *number += 1;
         }
         self.take_back(self.offset(*number))

@@ -41,20 +41,20 @@ fn check(slices: &Slices) -> Vec<(u32, u32)> {
         let extent = slices.extents[i as usize];
         assert_eq!((extent.start, extent.prev), (at, before));
         assert_ne!(extent.len, 0);
-        if extent.held == FREE || i == slices.warm {
+        if extent.holder == FREE || i == slices.warm {
             match all_free.last_mut() {
                 Some((start, len)) if *start + *len == at => *len += extent.len,
                 _ => all_free.push((at, extent.len)),
             }
         }
-        assert!(!(extent.held == FREE && was_free), "two free neighbours at {at}");
-        if extent.held == FREE {
+        assert!(!(extent.holder == FREE && was_free), "two free neighbours at {at}");
+        if extent.holder == FREE {
             free.push((extent.start, extent.len));
         } else {
             used += u32::from(i != slices.warm);
         }
         n += 1;
-        (before, at, was_free) = (i, at + extent.len, extent.held == FREE);
+        (before, at, was_free) = (i, at + extent.len, extent.holder == FREE);
         i = extent.next;
     }
     assert_eq!(used, slices.used);
@@ -65,7 +65,7 @@ fn check(slices: &Slices) -> Vec<(u32, u32)> {
         let (mut i, mut before) = (first, NONE);
         while i != NONE {
             let extent = slices.extents[i as usize];
-            assert!(extent.held == FREE);
+            assert!(extent.holder == FREE);
             assert_eq!((bin_of(extent.len), extent.hang_prev), (bin, before));
             hanging.push((extent.start, extent.len));
             (before, i) = (i, extent.hang_next);
