@@ -203,10 +203,10 @@ impl Pages {
     #[cold]
     fn make(&self, pages: Range<usize>) -> Result<usize> {
         let branch = self.branches.get(pages.start / PER_BRANCH).ok_or(EINVAL)?;
-        branch.get_or_new()?[pages.start % PER_BRANCH / PER_LEAF].get_or_new()?;
-        let entries = self.entries(pages.start).unwrap_or_default();
+        let leaf = branch.get_or_new()?[pages.start % PER_BRANCH / PER_LEAF].get_or_new()?;
+        let entries = &leaf[pages.start % PER_LEAF..];
         // Slices are disjoint and of 8 bytes or more, so 512 pin a page, and faults a few more.
-        if entries.first().is_none_or(|entry| entry.0.load(Relaxed) & PINS == PINS) {
+        if entries[0].0.load(Relaxed) & PINS == PINS {
             return Err(ENOMEM);
         }
         let most = entries.iter().take(pages.len().min(RUN));

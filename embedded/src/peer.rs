@@ -142,10 +142,6 @@ impl Peer {
     /// Blocks until something can be received or the peer is disconnected, but not longer than
     /// `timeout`; gives what [`Peer::poll`] gives. Signals do not end it.
     pub fn wait(&self, timeout: Option<Duration>) -> Ready {
-        let ready = self.poll();
-        if ready.any() || timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return ready;
-        }
         // A time beyond the end of time is as good as none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.0.signal.wait(deadline, || {

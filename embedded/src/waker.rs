@@ -111,11 +111,8 @@ impl Signal {
     ) -> T {
         for pauses in PAUSES {
             let (done, found) = look();
-            if done {
+            if done || deadline.is_some_and(|at| at <= Instant::now()) {
                 return found;
-            }
-            if deadline.is_some_and(|at| at <= Instant::now()) {
-                break;
             }
             for _ in 0..1 << pauses {
                 std::hint::spin_loop();

@@ -33,19 +33,27 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-/// One SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
-pub fn peers<D: Door>(
+/// What sends the payload to all receivers, and these.
+fn group<D: Door>(
     open: impl Fn() -> Result<Peer<D>>,
     receivers: usize,
-) -> Result<impl FnMut() -> Result<()>> {
+) -> Result<(impl FnMut() -> Result<()>, Vec<Peer<D>>)> {
     let from = open()?;
     let peers: Vec<_> = (0..receivers).map(|_| open()).collect::<Result<_>>()?;
     let handles: Vec<_> =
         peers.iter().map(|peer| peer.transfer(NODE, &from.0)).collect::<Result<_>>()?;
     let payload = vec![1; SIZE];
+    Ok((move || from.send(&handles, Cargo::payload(&[IoSlice::new(&payload)])), peers))
+}
+
+/// One SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
+pub fn peers<D: Door>(
+    open: impl Fn() -> Result<Peer<D>>,
+    receivers: usize,
+) -> Result<impl FnMut() -> Result<()>> {
+    let (mut send, peers) = group(open, receivers)?;
     Ok(move || {
-        let cargo = Cargo { vecs: &[IoSlice::new(&payload)], ..Cargo::default() };
-        from.send(&handles, cargo)?;
+        send()?;
         peers.iter().try_for_each(Peer::take)
     })
 }
@@ -53,14 +61,10 @@ pub fn peers<D: Door>(
 /// One SEND, and an EXCHANGE by each receiver, which gives the slice of its message before back and
 /// receives this one.
 fn fold(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
-    let from = Peer::open()?;
-    let peers: Vec<_> = (0..receivers).map(|_| Peer::open()).collect::<Result<_>>()?;
-    let handles: Vec<_> =
-        peers.iter().map(|peer| peer.transfer(NODE, &from.0)).collect::<Result<_>>()?;
-    let payload = vec![1; SIZE];
+    let (mut send, peers) = group(Peer::open, receivers)?;
     let mut held = vec![None; receivers];
     Ok(move || {
-        from.send(&handles, Cargo::payload(&[IoSlice::new(&payload)]))?;
+        send()?;
         for (peer, held) in peers.iter().zip(&mut held) {
             let receive = Exchange { slices: held.as_slice(), ..Exchange::default() };
             *held = Some(peer.exchange_one(receive)?);

@@ -2,13 +2,14 @@
 
 //! Messages in the order in which they will be received, in a ring.
 //!
-//! Most messages come after all that are committed, and a part that settles mostly becomes the first. So they
-//! need no tree: they are put in at either end, and taken out in front.
+//! Most messages come after all that are committed, and a part that settles mostly becomes the first.
+//! So they need no tree: they are put in at either end, and taken out in front.
 //!
-//! The ring has at least as many slots as the array of the pool's extents has room for, and a message has a
-//! slice until it left the ring, so there is always room. Both grow in `Inbox::stow`, and only there. What is taken out in the middle leaves a hole; the holes are
-//! passed over, or pressed out when there is no other slot. That, and growing, is all that takes time in
-//! proportion: it moves pointers and looks at no message, 16,384 of which take less than 50 µs.
+//! The ring has at least as many slots as the array of the pool's extents has room for, and a message
+//! has a slice until it left the ring, so there is always room. Ring and array grow together, in
+//! `Inbox::stow`. What is taken out in the middle leaves a hole; the holes are passed over, or pressed
+//! out when there is no other slot. That, and growing, is all that takes time in proportion: it moves
+//! pointers and looks at no message, 16,384 of which take less than 50 µs.
 //!
 //! # Invariants
 //!
@@ -63,10 +64,16 @@ impl<H: Host> Fifo<H> {
         ring
     }
 
+    /// Where a position is in the slots, if there are any.
+    #[inline]
+    fn index(&self, at: u32) -> usize {
+        at as usize & self.slots.len().wrapping_sub(1)
+    }
+
     #[inline]
     fn slot(&mut self, at: u32) -> &mut Option<Body<H>> {
-        let at = at as usize & (self.slots.len() - 1);
-        &mut self.slots[at]
+        let index = self.index(at);
+        &mut self.slots[index]
     }
 
     /// Makes room for one more.
@@ -133,14 +140,14 @@ impl<H: Host> Fifo<H> {
     /// What stands at this position.
     #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&Body<H>> {
-        self.slots.get(at as usize & self.slots.len().wrapping_sub(1))?.as_ref()
+        self.slots.get(self.index(at))?.as_ref()
     }
 
     /// Takes out what stands at this position.
     #[inline]
     pub(super) fn remove(&mut self, at: u32) -> Option<Body<H>> {
-        let at = at as usize & self.slots.len().wrapping_sub(1);
-        let body = self.slots.get_mut(at)?.take()?;
+        let index = self.index(at);
+        let body = self.slots.get_mut(index)?.take()?;
         while self.head != self.tail && self.get(self.head).is_none() {
             self.head = self.head.wrapping_add(1);
         }

@@ -38,6 +38,8 @@ pub(super) struct Key(pub(super) u64, pub(super) Number, pub(super) u32);
 impl Key {
     /// Before all keys.
     pub(super) const FIRST: Self = Self(0, ALONE, 0);
+    /// Behind all keys.
+    const LAST: Self = Self(u64::MAX, ALONE, 0);
 
     /// What is behind this one is here or behind.
     pub(super) fn behind(&self) -> Self {
@@ -225,13 +227,14 @@ impl<H: Host> Queue<H> {
 
     fn settle_head(&mut self) -> bool {
         while let Some((key, timestamp)) = self.first_staged() {
-            if self.first().is_some_and(|head| head < key) {
+            let head = self.first().unwrap_or(Key::LAST);
+            if head < key {
                 break;
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
             let Some(timestamp) = timestamp else { return false };
             // Parts are staged in their order, so others of its transaction come after it.
-            self.commit(&key, timestamp, true);
+            self.commit(&key, timestamp, head);
         }
         true
     }
@@ -278,16 +281,14 @@ impl<H: Host> Queue<H> {
         Some(listed.map_or(other, |listed| listed.min(other)))
     }
 
-    /// Moves what is staged to where it was committed. If it `leads`, no other part of its transaction
-    /// may come before it.
-    fn commit(&mut self, staged: &Key, timestamp: u64, leads: bool) {
+    /// Moves what is staged to where it was committed. A message goes to the front of the list if that is
+    /// before `head`: then no other part of its transaction may come before it, nor anything else.
+    fn commit(&mut self, staged: &Key, timestamp: u64, head: Key) {
         #[cfg(feature = "broken-order")]
         let timestamp = timestamp.min(staged.0 + 1);
         let key = Key(timestamp, staged.1, staged.2);
         match self.unstage(staged) {
-            Some((Body::Data(mut message), _))
-                if leads && self.first().is_none_or(|first| key < first) =>
-            {
+            Some((Body::Data(mut message), _)) if key < head => {
                 message.key = key;
                 self.list.push_first(message);
             }
@@ -335,7 +336,7 @@ impl<H: Host> Queue<H> {
         while let Some(staged) = self.staged.cursor_lower_bound(&from) {
             let (&key, entry) = staged.current();
             if let Some(timestamp) = committed_at(entry) {
-                self.commit(&key, timestamp, false);
+                self.commit(&key, timestamp, Key::FIRST);
                 moved = true;
             }
             from = key.behind();
