@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! What stands between C and Rust: tables of functions, and the prototypes of `glue.c`, which says
 //! what each does.

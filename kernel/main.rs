@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! bus1, the kernel module: capability-based communication between the processes of one machine.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Those who wait for one peer: in poll, epoll, select or io_uring, and in EXCHANGE.
 //!

@@ -40,7 +40,12 @@ fn unicast(criterion: &mut Criterion) {
     for size in SIZES {
         group.throughput(Throughput::Bytes(size as u64));
         measure(&mut group, "bus1", size, embedded::peers_of_threads(size));
-        measure(&mut group, embedded::BATCHES, size, embedded::batches_of_threads(size));
+        measure(
+            &mut group,
+            embedded::BATCHES,
+            size,
+            embedded::batches_of_threads(size),
+        );
         let channel = embedded::crossbeam_of_threads(size);
         measure(&mut group, "crossbeam", size, channel);
         let channel = embedded::crossbeam_with_buffers(size);

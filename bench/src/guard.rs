@@ -63,10 +63,19 @@ impl Figure {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scenario, implementation, param, instructions, .. } = self;
+        let Self {
+            scenario,
+            implementation,
+            param,
+            instructions,
+            ..
+        } = self;
         let param = label(scenario, *param);
         let figure = number(*instructions as f64);
-        write!(f, "{scenario}, {implementation}, {param}: {figure} instructions")
+        write!(
+            f,
+            "{scenario}, {implementation}, {param}: {figure} instructions"
+        )
     }
 }
 
@@ -166,7 +175,11 @@ fn read_recorded(path: &Path) -> Result<Vec<Figure>> {
     let rows: Result<Vec<Figure>, _> = reader.deserialize().collect();
     let figures =
         rows.with_context(|| format!("cannot read {}; write it: {RENEW}", path.display()))?;
-    ensure!(!figures.is_empty(), "{} is empty; write it: {RENEW}", path.display());
+    ensure!(
+        !figures.is_empty(),
+        "{} is empty; write it: {RENEW}",
+        path.display()
+    );
     Ok(figures)
 }
 
@@ -280,7 +293,10 @@ mod tests {
         fs::write(&before, csv(&[(0, 1000.0), (64, 2000.0)])).unwrap();
         record(&before, &recorded, KERNEL).unwrap();
         assert!(fs::read_to_string(&recorded).unwrap().starts_with(HEAD));
-        assert_eq!(read_recorded(&recorded).unwrap(), [figure(0, 1000), figure(64, 2000)]);
+        assert_eq!(
+            read_recorded(&recorded).unwrap(),
+            [figure(0, 1000), figure(64, 2000)]
+        );
         assert!(check(&before, &recorded, KERNEL).unwrap());
 
         fs::write(&now, csv(&[(0, 1000.0), (64, 2100.0)])).unwrap();
@@ -297,7 +313,10 @@ mod tests {
         assert!(check(&none, &recorded, KERNEL).is_err());
         assert!(record(&none, &recorded, KERNEL).is_err());
         fs::write(&none, csv(&[(0, 1000.0)])).unwrap();
-        assert!(check(&none, &recorded, KERNEL).is_err(), "nothing is recorded");
+        assert!(
+            check(&none, &recorded, KERNEL).is_err(),
+            "nothing is recorded"
+        );
         fs::write(&recorded, HEAD).unwrap();
         assert!(check(&none, &recorded, KERNEL).is_err(), "still nothing");
     }

@@ -73,8 +73,17 @@ fn main() -> ExitCode {
 /// Does it; false if a figure is too high, which has been said.
 fn dispatch(cli: Cli) -> Result<bool> {
     match cli {
-        Cli::Run { mode, quick, only, guarded } => {
-            let only = if guarded { Selection::Guarded } else { Selection::Words(only) };
+        Cli::Run {
+            mode,
+            quick,
+            only,
+            guarded,
+        } => {
+            let only = if guarded {
+                Selection::Guarded
+            } else {
+                Selection::Words(only)
+            };
             let mut bench = Bench::new(mode, Effort::of(mode, quick), only);
             scenario::run(&mut bench)?;
             bench.finish(stdout())?;

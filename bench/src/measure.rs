@@ -38,7 +38,10 @@ impl Effort {
             (Mode::Native, false) => (25, 40_000_000),
             (Mode::Native, true) => (5, 10_000_000),
         };
-        Self { repetitions, budget }
+        Self {
+            repetitions,
+            budget,
+        }
     }
 }
 
@@ -101,7 +104,14 @@ impl Bench {
     /// Nothing measured yet.
     #[must_use]
     pub fn new(mode: Mode, effort: Effort, only: Selection) -> Self {
-        Self { mode, effort, only, rows: Vec::new(), scenario: "", failed: Vec::new() }
+        Self {
+            mode,
+            effort,
+            only,
+            rows: Vec::new(),
+            scenario: "",
+            failed: Vec::new(),
+        }
     }
 
     /// By which clock.
@@ -150,7 +160,12 @@ impl Bench {
     /// Says what did not work.
     pub fn note(&mut self, point: Point, outcome: Result<()>) {
         if let Err(error) = outcome {
-            let Point { scenario, implementation, param, .. } = point;
+            let Point {
+                scenario,
+                implementation,
+                param,
+                ..
+            } = point;
             let text = format!("{scenario}, {implementation}, {param}: {error:#}");
             eprintln!("error: {text}");
             self.failed.push(text);
@@ -266,7 +281,12 @@ mod tests {
     fn what_fails_is_remembered() {
         let effort = Effort::of(Mode::Native, true);
         let mut bench = Bench::new(Mode::Native, effort, Selection::Words(Vec::new()));
-        let point = Point { scenario: "none", implementation: "none", param: 0, per_run: 1 };
+        let point = Point {
+            scenario: "none",
+            implementation: "none",
+            param: 0,
+            per_run: 1,
+        };
         bench.run(point, || Ok(|| anyhow::bail!("broken")));
         assert!(bench.finish(std::io::sink()).is_err());
     }

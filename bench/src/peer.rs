@@ -118,7 +118,10 @@ impl<'a> Cargo<'a> {
     /// Payload alone: one vector, or none where there is nothing in it.
     #[must_use]
     pub fn payload(vec: &'a [IoSlice<'a>; 1]) -> Self {
-        Self { vecs: &vec[..usize::from(!vec[0].is_empty())], ..Self::default() }
+        Self {
+            vecs: &vec[..usize::from(!vec[0].is_empty())],
+            ..Self::default()
+        }
     }
 }
 
@@ -178,8 +181,11 @@ impl<D: Door> Peer<D> {
             ..Default::default()
         };
         // SAFETY: the argument is ours, and points nowhere.
-        unsafe { self.0.command(CMD_HANDLE_TRANSFER, (&raw mut transfer).cast()) }
-            .context("HANDLE_TRANSFER")?;
+        unsafe {
+            self.0
+                .command(CMD_HANDLE_TRANSFER, (&raw mut transfer).cast())
+        }
+        .context("HANDLE_TRANSFER")?;
         Ok(transfer.dst_handle)
     }
 
@@ -197,7 +203,11 @@ impl<D: Door> Peer<D> {
 
     /// The next message, if there is one; `flags` are those of RECV.
     pub fn try_recv(&self, flags: u64) -> Result<Option<Msg>> {
-        let mut recv = CmdRecv { flags, max_offset: POOL as u64, ..Default::default() };
+        let mut recv = CmdRecv {
+            flags,
+            max_offset: POOL as u64,
+            ..Default::default()
+        };
         // SAFETY: the argument is ours, and points nowhere.
         match unsafe { self.0.command(CMD_RECV, (&raw mut recv).cast()) } {
             Ok(()) => Ok(Some(recv.msg)),
@@ -208,7 +218,8 @@ impl<D: Door> Peer<D> {
 
     /// The next message, which is there.
     pub fn recv(&self, flags: u64) -> Result<Msg> {
-        self.try_recv(flags)?.context("there is no message where one was expected")
+        self.try_recv(flags)?
+            .context("there is no message where one was expected")
     }
 
     /// Gives a slice back.
@@ -229,7 +240,11 @@ impl<D: Door> Peer<D> {
             n_msgs: msgs.len() as u64,
             ptr_msgs: msgs.as_mut_ptr().expose_provenance() as u64,
             max_offset: POOL as u64,
-            deadline: if what.wait { DEADLINE_NEVER } else { DEADLINE_NOW },
+            deadline: if what.wait {
+                DEADLINE_NEVER
+            } else {
+                DEADLINE_NOW
+            },
             ..Default::default()
         };
         if let Some((to, cargo)) = what.send {
@@ -276,7 +291,10 @@ impl Tail {
     #[must_use]
     pub fn of(msg: &Msg) -> Self {
         let handles = msg.offset + msg.n_bytes.next_multiple_of(8);
-        Self { handles, fds: handles + msg.n_handles * size_of::<u64>() as u64 }
+        Self {
+            handles,
+            fds: handles + msg.n_handles * size_of::<u64>() as u64,
+        }
     }
 }
 
@@ -288,8 +306,17 @@ impl Pool {
     pub fn map(peer: &Peer) -> Result<Self> {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address that the system chooses.
-        let start = unsafe { mmap(std::ptr::null_mut(), POOL, ProtFlags::READ, flags, &peer.0, 0) }
-            .context("cannot map the pool")?;
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                POOL,
+                ProtFlags::READ,
+                flags,
+                &peer.0,
+                0,
+            )
+        }
+        .context("cannot map the pool")?;
         Ok(Self(NonNull::new(start).context("mmap gave null")?))
     }
 
@@ -298,7 +325,13 @@ impl Pool {
     pub fn word(&self, offset: u64) -> u64 {
         assert!(offset <= POOL as u64 - 8 && offset.is_multiple_of(8));
         // SAFETY: in bounds and aligned; the slice does not change until it is released.
-        unsafe { self.0.cast::<u8>().add(offset as usize).cast::<u64>().read() }
+        unsafe {
+            self.0
+                .cast::<u8>()
+                .add(offset as usize)
+                .cast::<u64>()
+                .read()
+        }
     }
 }
 

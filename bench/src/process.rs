@@ -50,7 +50,9 @@ pub fn pin(cpu: usize) -> Result<()> {
 
 /// How many CPUs the calling thread may use.
 pub fn cpus() -> Result<usize> {
-    Ok(sched_getaffinity(None).context("sched_getaffinity")?.count() as usize)
+    Ok(sched_getaffinity(None)
+        .context("sched_getaffinity")?
+        .count() as usize)
 }
 
 /// Raises the limit of open descriptors so that there may be `more`, which takes root.
@@ -58,10 +60,16 @@ pub fn allow_descriptors(more: usize) -> Result<()> {
     /// What the process has anyway.
     const OTHERS: u64 = 1000;
     let wanted = more as u64 + OTHERS;
-    if getrlimit(Resource::Nofile).current.is_none_or(|now| now >= wanted) {
+    if getrlimit(Resource::Nofile)
+        .current
+        .is_none_or(|now| now >= wanted)
+    {
         return Ok(());
     }
-    let limit = Rlimit { current: Some(wanted), maximum: Some(wanted) };
+    let limit = Rlimit {
+        current: Some(wanted),
+        maximum: Some(wanted),
+    };
     setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open descriptors")
 }
 

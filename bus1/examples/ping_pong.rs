@@ -33,7 +33,9 @@ fn serve(peer: &Peer) -> Result<u32> {
 fn main() -> Result<()> {
     let (server, client) = (Peer::open()?, Peer::open()?);
     let service = server.create_node()?;
-    let handle = server.transfer(service.handle(), &client)?.expect("the service is alive");
+    let handle = server
+        .transfer(service.handle(), &client)?
+        .expect("the service is alive");
     println!("on the {} host", client.host());
 
     let serving = thread::spawn(move || serve(&server));
@@ -57,7 +59,10 @@ fn main() -> Result<()> {
 
     let answered = serving.join().expect("the server does not panic")?;
     assert_eq!(answered, ROUNDS);
-    println!("{ROUNDS} round trips in {took:.2?}, {:.2?} each", took / ROUNDS);
+    println!(
+        "{ROUNDS} round trips in {took:.2?}, {:.2?} each",
+        took / ROUNDS
+    );
     drop(service);
     Ok(())
 }

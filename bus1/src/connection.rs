@@ -111,8 +111,11 @@ fn send_command(
     parts: &Parts<'_>,
 ) -> CmdSend {
     assert!(errors.is_empty() || errors.len() == destinations.len());
-    let ptr_errors =
-        if errors.is_empty() { 0 } else { errors.as_mut_ptr().expose_provenance() as u64 };
+    let ptr_errors = if errors.is_empty() {
+        0
+    } else {
+        errors.as_mut_ptr().expose_provenance() as u64
+    };
     CmdSend {
         flags,
         ptr_destinations: array(destinations),
@@ -205,9 +208,14 @@ impl Connection {
     }
 
     pub(crate) fn set_limits(&self, limits: Limits) -> Result<()> {
-        if [limits.slices, limits.handles, limits.inflight_bytes, limits.inflight_fds]
-            .iter()
-            .any(|&limit| limit > Limits::MAX)
+        if [
+            limits.slices,
+            limits.handles,
+            limits.inflight_bytes,
+            limits.inflight_fds,
+        ]
+        .iter()
+        .any(|&limit| limit > Limits::MAX)
         {
             // All-ones would mean to keep a limit.
             return Err(Error::OutOfRange);
@@ -269,7 +277,11 @@ impl Connection {
 
     pub(crate) fn nodes_destroy(&self, ids: &[u64], release: bool) -> Result<()> {
         let mut arg = CmdNodesDestroy {
-            flags: if release { NODES_DESTROY_FLAG_RELEASE_HANDLES } else { 0 },
+            flags: if release {
+                NODES_DESTROY_FLAG_RELEASE_HANDLES
+            } else {
+                0
+            },
             ptr_nodes: array(ids),
             n_nodes: ids.len() as u64,
         };
@@ -312,7 +324,11 @@ impl Connection {
             .transport
             .pool()
             .map_err(|errno| Error::from_command("mapping the pool", errno))?;
-        let mut arg = CmdRecv { flags, max_offset: len, ..Default::default() };
+        let mut arg = CmdRecv {
+            flags,
+            max_offset: len,
+            ..Default::default()
+        };
         // SAFETY: the structure has no pointers.
         match unsafe { self.command(CMD_RECV, &mut arg) } {
             Ok(()) => Ok(Some((arg.msg, pool))),
@@ -339,8 +355,12 @@ impl Connection {
         msgs: &mut [Msg],
         deadline: u64,
     ) -> Exchanged {
-        let mut exchanged =
-            Exchanged { received: Ok(0), sent: false, kept: slices.len(), pool: std::ptr::null() };
+        let mut exchanged = Exchanged {
+            received: Ok(0),
+            sent: false,
+            kept: slices.len(),
+            pool: std::ptr::null(),
+        };
         let mut arg = CmdExchange {
             size: CmdExchange::SIZE as u64,
             flags: EXCHANGE_FLAG_INSTALL_FDS,
@@ -385,7 +405,11 @@ impl Connection {
             }
         };
         exchanged.sent = send.is_some() && (result.is_ok() || arg.flags & EXCHANGE_FLAG_SEND == 0);
-        exchanged.kept = if result.is_ok() { 0 } else { arg.n_slices as usize };
+        exchanged.kept = if result.is_ok() {
+            0
+        } else {
+            arg.n_slices as usize
+        };
         exchanged.received = result;
         exchanged
     }

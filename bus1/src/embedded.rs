@@ -23,7 +23,10 @@ impl Embedded {
     /// A new peer.
     pub(crate) fn open() -> Result<Self> {
         match Bus::global().open() {
-            Ok(peer) => Ok(Self { peer, map: OnceLock::new() }),
+            Ok(peer) => Ok(Self {
+                peer,
+                map: OnceLock::new(),
+            }),
             Err(error) => Err(Error::from_command(
                 "opening a peer",
                 Errno::from_raw(error.raw_os_error().unwrap_or(0)),

@@ -118,7 +118,12 @@ fn exchange_one(
     let mut msg = [Msg::default()];
     // SAFETY: the slice was taken out of its message, and is ours alone.
     let exchanged = unsafe { connection.exchange(offset.as_slice(), send, &mut msg, deadline) };
-    let Exchanged { received, sent, kept, pool } = exchanged;
+    let Exchanged {
+        received,
+        sent,
+        kept,
+        pool,
+    } = exchanged;
     slice.into_iter().take(1 - kept).for_each(Slice::released);
     let event = received.and_then(|n| match n {
         0 => Ok(None),

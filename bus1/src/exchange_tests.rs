@@ -34,7 +34,12 @@ unsafe impl Transport for Scripted {
 
     unsafe fn ioctl(&self, cmd: u32, arg: u64) -> Result<(), Errno> {
         assert_eq!(cmd, CMD_EXCHANGE);
-        let step = self.0.lock().unwrap().pop_front().expect("one call too many");
+        let step = self
+            .0
+            .lock()
+            .unwrap()
+            .pop_front()
+            .expect("one call too many");
         let arg = std::ptr::with_exposed_provenance_mut::<CmdExchange>(arg as usize);
         // SAFETY: it is what the command takes.
         step(unsafe { &mut *arg }).map_err(Errno::from)
@@ -53,7 +58,11 @@ unsafe impl Transport for Scripted {
 fn run(steps: impl IntoIterator<Item = Step>) -> (Result<Vec<Msg>, Error>, bool, usize) {
     let steps = Arc::new(Mutex::new(steps.into_iter().collect::<VecDeque<_>>()));
     let connection = Connection::new(Box::new(Scripted(steps.clone())), 4);
-    let parts = Parts { vecs: &[], handles: &[], fds: &[] };
+    let parts = Parts {
+        vecs: &[],
+        handles: &[],
+        fds: &[],
+    };
     let mut msgs = [Msg::default(); 2];
     // SAFETY: there are no slices.
     let exchanged =
@@ -82,7 +91,11 @@ fn offsets(arg: &CmdExchange) -> Vec<u64> {
 }
 
 fn receive_one(arg: &mut CmdExchange) {
-    let msg = Msg { kind: MSG_NODE_RELEASE, destination: 4, ..Default::default() };
+    let msg = Msg {
+        kind: MSG_NODE_RELEASE,
+        destination: 4,
+        ..Default::default()
+    };
     let room = std::ptr::with_exposed_provenance_mut::<Msg>(arg.ptr_msgs as usize);
     // SAFETY: there is room for as many as it says, which is not 0.
     unsafe { room.write(msg) };

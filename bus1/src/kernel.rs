@@ -22,7 +22,11 @@ use crate::transport::Transport;
 const PATH: &str = "/dev/bus1";
 
 /// Address space of a whole pool.
-const POOL: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { 256 << 20 };
+const POOL: usize = if usize::BITS > 32 {
+    1 << (usize::BITS / 2)
+} else {
+    256 << 20
+};
 
 /// The least that is worth mapping.
 const POOL_MIN: usize = 1 << 20;
@@ -48,8 +52,10 @@ impl Kernel {
 
     /// The peer behind a descriptor.
     pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
-        let failed =
-            |errno: Raw| Error::Os { call: "examining the descriptor", errno: errno.into() };
+        let failed = |errno: Raw| Error::Os {
+            call: "examining the descriptor",
+            errno: errno.into(),
+        };
         let stat = fstat(&fd).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
             return Err(Error::NotAPeer);
@@ -71,7 +77,10 @@ impl Kernel {
         match Map::new(fd.as_fd()) {
             Ok(map) => Ok(Self { map, fd }),
             Err(Raw::SHUTDOWN) => Err(Error::Disconnected),
-            Err(errno) => Err(Error::Os { call: "mapping the pool", errno: errno.into() }),
+            Err(errno) => Err(Error::Os {
+                call: "mapping the pool",
+                errno: errno.into(),
+            }),
         }
     }
 }

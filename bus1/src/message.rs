@@ -103,7 +103,9 @@ impl Message {
             len: msg.n_bytes as usize,
         };
         let n_handles = msg.n_handles as usize;
-        let ids = payload.wrapping_add(slice.len.next_multiple_of(8)).cast::<u64>();
+        let ids = payload
+            .wrapping_add(slice.len.next_multiple_of(8))
+            .cast::<u64>();
         let handles = (0..n_handles)
             // SAFETY: the slice has as many IDs there, aligned as the slice is.
             .map(|index| unsafe { ids.add(index).read() })

@@ -46,7 +46,10 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, armed: true }
+        Self {
+            handle,
+            armed: true,
+        }
     }
 
     /// Its ID in its peer, which stays the same for life.

@@ -106,7 +106,11 @@ impl<'a> Outgoing<'a> {
         if let Some(first) = self.first {
             first.id_in(connection)?;
         }
-        Ok(Parts { vecs: &self.vecs, handles: &self.ids, fds: &self.fds })
+        Ok(Parts {
+            vecs: &self.vecs,
+            handles: &self.ids,
+            fds: &self.fds,
+        })
     }
 }
 

@@ -107,7 +107,10 @@ impl Peer {
         let transport = Kernel::from_fd(fd)?;
         // Who had it before may have left nodes there: begin far from them.
         let first_node = RandomState::new().hash_one(std::process::id()) >> 1;
-        Ok(Self(Arc::new(Connection::new(Box::new(transport), first_node))))
+        Ok(Self(Arc::new(Connection::new(
+            Box::new(transport),
+            first_node,
+        ))))
     }
 
     /// The peer that a handle belongs to.
@@ -175,7 +178,11 @@ impl Peer {
         let _gate = self.0.enter();
         let handle = Registry::own(&self.0, id.raw()).ok_or(Error::NodeExists(id))?;
         // A message to nobody creates the nodes that it names.
-        let parts = Parts { vecs: &[], handles: &[id.raw()], fds: &[] };
+        let parts = Parts {
+            vecs: &[],
+            handles: &[id.raw()],
+            fds: &[],
+        };
         match self.0.send(0, &[], &mut [], &parts) {
             Ok(()) => Ok(Node::new(handle)),
             Err(error) => {
@@ -204,8 +211,10 @@ impl Peer {
     /// ```
     pub fn destroy_nodes(&self, nodes: impl IntoIterator<Item = Node>) -> Result<()> {
         let nodes: Vec<Node> = nodes.into_iter().collect();
-        let ids =
-            nodes.iter().map(|node| node.handle().id_in(&self.0)).collect::<Result<Vec<_>>>()?;
+        let ids = nodes
+            .iter()
+            .map(|node| node.handle().id_in(&self.0))
+            .collect::<Result<Vec<_>>>()?;
         // Before the command: another thread may receive the notices at once.
         self.0.handles.close(&ids);
         for node in &nodes {
@@ -412,7 +421,10 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
-        self.0.transport.fd().map_err(|errno| Error::from_command("making a descriptor", errno))
+        self.0
+            .transport
+            .fd()
+            .map_err(|errno| Error::from_command("making a descriptor", errno))
     }
 
     /// Another descriptor of the same peer, close-on-exec, to hand to another process. What that
@@ -467,6 +479,8 @@ impl AsRawFd for Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("host", &self.host()).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("host", &self.host())
+            .finish_non_exhaustive()
     }
 }

@@ -210,7 +210,9 @@ impl Peer {
             return Ok(None);
         };
         // SAFETY: it was just received.
-        Ok(Some(unsafe { Message::new(connection, &msg, pool) }.detached()))
+        Ok(Some(
+            unsafe { Message::new(connection, &msg, pool) }.detached(),
+        ))
     }
 
     fn receive(&self, flags: u64) -> Result<Option<Event>> {

@@ -85,7 +85,10 @@ impl Registry {
     /// stands for it already. The caller holds the gate.
     pub(crate) fn own(connection: &Arc<Connection>, id: u64) -> Option<Handle> {
         let mut inner = connection.handles.lock();
-        let dying = inner.rights.get(&id).is_some_and(|right| right.strong_count() == 0);
+        let dying = inner
+            .rights
+            .get(&id)
+            .is_some_and(|right| right.strong_count() == 0);
         if dying || inner.closing.contains(&id) {
             return None;
         }

@@ -54,7 +54,10 @@ impl std::error::Error for SendError {
 
 impl From<Error> for SendError {
     fn from(error: Error) -> Self {
-        Self { error, failed: Vec::new() }
+        Self {
+            error,
+            failed: Vec::new(),
+        }
     }
 }
 
@@ -137,16 +140,16 @@ impl Peer {
     ) -> Result<(), SendError> {
         let (to, mut errors) = self.destinations(to)?;
         let connection = self.connection();
-        connection.send(0, &to, &mut errors, &message.parts(connection)?).map_err(|error| {
-            SendError {
+        connection
+            .send(0, &to, &mut errors, &message.parts(connection)?)
+            .map_err(|error| SendError {
                 error,
                 failed: errors
                     .iter()
                     .enumerate()
                     .filter_map(|(index, &errno)| Some((index, outcome(errno).err()?)))
                     .collect(),
-            }
-        })
+            })
     }
 
     /// Sends a message to each of these nodes that can take it: a destination that refuses does not

@@ -16,11 +16,19 @@ fn a_message_stays_until_its_descriptors_can_be_installed() {
     owner.descriptor().unwrap();
     let file = File::open("/dev/null").unwrap();
     for _ in 0..2 {
-        user.send(&handle, &text(b"two").fd(&file).fd(&file)).unwrap();
+        user.send(&handle, &text(b"two").fd(&file).fd(&file))
+            .unwrap();
     }
 
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limit }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(64),
+            ..limit
+        },
+    )
+    .unwrap();
     let mut taken = Vec::new();
     let mut leave_one = || {
         while let Ok(file) = File::open("/dev/null") {

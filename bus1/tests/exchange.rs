@@ -79,7 +79,10 @@ fn the_answered_message_is_dropped_with_all_that_it_held() {
     assert!(next.unwrap().is_none());
     released(&client, &extra);
     assert_eq!(message(&client).destination(), node.id());
-    assert_eq!(std::io::Read::read(&mut File::from(reader), &mut [0; 1]).unwrap(), 0);
+    assert_eq!(
+        std::io::Read::read(&mut File::from(reader), &mut [0; 1]).unwrap(),
+        0
+    );
 }
 
 #[test]
@@ -89,7 +92,9 @@ fn what_was_not_sent_says_so() {
     drop(node);
     let question = message(&server);
     destroyed(&server, to_client.id());
-    let error = server.reply_and_wait(question, &to_client, &text(b"answer")).unwrap_err();
+    let error = server
+        .reply_and_wait(question, &to_client, &text(b"answer"))
+        .unwrap_err();
     assert_eq!((error.error(), error.sent()), (Error::NodeDestroyed, false));
     assert_eq!(Error::from(error), Error::NodeDestroyed);
 
@@ -107,11 +112,16 @@ fn a_message_of_another_peer_is_refused() {
     let (client, _node, to_server, server, _service, to_client) = both();
     client.send(&to_server, &text(b"question")).unwrap();
     let question = message(&server);
-    let error = client.reply_and_wait(question, &to_server, &text(b"answer")).unwrap_err();
+    let error = client
+        .reply_and_wait(question, &to_server, &text(b"answer"))
+        .unwrap_err();
     assert_eq!(error.error(), Error::WrongPeer);
     server.send(&to_client, &text(b"another")).unwrap();
     let other = message(&client);
-    assert_eq!(server.try_recv_many([other], 1).unwrap_err(), Error::WrongPeer);
+    assert_eq!(
+        server.try_recv_many([other], 1).unwrap_err(),
+        Error::WrongPeer
+    );
     nothing(&server);
     nothing(&client);
 }
@@ -120,12 +130,17 @@ fn a_message_of_another_peer_is_refused() {
 fn a_call_that_times_out_was_sent_once() {
     let (client, _node, to_server, server, _service, to_client) = both();
     for timeout in [0, 1, 5].map(Duration::from_millis) {
-        assert!(client.call_timeout(&to_server, &text(b"once"), timeout).unwrap().is_none());
+        assert!(client
+            .call_timeout(&to_server, &text(b"once"), timeout)
+            .unwrap()
+            .is_none());
         assert_eq!(message(&server).payload(), b"once");
         nothing(&server);
     }
     server.send(&to_client, &text(b"late")).unwrap();
-    let late = client.call_timeout(&to_server, &text(b"again"), Duration::MAX).unwrap();
+    let late = client
+        .call_timeout(&to_server, &text(b"again"), Duration::MAX)
+        .unwrap();
     assert_eq!(late.unwrap().into_message().unwrap().payload(), b"late");
 }
 
@@ -154,7 +169,8 @@ fn batches_mix_messages_and_news() {
     let (owner, node, user, handle) = pair();
     let service = user.create_node().unwrap();
     let to_user = give(&service, &user, &owner);
-    user.send(&handle, &text(b"first").handle(service.handle())).unwrap();
+    user.send(&handle, &text(b"first").handle(service.handle()))
+        .unwrap();
     drop(service);
     drop(handle);
     let events = owner.recv_many([], 100).unwrap();

@@ -51,7 +51,9 @@ fn handles_that_are_not_taken_go_with_the_message() {
     drop(handle);
     released(&owner, &node);
 
-    owner.send(&to_user, &Outgoing::new().handle(node.handle())).unwrap();
+    owner
+        .send(&to_user, &Outgoing::new().handle(node.handle()))
+        .unwrap();
     let received = message(&user);
     assert!(received.handles()[0].is_some());
     nothing(&owner);
@@ -64,7 +66,9 @@ fn a_message_that_nobody_receives_gives_its_handles_back() {
     let (owner, node, user, handle) = pair();
     let inbox = user.create_node().unwrap();
     let to_user = give(&inbox, &user, &owner);
-    owner.send(&to_user, &Outgoing::new().handle(node.handle())).unwrap();
+    owner
+        .send(&to_user, &Outgoing::new().handle(node.handle()))
+        .unwrap();
     drop(handle);
     nothing(&owner);
     drop(inbox);
@@ -80,7 +84,8 @@ fn a_received_handle_works_and_passes_on() {
     let third = peer();
     let inbox = third.create_node().unwrap();
     let to_third = give(&inbox, &third, &user);
-    user.send(&to_third, &Outgoing::new().handle(&handle)).unwrap();
+    user.send(&to_third, &Outgoing::new().handle(&handle))
+        .unwrap();
 
     let passed = message(&third).take_handles().remove(0).unwrap();
     third.send(&passed, &text(b"from the third")).unwrap();

@@ -34,7 +34,8 @@ fn many_messages_can_be_held_and_do_not_change() {
     let (owner, _node, user, handle) = pair();
     let held: Vec<_> = (0..200u32)
         .map(|number| {
-            user.send(&handle, &text(&number.to_ne_bytes().repeat(100))).unwrap();
+            user.send(&handle, &text(&number.to_ne_bytes().repeat(100)))
+                .unwrap();
             message(&owner)
         })
         .collect();
@@ -75,7 +76,8 @@ fn descriptors_arrive_and_are_close_on_exec() {
     let (owner, _node, user, handle) = pair();
     let (mut reader, writer) = pipe();
     let nothing_else = File::open("/dev/null").unwrap();
-    user.send(&handle, &text(b"fds").fd(&writer).fd(&nothing_else)).unwrap();
+    user.send(&handle, &text(b"fds").fd(&writer).fd(&nothing_else))
+        .unwrap();
     drop(writer);
 
     let mut received = message(&owner);
@@ -86,7 +88,9 @@ fn descriptors_arrive_and_are_close_on_exec() {
         let flags = rustix::io::fcntl_getfd(fd).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     }
-    File::from(fds.into_iter().next().unwrap()).write_all(b"through the pipe").unwrap();
+    File::from(fds.into_iter().next().unwrap())
+        .write_all(b"through the pipe")
+        .unwrap();
     let mut found = String::new();
     reader.read_to_string(&mut found).unwrap();
     assert_eq!(found, "through the pipe");
@@ -128,7 +132,9 @@ fn descriptors_that_are_not_taken_are_closed() {
 #[test]
 fn a_held_message_survives_the_disconnect_as_it_was() {
     let (owner, _node, user, handle) = pair();
-    let bytes: Vec<u8> = (0..6 << 20).map(|at: u32| (at >> 7) as u8 ^ at as u8).collect();
+    let bytes: Vec<u8> = (0..6 << 20)
+        .map(|at: u32| (at >> 7) as u8 ^ at as u8)
+        .collect();
     user.send(&handle, &text(&bytes)).unwrap();
     let held = message(&owner);
     owner.disconnect().unwrap();

@@ -24,7 +24,10 @@ fn destroying_a_node_lets_earlier_messages_be_received() {
     let id = node.id();
     user.send(&handle, &text(b"in time")).unwrap();
     node.destroy().unwrap();
-    assert_eq!(user.send(&handle, &text(b"late")), Err(Error::NodeDestroyed));
+    assert_eq!(
+        user.send(&handle, &text(b"late")),
+        Err(Error::NodeDestroyed)
+    );
     destroyed(&user, handle.id());
 
     assert_eq!(message(&owner).payload(), b"in time");
@@ -76,9 +79,14 @@ fn a_handle_of_a_dropped_node_never_brings_it_back() {
     destroyed(&owner, id);
 
     assert_eq!(owner.send(&left, &text(b"")), Err(Error::NodeDestroyed));
-    owner.send(&to_user, &Outgoing::new().handle(&left)).unwrap();
+    owner
+        .send(&to_user, &Outgoing::new().handle(&left))
+        .unwrap();
     assert_eq!(message(&user).handles(), [None]);
-    assert_eq!(owner.create_node_with_id(id).unwrap_err(), Error::NodeExists(id));
+    assert_eq!(
+        owner.create_node_with_id(id).unwrap_err(),
+        Error::NodeExists(id)
+    );
 
     drop(left);
     owner.create_node_with_id(id).unwrap();
@@ -110,7 +118,10 @@ fn automatic_ids_step_over_those_in_use() {
 fn ids_with_flag_bits_are_no_nodes() {
     for raw in [1, 2, 3, 7, u64::MAX] {
         let id = HandleId::from_raw(raw);
-        assert_eq!(peer().create_node_with_id(id).unwrap_err(), Error::InvalidId(id));
+        assert_eq!(
+            peer().create_node_with_id(id).unwrap_err(),
+            Error::InvalidId(id)
+        );
     }
 }
 
@@ -129,7 +140,8 @@ fn a_leaked_node_lives_on_and_can_be_taken_over() {
 #[test]
 fn a_handle_that_comes_home_is_the_owners_own() {
     let (owner, node, user, handle) = pair();
-    user.send(&handle, &Outgoing::new().handle(&handle)).unwrap();
+    user.send(&handle, &Outgoing::new().handle(&handle))
+        .unwrap();
     let home = message(&owner).take_handles().remove(0).unwrap();
     assert_eq!(&home, node.handle());
     nothing(&owner);
@@ -147,7 +159,8 @@ fn a_handle_that_comes_home_is_the_owners_own() {
 fn a_leaked_node_is_given_away_as_long_as_its_owner_holds_received_handles() {
     let (owner, node, user, handle) = pair();
     let id = node.leak();
-    user.send(&handle, &Outgoing::new().handle(&handle)).unwrap();
+    user.send(&handle, &Outgoing::new().handle(&handle))
+        .unwrap();
     let home = message(&owner).take_handles().remove(0).unwrap();
     drop(handle);
     nothing(&owner);

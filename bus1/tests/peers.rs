@@ -32,7 +32,10 @@ fn a_thread_that_waits_is_woken_by_a_message_and_by_the_end() {
 fn the_descriptor_shows_readiness() {
     let (owner, _node, user, handle) = pair();
     let readable = |seconds| {
-        let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let timeout = Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
         let mut fds = [PollFd::new(&owner, PollFlags::IN)];
         poll(&mut fds, Some(&timeout)).unwrap() == 1
     };
@@ -52,9 +55,15 @@ fn everything_fails_after_a_disconnect_and_holders_are_told() {
     owner.disconnect().unwrap();
     assert_eq!(owner.disconnect(), Err(Error::Disconnected));
     assert_eq!(owner.limits(), Err(Error::Disconnected));
-    assert_eq!(owner.send(node.handle(), &text(b"")), Err(Error::Disconnected));
+    assert_eq!(
+        owner.send(node.handle(), &text(b"")),
+        Err(Error::Disconnected)
+    );
     assert_eq!(owner.try_recv().unwrap_err(), Error::Disconnected);
-    assert_eq!(owner.recv_timeout(Duration::ZERO).unwrap_err(), Error::Disconnected);
+    assert_eq!(
+        owner.recv_timeout(Duration::ZERO).unwrap_err(),
+        Error::Disconnected
+    );
     assert_eq!(owner.create_node().unwrap_err(), Error::Disconnected);
     assert_eq!(owner.flush(), Err(Error::InUse));
     drop(node);
@@ -65,11 +74,19 @@ fn everything_fails_after_a_disconnect_and_holders_are_told() {
 #[test]
 fn limits_are_set_and_checked() {
     let peer = peer();
-    let limits = Limits { slices: 1, handles: 2, inflight_bytes: 3, inflight_fds: 4 };
+    let limits = Limits {
+        slices: 1,
+        handles: 2,
+        inflight_bytes: 3,
+        inflight_fds: 4,
+    };
     peer.set_limits(limits).unwrap();
     assert_eq!(peer.limits(), Ok(limits));
     for wrong in [Limits::MAX + 1, u32::MAX] {
-        let wrong = Limits { inflight_fds: wrong, ..limits };
+        let wrong = Limits {
+            inflight_fds: wrong,
+            ..limits
+        };
         assert_eq!(peer.set_limits(wrong), Err(Error::OutOfRange));
     }
     assert_eq!(peer.limits(), Ok(limits));
@@ -80,7 +97,9 @@ fn a_flush_needs_the_peer_to_be_unused_and_spares_the_seed() {
     let (owner, node, user, handle) = pair();
     let other = owner.create_node().unwrap();
     let other_handle = give(&other, &owner, &user);
-    owner.set_seed(&text(b"state").handle(node.handle())).unwrap();
+    owner
+        .set_seed(&text(b"state").handle(node.handle()))
+        .unwrap();
     user.send(&handle, &text(b"waits")).unwrap();
 
     let (id, _) = (node.leak(), other.leak());
@@ -97,7 +116,10 @@ fn a_flush_needs_the_peer_to_be_unused_and_spares_the_seed() {
     let node = owner.create_node_with_id(id).unwrap();
     user.send(&handle, &text(b"again")).unwrap();
     let received = message(&owner);
-    assert_eq!((received.payload(), received.destination()), (&b"again"[..], node.id()));
+    assert_eq!(
+        (received.payload(), received.destination()),
+        (&b"again"[..], node.id())
+    );
 }
 
 #[test]
@@ -106,8 +128,12 @@ fn a_seed_can_be_received_again_and_again() {
     assert!(owner.recv_seed().unwrap().is_none());
     let node = owner.create_node().unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
-    owner.set_seed(&text(b"first").handle(node.handle()).fd(&file)).unwrap();
-    let seeds: Vec<_> = (0..3).map(|_| owner.recv_seed().unwrap().unwrap()).collect();
+    owner
+        .set_seed(&text(b"first").handle(node.handle()).fd(&file))
+        .unwrap();
+    let seeds: Vec<_> = (0..3)
+        .map(|_| owner.recv_seed().unwrap().unwrap())
+        .collect();
     owner.set_seed(&text(b"second")).unwrap();
     for mut seed in seeds {
         assert_eq!(seed.payload(), b"first");

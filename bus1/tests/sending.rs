@@ -62,8 +62,13 @@ fn a_multicast_reaches_all_or_nobody() {
 fn parts_for_one_peer_follow_each_other_and_say_so() {
     let (publisher, receiver) = (peer(), peer());
     let nodes: Vec<_> = (0..3).map(|_| receiver.create_node().unwrap()).collect();
-    let handles: Vec<_> = nodes.iter().map(|node| give(node, &receiver, &publisher)).collect();
-    publisher.send_to([&handles[2], &handles[0], &handles[1]], &text(b"part")).unwrap();
+    let handles: Vec<_> = nodes
+        .iter()
+        .map(|node| give(node, &receiver, &publisher))
+        .collect();
+    publisher
+        .send_to([&handles[2], &handles[0], &handles[1]], &text(b"part"))
+        .unwrap();
     for (node, more) in [(&nodes[2], true), (&nodes[0], true), (&nodes[1], false)] {
         let part = message(&receiver);
         assert_eq!((part.destination(), part.more()), (node.id(), more));
@@ -86,8 +91,10 @@ fn all_receivers_see_concurrent_multicasts_in_one_order() {
 
     let orders: Vec<Vec<(u32, u32)>> = thread::scope(|threads| {
         for (number, publisher) in (0..).zip(&publishers) {
-            let handles: Vec<_> =
-                subscribers.iter().map(|(peer, node)| give(node, peer, publisher)).collect();
+            let handles: Vec<_> = subscribers
+                .iter()
+                .map(|(peer, node)| give(node, peer, publisher))
+                .collect();
             threads.spawn(move || {
                 for sequence in 0..MESSAGES {
                     let bytes = [u32::to_ne_bytes(number), u32::to_ne_bytes(sequence)].concat();
@@ -116,7 +123,10 @@ fn all_receivers_see_concurrent_multicasts_in_one_order() {
                 })
             })
             .collect();
-        receivers.into_iter().map(|thread| thread.join().unwrap()).collect()
+        receivers
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     });
     assert!(orders.iter().all(|order| *order == orders[0]));
     for publisher in 0..PUBLISHERS as u32 {
@@ -152,8 +162,14 @@ fn a_destination_is_named_once() {
 fn descriptors_that_could_form_cycles_are_refused() {
     let (owner, _node, user, handle) = pair();
     let (socket, _other) = UnixStream::pair().unwrap();
-    assert_eq!(user.send(&handle, &text(b"").fd(&socket)), Err(Error::DescriptorRefused));
-    assert_eq!(user.send(&handle, &text(b"").fd(&owner)), Err(Error::DescriptorRefused));
+    assert_eq!(
+        user.send(&handle, &text(b"").fd(&socket)),
+        Err(Error::DescriptorRefused)
+    );
+    assert_eq!(
+        user.send(&handle, &text(b"").fd(&owner)),
+        Err(Error::DescriptorRefused)
+    );
     nothing(&owner);
 }
 
@@ -172,5 +188,8 @@ fn too_much_of_anything_is_refused() {
 fn a_multicast_to_nobody_succeeds() {
     let user = peer();
     user.send_to(&[] as &[Handle], &text(b"nobody")).unwrap();
-    assert_eq!(user.send_to_each(&[] as &[Handle], &text(b"nobody")), Ok(vec![]));
+    assert_eq!(
+        user.send_to_each(&[] as &[Handle], &text(b"nobody")),
+        Ok(vec![])
+    );
 }

@@ -131,7 +131,11 @@ fn run_cases(options: Cases) -> std::io::Result<ExitCode> {
         eprintln!("conformance: no case has that in its name; `conformance list` shows them all");
         return Ok(ExitCode::FAILURE);
     }
-    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The first of the users that storms run as.
@@ -200,7 +204,10 @@ fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    println!("history: recorded in {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "history: recorded in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     let checked = history::check(&recorded);
     match &checked {
         Ok(summary) => println!(
@@ -212,7 +219,11 @@ fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
     if args.expect_broken && checked.is_ok() {
         eprintln!("conformance: the order is broken on purpose, and the checker saw nothing");
     }
-    Ok(if checked.is_err() == args.expect_broken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if checked.is_err() == args.expect_broken {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn take_over(fd: i32) -> ExitCode {

@@ -62,7 +62,10 @@ fn keep_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if thread::current().name().is_some_and(|name| name.contains("::")) {
+            if thread::current()
+                .name()
+                .is_some_and(|name| name.contains("::"))
+            {
                 PANIC.with(|panic| *panic.borrow_mut() = info.to_string());
             } else {
                 // A helper thread of a case: its case only learns that it panicked.
@@ -80,14 +83,20 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     keep_panics();
     crate::sys::process::allow_many_descriptors();
 
-    let (jobs, missing): (Vec<_>, Vec<_>) = Vec::from(select(options))
-        .into_iter()
-        .partition(|job| job.case.needs.is_none_or(|(device, _)| Path::new(device).exists()));
+    let (jobs, missing): (Vec<_>, Vec<_>) =
+        Vec::from(select(options)).into_iter().partition(|job| {
+            job.case
+                .needs
+                .is_none_or(|(device, _)| Path::new(device).exists())
+        });
     let (alone, together): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.case.alone);
     let mut tally = Tally::default();
     for Job { name, case, .. } in missing {
         if let Some((device, module)) = case.needs {
-            writeln!(out, "test {name} ... ignored: no {device}, load the module {module}")?;
+            writeln!(
+                out,
+                "test {name} ... ignored: no {device}, load the module {module}"
+            )?;
         }
         tally.ignored += 1;
     }
@@ -120,8 +129,17 @@ fn select(options: &Options) -> VecDeque<Job> {
                 On::Kernel => options.kind == Kind::Kernel,
                 On::Embedded => options.kind == Kind::Embedded,
             };
-            if here && options.filter.as_deref().is_none_or(|filter| name.contains(filter)) {
-                jobs.push_back(Job { name, case, first_user });
+            if here
+                && options
+                    .filter
+                    .as_deref()
+                    .is_none_or(|filter| name.contains(filter))
+            {
+                jobs.push_back(Job {
+                    name,
+                    case,
+                    first_user,
+                });
             }
         }
     }
@@ -161,7 +179,11 @@ fn run_all(
                 running.iter().position(late).map(|at| {
                     let (name, spec, _) = running.swap_remove(at);
                     let seconds = options.patience.as_secs();
-                    (name, spec, Err(format!("it hangs: no end after {seconds} s")))
+                    (
+                        name,
+                        spec,
+                        Err(format!("it hangs: no end after {seconds} s")),
+                    )
                 })
             }
         };
@@ -201,9 +223,15 @@ fn run_one(job: &Job, kind: Kind) -> Verdict {
     let run = || (job.case.run)(&env);
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| PANIC.with(RefCell::take))?;
     // On the kernel other cases have peers as well.
-    let left_over = if kind == Kind::Embedded { env.bus().left_over() } else { None };
+    let left_over = if kind == Kind::Embedded {
+        env.bus().left_over()
+    } else {
+        None
+    };
     match left_over {
-        Some(what) => Err(format!("all peers are closed, but the bus still counts {what}")),
+        Some(what) => Err(format!(
+            "all peers are closed, but the bus still counts {what}"
+        )),
         None => Ok(()),
     }
 }
@@ -214,10 +242,25 @@ mod tests {
 
     fn verdict(run: fn(&Env), patience: Duration) -> (Tally, String) {
         keep_panics();
-        let case =
-            Case { name: "case", spec: "5 SEND", on: On::All, alone: false, needs: None, run };
-        let job = Job { name: "subject::case".into(), case, first_user: FIRST_USER };
-        let options = Options { kind: Kind::Embedded, filter: None, jobs: 1, patience };
+        let case = Case {
+            name: "case",
+            spec: "5 SEND",
+            on: On::All,
+            alone: false,
+            needs: None,
+            run,
+        };
+        let job = Job {
+            name: "subject::case".into(),
+            case,
+            first_user: FIRST_USER,
+        };
+        let options = Options {
+            kind: Kind::Embedded,
+            filter: None,
+            jobs: 1,
+            patience,
+        };
         let (mut tally, mut out) = (Tally::default(), Vec::new());
         run_all(vec![job], 1, &options, &mut tally, &mut out).unwrap();
         (tally, String::from_utf8(out).unwrap())
@@ -226,7 +269,13 @@ mod tests {
     #[test]
     fn a_case_that_panics_fails_with_its_line_of_the_contract() {
         let (tally, said) = verdict(|_| panic!("no such luck"), Duration::from_secs(10));
-        assert_eq!(tally, Tally { failed: 1, ..Tally::default() });
+        assert_eq!(
+            tally,
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        );
         assert!(said.contains("FAILED\n    contract: 5 SEND\n"), "{said}");
         assert!(said.contains("no such luck"), "{said}");
     }
@@ -237,7 +286,13 @@ mod tests {
             thread::park();
         };
         let (tally, said) = verdict(hang, Duration::from_millis(200));
-        assert_eq!(tally, Tally { failed: 1, ..Tally::default() });
+        assert_eq!(
+            tally,
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        );
         assert!(said.contains("hangs"), "{said}");
     }
 
@@ -245,7 +300,13 @@ mod tests {
     fn a_case_that_leaves_something_behind_fails() {
         let leak = |env: &Env| std::mem::forget(env.peer());
         let (tally, said) = verdict(leak, Duration::from_secs(10));
-        assert_eq!(tally, Tally { failed: 1, ..Tally::default() });
+        assert_eq!(
+            tally,
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        );
         assert!(said.contains("still counts"), "{said}");
     }
 
@@ -254,7 +315,13 @@ mod tests {
         let (tally, said) = verdict(|env| drop(env.peer()), Duration::from_secs(10));
         assert_eq!(
             (tally, &*said),
-            (Tally { passed: 1, ..Tally::default() }, "test subject::case ... ok\n")
+            (
+                Tally {
+                    passed: 1,
+                    ..Tally::default()
+                },
+                "test subject::case ... ok\n"
+            )
         );
     }
 

@@ -20,7 +20,11 @@ fn violation(options: &history::Options) -> Violation {
 fn every_history_is_found_out() {
     for seed in 0..3 {
         let multicasts = 3_000;
-        violation(&history::Options { multicasts, seed, ..history::Options::default() });
+        violation(&history::Options {
+            multicasts,
+            seed,
+            ..history::Options::default()
+        });
     }
 }
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! EXCHANGE where others step in: while it writes, and while it sleeps.
 
@@ -25,7 +25,13 @@ impl Scene {
         let world = World::default();
         let (a, b) = (world.open(1), world.open(2));
         let (to_a, to_b) = (a.transfer(0, &b).unwrap(), b.transfer(0, &a).unwrap());
-        Self { world, a, b, to_a: [to_a], to_b: [to_b] }
+        Self {
+            world,
+            a,
+            b,
+            to_a: [to_a],
+            to_b: [to_b],
+        }
     }
 
     /// The second sends to the first.
@@ -52,7 +58,11 @@ impl Scene {
 
 /// Room for so many, to wait for.
 fn wait(room: usize) -> Exchange<'static> {
-    Exchange { room, deadline: DEADLINE_NEVER, ..Exchange::default() }
+    Exchange {
+        room,
+        deadline: DEADLINE_NEVER,
+        ..Exchange::default()
+    }
 }
 
 /// One call of the first peer, in which nobody steps in.
@@ -96,7 +106,11 @@ fn who_gives_up_wakes_another() {
         let before = scene.a.wakes();
         let (result, left) = once(&scene, wait(2));
         assert_eq!((result, left.n), (Err(error), 2));
-        assert_eq!(scene.a.wakes() - before, 2, "one for the message, one passed on");
+        assert_eq!(
+            scene.a.wakes() - before,
+            2,
+            "one for the message, one passed on"
+        );
         // With nothing there is nothing to pass on.
         scene.a.take().unwrap();
         let before = scene.a.wakes();
@@ -130,13 +144,25 @@ fn a_disconnect_ends_the_sleep() {
 #[test]
 fn the_hint_comes_from_those_who_are_about_to_sleep() {
     let scene = Scene::new();
-    let give = |room, deadline| Exchange { to: &scene.to_b, room, deadline, ..Exchange::default() };
-    for (room, deadline, hints) in
-        [(0, DEADLINE_NEVER, 0), (1, DEADLINE_NOW, 0), (1, DEADLINE_NEVER, 1), (4, 1, 1)]
-    {
+    let give = |room, deadline| Exchange {
+        to: &scene.to_b,
+        room,
+        deadline,
+        ..Exchange::default()
+    };
+    for (room, deadline, hints) in [
+        (0, DEADLINE_NEVER, 0),
+        (1, DEADLINE_NOW, 0),
+        (1, DEADLINE_NEVER, 1),
+        (4, 1, 1),
+    ] {
         let before = scene.b.yields();
         once(&scene, give(room, deadline)).0.unwrap_or_default();
-        assert_eq!(scene.b.yields() - before, hints, "room {room}, until {deadline}");
+        assert_eq!(
+            scene.b.yields() - before,
+            hints,
+            "room {room}, until {deadline}"
+        );
     }
     scene.end();
 }
@@ -179,7 +205,11 @@ fn a_fault_leaves_what_was_not_told() {
         let (results, left) = scene.a.exchange(&wait(2), &[&hooks]);
         let told = at / 2;
         if told == 0 {
-            assert_eq!((results[0], left.n), (Err(EFAULT), 2), "there is room for two still");
+            assert_eq!(
+                (results[0], left.n),
+                (Err(EFAULT), 2),
+                "there is room for two still"
+            );
         } else {
             assert_eq!((results[0], left.n), (Ok(()), 1));
         }
@@ -214,7 +244,13 @@ fn every_step_is_done_once_whatever_fails() {
     ];
     let calls: Vec<&Hooks<'_>> = calls.iter().collect();
     let (results, left) = scene.a.exchange(&other, &calls);
-    let wanted: [Result; 5] = [Err(EFAULT), Err(ERESTARTSYS), Err(ETIMEDOUT), Err(EFAULT), Ok(())];
+    let wanted: [Result; 5] = [
+        Err(EFAULT),
+        Err(ERESTARTSYS),
+        Err(ETIMEDOUT),
+        Err(EFAULT),
+        Ok(()),
+    ];
     assert_eq!(results, wanted);
     assert_eq!((left.sends, left.slices, left.n), (false, 0, 1));
     assert_eq!(left.texts[0], b"answer");
@@ -250,7 +286,10 @@ fn memory_that_runs_out_is_no_half_thing() {
             break;
         }
         assert_eq!(results[0], Err(ENOMEM), "allocation {n}");
-        assert_eq!((results[1], left.texts[0].as_slice()), (Ok(()), &b"answer"[..]));
+        assert_eq!(
+            (results[1], left.texts[0].as_slice()),
+            (Ok(()), &b"answer"[..])
+        );
         assert_eq!(scene.b.take_all().len(), 1, "it is asked once");
         scene.end();
     }

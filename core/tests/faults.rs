@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Every command of every kind, with each of its allocations failing in turn: a command that fails
 //! leaves no trace, and the same command then does what it would have done.
@@ -28,14 +28,21 @@ impl Scene {
         let [a, b, c] = &peers;
         let to = [b, c].map(|other| other.transfer(0, a).unwrap());
         let back = [b, c].map(|other| a.transfer(0, other).unwrap());
-        Self { world, peers, to, back }
+        Self {
+            world,
+            peers,
+            to,
+            back,
+        }
     }
 
     /// Messages from the second to the first, so that the first's books have no spare room.
     fn busy() -> Self {
         let scene = Self::new();
         for _ in 0..7 {
-            scene.peers[1].send(Letter::new(&scene.back[..1], b"busy")).unwrap();
+            scene.peers[1]
+                .send(Letter::new(&scene.back[..1], b"busy"))
+                .unwrap();
         }
         scene
     }
@@ -164,9 +171,17 @@ fn transfers() {
         |scene| scene.peers[0].transfer(4, &scene.peers[0]).map(drop),
         // One that the receiver has, and one that it has not.
         |scene| scene.peers[0].transfer(0, &scene.peers[1]).map(drop),
-        |scene| scene.peers[0].transfer(scene.to[0], &scene.peers[2]).map(drop),
+        |scene| {
+            scene.peers[0]
+                .transfer(scene.to[0], &scene.peers[2])
+                .map(drop)
+        },
         // Back to its owner.
-        |scene| scene.peers[0].transfer(scene.to[0], &scene.peers[1]).map(drop),
+        |scene| {
+            scene.peers[0]
+                .transfer(scene.to[0], &scene.peers[1])
+                .map(drop)
+        },
     ];
     let counts = cases.map(|case| walk(Scene::new, case));
     assert!(counts[0] > counts[3] && counts[3] > 0, "{counts:?}");
@@ -272,7 +287,12 @@ fn a_partial_send_reports_no_lack_of_memory_as_another_fault() {
 #[test]
 fn messages_to_nobody_and_seeds() {
     let cases: [fn(&Scene) -> Result; 3] = [
-        |scene| scene.peers[0].send(Letter { handles: &[4, 8], ..Letter::default() }),
+        |scene| {
+            scene.peers[0].send(Letter {
+                handles: &[4, 8],
+                ..Letter::default()
+            })
+        },
         |scene| {
             scene.peers[0].send(Letter {
                 handles: &[4, scene.to[0]],
@@ -281,7 +301,12 @@ fn messages_to_nobody_and_seeds() {
                 ..Letter::new(&[], b"seed")
             })
         },
-        |scene| scene.peers[0].send(Letter { flags: SEND_FLAG_SEED, ..Letter::default() }),
+        |scene| {
+            scene.peers[0].send(Letter {
+                flags: SEND_FLAG_SEED,
+                ..Letter::default()
+            })
+        },
     ];
     for case in cases {
         for scene in [Scene::new, Scene::busy, Scene::waiting] {
@@ -303,8 +328,11 @@ fn receipts() {
     };
     assert_eq!(walk(Scene::waiting, notice), 0);
     // The seed stays, so what it gives is made anew.
-    let seed: fn(&Scene) -> Result =
-        |scene| scene.peers[0].recv_with(RECV_FLAG_SEED, &Hooks::default()).map(drop);
+    let seed: fn(&Scene) -> Result = |scene| {
+        scene.peers[0]
+            .recv_with(RECV_FLAG_SEED, &Hooks::default())
+            .map(drop)
+    };
     assert!(walk(Scene::waiting, seed) > 0);
 }
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Handles between two commands that run at once: HANDLE_TRANSFER, nodes that are made on the way,
 //! and notices.
@@ -126,7 +126,11 @@ fn one_of_the_two_leaves() {
         let (world, o, p) = pair();
         let hooks = Hooks::at_write(|| if receiver { &p } else { &o }.disconnect());
         let result = o.transfer_with(0, &p, &hooks);
-        let expected = if receiver { Err(ESHUTDOWN) } else { Ok(HANDLE_INVALID) };
+        let expected = if receiver {
+            Err(ESHUTDOWN)
+        } else {
+            Ok(HANDLE_INVALID)
+        };
         assert_eq!(result, expected);
         assert_eq!(p.info().handles, 0);
         drop(hooks);
@@ -141,11 +145,18 @@ fn calls_that_make_one_node_together() {
     for (outer, inner) in [(true, true), (true, false), (false, true), (false, false)] {
         let (world, o, p) = pair();
         let to_p = p.transfer(0, &o).unwrap();
-        let letter = Letter { to: &[to_p], handles: &[8], ..Letter::default() };
+        let letter = Letter {
+            to: &[to_p],
+            handles: &[8],
+            ..Letter::default()
+        };
         let hooks = Hooks::at_write(|| {
             let result = if inner { Ok(()) } else { Err(EFAULT) };
             let hooks = Hooks::at_copy(|| result);
-            let letter = Letter { data: b"x", ..letter };
+            let letter = Letter {
+                data: b"x",
+                ..letter
+            };
             assert_eq!(o.send_with(letter, &hooks).0, result);
             if outer {
                 Ok(())
@@ -177,7 +188,12 @@ fn a_node_that_another_call_destroyed_stays_destroyed() {
         o.destroy(&[8])?;
         Err(EFAULT)
     });
-    let letter = Letter { to: &[to_p], handles: &[8], data: b"x", ..Letter::default() };
+    let letter = Letter {
+        to: &[to_p],
+        handles: &[8],
+        data: b"x",
+        ..Letter::default()
+    };
     assert_eq!(o.send_with(letter, &hooks).0, Err(EFAULT));
     drop(hooks);
     assert_eq!(notices(&o), [(MSG_NODE_DESTROY, 8)]);
@@ -200,7 +216,12 @@ fn a_flush_takes_a_node_from_the_call_that_makes_it() {
                 Ok(())
             }
         });
-        let letter = Letter { to: &[to_p], handles: &[8], data: b"x", ..Letter::default() };
+        let letter = Letter {
+            to: &[to_p],
+            handles: &[8],
+            data: b"x",
+            ..Letter::default()
+        };
         let result = o.send_with(letter, &hooks).0;
         assert_eq!(result, if fails { Err(EFAULT) } else { Ok(()) });
         drop(hooks);
@@ -218,7 +239,11 @@ fn an_old_message_brings_a_handle_to_an_id_in_use() {
     let (world, o, p) = pair();
     let to_o = o.transfer(0, &p).unwrap();
     let own = o.transfer(8, &p).unwrap();
-    let letter = Letter { to: &[to_o], handles: &[own], ..Letter::default() };
+    let letter = Letter {
+        to: &[to_o],
+        handles: &[own],
+        ..Letter::default()
+    };
     p.send(letter).unwrap();
     o.destroy_with(&[8], RELEASE).unwrap();
     let again = o.transfer(8, &p).unwrap();
@@ -226,7 +251,10 @@ fn an_old_message_brings_a_handle_to_an_id_in_use() {
     // It was sent before the destruction, so it brings the old node, by another ID.
     let received = o.take().unwrap();
     let old = received.handles[0];
-    assert_eq!(old & (HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE), HANDLE_FLAG_MANAGED);
+    assert_eq!(
+        old & (HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE),
+        HANDLE_FLAG_MANAGED
+    );
     assert_eq!(notices(&o), [(MSG_NODE_DESTROY, old)]);
     assert_eq!(o.release(old), Ok(()));
     assert_eq!(o.info().nodes, 2);
@@ -240,7 +268,11 @@ fn an_old_message_brings_a_handle_to_an_id_in_use() {
 fn a_purge_leaves_the_notice_that_a_message_needs() {
     let (world, b, c) = pair();
     let to_b = b.transfer(0, &c).unwrap();
-    let letter = Letter { to: &[to_b], handles: &[8], ..Letter::default() };
+    let letter = Letter {
+        to: &[to_b],
+        handles: &[8],
+        ..Letter::default()
+    };
     c.send(letter).unwrap();
     c.destroy(&[8]).unwrap();
     // Nobody holds node 8 yet, but the message will bring it.
@@ -279,10 +311,17 @@ fn a_node_whose_count_never_rose_is_not_told_of() {
     let to = [&x, &y].map(|client| client.transfer(0, &a).unwrap());
     // Both destinations die after the handle was linked for them, or before.
     let hooks = Hooks {
-        write: Script::default().then(|| x.destroy(&[0])).then(|| y.destroy(&[0])),
+        write: Script::default()
+            .then(|| x.destroy(&[0]))
+            .then(|| y.destroy(&[0])),
         ..Hooks::default()
     };
-    let letter = Letter { to: &to, handles: &[8], flags: SEND_FLAG_CONTINUE, ..Letter::default() };
+    let letter = Letter {
+        to: &to,
+        handles: &[8],
+        flags: SEND_FLAG_CONTINUE,
+        ..Letter::default()
+    };
     assert_eq!(a.send_with(letter, &hooks).1, [113, 113]);
     drop(hooks);
     let notices = notices(&a);
@@ -306,7 +345,11 @@ fn one_rise_is_one_notice() {
         c.release(received.handles[0]).unwrap();
         assert_eq!(o.take().unwrap().kind, MSG_NODE_RELEASE);
     });
-    let letter = Letter { to: &[to_c], handles: &[id], ..Letter::default() };
+    let letter = Letter {
+        to: &[to_c],
+        handles: &[id],
+        ..Letter::default()
+    };
     a.send(letter).unwrap();
     assert_eq!(o.recv(), Err(EAGAIN));
     drop((o, a, c));
@@ -322,7 +365,11 @@ fn a_first_rise_that_is_over_at_once_is_told() {
         let received = woken.take().unwrap();
         woken.release(received.handles[0]).unwrap();
     });
-    let letter = Letter { to: &[to_c], handles: &[8], ..Letter::default() };
+    let letter = Letter {
+        to: &[to_c],
+        handles: &[8],
+        ..Letter::default()
+    };
     o.send(letter).unwrap();
     assert_eq!(notices(&o), [(MSG_NODE_RELEASE, 8)]);
     drop((o, c));
@@ -342,7 +389,11 @@ fn a_node_is_used_before_the_call_that_made_it_ends() {
         o.destroy_with(&[8], RELEASE).unwrap();
         assert_eq!(notices(&c), [(MSG_NODE_DESTROY, id)]);
     });
-    let letter = Letter { to: &[to_c], handles: &[8], ..Letter::default() };
+    let letter = Letter {
+        to: &[to_c],
+        handles: &[8],
+        ..Letter::default()
+    };
     o.send(letter).unwrap();
     assert_eq!(o.info().nodes, 0);
     drop((o, c));
@@ -387,7 +438,12 @@ fn a_rise_of_many_is_one_rise() {
             woken.release(id).unwrap();
         });
     }
-    let letter = Letter { to: &to, handles: &[8], data: b"x", ..Letter::default() };
+    let letter = Letter {
+        to: &to,
+        handles: &[8],
+        data: b"x",
+        ..Letter::default()
+    };
     o.send(letter).unwrap();
     assert_eq!(notices(&o), [(MSG_NODE_RELEASE, 8)]);
     // All is told; what fails changes nothing about that.

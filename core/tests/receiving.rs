@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! What may happen while RECV writes its result: no lock is held then, so anything.
 
@@ -58,8 +58,13 @@ fn another_thread_takes_the_only_message() {
 #[test]
 fn a_fault_leaves_the_message() {
     let (world, r, s, [id, _]) = pair();
-    let letter =
-        Letter { handles: &[8, id], fds: &[5], to: &[id], data: b"abc", ..Letter::default() };
+    let letter = Letter {
+        handles: &[8, id],
+        fds: &[5],
+        to: &[id],
+        data: b"abc",
+        ..Letter::default()
+    };
     s.send(letter).unwrap();
     let before = world.state();
     for _ in 0..3 {
@@ -131,7 +136,12 @@ fn a_failed_send_withdraws_no_notice() {
     p.release(id).unwrap();
     let to_p = p.transfer(0, &o).unwrap();
     let hooks = Hooks::at_copy(|| Err(EFAULT));
-    let letter = Letter { handles: &[0], to: &[to_p], data: b"x", ..Letter::default() };
+    let letter = Letter {
+        handles: &[0],
+        to: &[to_p],
+        data: b"x",
+        ..Letter::default()
+    };
     assert_eq!(o.send_with(letter, &hooks).0, Err(EFAULT));
     let received = o.take().unwrap();
     assert_eq!((received.kind, received.destination), (MSG_NODE_RELEASE, 0));
@@ -185,7 +195,12 @@ fn the_flag_stays_where_the_second_part_comes() {
 #[test]
 fn a_handle_dies_under_a_receipt() {
     let (world, r, s, [id, _]) = pair();
-    let letter = Letter { handles: &[8], to: &[id], data: b"x", ..Letter::default() };
+    let letter = Letter {
+        handles: &[8],
+        to: &[id],
+        data: b"x",
+        ..Letter::default()
+    };
     s.send(letter).unwrap();
     let hooks = Hooks::at_write(|| s.destroy(&[8]));
     let received = r.recv_with(0, &hooks).unwrap();
@@ -193,7 +208,10 @@ fn a_handle_dies_under_a_receipt() {
     let handle = received.handles[0];
     assert_ne!(handle, HANDLE_INVALID);
     let notice = r.take().unwrap();
-    assert_eq!((notice.kind, notice.destination), (MSG_NODE_DESTROY, handle));
+    assert_eq!(
+        (notice.kind, notice.destination),
+        (MSG_NODE_DESTROY, handle)
+    );
     r.release(handle).unwrap();
     drop(hooks);
     drop((s, r));
@@ -203,7 +221,12 @@ fn a_handle_dies_under_a_receipt() {
 #[test]
 fn descriptors_are_installed_once() {
     let (world, r, s, [id, _]) = pair();
-    let letter = Letter { fds: &[5, 6], to: &[id], data: b"x", ..Letter::default() };
+    let letter = Letter {
+        fds: &[5, 6],
+        to: &[id],
+        data: b"x",
+        ..Letter::default()
+    };
     s.send(letter).unwrap();
     let hooks = Hooks {
         install: Script::default().then(|| {
@@ -225,11 +248,19 @@ fn descriptors_are_installed_once() {
 #[test]
 fn a_full_table_of_descriptors_leaves_the_message() {
     let (world, r, s, [id, _]) = pair();
-    let letter = Letter { fds: &[5, 6], to: &[id], data: b"x", ..Letter::default() };
+    let letter = Letter {
+        fds: &[5, 6],
+        to: &[id],
+        data: b"x",
+        ..Letter::default()
+    };
     s.send(letter).unwrap();
     let before = world.state();
     assert_eq!(before.2, 2);
-    let hooks = Hooks { install: Script::default().then(|| Err(EMFILE)), ..Hooks::default() };
+    let hooks = Hooks {
+        install: Script::default().then(|| Err(EMFILE)),
+        ..Hooks::default()
+    };
     assert_eq!(r.recv_with(RECV_FLAG_INSTALL_FDS, &hooks), Err(EMFILE));
     assert_eq!(world.state(), before);
     // Whoever does not want them drops them.
@@ -245,11 +276,21 @@ fn a_full_table_of_descriptors_leaves_the_message() {
 fn the_peer_is_disconnected_or_flushed() {
     for flush in [false, true] {
         let (world, r, s, [id, other]) = pair();
-        let letter =
-            Letter { handles: &[8], fds: &[1], to: &[id, other], data: b"x", ..Letter::default() };
+        let letter = Letter {
+            handles: &[8],
+            fds: &[1],
+            to: &[id, other],
+            data: b"x",
+            ..Letter::default()
+        };
         s.send(letter).unwrap();
-        let hooks =
-            Hooks::at_write(|| if flush { r.flush(PEER_RESET_FLAG_FLUSH) } else { r.disconnect() });
+        let hooks = Hooks::at_write(|| {
+            if flush {
+                r.flush(PEER_RESET_FLAG_FLUSH)
+            } else {
+                r.disconnect()
+            }
+        });
         let error = if flush { EAGAIN } else { ESHUTDOWN };
         assert_eq!(r.recv_with(0, &hooks), Err(error));
         assert_eq!(world.files(), 0);
@@ -261,7 +302,13 @@ fn the_peer_is_disconnected_or_flushed() {
 
 /// Makes `handles` and `data` the seed of `peer`.
 fn seed(peer: &Client, handles: &[u64], data: &[u8]) {
-    let letter = Letter { handles, flags: SEND_FLAG_SEED, to: &[], data, ..Letter::default() };
+    let letter = Letter {
+        handles,
+        flags: SEND_FLAG_SEED,
+        to: &[],
+        data,
+        ..Letter::default()
+    };
     peer.send(letter).unwrap();
 }
 
@@ -274,7 +321,10 @@ fn the_seed_is_replaced_under_its_receipt() {
         Ok(())
     });
     let received = r.recv_with(RECV_FLAG_SEED, &hooks).unwrap();
-    assert_eq!((&received.data[..], &received.handles[..]), (&b"new"[..], &[0, 4][..]));
+    assert_eq!(
+        (&received.data[..], &received.handles[..]),
+        (&b"new"[..], &[0, 4][..])
+    );
     drop(hooks);
     let hooks = Hooks::at_write(|| r.flush(PEER_RESET_FLAG_FLUSH_SEED));
     assert_eq!(r.recv_with(RECV_FLAG_SEED, &hooks), Err(EAGAIN));
@@ -352,7 +402,11 @@ fn a_seed_that_the_user_has_stays_charged() {
 #[test]
 fn files_of_a_seed_go_with_it() {
     let (world, r, s, _) = pair();
-    let letter = Letter { fds: &[3], flags: SEND_FLAG_SEED, ..Letter::default() };
+    let letter = Letter {
+        fds: &[3],
+        flags: SEND_FLAG_SEED,
+        ..Letter::default()
+    };
     for flush in [true, false] {
         r.send(letter).unwrap();
         assert_eq!((world.files(), world.usage().sent_fds), (1, 1));

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! What may happen while SEND copies the payload or reports errors: everything is reserved then and
 //! nothing is sent.
@@ -29,7 +29,12 @@ impl Scene {
         let to = [1, 1, 2].map(|uid| world.open(uid));
         let from = world.open(3);
         let ids = [0, 1, 2].map(|i: usize| to[i].transfer(0, &from).unwrap());
-        Self { world, to, from, ids }
+        Self {
+            world,
+            to,
+            from,
+            ids,
+        }
     }
 
     /// What each of the receivers gets.
@@ -57,7 +62,13 @@ impl Scene {
 
 /// A message to all, with a handle and a file.
 fn letter(ids: &[u64], flags: u64) -> Letter<'_> {
-    Letter { to: ids, handles: &[8], data: b"letter", fds: &[3], flags }
+    Letter {
+        to: ids,
+        handles: &[8],
+        data: b"letter",
+        fds: &[3],
+        flags,
+    }
 }
 
 /// Something that makes the second destination vanish.
@@ -94,7 +105,9 @@ fn one_of_many_dies_and_the_others_get_it() {
     for death in DEATHS {
         let scene = Scene::new();
         let hooks = Hooks::at_copy(|| death(&scene));
-        let (result, errors) = scene.from.send_with(letter(&scene.ids, SEND_FLAG_CONTINUE), &hooks);
+        let (result, errors) = scene
+            .from
+            .send_with(letter(&scene.ids, SEND_FLAG_CONTINUE), &hooks);
         assert_eq!(result, Ok(()));
         assert_eq!(errors, [0, errno(EHOSTUNREACH), 0]);
         drop(hooks);
@@ -125,7 +138,9 @@ fn the_reports_themselves_take_time() {
             .then(|| Ok(())),
         ..Hooks::default()
     };
-    let (result, errors) = scene.from.send_with(letter(&scene.ids, SEND_FLAG_CONTINUE), &hooks);
+    let (result, errors) = scene
+        .from
+        .send_with(letter(&scene.ids, SEND_FLAG_CONTINUE), &hooks);
     assert_eq!(result, Ok(()));
     assert_eq!(errors, [113, 113, 0]);
     assert_eq!(hooks.write.left(), 0);
@@ -146,7 +161,9 @@ fn all_destinations_die_one_after_the_other() {
             .then(|| scene.to[2].destroy(&[0])),
         ..Hooks::default()
     };
-    let (result, errors) = scene.from.send_with(letter(&scene.ids, SEND_FLAG_CONTINUE), &hooks);
+    let (result, errors) = scene
+        .from
+        .send_with(letter(&scene.ids, SEND_FLAG_CONTINUE), &hooks);
     // It was partial, and as such it succeeded: the node stays, unknown to all others.
     assert_eq!((result, &errors[..]), (Ok(()), &[113; 3][..]));
     assert_eq!(scene.from.info().nodes, 1);
@@ -164,7 +181,10 @@ fn a_report_that_cannot_be_written_fails_the_whole() {
             let client = &scene.to[i];
             write = write.then(|| client.destroy(&[0]));
         }
-        let hooks = Hooks { write: write.then(|| Err(EFAULT)), ..Hooks::default() };
+        let hooks = Hooks {
+            write: write.then(|| Err(EFAULT)),
+            ..Hooks::default()
+        };
         let letter = letter(&scene.ids, SEND_FLAG_CONTINUE);
         assert_eq!(scene.from.send_with(letter, &hooks).0, Err(EFAULT));
         drop(hooks);
@@ -234,13 +254,23 @@ fn nodes_of_one_peer_die_one_by_one() {
     let (r, s) = (world.open(1), world.open(2));
     let ids = [0, 4, 12].map(|node| r.transfer(node, &s).unwrap());
     let hooks = Hooks::at_copy(|| r.destroy(&[12]));
-    let letter = Letter { flags: SEND_FLAG_CONTINUE, ..Letter::new(&ids, b"x") };
+    let letter = Letter {
+        flags: SEND_FLAG_CONTINUE,
+        ..Letter::new(&ids, b"x")
+    };
     let (result, errors) = s.send_with(letter, &hooks);
     assert_eq!((result, &errors[..]), (Ok(()), &[0, 0, 113][..]));
-    let parts: Vec<_> =
-        r.take_all().iter().map(|one| (one.kind, one.destination, one.more)).collect();
+    let parts: Vec<_> = r
+        .take_all()
+        .iter()
+        .map(|one| (one.kind, one.destination, one.more))
+        .collect();
     // The flag does not promise the part that was refused.
-    let expected = [(MSG_NODE_DESTROY, 12, false), (MSG_DATA, 0, true), (MSG_DATA, 4, false)];
+    let expected = [
+        (MSG_NODE_DESTROY, 12, false),
+        (MSG_DATA, 0, true),
+        (MSG_DATA, 4, false),
+    ];
     assert_eq!(parts, expected);
     drop(hooks);
     drop((r, s));
@@ -252,7 +282,10 @@ fn a_handle_dies_before_the_message_is_sent() {
     let scene = Scene::new();
     let known = scene.from.transfer(12, &scene.to[0]).unwrap();
     let hooks = Hooks::at_copy(|| scene.from.destroy(&[12]));
-    let letter = Letter { handles: &[12], ..Letter::new(&scene.ids, b"x") };
+    let letter = Letter {
+        handles: &[12],
+        ..Letter::new(&scene.ids, b"x")
+    };
     assert_eq!(scene.from.send_with(letter, &hooks).0, Ok(()));
     drop(hooks);
     // Who held it hears of the end first.

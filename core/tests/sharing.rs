@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Peers that never talk to each other share nothing that they write: no lock, no count, no other
 //! word, and not even a cache line.
@@ -95,7 +95,10 @@ impl Pair {
     /// From the first to the second, who gives the slice back.
     fn one_way(&self, data: &[u8], fds: &[i32]) {
         let [from, to] = &self.peers;
-        let letter = Letter { fds, ..Letter::new(&self.handles[..1], data) };
+        let letter = Letter {
+            fds,
+            ..Letter::new(&self.handles[..1], data)
+        };
         from.send(letter).unwrap();
         assert_eq!(to.take().unwrap().data, data);
     }
@@ -110,7 +113,10 @@ impl Pair {
     /// A handle, which the second releases; then the owner hears of it if nobody else has it.
     fn handle(&self, id: u64) {
         let [from, to] = &self.peers;
-        let letter = Letter { handles: &[id], ..Letter::new(&self.handles[..1], b"") };
+        let letter = Letter {
+            handles: &[id],
+            ..Letter::new(&self.handles[..1], b"")
+        };
         from.send(letter).unwrap();
         to.release(to.take().unwrap().handles[0]).unwrap();
         for notice in from.take_all() {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Random commands of several threads on a few peers. Whatever happens, nobody is left with a handle
 //! whose node died in silence, nobody hears of one death twice, and in the end nothing is left.
@@ -137,7 +137,10 @@ impl Thread<'_> {
 
 fn storm(seed: u64) {
     let world = World::new([9000, 9000, 90000, 9000]);
-    let member = |i| Member { client: world.open(1 + i as u32 % 2), told: Mutex::default() };
+    let member = |i| Member {
+        client: world.open(1 + i as u32 % 2),
+        told: Mutex::default(),
+    };
     let members: Vec<Member> = (0..PEERS).map(member).collect();
     for from in &members {
         for to in &members {

@@ -46,7 +46,12 @@ impl Limits {
     /// What a user may have unless told otherwise.
     pub const DEFAULT: Limits = {
         let [slices, handles, bytes, fds] = DEFAULT_LIMITS;
-        Limits { slices, handles, bytes, fds }
+        Limits {
+            slices,
+            handles,
+            bytes,
+            fds,
+        }
     };
 }
 
@@ -60,7 +65,12 @@ impl Bus {
     pub fn with_limits(limits: Limits) -> io::Result<Self> {
         // Debug builds then check that locks are taken in this order.
         kernel::lockdep::declare(&bus1_core::bus::LOCK_ORDER);
-        let Limits { slices, handles, bytes, fds } = limits;
+        let Limits {
+            slices,
+            handles,
+            bytes,
+            fds,
+        } = limits;
         let core = Core::new([slices, handles, bytes, fds]).map_err(to_errno)?;
         Ok(Self(core))
     }

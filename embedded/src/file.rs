@@ -65,7 +65,11 @@ fn may_travel(file: BorrowedFd<'_>) -> Result<bool> {
 /// name cannot be read stays here.
 fn may_travel_anonymous(file: BorrowedFd<'_>) -> bool {
     let link = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    match std::fs::read_link(link).ok().as_deref().and_then(|name| name.to_str()) {
+    match std::fs::read_link(link)
+        .ok()
+        .as_deref()
+        .and_then(|name| name.to_str())
+    {
         None | Some("anon_inode:[io_uring]") => false,
         Some("anon_inode:[eventfd]") => !registry::is_peer(file),
         Some(_) => true,
@@ -86,7 +90,10 @@ impl Installed {
             .map(|file| fcntl_dupfd_cloexec(file, 0))
             .collect::<Result<Vec<OwnedFd>, _>>()
             .map_err(to_core)?;
-        Ok(Self { numbers: files.iter().map(AsRawFd::as_raw_fd).collect(), files })
+        Ok(Self {
+            numbers: files.iter().map(AsRawFd::as_raw_fd).collect(),
+            files,
+        })
     }
 }
 

@@ -107,7 +107,10 @@ pub(crate) struct Checked;
 
 /// One piece of memory as the system calls want it.
 fn vector(base: usize, len: usize) -> libc::iovec {
-    libc::iovec { iov_base: ptr::with_exposed_provenance_mut(base), iov_len: len }
+    libc::iovec {
+        iov_base: ptr::with_exposed_provenance_mut(base),
+        iov_len: len,
+    }
 }
 
 /// What to report for a transfer of `expected` bytes that returned `moved`.
@@ -124,7 +127,10 @@ fn outcome(moved: libc::ssize_t, expected: usize) -> Result {
 
 impl Memory for Checked {
     fn read(self, addr: u64, to: &mut [u8]) -> Result {
-        let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+        let local = libc::iovec {
+            iov_base: to.as_mut_ptr().cast(),
+            iov_len: to.len(),
+        };
         let remote = vector(usize::try_from(addr).map_err(|_| EFAULT)?, to.len());
         // SAFETY: `local` describes `to`, which is ours alone; `remote` is checked by the system.
         let moved =
@@ -133,7 +139,10 @@ impl Memory for Checked {
     }
 
     fn write(self, addr: u64, from: &[u8]) -> Result {
-        let local = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: from.len() };
+        let local = libc::iovec {
+            iov_base: from.as_ptr().cast_mut().cast(),
+            iov_len: from.len(),
+        };
         let remote = vector(usize::try_from(addr).map_err(|_| EFAULT)?, from.len());
         // SAFETY: `local` describes `from`, which is only read; `remote` is what the caller of
         // the command asked to be written to, and the system refuses what cannot be.
@@ -143,7 +152,10 @@ impl Memory for Checked {
     }
 
     fn gather(self, vecs: &[libc::iovec], to: Span<'_>) -> Result {
-        let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+        let local = libc::iovec {
+            iov_base: to.as_mut_ptr().cast(),
+            iov_len: to.len(),
+        };
         // SAFETY: `local` describes the span, where the core reserved room for this payload and
         // nobody else writes; the remote vectors are checked by the system.
         let moved = unsafe {

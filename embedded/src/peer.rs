@@ -83,13 +83,21 @@ impl Peer {
         let signal = Arc::new(Signal::default());
         let waker = Waker(signal.clone());
         let core = CoreBus::open::<Infallible>(bus.core(), uid, Pool::new(), waker)?;
-        Ok(Self(Arc::new(Shared { core, signal, bus: bus.clone(), event: OnceCell::new() })))
+        Ok(Self(Arc::new(Shared {
+            core,
+            signal,
+            bus: bus.clone(),
+            event: OnceCell::new(),
+        })))
     }
 
     fn call(&self, memory: impl Memory, cmd: u32, arg: usize) -> Result<(), Errno> {
         let result = {
             let _scope = Scope::enter();
-            let call = Call { bus: &self.0.bus, memory };
+            let call = Call {
+                bus: &self.0.bus,
+                memory,
+            };
             command::dispatch(&self.0.core, &call, cmd, arg as u64)
         };
         self.0.settle();
@@ -185,7 +193,8 @@ impl Peer {
 /// If there is no descriptor yet and none can be made. Call [`Peer::descriptor`] before.
 impl AsFd for Peer {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor().expect("the process has no descriptor left for this peer")
+        self.descriptor()
+            .expect("the process has no descriptor left for this peer")
     }
 }
 

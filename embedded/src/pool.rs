@@ -30,7 +30,11 @@ use crate::error::to_core;
 use crate::residency::Residency;
 
 /// Bytes of address space of a pool: 4 GiB, where two of them fit.
-const SIZE: usize = if usize::BITS == 64 { 1 << (usize::BITS / 2) } else { 64 << 20 };
+const SIZE: usize = if usize::BITS == 64 {
+    1 << (usize::BITS / 2)
+} else {
+    64 << 20
+};
 
 /// Both mappings.
 struct Mapped {
@@ -42,7 +46,10 @@ struct Mapped {
 impl Mapped {
     fn new() -> io::Result<Self> {
         // The system would send SIGXFSZ.
-        if getrlimit(Resource::Fsize).current.is_some_and(|most| most < SIZE as u64) {
+        if getrlimit(Resource::Fsize)
+            .current
+            .is_some_and(|most| most < SIZE as u64)
+        {
             return Err(Errno::FBIG.into());
         }
         let file = File::from(memfd_create("bus1-pool", MemfdFlags::CLOEXEC)?);
@@ -199,7 +206,12 @@ impl Map {
 
     fn readable(&self) -> &MmapRaw {
         // It was mapped when the view was made.
-        &self.0 .0.get().expect("a view is of mapped memory").readable
+        &self
+            .0
+             .0
+            .get()
+            .expect("a view is of mapped memory")
+            .readable
     }
 
     /// Where offset 0 is. Reading beyond the slices that were received is allowed, and gives
@@ -233,7 +245,10 @@ impl Map {
 
 impl std::fmt::Debug for Map {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Map").field("start", &self.as_ptr()).field("len", &self.len()).finish()
+        f.debug_struct("Map")
+            .field("start", &self.as_ptr())
+            .field("len", &self.len())
+            .finish()
     }
 }
 

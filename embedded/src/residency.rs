@@ -56,7 +56,9 @@ impl Residency {
     /// Books for a pool of `size` bytes, none of which have memory.
     pub(crate) fn new(size: u64) -> Self {
         Self {
-            segments: (0..size.div_ceil(CHUNK * SEGMENT)).map(|_| OnceCell::new()).collect(),
+            segments: (0..size.div_ceil(CHUNK * SEGMENT))
+                .map(|_| OnceCell::new())
+                .collect(),
             kept: AtomicU64::new(KEPT),
             leaving: Mutex::new(()),
         }
@@ -114,7 +116,9 @@ impl Residency {
             }
             for number in chunks {
                 let wanted = granules(number * CHUNK, &range);
-                self.chunk(number).resident.fetch_or(wanted, Ordering::AcqRel);
+                self.chunk(number)
+                    .resident
+                    .fetch_or(wanted, Ordering::AcqRel);
             }
         }
         Ok(())
@@ -141,7 +145,9 @@ impl Residency {
             if start < next {
                 give_back(start * CHUNK..next * CHUNK);
                 for number in start..next {
-                    self.chunk(number).pins.fetch_and(!LEAVING, Ordering::AcqRel);
+                    self.chunk(number)
+                        .pins
+                        .fetch_and(!LEAVING, Ordering::AcqRel);
                 }
             } else {
                 next += 1;
@@ -155,8 +161,10 @@ impl Residency {
             return false;
         }
         let chunk = self.chunk(number);
-        let free =
-            chunk.pins.compare_exchange(0, LEAVING, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let free = chunk
+            .pins
+            .compare_exchange(0, LEAVING, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
         if free && chunk.resident.swap(0, Ordering::AcqRel) == 0 {
             chunk.pins.fetch_and(!LEAVING, Ordering::AcqRel);
             return false;

@@ -187,7 +187,9 @@ impl host::Waker for Waker {
 /// The clock that deadlines are of.
 fn since_boot() -> Duration {
     // It has been running since the system started, so it is not negative.
-    clock_gettime(ClockId::Monotonic).try_into().unwrap_or_default()
+    clock_gettime(ClockId::Monotonic)
+        .try_into()
+        .unwrap_or_default()
 }
 
 /// Where one thread is in its commands.
@@ -211,7 +213,10 @@ fn note(signal: &Arc<Signal>) {
     let noted = HERE.with(|here| {
         let scope = here.depth.get() != 0;
         // A thread that has already torn down its locals delivers at once.
-        let noted = scope && NOTED.try_with(|all| enter(&mut all.borrow_mut(), signal)).is_ok();
+        let noted = scope
+            && NOTED
+                .try_with(|all| enter(&mut all.borrow_mut(), signal))
+                .is_ok();
         here.noted.set(here.noted.get() || noted);
         noted
     });
@@ -256,7 +261,9 @@ impl Scope {
     #[inline]
     pub(crate) fn enter() -> Self {
         HERE.with(|here| here.depth.set(here.depth.get() + 1));
-        Self { _here: std::marker::PhantomData }
+        Self {
+            _here: std::marker::PhantomData,
+        }
     }
 }
 

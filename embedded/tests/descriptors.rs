@@ -18,7 +18,10 @@ use rustix::fs::{Mode, OFlags};
 /// Whether poll(2) calls a descriptor readable now.
 fn is_readable(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     poll(&mut fds, Some(&now)).unwrap() == 1
 }
 
@@ -33,10 +36,13 @@ fn pair(bus: &Bus) -> (Client, Client, u64) {
 fn files_travel() {
     let bus = Bus::new().unwrap();
     let (owner, sender, handle) = pair(&bus);
-    let (mut reader, writer) =
-        rustix::pipe::pipe().map(|(reader, writer)| (File::from(reader), writer)).unwrap();
+    let (mut reader, writer) = rustix::pipe::pipe()
+        .map(|(reader, writer)| (File::from(reader), writer))
+        .unwrap();
     let numbers = [writer.as_raw_fd(), writer.as_raw_fd()];
-    sender.send(&[handle], &[b"odd"], &[8 + 8], &numbers).unwrap();
+    sender
+        .send(&[handle], &[b"odd"], &[8 + 8], &numbers)
+        .unwrap();
     drop(writer);
 
     let received = owner.receive().unwrap();
@@ -58,12 +64,20 @@ fn files_travel() {
 fn files_that_are_not_received_are_closed() {
     let bus = Bus::new().unwrap();
     let (owner, sender, handle) = pair(&bus);
-    let (mut reader, writer) =
-        rustix::pipe::pipe().map(|(reader, writer)| (File::from(reader), writer)).unwrap();
-    sender.send(&[handle], &[], &[], &[writer.as_raw_fd()]).unwrap();
-    sender.send(&[handle], &[], &[], &[writer.as_raw_fd()]).unwrap();
+    let (mut reader, writer) = rustix::pipe::pipe()
+        .map(|(reader, writer)| (File::from(reader), writer))
+        .unwrap();
+    sender
+        .send(&[handle], &[], &[], &[writer.as_raw_fd()])
+        .unwrap();
+    sender
+        .send(&[handle], &[], &[], &[writer.as_raw_fd()])
+        .unwrap();
     drop(writer);
-    let mut command = CmdRecv { max_offset: u64::MAX, ..Default::default() };
+    let mut command = CmdRecv {
+        max_offset: u64::MAX,
+        ..Default::default()
+    };
     ioctl(&owner.peer, CMD_RECV, address(&mut command)).unwrap();
     assert_eq!(command.msg.n_fds, 0);
     drop(owner);
@@ -98,7 +112,11 @@ fn kinds_that_could_form_cycles_are_refused() {
     send(&path).unwrap();
 
     for bad in [-1, i32::MIN, i32::MAX] {
-        assert_eq!(sender.send(&[handle], &[], &[], &[bad]), Err(Errno::BADF), "{bad}");
+        assert_eq!(
+            sender.send(&[handle], &[], &[], &[bad]),
+            Err(Errno::BADF),
+            "{bad}"
+        );
     }
 }
 
@@ -126,7 +144,10 @@ fn a_peer_is_found_by_any_of_its_numbers() {
     let (owner, other) = (Client::new(&bus), Client::new(&bus));
     let by_clone = owner.transfer(8, &other.peer.clone()).unwrap();
     let duplicate = other.peer.as_fd().try_clone_to_owned().unwrap();
-    assert_eq!(owner.transfer_to(8, duplicate.as_raw_fd() as u64), Ok(by_clone));
+    assert_eq!(
+        owner.transfer_to(8, duplicate.as_raw_fd() as u64),
+        Ok(by_clone)
+    );
 
     // Another file takes the number over, and later the peer is gone.
     let file = File::open("/dev/null").unwrap();

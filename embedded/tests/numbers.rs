@@ -28,7 +28,10 @@ fn without_numbers_the_message_stays() {
 
     let limit = getrlimit(Resource::Nofile);
     let free = lowest();
-    let tight = Rlimit { current: Some(free as u64 + 2), ..limit };
+    let tight = Rlimit {
+        current: Some(free as u64 + 2),
+        ..limit
+    };
     setrlimit(Resource::Nofile, tight).unwrap();
     let refused = owner.receive();
     let left = lowest();

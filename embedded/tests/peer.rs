@@ -57,7 +57,14 @@ fn a_message_arrives_as_it_was_sent() {
     let (owner, sender) = (Client::new(&bus), Client::new(&bus));
     let handle = owner.transfer(8, &sender.peer).unwrap();
     let large: Vec<u8> = (0..3_000_000u32).map(|i| (i % 251) as u8).collect();
-    sender.send(&[handle], &[b"head ", b"", &large, b" tail"], &[handle, 16], &[]).unwrap();
+    sender
+        .send(
+            &[handle],
+            &[b"head ", b"", &large, b" tail"],
+            &[handle, 16],
+            &[],
+        )
+        .unwrap();
 
     assert!(owner.peer.wait(None).readable);
     let received = owner.receive().unwrap();
@@ -87,7 +94,10 @@ fn trusted_addresses_do_the_same() {
     };
     // SAFETY: all that the argument points to is alive.
     unsafe { sender.peer.ioctl(CMD_SEND, address(&mut send)) }.unwrap();
-    let mut recv = CmdRecv { max_offset: owner.map.len() as u64, ..Default::default() };
+    let mut recv = CmdRecv {
+        max_offset: owner.map.len() as u64,
+        ..Default::default()
+    };
     // SAFETY: the argument points to nothing.
     unsafe { owner.peer.ioctl(CMD_RECV, address(&mut recv)) }.unwrap();
     let mut bytes = [0; 7];
@@ -128,21 +138,59 @@ fn bad_addresses_fault_and_leave_no_trace() {
     };
     let send = |mut command: CmdSend| ioctl(&sender.peer, CMD_SEND, address(&mut command));
     for bad in [0, 8, edge - 8, edge, usize::MAX - 7] {
-        assert_eq!(ioctl(&sender.peer, CMD_SEND, bad), Err(Errno::FAULT), "{bad:#x}");
-        assert_eq!(ioctl(&owner.peer, CMD_RECV, bad), Err(Errno::FAULT), "{bad:#x}");
+        assert_eq!(
+            ioctl(&sender.peer, CMD_SEND, bad),
+            Err(Errno::FAULT),
+            "{bad:#x}"
+        );
+        assert_eq!(
+            ioctl(&owner.peer, CMD_RECV, bad),
+            Err(Errno::FAULT),
+            "{bad:#x}"
+        );
     }
     for bad in [8, edge as u64 - 4, u64::MAX - 7] {
         let fault = Err(Errno::FAULT);
-        assert_eq!(send(CmdSend { ptr_destinations: bad, ..good }), fault, "{bad:#x}");
-        assert_eq!(send(CmdSend { ptr_vecs: bad, ..good }), fault, "{bad:#x}");
-        assert_eq!(send(CmdSend { ptr_handles: bad, n_handles: 1, ..good }), fault, "{bad:#x}");
-        let fds = send(CmdSend { ptr_fds: bad + 4, n_fds: 1, ..good });
+        assert_eq!(
+            send(CmdSend {
+                ptr_destinations: bad,
+                ..good
+            }),
+            fault,
+            "{bad:#x}"
+        );
+        assert_eq!(
+            send(CmdSend {
+                ptr_vecs: bad,
+                ..good
+            }),
+            fault,
+            "{bad:#x}"
+        );
+        assert_eq!(
+            send(CmdSend {
+                ptr_handles: bad,
+                n_handles: 1,
+                ..good
+            }),
+            fault,
+            "{bad:#x}"
+        );
+        let fds = send(CmdSend {
+            ptr_fds: bad + 4,
+            n_fds: 1,
+            ..good
+        });
         assert_eq!(fds, fault, "{bad:#x}");
     }
     // Payload that ends too early, starts too late, or is not there.
     for piece in [[edge - 100, 200], [edge, 1], [8, 1], [usize::MAX - 7, 1]] {
         let vecs = [[edge - 100, 100], piece];
-        let fault = send(CmdSend { ptr_vecs: pointer(&vecs), n_vecs: 2, ..good });
+        let fault = send(CmdSend {
+            ptr_vecs: pointer(&vecs),
+            n_vecs: 2,
+            ..good
+        });
         assert_eq!(fault, Err(Errno::FAULT), "{piece:x?}");
     }
     assert_eq!(owner.receive(), Err(Errno::AGAIN));
@@ -151,7 +199,10 @@ fn bad_addresses_fault_and_leave_no_trace() {
     // A result that cannot be written leaves the message where it was.
     send(good).unwrap();
     let mut memory = memmap2::MmapMut::map_anon(4096).unwrap();
-    let recv = CmdRecv { max_offset: 4096, ..Default::default() };
+    let recv = CmdRecv {
+        max_offset: 4096,
+        ..Default::default()
+    };
     memory[..CmdRecv::SIZE].copy_from_slice(&recv.to_bytes());
     let memory = memory.make_read_only().unwrap();
     let fault = ioctl(&owner.peer, CMD_RECV, memory.as_ptr().expose_provenance());
@@ -163,7 +214,11 @@ fn bad_addresses_fault_and_leave_no_trace() {
 
 #[test]
 fn vectors_have_limits() {
-    let bus = Bus::with_limits(Limits { bytes: i32::MAX as u32, ..Limits::DEFAULT }).unwrap();
+    let bus = Bus::with_limits(Limits {
+        bytes: i32::MAX as u32,
+        ..Limits::DEFAULT
+    })
+    .unwrap();
     let (owner, sender) = (Client::new(&bus), Client::new(&bus));
     let handle = [owner.transfer(8, &sender.peer).unwrap()];
     let send = |vecs: &[[usize; 2]]| {
@@ -204,15 +259,24 @@ fn hundreds_of_peers_talk_at_once() {
     let bus = Bus::new().unwrap();
     let clients: Vec<_> = (0..PEERS).map(|_| Client::new(&bus)).collect();
     let handles: Vec<_> = (0..PEERS)
-        .map(|i| clients[i].transfer(8, &clients[(i + 1) % PEERS].peer).unwrap())
+        .map(|i| {
+            clients[i]
+                .transfer(8, &clients[(i + 1) % PEERS].peer)
+                .unwrap()
+        })
         .collect();
     for i in 0..PEERS {
         let text = format!("to {i}");
         let sender = &clients[(i + 1) % PEERS];
-        sender.send(&[handles[i]], &[text.as_bytes()], &[], &[]).unwrap();
+        sender
+            .send(&[handles[i]], &[text.as_bytes()], &[], &[])
+            .unwrap();
     }
     for (i, client) in clients.iter().enumerate() {
-        assert_eq!(client.receive().unwrap().bytes, format!("to {i}").as_bytes());
+        assert_eq!(
+            client.receive().unwrap().bytes,
+            format!("to {i}").as_bytes()
+        );
     }
     drop(clients);
     assert_eq!(bus.usage(), Usage::default());
@@ -236,7 +300,9 @@ fn a_pool_shows_no_leftovers() {
 
     // A large slice that was released is no memory any more, but where small ones come and go.
     const LARGE: usize = 7 << 20;
-    sender.send(&[handle], &[&vec![0xbb; LARGE]], &[], &[]).unwrap();
+    sender
+        .send(&[handle], &[&vec![0xbb; LARGE]], &[], &[])
+        .unwrap();
     let large = owner.receive().unwrap().msg.offset;
     owner.release_slice(large).unwrap();
     let mut bytes = vec![0; LARGE];

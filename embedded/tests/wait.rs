@@ -152,7 +152,11 @@ fn a_disconnect_wakes_all_who_wait() {
 #[test]
 fn a_wait_ends_in_time() {
     let peer = Bus::new().unwrap().open().unwrap();
-    for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(2)] {
+    for timeout in [
+        Duration::ZERO,
+        Duration::from_nanos(1),
+        Duration::from_millis(2),
+    ] {
         let ready = peer.wait(Some(timeout));
         assert!(!ready.readable && !ready.hangup);
     }

@@ -107,7 +107,10 @@ mod tests {
         let (_, one) = record(&write);
         let (_, two) = record(&write);
         let common = one.common(&two);
-        assert!(common.iter().any(|(name, _)| name.contains(what)), "{common:?} has no {what}");
+        assert!(
+            common.iter().any(|(name, _)| name.contains(what)),
+            "{common:?} has no {what}"
+        );
     }
 
     #[test]
@@ -161,6 +164,9 @@ mod tests {
             });
         });
         write();
-        assert!(!lines.names().any(|name| name.contains("Atomic")), "{lines:?}");
+        assert!(
+            !lines.names().any(|name| name.contains("Atomic")),
+            "{lines:?}"
+        );
     }
 }

@@ -326,7 +326,10 @@ mod tests {
     #[test]
     fn debug_shows_the_name_or_the_number() {
         assert_eq!(std::format!("{EXFULL:?}"), "EXFULL");
-        assert_eq!(std::format!("{:?}", Error::from_errno(-4000)), "Error(4000)");
+        assert_eq!(
+            std::format!("{:?}", Error::from_errno(-4000)),
+            "Error(4000)"
+        );
         // Two names, one number: the first of the list.
         assert_eq!(std::format!("{EFSCORRUPTED:?}"), "EUCLEAN");
     }

@@ -138,7 +138,9 @@ mod tests {
     #[test]
     fn other_threads_are_not_touched() {
         fail_after(Some(1));
-        std::thread::spawn(|| assert!(KBox::new(1, GFP_KERNEL).is_ok())).join().unwrap();
+        std::thread::spawn(|| assert!(KBox::new(1, GFP_KERNEL).is_ok()))
+            .join()
+            .unwrap();
         assert!(KBox::new(1, GFP_KERNEL).is_err());
     }
 }

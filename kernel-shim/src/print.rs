@@ -124,8 +124,10 @@ mod tests {
         pr_info!("{} and {}", 1, 2);
         pr_debug!("not at this level\n");
         let lines = COLLECT.0.lock().unwrap();
-        let expected =
-            [(log::Level::Error, "three is 3".into()), (log::Level::Info, "1 and 2".into())];
+        let expected = [
+            (log::Level::Error, "three is 3".into()),
+            (log::Level::Info, "1 and 2".into()),
+        ];
         assert_eq!(*lines, expected);
     }
 }

@@ -41,7 +41,9 @@ pub struct RBTree<K, V> {
 impl<K, V> RBTree<K, V> {
     /// An empty tree.
     pub fn new() -> Self {
-        Self { map: BTreeMap::new() }
+        Self {
+            map: BTreeMap::new(),
+        }
     }
 
     /// Whether there are no nodes.

@@ -38,7 +38,11 @@ pub struct Crew {
 
 impl Crew {
     pub fn new(directory: &Peer) -> Self {
-        Self { host: directory.host(), directory: directory.clone(), members: Vec::new() }
+        Self {
+            host: directory.host(),
+            directory: directory.clone(),
+            members: Vec::new(),
+        }
     }
 
     /// What the workers are on this host.
@@ -56,14 +60,21 @@ impl Crew {
             _ => self.start_thread(role, index, node),
         }
         .with_context(|| format!("cannot start {} {index}", role.name()))?;
-        self.members.push(Member { role, index, runner, ended: false });
+        self.members.push(Member {
+            role,
+            index,
+            runner,
+            ended: false,
+        });
         Ok(())
     }
 
     fn start_thread(&self, role: Role, index: u32, node: &Node) -> Result<Runner> {
         let peer = Peer::open_on(self.host)?;
-        let directory =
-            self.directory.transfer(node.handle(), &peer)?.context("the directory is gone")?;
+        let directory = self
+            .directory
+            .transfer(node.handle(), &peer)?
+            .context("the directory is gone")?;
         let thread = thread::Builder::new()
             .name(format!("{} {index}", role.name()))
             .spawn(move || worker::work(peer, directory, role, index))?;

@@ -96,7 +96,10 @@ fn demonstrate(options: &Options, interrupt: Interrupt) -> Result<bool> {
     let (publishers, subscribers) = (options.publishers, options.subscribers);
     let input = Input::open(options.input.as_deref(), options.block)?;
     let rounds = options.rounds.unwrap_or_else(|| rounds(&input));
-    let pieces = input.pieces.checked_mul(rounds).context("too many rounds")?;
+    let pieces = input
+        .pieces
+        .checked_mul(rounds)
+        .context("too many rounds")?;
 
     let peer = options.host.open()?;
     check_quota(&peer, &input, subscribers)?;
@@ -119,7 +122,10 @@ fn demonstrate(options: &Options, interrupt: Interrupt) -> Result<bool> {
     );
 
     let mut directory = Directory::new(peer, interrupt.clone(), publishers, subscribers);
-    let roles = [(Role::Subscriber, subscribers), (Role::Publisher, publishers)];
+    let roles = [
+        (Role::Subscriber, subscribers),
+        (Role::Publisher, publishers),
+    ];
     for (role, n) in roles {
         for index in 0..n {
             interrupt.check()?;
@@ -128,7 +134,11 @@ fn demonstrate(options: &Options, interrupt: Interrupt) -> Result<bool> {
     }
     directory.gather(&mut crew)?;
 
-    let order = Control::Publish { publishers, rounds, block: options.block };
+    let order = Control::Publish {
+        publishers,
+        rounds,
+        block: options.block,
+    };
     directory.begin(&order, &input.file)?;
     // Each publisher says in a message of its own that it has ended.
     let multicasts = pieces + u64::from(publishers);

@@ -57,16 +57,24 @@ impl Directory {
     /// Gives the publishers what they need, and lets all begin.
     pub fn begin(&self, order: &Control, text: &std::fs::File) -> Result<()> {
         let all = |role, n: usize| -> Vec<&Handle> {
-            (0..n as u32).filter_map(|index| self.handles.get(&(role, index))).collect()
+            (0..n as u32)
+                .filter_map(|index| self.handles.get(&(role, index)))
+                .collect()
         };
         let publishers = all(Role::Publisher, self.done.len());
         let subscribers = all(Role::Subscriber, self.summaries.len());
 
-        let expect = Control::Expect { publishers: self.done.len() as u32 }.encode()?;
+        let expect = Control::Expect {
+            publishers: self.done.len() as u32,
+        }
+        .encode()?;
         self.multicast(&subscribers, &Outgoing::new().payload(&expect))?;
 
         let order = order.encode()?;
-        let message = Outgoing::new().payload(&order).handles(subscribers.iter().copied()).fd(text);
+        let message = Outgoing::new()
+            .payload(&order)
+            .handles(subscribers.iter().copied())
+            .fd(text);
         self.multicast(&publishers, &message)
     }
 
@@ -129,8 +137,15 @@ impl Directory {
                 let before = self.handles.insert((role, index), handle);
                 ensure!(before.is_none(), "{} {index} came twice", role.name());
             }
-            Control::Received { index, first, entries } => {
-                ensure!((index as usize) < self.summaries.len(), "a stranger reports");
+            Control::Received {
+                index,
+                first,
+                entries,
+            } => {
+                ensure!(
+                    (index as usize) < self.summaries.len(),
+                    "a stranger reports"
+                );
                 self.comparison.add(index as usize, first, &entries);
             }
             Control::Summary { index, summary } => {
@@ -141,7 +156,11 @@ impl Directory {
                 let place = self.done.get_mut(index as usize);
                 *place.context("a stranger reports")? = Some(done);
             }
-            Control::Failed { role, index, reason } => {
+            Control::Failed {
+                role,
+                index,
+                reason,
+            } => {
                 self.interrupt.check()?;
                 bail!("{} {index} failed: {reason}", role.name());
             }

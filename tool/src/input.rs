@@ -59,7 +59,9 @@ impl Input {
     fn from_path(path: &Path, block: Block) -> Result<Self> {
         let name = path.display().to_string();
         let mut file = File::open(path).with_context(|| format!("cannot open the input {name}"))?;
-        let meta = file.metadata().with_context(|| format!("cannot examine the input {name}"))?;
+        let meta = file
+            .metadata()
+            .with_context(|| format!("cannot examine the input {name}"))?;
         if meta.is_dir() {
             bail!("the input {name} is a folder; name a file");
         }
@@ -82,20 +84,35 @@ impl Input {
             }
         }
         let file = in_memory(&mut BUILT_IN.as_bytes())?;
-        Self::measure(file, "the design page built into this program".into(), block)
+        Self::measure(
+            file,
+            "the design page built into this program".into(),
+            block,
+        )
     }
 
     fn measure(file: File, name: String, block: Block) -> Result<Self> {
-        let mut input = Self { file, name, bytes: 0, pieces: 0, longest: 0 };
+        let mut input = Self {
+            file,
+            name,
+            bytes: 0,
+            pieces: 0,
+            longest: 0,
+        };
         let mut pieces = Pieces::new(&input.file, block);
-        while let Some(piece) =
-            pieces.next().with_context(|| format!("cannot read the input {}", input.name))?
+        while let Some(piece) = pieces
+            .next()
+            .with_context(|| format!("cannot read the input {}", input.name))?
         {
             input.bytes += piece.len() as u64;
             input.pieces += 1;
             input.longest = input.longest.max(piece.len());
         }
-        ensure!(input.pieces > 0, "the input {} is empty: there is nothing to publish", input.name);
+        ensure!(
+            input.pieces > 0,
+            "the input {} is empty: there is nothing to publish",
+            input.name
+        );
         Ok(input)
     }
 }
@@ -104,15 +121,23 @@ impl Input {
 fn documentation() -> impl Iterator<Item = PathBuf> {
     let mut packages: Vec<PathBuf> = entries(Path::new(DOCUMENTATION)).collect();
     packages.sort();
-    packages.into_iter().flat_map(|package| entries(&package).collect::<Vec<_>>()).filter(|path| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("README") || name == "copyright" || name == "NEWS")
-            && path.extension().is_none_or(|extension| extension != "gz")
-    })
+    packages
+        .into_iter()
+        .flat_map(|package| entries(&package).collect::<Vec<_>>())
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| {
+                name.starts_with("README") || name == "copyright" || name == "NEWS"
+            }) && path.extension().is_none_or(|extension| extension != "gz")
+        })
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
 }
 
 /// A file without a name that holds what `from` gives.

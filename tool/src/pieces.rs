@@ -75,7 +75,11 @@ pub struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     pub fn new(file: &'a File, block: Block) -> Self {
-        Self { reader: BufReader::new(FromStart { file, offset: 0 }), block, piece: Vec::new() }
+        Self {
+            reader: BufReader::new(FromStart { file, offset: 0 }),
+            block,
+            piece: Vec::new(),
+        }
     }
 
     /// The next piece, never empty; nothing at the end.
@@ -126,7 +130,17 @@ mod tests {
         assert_eq!("512".parse(), Ok(Block::Bytes(512)));
         assert_eq!("64k".parse(), Ok(Block::Bytes(64 << 10)));
         assert_eq!("1MiB".parse(), Ok(Block::Bytes(1 << 20)));
-        for wrong in ["", "0", "k", "-1", "1.5k", "4096M", "12x", "words", "5000000000"] {
+        for wrong in [
+            "",
+            "0",
+            "k",
+            "-1",
+            "1.5k",
+            "4096M",
+            "12x",
+            "words",
+            "5000000000",
+        ] {
             assert!(wrong.parse::<Block>().is_err(), "{wrong}");
         }
     }

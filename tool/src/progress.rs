@@ -35,7 +35,11 @@ impl Progress {
             });
             ProgressBar::new(total).with_style(style)
         });
-        Self { bar, total, tenth: 0 }
+        Self {
+            bar,
+            total,
+            tenth: 0,
+        }
     }
 
     /// So many are done.

@@ -59,7 +59,12 @@ pub fn publish(worker: &Worker) -> Result<()> {
 
 fn receive(worker: &Worker) -> Result<Order> {
     let mut message = worker.recv()?;
-    let Control::Publish { publishers, rounds, block } = Control::decode(message.payload())? else {
+    let Control::Publish {
+        publishers,
+        rounds,
+        block,
+    } = Control::decode(message.payload())?
+    else {
         bail!("an order was expected, and something else came");
     };
     let subscribers = message
@@ -67,8 +72,17 @@ fn receive(worker: &Worker) -> Result<Order> {
         .into_iter()
         .collect::<Option<Vec<_>>>()
         .context("a subscriber was gone before the start")?;
-    let text = message.take_fds().pop().context("the order came without a text")?;
-    Ok(Order { publishers, rounds, block, text: text.into(), subscribers })
+    let text = message
+        .take_fds()
+        .pop()
+        .context("the order came without a text")?;
+    Ok(Order {
+        publishers,
+        rounds,
+        block,
+        text: text.into(),
+        subscribers,
+    })
 }
 
 struct Publisher<'a> {
@@ -83,8 +97,10 @@ impl Publisher<'_> {
     fn multicast(&mut self, kind: Kind, piece: &[u8]) -> Result<()> {
         let header = Header::new(kind, self.worker.index, self.sequence, piece).to_bytes();
         let message = Outgoing::new().payload(&header).payload(piece);
-        backoff::send(&mut self.refused, || self.worker.peer.send_to(self.subscribers, &message))
-            .with_context(|| format!("cannot publish message {}", self.sequence))?;
+        backoff::send(&mut self.refused, || {
+            self.worker.peer.send_to(self.subscribers, &message)
+        })
+        .with_context(|| format!("cannot publish message {}", self.sequence))?;
         self.sequence += 1;
         if self.sequence.is_multiple_of(LOOK) {
             while let Some(event) = self.worker.peer.try_recv().context("cannot receive")? {

@@ -191,7 +191,12 @@ mod tests {
         assert_eq!(comparison.differences, 2);
         assert_eq!(
             comparison.first_difference,
-            Some(Difference { subscriber: 2, position: 2, expected: (0, 1), found: (1, 1) })
+            Some(Difference {
+                subscriber: 2,
+                position: 2,
+                expected: (0, 1),
+                found: (1, 1)
+            })
         );
     }
 

@@ -32,7 +32,14 @@ pub fn subscribe(worker: &Worker) -> Result<()> {
         told: 0,
         untold: Vec::new(),
         last_told: Instant::now(),
-        summary: Summary { messages: 0, bytes: 0, damaged: 0, misplaced: 0, digest: 0, end: 0 },
+        summary: Summary {
+            messages: 0,
+            bytes: 0,
+            damaged: 0,
+            misplaced: 0,
+            digest: 0,
+            end: 0,
+        },
     };
     while subscriber.left > 0 {
         let event = match worker.peer.try_recv().context("cannot receive")? {
@@ -52,7 +59,10 @@ pub fn subscribe(worker: &Worker) -> Result<()> {
     }
     subscriber.tell()?;
     subscriber.summary.digest = subscriber.digest.value();
-    worker.tell(&Control::Summary { index: worker.index, summary: subscriber.summary })
+    worker.tell(&Control::Summary {
+        index: worker.index,
+        summary: subscriber.summary,
+    })
 }
 
 struct Subscriber<'a> {

@@ -36,7 +36,9 @@ impl Verdict {
         let comparison = &directory.comparison;
         let summaries: Vec<_> = directory.summaries.iter().flatten().collect();
         let done: Vec<_> = directory.done.iter().flatten().collect();
-        let digests_agree = summaries.iter().all(|summary| summary.digest == comparison.digest());
+        let digests_agree = summaries
+            .iter()
+            .all(|summary| summary.digest == comparison.digest());
         let fault = if let Some(difference) = comparison.first_difference {
             let ((p, n), (q, m)) = (difference.expected, difference.found);
             Some(format!(
@@ -52,14 +54,21 @@ impl Verdict {
             None
         };
         let start = done.iter().map(|done| done.start).min().unwrap_or(0);
-        let end = summaries.iter().map(|summary| summary.end).max().unwrap_or(0);
+        let end = summaries
+            .iter()
+            .map(|summary| summary.end)
+            .max()
+            .unwrap_or(0);
         Self {
             expected,
             published: done.iter().map(|done| done.messages).sum(),
             delivered: summaries.iter().map(|summary| summary.messages).sum(),
             bytes: summaries.iter().map(|summary| summary.bytes).sum(),
             damaged: summaries.iter().map(|summary| summary.damaged).sum(),
-            misplaced: summaries.iter().map(|summary| summary.misplaced).sum::<u64>()
+            misplaced: summaries
+                .iter()
+                .map(|summary| summary.misplaced)
+                .sum::<u64>()
                 + comparison.misplaced,
             subscribers: summaries.len(),
             publishers: done.len(),
@@ -126,7 +135,11 @@ impl fmt::Display for Verdict {
             f,
             "sums",
             Some(self.damaged == 0),
-            &format!("{} of {} right", self.delivered.saturating_sub(self.damaged), self.delivered),
+            &format!(
+                "{} of {} right",
+                self.delivered.saturating_sub(self.damaged),
+                self.delivered
+            ),
         )?;
         let order = match &self.fault {
             None if self.one_order => format!(

@@ -35,15 +35,27 @@ pub enum Control {
     /// To subscribers: so many publishers will end.
     Expect { publishers: u32 },
     /// To publishers: begin. Comes with handles to all subscribers and a descriptor of the text.
-    Publish { publishers: u32, rounds: u64, block: Block },
+    Publish {
+        publishers: u32,
+        rounds: u64,
+        block: Block,
+    },
     /// From a subscriber: what it received, from position `first` of its sequence on.
-    Received { index: u32, first: u64, entries: Vec<u64> },
+    Received {
+        index: u32,
+        first: u64,
+        entries: Vec<u64>,
+    },
     /// From a subscriber, after all publishers ended.
     Summary { index: u32, summary: Summary },
     /// From a publisher, after its last message.
     Done { index: u32, done: Done },
     /// From a worker that gives up, and why.
-    Failed { role: Role, index: u32, reason: String },
+    Failed {
+        role: Role,
+        index: u32,
+        reason: String,
+    },
 }
 
 /// What a subscriber found. Times are nanoseconds of the system's monotonic clock.
@@ -114,7 +126,13 @@ impl Header {
 
     /// The header of a piece.
     pub fn new(kind: Kind, publisher: u32, sequence: u64, piece: &[u8]) -> Self {
-        Self { kind, publisher, sequence, len: piece.len() as u64, sum: xxh3_64(piece) }
+        Self {
+            kind,
+            publisher,
+            sequence,
+            len: piece.len() as u64,
+            sum: xxh3_64(piece),
+        }
     }
 
     pub fn to_bytes(self) -> [u8; Self::SIZE] {
@@ -123,7 +141,12 @@ impl Header {
             Kind::End => 2,
         };
         let mut bytes = [0; Self::SIZE];
-        let words = [kind << 32 | u64::from(self.publisher), self.sequence, self.len, self.sum];
+        let words = [
+            kind << 32 | u64::from(self.publisher),
+            self.sequence,
+            self.len,
+            self.sum,
+        ];
         for (at, word) in bytes.chunks_exact_mut(8).zip(words) {
             at.copy_from_slice(&word.to_ne_bytes());
         }
@@ -146,7 +169,13 @@ impl Header {
             other => anyhow::bail!("a publication of the unknown kind {other}"),
         };
         ensure!(sequence >> 48 == 0, "a sequence number out of range");
-        let header = Self { kind, publisher: first as u32, sequence, len, sum };
+        let header = Self {
+            kind,
+            publisher: first as u32,
+            sequence,
+            len,
+            sum,
+        };
         Ok((header, piece))
     }
 
@@ -174,7 +203,11 @@ mod tests {
 
     #[test]
     fn control_messages_come_back() {
-        let sent = Control::Received { index: 3, first: 9, entries: vec![1, u64::MAX] };
+        let sent = Control::Received {
+            index: 3,
+            first: 9,
+            entries: vec![1, u64::MAX],
+        };
         let found = Control::decode(&sent.encode().unwrap()).unwrap();
         assert!(matches!(
             found,

@@ -63,7 +63,10 @@ pub fn run_process(command: &Command) -> Result<ExitCode> {
         Command::Publisher(place) => (Role::Publisher, place),
         Command::Subscriber(place) => (Role::Subscriber, place),
     };
-    let fd = io::stdin().as_fd().try_clone_to_owned().context("cannot take the peer from stdin")?;
+    let fd = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("cannot take the peer from stdin")?;
     // SAFETY: the program that started this one opened the peer for it alone, and keeps no
     // message of it.
     let peer = unsafe { Peer::from_fd(fd) }
@@ -80,11 +83,19 @@ pub fn run_process(command: &Command) -> Result<ExitCode> {
 
 /// Works from the greeting to the end, and tells the directory if that comes early.
 pub fn work(peer: Peer, directory: Handle, role: Role, index: u32) -> Result<()> {
-    let worker = Worker { peer, directory, index };
+    let worker = Worker {
+        peer,
+        directory,
+        index,
+    };
     let done = worker.work(role);
     if let Err(error) = &done {
         if !error.is::<Orphaned>() {
-            let failed = Control::Failed { role, index, reason: format!("{error:#}") };
+            let failed = Control::Failed {
+                role,
+                index,
+                reason: format!("{error:#}"),
+            };
             // If it does not get there, the directory still sees that the worker is gone.
             let _ = worker.tell(&failed);
         }
@@ -102,7 +113,10 @@ pub struct Worker {
 impl Worker {
     fn work(&self, role: Role) -> Result<()> {
         let node = self.peer.create_node().context("cannot create a node")?;
-        let hello = Control::Hello { role, index: self.index };
+        let hello = Control::Hello {
+            role,
+            index: self.index,
+        };
         let payload = hello.encode()?;
         let message = Outgoing::new().payload(&payload).handle(node.handle());
         self.send(&message)?;
@@ -120,8 +134,10 @@ impl Worker {
 
     fn send(&self, message: &Outgoing<'_>) -> Result<()> {
         let mut refused = Refused::default();
-        backoff::send(&mut refused, || self.peer.send_to([&self.directory], message))
-            .context("cannot reach the directory")
+        backoff::send(&mut refused, || {
+            self.peer.send_to([&self.directory], message)
+        })
+        .context("cannot reach the directory")
     }
 
     /// What an event means: a message, or nothing of interest.

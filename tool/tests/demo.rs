@@ -54,9 +54,15 @@ fn every_piece_reaches_every_subscriber_once() {
     };
     // Each publisher adds one message that says it has ended.
     let lines = run(&["--rounds", "5"]);
-    assert!(lines.contains("13 bytes in 4 pieces (lines), 5 times"), "{lines}");
+    assert!(
+        lines.contains("13 bytes in 4 pieces (lines), 5 times"),
+        "{lines}"
+    );
     assert!(lines.contains("23 multicasts of 23 expected"), "{lines}");
-    assert!(lines.contains("92 messages of 92 expected, to 4 subscribers"), "{lines}");
+    assert!(
+        lines.contains("92 messages of 92 expected, to 4 subscribers"),
+        "{lines}"
+    );
     assert!(lines.contains("92 of 92 right"), "{lines}");
     let blocks = run(&["--rounds", "1", "--block", "5"]);
     assert!(blocks.contains("6 multicasts of 6 expected"), "{blocks}");
@@ -67,7 +73,15 @@ fn many_large_pieces_get_through_the_quota() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("blocks");
     std::fs::write(&path, vec![0xa5; 8 << 20]).unwrap();
-    let arguments = ["--block", "1M", "--rounds", "2", "--publishers", "4", "--input"];
+    let arguments = [
+        "--block",
+        "1M",
+        "--rounds",
+        "2",
+        "--publishers",
+        "4",
+        "--input",
+    ];
     let output = demo(&arguments).arg(&path).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(out(&output).contains("20 multicasts of 20 expected"));
@@ -91,7 +105,10 @@ fn the_text_may_come_by_stdin() {
 fn progress_is_shown_on_stderr() {
     let output = demo(&[]).output().unwrap();
     let news = String::from_utf8_lossy(&output.stderr);
-    assert!(news.lines().any(|line| line.starts_with("100% of ")), "{news}");
+    assert!(
+        news.lines().any(|line| line.starts_with("100% of ")),
+        "{news}"
+    );
 }
 
 #[test]
@@ -99,7 +116,10 @@ fn bad_inputs_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let error = complaint(demo(&["--input"]).arg(&missing), 1);
-    assert!(error.contains("cannot open the input") && error.contains("missing"), "{error}");
+    assert!(
+        error.contains("cannot open the input") && error.contains("missing"),
+        "{error}"
+    );
     let error = complaint(demo(&["--input"]).arg(folder.path()), 1);
     assert!(error.contains("is a folder"), "{error}");
     let error = complaint(&mut demo(&["--input", "/dev/null"]), 1);
@@ -108,7 +128,11 @@ fn bad_inputs_are_explained() {
 
 #[test]
 fn bad_arguments_are_explained() {
-    for wrong in [["--publishers", "0"], ["--subscribers", "129"], ["--block", "0k"]] {
+    for wrong in [
+        ["--publishers", "0"],
+        ["--subscribers", "129"],
+        ["--block", "0k"],
+    ] {
         let error = complaint(&mut demo(&wrong), 2);
         assert!(error.contains("invalid value"), "{error}");
     }
@@ -118,9 +142,14 @@ fn bad_arguments_are_explained() {
     let error = complaint(demo(&["--block", "12M", "--input"]).arg(&path), 1);
     assert!(error.contains("take a smaller --block"), "{error}");
     let error = complaint(bus1(&["demo"]).env("BUS1_HOST", "toaster"), 1);
-    assert!(error.contains("BUS1_HOST is kernel, embedded or auto"), "{error}");
-    let error =
-        complaint(bus1(&["publisher", "--index", "0", "--directory", "3"]).stdin(Stdio::null()), 1);
+    assert!(
+        error.contains("BUS1_HOST is kernel, embedded or auto"),
+        "{error}"
+    );
+    let error = complaint(
+        bus1(&["publisher", "--index", "0", "--directory", "3"]).stdin(Stdio::null()),
+        1,
+    );
     assert!(error.contains("for `bus1 demo` to start"), "{error}");
 }
 
@@ -145,7 +174,12 @@ fn an_interrupt_ends_it_and_says_so() {
         .unwrap();
     // Once it says something it watches for signals.
     let mut said = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let status = child.wait().unwrap();

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 // The binary interface of bus1: the Rust mirror of include/linux/bus1.h.
 //

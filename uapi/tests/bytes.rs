@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The structures as plain bytes: each field where the layout puts it, and
 //! nothing lost on the way there and back.

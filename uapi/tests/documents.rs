@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! What the documents say of the interface: the example in docs/example.md
 //! compiles as it stands there, and no name or number of the header is missing.
@@ -12,15 +12,20 @@ use std::path::Path;
 const HEADER: &str = include_str!("../include/linux/bus1.h");
 
 fn document(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]
 fn the_example_compiles() {
     let text = document("example.md");
-    let examples: Vec<&str> =
-        text.split("```c\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let examples: Vec<&str> = text
+        .split("```c\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
     assert_eq!(examples.len(), 1, "examples in example.md");
     let program = compiler::build("example.c", examples[0], &["-std=gnu99", "-Wextra"]);
     assert!(program.exists());
@@ -41,7 +46,10 @@ fn every_command_stands_in_the_table_with_its_number() {
         ("RECV", bus1_uapi::CMD_RECV),
         ("EXCHANGE", bus1_uapi::CMD_EXCHANGE),
     ] {
-        let row = format!("| [`BUS1_CMD_{name}`](#{}) | {number:#010x} |", name.to_lowercase());
+        let row = format!(
+            "| [`BUS1_CMD_{name}`](#{}) | {number:#010x} |",
+            name.to_lowercase()
+        );
         assert!(text.contains(&row), "abi.md has no row {row}");
         let heading = format!("### {name}\n");
         assert!(text.contains(&heading), "abi.md does not describe {name}");

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The C header against its Rust mirror, as the C compiler sees the one and
 //! rustc the other: every constant, structure and field that either has.
@@ -151,7 +151,10 @@ fn header_structs() -> BTreeMap<String, Vec<Field>> {
                 .trim_end_matches(';')
                 .rsplit_once(' ')
                 .unwrap_or_else(|| panic!("no field: {line}"));
-            fields.push(Field { name: field.into(), c_type: c_type.into() });
+            fields.push(Field {
+                name: field.into(),
+                c_type: c_type.into(),
+            });
             open = Some((name, fields));
         } else if let Some(rest) = line.strip_prefix("struct ") {
             let name = rest.trim_end_matches(" {");
@@ -201,7 +204,10 @@ fn the_table_of_this_test_names_all_of_the_mirror() {
         }
     }
     // And one that is the first part of another.
-    assert_eq!(MIRROR.matches("\nplain! {").count(), mirror.fields.len() + 1);
+    assert_eq!(
+        MIRROR.matches("\nplain! {").count(),
+        mirror.fields.len() + 1
+    );
     assert_eq!(seen, 33, "constants of the interface");
     assert_eq!(mirror.fields.len(), 7, "structures of the interface");
 }
@@ -276,9 +282,27 @@ fn the_head_of_an_exchange_is_where_it_starts() {
     let whole = bus1_uapi::CmdExchange::from_bytes(&core::array::from_fn(|i| i as u8));
     let bytes = whole.to_bytes();
     let head = bus1_uapi::CmdExchangeHead::from_bytes(bytes.first_chunk().unwrap());
-    assert_eq!(head.to_bytes()[..], bytes[..core::mem::offset_of!(bus1_uapi::CmdExchange, send)]);
-    let fields = [head.size, head.flags, head.ptr_slices, head.n_slices, head.n_msgs];
-    assert_eq!(fields, [whole.size, whole.flags, whole.ptr_slices, whole.n_slices, whole.n_msgs]);
+    assert_eq!(
+        head.to_bytes()[..],
+        bytes[..core::mem::offset_of!(bus1_uapi::CmdExchange, send)]
+    );
+    let fields = [
+        head.size,
+        head.flags,
+        head.ptr_slices,
+        head.n_slices,
+        head.n_msgs,
+    ];
+    assert_eq!(
+        fields,
+        [
+            whole.size,
+            whole.flags,
+            whole.ptr_slices,
+            whole.n_slices,
+            whole.n_msgs
+        ]
+    );
     let fields = [head.ptr_msgs, head.max_offset, head.deadline];
     assert_eq!(fields, [whole.ptr_msgs, whole.max_offset, whole.deadline]);
 }

@@ -80,7 +80,11 @@ impl Offer {
         if parts.next().is_some() || number[0] < OLDEST_MAJOR {
             return None;
         }
-        Some(Offer { release: release.to_owned(), version: String::new(), number })
+        Some(Offer {
+            release: release.to_owned(),
+            version: String::new(),
+            number,
+        })
     }
 
     fn series(&self) -> [u32; 2] {
@@ -100,7 +104,8 @@ impl Offer {
 
     /// The part of the release that the source does not know: `+deb13-amd64`.
     pub fn local_version(&self) -> &str {
-        self.release.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+        self.release
+            .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
     }
 }
 
@@ -124,7 +129,11 @@ pub fn choose(root: &Root, wanted: &Wanted) -> Result<Offer> {
         Ok(offers)
     })?;
     let list: Vec<&str> = offers.iter().map(|o| o.release.as_str()).collect();
-    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+    let list = if list.is_empty() {
+        "none".to_owned()
+    } else {
+        list.join(", ")
+    };
     let chosen = pick(&offers, wanted).with_context(|| {
         format!(
             "the archive has no kernel that fits `{}`: it takes image, modules, headers and source \
@@ -132,7 +141,10 @@ pub fn choose(root: &Root, wanted: &Wanted) -> Result<Offer> {
             wanted.name()
         )
     })?;
-    run::say(&format!("kernel {} (packages {}), of: {list}", chosen.release, chosen.version));
+    run::say(&format!(
+        "kernel {} (packages {}), of: {list}",
+        chosen.release, chosen.version
+    ));
     Ok(chosen.clone())
 }
 
@@ -213,7 +225,10 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
     fn newest_and_previous_series_are_found() {
         assert_eq!(picked("newest").as_deref(), Some("7.3.4+deb13-amd64"));
         assert_eq!(picked("previous").as_deref(), Some("7.2.12+deb13-amd64"));
-        assert_eq!(picked("7.2.9+deb13-amd64").as_deref(), Some("7.2.9+deb13-amd64"));
+        assert_eq!(
+            picked("7.2.9+deb13-amd64").as_deref(),
+            Some("7.2.9+deb13-amd64")
+        );
     }
 
     #[test]
@@ -223,9 +238,12 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
 
     #[test]
     fn other_flavours_and_series_are_refused() {
-        for name in
-            ["7.3.4+deb13-cloud-amd64", "7.3.4+deb13-rt-amd64", "6.12.107+deb13-amd64", "7.3"]
-        {
+        for name in [
+            "7.3.4+deb13-cloud-amd64",
+            "7.3.4+deb13-rt-amd64",
+            "6.12.107+deb13-amd64",
+            "7.3",
+        ] {
             assert!(name.parse::<Wanted>().is_err(), "{name}");
         }
     }

@@ -77,7 +77,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if wants(NATIVE) {
         run::say("measuring on this machine");
         let mut command = Command::new(&program);
-        command.args(arguments(NATIVE, options)).stdin(Stdio::null());
+        command
+            .args(arguments(NATIVE, options))
+            .stdin(Stdio::null());
         let output = command.stderr(Stdio::inherit()).output();
         let output = output.with_context(|| format!("cannot run {}", program.display()))?;
         complete &= output.status.success();
@@ -115,7 +117,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !complete {
         eprintln!("error: not everything could be measured; see above");
     }
-    Ok(if complete && status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if complete && status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Builds the program that measures.
@@ -133,7 +139,10 @@ pub fn output() -> Result<PathBuf> {
 /// The day, as the machine has it.
 fn date() -> String {
     let date = run::output(Command::new("date").arg("+%Y-%m-%d"));
-    date.map_or_else(|_| "at a time unknown".to_owned(), |text| text.trim().to_owned())
+    date.map_or_else(
+        |_| "at a time unknown".to_owned(),
+        |text| text.trim().to_owned(),
+    )
 }
 
 /// How this was called.

@@ -23,7 +23,10 @@ fn measured(kernel: &Kernel, then: &str) -> Result<Command> {
     let module = module::build(kernel)?;
     let arguments = ["run", "--mode", INSTRUCTIONS, "--guarded"].map(str::to_owned);
     let job = bench::job(INSTRUCTIONS, arguments.to_vec(), &program, &module);
-    run::say(&format!("measuring {INSTRUCTIONS} in a VM with {}", kernel.release));
+    run::say(&format!(
+        "measuring {INSTRUCTIONS} in a VM with {}",
+        kernel.release
+    ));
     let outcome = vm::run(kernel, &job)?;
     ensure!(outcome.is_ok(), "not everything could be measured");
     let figures = bench::output()?.join("guarded.csv");

@@ -34,7 +34,11 @@ struct Archive<W: Write> {
 /// Writes the file system for one job.
 pub fn write(path: &Path, kernel: &Kernel, job: &Job, settings: &Settings) -> Result<()> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut archive = Archive { out: BufWriter::new(file), inode: 0, folders: BTreeSet::new() };
+    let mut archive = Archive {
+        out: BufWriter::new(file),
+        inode: 0,
+        folders: BTreeSet::new(),
+    };
     let busybox = kernel.root.outside("/bin/busybox");
     archive.file("bin/busybox".as_ref(), &busybox)?;
     archive.bytes("init".as_ref(), include_bytes!("init.sh"), 0o755)?;
@@ -67,8 +71,13 @@ pub fn write(path: &Path, kernel: &Kernel, job: &Job, settings: &Settings) -> Re
 
     let mut libraries = BTreeSet::new();
     for copy in &job.copies {
-        let copy = copy.canonicalize().with_context(|| format!("no file {}", copy.display()))?;
-        let name = copy.file_name().context("the root folder cannot be copied")?.to_owned();
+        let copy = copy
+            .canonicalize()
+            .with_context(|| format!("no file {}", copy.display()))?;
+        let name = copy
+            .file_name()
+            .context("the root folder cannot be copied")?
+            .to_owned();
         archive.tree(&Path::new(HOME).join(name), &copy)?;
         if copy.is_file() {
             libraries.extend(libraries_of(&copy)?);
@@ -79,7 +88,8 @@ pub fn write(path: &Path, kernel: &Kernel, job: &Job, settings: &Settings) -> Re
         archive.file(inside, &library)?;
     }
     let mut out = newc::trailer(archive.out)?;
-    out.flush().with_context(|| format!("cannot write {}", path.display()))
+    out.flush()
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What the init needs to know beside the command.
@@ -92,7 +102,11 @@ impl Settings {
     fn script(&self, modules: &[PathBuf], job: &Job) -> Result<String> {
         let modules: Vec<_> = modules.iter().map(|name| name.to_string_lossy()).collect();
         let mut script = format!("MODULES='{}'\n", modules.join(" "));
-        script += if job.module.is_some() { "BUS1=yes\n" } else { "BUS1=\n" };
+        script += if job.module.is_some() {
+            "BUS1=yes\n"
+        } else {
+            "BUS1=\n"
+        };
         let plain = |c: char| c.is_ascii_alphanumeric() || "_=,.-".contains(c);
         for param in &job.params {
             ensure!(
@@ -127,18 +141,24 @@ impl<W: Write> Archive<W> {
             self.folder(&parent)?;
         }
         ensure!(
-            path.components().all(|part| matches!(part, Component::Normal(_))),
+            path.components()
+                .all(|part| matches!(part, Component::Normal(_))),
             "{} cannot be a path in the VM",
             path.display()
         );
-        let name = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+        let name = path
+            .to_str()
+            .with_context(|| format!("{} is not UTF-8", path.display()))?;
         self.inode += 1;
         Ok(newc::Builder::new(name).ino(self.inode).nlink(1))
     }
 
     fn folder(&mut self, path: &Path) -> Result<()> {
         if self.folders.insert(path.to_owned()) {
-            let entry = self.entry(path)?.mode(0o755).set_mode_file_type(ModeFileType::Directory);
+            let entry = self
+                .entry(path)?
+                .mode(0o755)
+                .set_mode_file_type(ModeFileType::Directory);
             entry.write(&mut self.out, 0).finish()?;
         }
         Ok(())
@@ -148,7 +168,10 @@ impl<W: Write> Archive<W> {
         let size = u32::try_from(content.len())
             .ok()
             .with_context(|| format!("{} is too large for the VM", path.display()))?;
-        let entry = self.entry(path)?.mode(mode).set_mode_file_type(ModeFileType::Regular);
+        let entry = self
+            .entry(path)?
+            .mode(mode)
+            .set_mode_file_type(ModeFileType::Regular);
         let mut writer = entry.write(&mut self.out, size);
         writer.write_all(content)?;
         writer.finish()?;
@@ -157,7 +180,10 @@ impl<W: Write> Archive<W> {
 
     fn file(&mut self, path: &Path, from: &Path) -> Result<()> {
         let read = || -> std::io::Result<(Vec<u8>, u32)> {
-            Ok((fs::read(from)?, fs::metadata(from)?.permissions().mode() & 0o777))
+            Ok((
+                fs::read(from)?,
+                fs::metadata(from)?.permissions().mode() & 0o777,
+            ))
         };
         let (content, mode) = read().with_context(|| format!("cannot read {}", from.display()))?;
         self.bytes(path, &content, mode)
@@ -168,8 +194,11 @@ impl<W: Write> Archive<W> {
         for entry in WalkDir::new(from).follow_links(true).sort_by_file_name() {
             let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
             let rest = entry.path().strip_prefix(from)?;
-            let inside =
-                if rest.as_os_str().is_empty() { path.to_owned() } else { path.join(rest) };
+            let inside = if rest.as_os_str().is_empty() {
+                path.to_owned()
+            } else {
+                path.join(rest)
+            };
             if entry.file_type().is_dir() {
                 // An empty folder is made too.
                 self.entry(&inside.join("x"))?;
@@ -189,10 +218,21 @@ fn unpack(file: &Path) -> Result<Vec<u8>> {
         Some("gz") => "gzip",
         _ => return fs::read(file).with_context(|| format!("cannot read {}", file.display())),
     };
-    let output = Command::new(program).args(["-dc"]).arg(file).output().with_context(|| {
-        format!("cannot run {program}; install it to unpack {}", file.display())
-    })?;
-    ensure!(output.status.success(), "{program} cannot unpack {}", file.display());
+    let output = Command::new(program)
+        .args(["-dc"])
+        .arg(file)
+        .output()
+        .with_context(|| {
+            format!(
+                "cannot run {program}; install it to unpack {}",
+                file.display()
+            )
+        })?;
+    ensure!(
+        output.status.success(),
+        "{program} cannot unpack {}",
+        file.display()
+    );
     Ok(output.stdout)
 }
 
@@ -211,9 +251,19 @@ fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn parse_ldd(list: &str) -> Result<Vec<PathBuf>> {
-    ensure!(!list.contains("not found"), "one is not on this machine:\n{}", list.trim_end());
+    ensure!(
+        !list.contains("not found"),
+        "one is not on this machine:\n{}",
+        list.trim_end()
+    );
     let path = |line: &str| {
-        let path = line.rsplit("=>").next()?.trim().split(" (").next()?.to_owned();
+        let path = line
+            .rsplit("=>")
+            .next()?
+            .trim()
+            .split(" (")
+            .next()?
+            .to_owned();
         path.starts_with('/').then(|| PathBuf::from(path))
     };
     Ok(list.lines().filter_map(path).collect())
@@ -228,14 +278,24 @@ mod tests {
         let list = "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x7f)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
         let paths = parse_ldd(list).unwrap();
-        assert_eq!(paths, [Path::new("/lib/x/libc.so.6"), "/lib64/ld-linux-x86-64.so.2".as_ref()]);
+        assert_eq!(
+            paths,
+            [
+                Path::new("/lib/x/libc.so.6"),
+                "/lib64/ld-linux-x86-64.so.2".as_ref()
+            ]
+        );
         assert!(parse_ldd("\tliba.so => not found\n").is_err());
         assert!(parse_ldd("\tstatically linked\n").unwrap().is_empty());
     }
 
     #[test]
     fn folders_come_once_and_before_their_files() {
-        let mut archive = Archive { out: Vec::new(), inode: 0, folders: BTreeSet::new() };
+        let mut archive = Archive {
+            out: Vec::new(),
+            inode: 0,
+            folders: BTreeSet::new(),
+        };
         archive.bytes("a/b/one".as_ref(), b"1", 0o644).unwrap();
         archive.bytes("a/b/two".as_ref(), b"22", 0o755).unwrap();
         let bytes = newc::trailer(archive.out).unwrap();

@@ -48,7 +48,11 @@ impl Kernel {
 
     /// `lib/modules/RELEASE` of the packages.
     fn release_dir(&self) -> PathBuf {
-        self.root.outside(&format!("{}/usr/lib/modules/{}", self.packages(), self.release))
+        self.root.outside(&format!(
+            "{}/usr/lib/modules/{}",
+            self.packages(),
+            self.release
+        ))
     }
 
     /// The kernel image to boot.
@@ -101,9 +105,14 @@ pub fn prepare(wanted: &Wanted, refresh: bool) -> Result<Kernel> {
     let choice = repo::cache_dir("chosen")?.join(wanted.name());
     let chosen = match wanted {
         Wanted::Release(release) => Some(release.clone()),
-        _ => fs::read_to_string(&choice).ok().map(|text| text.trim().to_owned()),
+        _ => fs::read_to_string(&choice)
+            .ok()
+            .map(|text| text.trim().to_owned()),
     };
-    let mut kernel = Kernel { root, release: chosen.unwrap_or_default() };
+    let mut kernel = Kernel {
+        root,
+        release: chosen.unwrap_or_default(),
+    };
     let cached = !kernel.release.is_empty() && kernel.stamp().exists();
     if !cached || refresh {
         let offer = archive::choose(&kernel.root, wanted)?;
@@ -125,30 +134,44 @@ fn make(kernel: &Kernel, offer: &Offer) -> Result<()> {
     }
     root::remove(&kernel.root.outside(&kernel.packages()))?;
     root::remove(&kernel.root.outside(&kernel.tree()))?;
-    root::remove(&kernel.root.outside(&format!("/build/bus1-{}", kernel.release)))?;
+    root::remove(
+        &kernel
+            .root
+            .outside(&format!("/build/bus1-{}", kernel.release)),
+    )?;
     run::step(&format!("download kernel {}", kernel.release), |step| {
         step.run(&mut download(kernel, offer)?)
     })?;
-    run::step(&format!("unpack the source of {}", kernel.release), |step| {
-        let script = "
+    run::step(
+        &format!("unpack the source of {}", kernel.release),
+        |step| {
+            let script = "
             mkdir -p \"$1\"
             dpkg-deb --fsys-tarfile \"$2\"/debs/linux-source-*.deb |
                 tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
                 tar -xJ --strip-components=1 -C \"$1\"
             rm -r \"$2/debs\"";
-        step.run(&mut kernel.root.shell(script, &[&kernel.tree(), &kernel.packages()])?)
-    })?;
+            step.run(
+                &mut kernel
+                    .root
+                    .shell(script, &[&kernel.tree(), &kernel.packages()])?,
+            )
+        },
+    )?;
     let config = configure(kernel, offer)?;
-    run::step(&format!("rebuild the Rust metadata of {}", kernel.release), |step| {
-        let script = format!(
-            "cd \"$1\"
+    run::step(
+        &format!("rebuild the Rust metadata of {}", kernel.release),
+        |step| {
+            let script = format!(
+                "cd \"$1\"
             export RUST_LIB_SRC=\"$2\"
             {MAKE} olddefconfig
             {MAKE} -j\"$(nproc)\" modules_prepare"
-        );
-        let library = kernel.root.rust_library()?;
-        step.run(&mut kernel.root.shell(&script, &[&kernel.tree(), &library])?)
-    })?;
+            );
+            let library = kernel.root.rust_library()?;
+            step.run(&mut kernel.root.shell(&script, &[&kernel.tree(), &library])?)
+        },
+    )?;
     check(kernel, &config)?;
     repo::write_whole(&kernel.stamp(), offer.version.as_bytes())
 }
@@ -169,8 +192,10 @@ fn download(kernel: &Kernel, offer: &Offer) -> Result<std::process::Command> {
         depmod -b \"$dir/usr\" \"$release\"";
     let mut packages = offer.built_packages().to_vec();
     packages.push(offer.source_package());
-    let packages: Vec<String> =
-        packages.iter().map(|name| format!("{name}={}", offer.version)).collect();
+    let packages: Vec<String> = packages
+        .iter()
+        .map(|name| format!("{name}={}", offer.version))
+        .collect();
     let dir = kernel.packages();
     let mut args = vec![dir.as_str(), kernel.release.as_str()];
     args.extend(packages.iter().map(String::as_str));
@@ -210,7 +235,10 @@ fn check(kernel: &Kernel, config: &str) -> Result<()> {
         kernel.release
     );
     let settings = |text: &str| -> HashSet<String> {
-        text.lines().filter(|line| line.starts_with("CONFIG_")).map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| line.starts_with("CONFIG_"))
+            .map(str::to_owned)
+            .collect()
     };
     let prepared = settings(&fs::read_to_string(tree.join(".config"))?);
     let stock = settings(config);
@@ -223,7 +251,10 @@ fn check(kernel: &Kernel, config: &str) -> Result<()> {
         kernel.release
     );
     let symvers = fs::read_to_string(tree.join("Module.symvers"))?;
-    let stock: HashSet<&str> = symvers.lines().filter_map(|line| line.split('\t').nth(1)).collect();
+    let stock: HashSet<&str> = symvers
+        .lines()
+        .filter_map(|line| line.split('\t').nth(1))
+        .collect();
     let mut count = 0;
     for file in ["core", "helpers", "bindings", "kernel"] {
         let path = tree.join(format!("rust/exports_{file}_generated.h"));
@@ -240,14 +271,24 @@ fn check(kernel: &Kernel, config: &str) -> Result<()> {
             count += 1;
         }
     }
-    ensure!(count > 0, "the prepared tree of {} exports no Rust symbol", kernel.release);
-    run::say(&format!("all {count} Rust symbols are those of the stock {}", kernel.release));
+    ensure!(
+        count > 0,
+        "the prepared tree of {} exports no Rust symbol",
+        kernel.release
+    );
+    run::say(&format!(
+        "all {count} Rust symbols are those of the stock {}",
+        kernel.release
+    ));
     Ok(())
 }
 
 /// The names in lines like `EXPORT_SYMBOL_RUST_GPL(name);`.
 fn exports(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.strip_prefix("EXPORT_SYMBOL_RUST_GPL(")?.strip_suffix(");"))
+    text.lines().filter_map(|line| {
+        line.strip_prefix("EXPORT_SYMBOL_RUST_GPL(")?
+            .strip_suffix(");")
+    })
 }
 
 #[cfg(test)]

@@ -26,7 +26,9 @@ enum Within {
 /// Lines of code in `text`.
 pub fn count(text: &str, language: Language) -> usize {
     let mut within = Within::Code;
-    text.lines().filter(|line| is_code(line.as_bytes(), language, &mut within)).count()
+    text.lines()
+        .filter(|line| is_code(line.as_bytes(), language, &mut within))
+        .count()
 }
 
 /// Whether there is code in this line. Leaves behind in what the next one begins.

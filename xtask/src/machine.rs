@@ -14,7 +14,10 @@ pub struct Tool {
 }
 
 /// Makes the root in which all else is.
-pub const BUILD: &[Tool] = &[Tool { program: "mmdebstrap", package: "mmdebstrap" }];
+pub const BUILD: &[Tool] = &[Tool {
+    program: "mmdebstrap",
+    package: "mmdebstrap",
+}];
 
 /// Whether this process may do everything.
 pub fn is_root() -> bool {
@@ -38,8 +41,11 @@ pub fn as_root() -> String {
 
 /// Installs the packages of those tools that are missing, as root; else says how.
 pub fn need(tools: &[Tool]) -> Result<()> {
-    let mut packages: Vec<&str> =
-        tools.iter().filter(|t| which::which(t.program).is_err()).map(|t| t.package).collect();
+    let mut packages: Vec<&str> = tools
+        .iter()
+        .filter(|t| which::which(t.program).is_err())
+        .map(|t| t.package)
+        .collect();
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
@@ -53,13 +59,19 @@ pub fn need(tools: &[Tool]) -> Result<()> {
     }
     run::step(&format!("install {list}"), |step| {
         step.run(apt_get().arg("update"))?;
-        step.run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&packages))
+        step.run(
+            apt_get()
+                .args(["install", "--yes", "--no-install-recommends"])
+                .args(&packages),
+        )
     })
 }
 
 /// `apt-get` that asks nothing.
 pub fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "Acquire::Retries=3"]);
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", "-o", "Acquire::Retries=3"]);
     command
 }

@@ -57,7 +57,9 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
 
 /// Lines of make that say only that it works.
 fn is_progress(line: &str) -> bool {
-    const QUIET: &[&str] = &["CC", "RUSTC", "RSCPP", "LD", "MODPOST", "BTF", "AR", "CLEAN", "make"];
+    const QUIET: &[&str] = &[
+        "CC", "RUSTC", "RSCPP", "LD", "MODPOST", "BTF", "AR", "CLEAN", "make",
+    ];
     let line = line.trim_start_matches(char::is_whitespace);
     line.is_empty()
         || QUIET.iter().any(|word| {
@@ -99,7 +101,10 @@ fn mirror(sources: &Sources, to: &Path) -> Result<()> {
     let names: Vec<_> = sources.keys().map(|path| path.to_string_lossy()).collect();
     // The list names all that may be there before anything is written or removed.
     repo::write_whole(&list, format!("{before}\n{}", names.join("\n")).as_bytes())?;
-    for gone in before.lines().filter(|name| !sources.contains_key(Path::new(name))) {
+    for gone in before
+        .lines()
+        .filter(|name| !sources.contains_key(Path::new(name)))
+    {
         if !gone.is_empty() {
             let _ = fs::remove_file(to.join(gone));
         }
@@ -122,7 +127,10 @@ mod tests {
     use super::*;
 
     fn sources(files: &[(&str, &str)]) -> Sources {
-        files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect()
+        files
+            .iter()
+            .map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec()))
+            .collect()
     }
 
     #[test]
@@ -130,21 +138,36 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         mirror(&sources(&[("a/one.rs", "1"), ("two.rs", "2")]), dir.path()).unwrap();
         fs::write(dir.path().join("a/one.o"), "object").unwrap();
-        let untouched = fs::metadata(dir.path().join("two.rs")).unwrap().modified().unwrap();
+        let untouched = fs::metadata(dir.path().join("two.rs"))
+            .unwrap()
+            .modified()
+            .unwrap();
         mirror(&sources(&[("two.rs", "2"), ("three.rs", "3")]), dir.path()).unwrap();
         assert!(!dir.path().join("a/one.rs").exists());
         assert!(dir.path().join("a/one.o").exists());
         assert_eq!(fs::read(dir.path().join("three.rs")).unwrap(), b"3");
-        let now = fs::metadata(dir.path().join("two.rs")).unwrap().modified().unwrap();
+        let now = fs::metadata(dir.path().join("two.rs"))
+            .unwrap()
+            .modified()
+            .unwrap();
         assert_eq!(untouched, now);
     }
 
     #[test]
     fn only_news_of_make_is_shown() {
-        for line in ["  RUSTC [M] bus1.o", "  LD [M]  bus1.ko", "make: Entering directory", ""] {
+        for line in [
+            "  RUSTC [M] bus1.o",
+            "  LD [M]  bus1.ko",
+            "make: Entering directory",
+            "",
+        ] {
             assert!(is_progress(line), "{line}");
         }
-        for line in ["error[E0308]: mismatched types", "LDx", "  --> kernel/bus1.rs:3:4"] {
+        for line in [
+            "error[E0308]: mismatched types",
+            "LDx",
+            "  --> kernel/bus1.rs:3:4",
+        ] {
             assert!(!is_progress(line), "{line}");
         }
     }

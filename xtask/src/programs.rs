@@ -28,7 +28,12 @@ pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let own = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_NAME"];
+        let own = [
+            "CARGO_MANIFEST_",
+            "CARGO_PKG_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_NAME",
+        ];
         if own.iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(name);
         }
@@ -41,7 +46,10 @@ pub fn cargo() -> Command {
 /// same program with other features replaces.
 pub fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
     let dir = repo::target().join("static");
-    let with: String = features.iter().map(|feature| format!(" with {feature}")).collect();
+    let with: String = features
+        .iter()
+        .map(|feature| format!(" with {feature}"))
+        .collect();
     run::step(&format!("{program}{with}, linked statically"), |step| {
         let mut command = cargo();
         command
@@ -75,8 +83,11 @@ pub fn compat(kernel: &Kernel) -> Result<Vec<PathBuf>> {
         if source.extension().is_none_or(|extension| extension != "c") {
             continue;
         }
-        let name =
-            source.file_stem().context("a source has a name")?.to_string_lossy().into_owned();
+        let name = source
+            .file_stem()
+            .context("a source has a name")?
+            .to_string_lossy()
+            .into_owned();
         run::step(&format!("{name}, a 32-bit program"), |step| {
             let _lock = repo::lock()?;
             crate::root::remove(&work)?;
@@ -99,8 +110,9 @@ pub fn compat(kernel: &Kernel) -> Result<Vec<PathBuf>> {
 
 fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
     paths.sort();
     Ok(paths)
 }
@@ -152,7 +164,11 @@ fn inputs(args: &mut [String]) -> Result<Vec<PathBuf>> {
         let path = PathBuf::from(file);
         ensure!(path.is_file(), "--input {file}: no such file");
         let name = path.canonicalize()?;
-        let name = name.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+        let name = name
+            .file_name()
+            .context("a file has a name")?
+            .to_string_lossy()
+            .into_owned();
         *arg = format!("{prefix}{name}");
         files.push(path);
     }
@@ -170,7 +186,10 @@ mod tests {
         fs::write(&file, "x").unwrap();
         let name = file.to_str().unwrap().to_owned();
         for (given, wanted) in [
-            (vec!["--input".to_owned(), name.clone()], vec!["--input", "text"]),
+            (
+                vec!["--input".to_owned(), name.clone()],
+                vec!["--input", "text"],
+            ),
             (vec![format!("--input={name}")], vec!["--input=text"]),
         ] {
             let mut args = given;
@@ -178,6 +197,8 @@ mod tests {
             assert_eq!(args, wanted);
         }
         assert!(inputs(&mut ["--input".to_owned(), format!("{name}.not")]).is_err());
-        assert!(inputs(&mut ["--publishers".to_owned(), "3".to_owned()]).unwrap().is_empty());
+        assert!(inputs(&mut ["--publishers".to_owned(), "3".to_owned()])
+            .unwrap()
+            .is_empty());
     }
 }

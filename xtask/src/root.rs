@@ -161,14 +161,16 @@ impl Root {
 /// started and mounted.
 fn namespaces() -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation"]).args([
-        "private",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--",
-    ]);
+    command
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation"])
+        .args([
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--",
+        ]);
     command
 }
 
@@ -209,5 +211,8 @@ fn mirror_of_apt() -> Result<Option<String>> {
     }
     let format = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)";
     let targets = run::output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
-    Ok(targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|main|")).map(str::to_owned))
+    Ok(targets
+        .lines()
+        .find_map(|line| line.strip_prefix("Debian|Debian|main|"))
+        .map(str::to_owned))
 }

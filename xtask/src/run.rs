@@ -45,7 +45,13 @@ pub fn say(text: &str) {
 pub fn step<T>(what: &str, work: impl FnOnce(&mut Step) -> Result<T>) -> Result<T> {
     let slug: String = what
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || ".+-".contains(c) { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || ".+-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let log_path = repo::cache_dir("log")?.join(format!("{slug}.log"));
     let log =
@@ -53,14 +59,22 @@ pub fn step<T>(what: &str, work: impl FnOnce(&mut Step) -> Result<T>) -> Result<
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
             .expect("a constant template");
-        let bar = ProgressBar::new_spinner().with_style(style).with_prefix(what.to_owned());
+        let bar = ProgressBar::new_spinner()
+            .with_style(style)
+            .with_prefix(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     });
     if bar.is_none() {
         say(&format!("{what} ..."));
     }
-    let mut step = Step { what: what.to_owned(), log, log_path, start: Instant::now(), bar };
+    let mut step = Step {
+        what: what.to_owned(),
+        log,
+        log_path,
+        start: Instant::now(),
+        bar,
+    };
     let result = work(&mut step);
     if let Some(bar) = &step.bar {
         bar.finish_and_clear();
@@ -95,7 +109,11 @@ impl Step {
         let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
         let also = writer.try_clone().context("cannot copy a pipe")?;
         writeln!(self.log, "$ {command:?}")?;
-        let spawned = command.stdin(Stdio::null()).stdout(writer).stderr(also).spawn();
+        let spawned = command
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(also)
+            .spawn();
         // The ends for writing must be gone from here, or the loop below would never see the end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = spawned.with_context(|| format!("cannot run {name}"))?;
@@ -128,8 +146,10 @@ impl Step {
 /// Runs a short program and returns what it printed.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {name}"))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?} failed ({}): {}", output.status, errors.trim());

@@ -48,10 +48,18 @@ const AFTER: usize = 60;
 
 /// The part of a console log to show if there is trouble in it.
 pub fn trouble(console: &str) -> Option<String> {
-    let lines: Vec<&str> = console.lines().map(|line| line.trim_end_matches('\r')).collect();
-    let begin = lines.iter().position(|line| line.contains(BEGIN)).map_or(0, |at| at + 1);
+    let lines: Vec<&str> = console
+        .lines()
+        .map(|line| line.trim_end_matches('\r'))
+        .collect();
+    let begin = lines
+        .iter()
+        .position(|line| line.contains(BEGIN))
+        .map_or(0, |at| at + 1);
     // A kernel that dies before the mark is in trouble too, but its other warnings are not ours.
-    let early = lines[..begin].iter().position(|line| line.contains("Kernel panic"));
+    let early = lines[..begin]
+        .iter()
+        .position(|line| line.contains("Kernel panic"));
     let late = || {
         let found = |line: &&str| TROUBLE.iter().any(|word| line.contains(word));
         lines[begin..].iter().position(found).map(|at| at + begin)
@@ -63,7 +71,10 @@ pub fn trouble(console: &str) -> Option<String> {
 
 /// The last lines of a console log.
 pub fn tail(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().map(|line| line.trim_end_matches('\r')).collect();
+    let lines: Vec<&str> = console
+        .lines()
+        .map(|line| line.trim_end_matches('\r'))
+        .collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 

@@ -37,7 +37,10 @@ struct TestStep {
 
 enum Work {
     /// `cargo` with these arguments; with an own target folder where the flags for rustc differ.
-    Cargo { args: &'static [&'static str], rustflags: Option<(&'static str, &'static str)> },
+    Cargo {
+        args: &'static [&'static str],
+        rustflags: Option<(&'static str, &'static str)>,
+    },
     /// The conformance program on this machine, built with these features and called like this.
     Here(&'static [&'static str], &'static [&'static str]),
     /// The conformance program in a VM, called like this.
@@ -53,38 +56,70 @@ enum Work {
 const STEPS: &[TestStep] = &[
     TestStep {
         name: "user space",
-        work: Work::Cargo { args: &["test", "--workspace"], rustflags: None },
+        work: Work::Cargo {
+            args: &["test", "--workspace"],
+            rustflags: None,
+        },
     },
     TestStep {
         name: "loom models",
         work: Work::Cargo {
-            args: &["test", "--release", "--package", "bus1-core", "--test", "loom"],
+            args: &[
+                "test",
+                "--release",
+                "--package",
+                "bus1-core",
+                "--test",
+                "loom",
+            ],
             rustflags: Some(("--cfg loom", "loom")),
         },
     },
     TestStep {
         name: "loom models without locks",
         work: Work::Cargo {
-            args: &["test", "--release", "--package", "bus1-core", "--lib", "loom_"],
+            args: &[
+                "test",
+                "--release",
+                "--package",
+                "bus1-core",
+                "--lib",
+                "loom_",
+            ],
             rustflags: Some(("--cfg loom", "loom")),
         },
     },
-    TestStep { name: "embedded: conformance", work: Work::Here(&[], &["--host", "embedded"]) },
+    TestStep {
+        name: "embedded: conformance",
+        work: Work::Here(&[], &["--host", "embedded"]),
+    },
     TestStep {
         name: "embedded: history",
         work: Work::Here(&[], &["history", "--host", "embedded"]),
     },
     TestStep {
         name: "embedded: history of an order broken on purpose",
-        work: Work::Here(&["broken-order"], &["history", "--host", "embedded", "--break"]),
+        work: Work::Here(
+            &["broken-order"],
+            &["history", "--host", "embedded", "--break"],
+        ),
     },
-    TestStep { name: "embedded: storm", work: Work::Here(&[], &["storm", "--host", "embedded"]) },
+    TestStep {
+        name: "embedded: storm",
+        work: Work::Here(&[], &["storm", "--host", "embedded"]),
+    },
     TestStep {
         name: "kernel: conformance",
         work: Work::VmWith("binder_linux", &["--host", "kernel"]),
     },
-    TestStep { name: "kernel: 32-bit programs", work: Work::Compat },
-    TestStep { name: "kernel: history", work: Work::Vm(&["history", "--host", "kernel"]) },
+    TestStep {
+        name: "kernel: 32-bit programs",
+        work: Work::Compat,
+    },
+    TestStep {
+        name: "kernel: history",
+        work: Work::Vm(&["history", "--host", "kernel"]),
+    },
     TestStep {
         name: "kernel: storm",
         work: Work::Vm(&[
@@ -98,7 +133,10 @@ const STEPS: &[TestStep] = &[
             "--unload",
         ]),
     },
-    TestStep { name: "kernel: instructions beside the recorded ones", work: Work::Guard },
+    TestStep {
+        name: "kernel: instructions beside the recorded ones",
+        work: Work::Guard,
+    },
 ];
 
 /// Cases by how they went.
@@ -118,7 +156,11 @@ impl AddAssign for Counts {
 }
 
 impl Counts {
-    const FAILED: Counts = Counts { passed: 0, failed: 1, ignored: 0 };
+    const FAILED: Counts = Counts {
+        passed: 0,
+        failed: 1,
+        ignored: 0,
+    };
 
     /// What a program's output says, corrected by how the program ended.
     fn of(output: &str, ok: bool) -> Counts {
@@ -129,7 +171,9 @@ impl Counts {
             if let Some(rest) = line.strip_prefix("test result: ") {
                 counts += Counts::parse(rest.split_once(". ").map_or(rest, |(_, rest)| rest));
             } else if line.contains(" passed, ")
-                && [" failed", " ignored"].iter().any(|end| line.ends_with(end))
+                && [" failed", " ignored"]
+                    .iter()
+                    .any(|end| line.ends_with(end))
             {
                 counts += Counts::parse(&line.replace(',', ";"));
             } else {
@@ -156,7 +200,11 @@ impl Counts {
                 .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
                 .unwrap_or(0)
         };
-        Counts { passed: of("passed"), failed: of("failed"), ignored: of("ignored") }
+        Counts {
+            passed: of("passed"),
+            failed: of("failed"),
+            ignored: of("ignored"),
+        }
     }
 }
 
@@ -167,7 +215,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     let steps: Vec<&TestStep> = STEPS.iter().filter(chosen).collect();
     if steps.is_empty() {
-        bail!("no step's name contains {}; --list shows them", options.only.join(" or "));
+        bail!(
+            "no step's name contains {}; --list shows them",
+            options.only.join(" or ")
+        );
     }
     if options.list {
         for step in steps {
@@ -198,20 +249,39 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         }
     }
     for (name, counts) in table {
-        let Counts { passed, failed, ignored } = counts;
-        let ignored = if ignored > 0 { format!(", {ignored} not run") } else { String::new() };
+        let Counts {
+            passed,
+            failed,
+            ignored,
+        } = counts;
+        let ignored = if ignored > 0 {
+            format!(", {ignored} not run")
+        } else {
+            String::new()
+        };
         println!("{name}: {passed} passed, {failed} failed{ignored}");
     }
     if steps.len() < STEPS.len() {
-        println!("{} of {} steps were left out as asked", STEPS.len() - steps.len(), STEPS.len());
+        println!(
+            "{} of {} steps were left out as asked",
+            STEPS.len() - steps.len(),
+            STEPS.len()
+        );
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
-    Ok(if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sum.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 impl Work {
     fn needs_kernel(&self) -> bool {
-        matches!(self, Work::Vm(_) | Work::VmWith(..) | Work::Compat | Work::Guard)
+        matches!(
+            self,
+            Work::Vm(_) | Work::VmWith(..) | Work::Compat | Work::Guard
+        )
     }
 
     fn run(&self, wanted: Option<&Wanted>) -> Result<Counts> {
@@ -241,7 +311,10 @@ impl Work {
             Work::Compat => {
                 let kernel = kernel()?;
                 let programs = programs::compat(&kernel)?;
-                ensure!(!programs.is_empty(), "the repository has no 32-bit programs");
+                ensure!(
+                    !programs.is_empty(),
+                    "the repository has no 32-bit programs"
+                );
                 let mut counts = Counts::default();
                 for program in programs {
                     counts += in_vm(&kernel, program, &[], &[])?;
@@ -265,13 +338,20 @@ fn counted(command: std::process::Command) -> Result<Counts> {
 
 /// Runs a program in a VM with these modules of the kernel, and counts.
 fn in_vm(kernel: &Kernel, program: PathBuf, args: &[&str], modules: &[&str]) -> Result<Counts> {
-    let name = program.file_name().context("a program has a name")?.to_string_lossy();
+    let name = program
+        .file_name()
+        .context("a program has a name")?
+        .to_string_lossy();
     let mut job = vm::Job::new(Some(module::build(kernel)?));
     job.command = vec![format!("./{name}")];
     job.command.extend(args.iter().map(|arg| (*arg).to_owned()));
     job.copies = vec![program];
     job.modprobe = modules.iter().map(|name| (*name).to_owned()).collect();
-    run::say(&format!("{} in a VM with {}", job.command.join(" "), kernel.release));
+    run::say(&format!(
+        "{} in a VM with {}",
+        job.command.join(" "),
+        kernel.release
+    ));
     let outcome = vm::run(kernel, &job)?;
     Ok(Counts::of(&outcome.output, outcome.is_ok()))
 }
@@ -281,7 +361,11 @@ mod tests {
     use super::*;
 
     fn counts(passed: usize, failed: usize, ignored: usize) -> Counts {
-        Counts { passed, failed, ignored }
+        Counts {
+            passed,
+            failed,
+            ignored,
+        }
     }
 
     #[test]
@@ -293,7 +377,10 @@ mod tests {
 
     #[test]
     fn counts_of_the_suite_are_read() {
-        assert_eq!(Counts::of("test a ... ok\n12 passed, 0 failed\n", true), counts(12, 0, 0));
+        assert_eq!(
+            Counts::of("test a ... ok\n12 passed, 0 failed\n", true),
+            counts(12, 0, 0)
+        );
         assert_eq!(
             Counts::of("test a ... ignored\n12 passed, 0 failed, 1 ignored\n", true),
             counts(12, 0, 1)

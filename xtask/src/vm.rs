@@ -113,14 +113,22 @@ enum Accelerator {
 /// Runs a job, and passes its output and its errors on as they come. What is wrong is said on
 /// stderr before this returns.
 pub fn run(kernel: &Kernel, job: &Job) -> Result<Outcome> {
-    let accelerator = if job.icount { Accelerator::Tcg } else { probe(kernel)? };
+    let accelerator = if job.icount {
+        Accelerator::Tcg
+    } else {
+        probe(kernel)?
+    };
     boot(kernel, job, accelerator, true)
 }
 
 /// Finds out whether the kernel really boots under KVM. The answer is kept until this machine
 /// boots anew: some machines offer KVM and cannot run a stock kernel in it.
 fn probe(kernel: &Kernel) -> Result<Accelerator> {
-    let usable = fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    let usable = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
     if !usable {
         return Ok(Accelerator::Tcg);
     }
@@ -132,14 +140,26 @@ fn probe(kernel: &Kernel) -> Result<Accelerator> {
             return Ok(accelerator);
         }
     }
-    let job = Job { command: vec!["true".into()], timeout: PROBE, ..Job::new(None) };
+    let job = Job {
+        command: vec!["true".into()],
+        timeout: PROBE,
+        ..Job::new(None)
+    };
     let works = run::step("see whether the kernel boots under KVM", |_| {
         Ok(boot(kernel, &job, Accelerator::Kvm, false)?.end == End::Exit(0))
     })?;
     let word = if works { "yes" } else { "no" };
-    run::say(if works { "the VM runs under KVM" } else { "it does not: the VM is emulated" });
+    run::say(if works {
+        "the VM runs under KVM"
+    } else {
+        "it does not: the VM is emulated"
+    });
     repo::write_whole(&answer, format!("{word}: {key}").as_bytes())?;
-    Ok(if works { Accelerator::Kvm } else { Accelerator::Tcg })
+    Ok(if works {
+        Accelerator::Kvm
+    } else {
+        Accelerator::Tcg
+    })
 }
 
 fn boot(kernel: &Kernel, job: &Job, accelerator: Accelerator, loud: bool) -> Result<Outcome> {
@@ -150,19 +170,30 @@ fn boot(kernel: &Kernel, job: &Job, accelerator: Accelerator, loud: bool) -> Res
     let console = dir.path().join("console");
     let status = dir.path().join("status");
     let initrd = dir.path().join("initrd");
-    let settings = Settings { terminal: if loud { terminal() } else { None } };
+    let settings = Settings {
+        terminal: if loud { terminal() } else { None },
+    };
     initramfs::write(&initrd, kernel, job, &settings)?;
 
     let mut command = qemu(kernel, job, accelerator)?;
-    command.arg("-kernel").arg(kernel.image()).arg("-initrd").arg(&initrd);
+    command
+        .arg("-kernel")
+        .arg(kernel.image())
+        .arg("-initrd")
+        .arg(&initrd);
     for (id, path) in [
         ("console", console.as_path()),
         ("out", "/proc/self/fd/1".as_ref()),
         ("status", &status),
         ("err", "/proc/self/fd/2".as_ref()),
     ] {
-        let path = path.to_str().context("the repository's path is not UTF-8")?;
-        ensure!(!path.contains(','), "QEMU takes no comma in the repository's path");
+        let path = path
+            .to_str()
+            .context("the repository's path is not UTF-8")?;
+        ensure!(
+            !path.contains(','),
+            "QEMU takes no comma in the repository's path"
+        );
         command.args(["-chardev", &format!("file,id={id},path={path}")]);
         command.args(["-serial", &format!("chardev:{id}")]);
     }
@@ -208,7 +239,10 @@ fn explain(outcome: &Outcome, said: &str, job: &Job, console: &str, log: &Path) 
     match outcome.end {
         End::Exit(_) => (),
         End::NotLoaded => {
-            eprintln!("error: the kernel refused a module ({}); its console ends:", said.trim());
+            eprintln!(
+                "error: the kernel refused a module ({}); its console ends:",
+                said.trim()
+            );
             eprintln!("{}", scan::tail(console));
         }
         End::Died => {
@@ -237,12 +271,31 @@ fn qemu(kernel: &Kernel, job: &Job, accelerator: Accelerator) -> Result<Command>
     for firmware in ["/usr/share/qemu", "/usr/share/seabios"] {
         command.arg("-L").arg(kernel.root.outside(firmware));
     }
-    command.args(["-nodefaults", "-display", "none", "-no-reboot", "-M", "q35", "-m", MEMORY]);
+    command.args([
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-M",
+        "q35",
+        "-m",
+        MEMORY,
+    ]);
     let emulated = job.cpu.unwrap_or("max");
     let mut append = "console=ttyS0 loglevel=7 panic=-1 oops=panic".to_owned();
     let cpus = if job.icount {
-        ensure!(job.cpus.unwrap_or(1) == 1, "time as a count of instructions needs one CPU");
-        command.args(["-accel", "tcg,thread=single", "-icount", "shift=0", "-cpu", emulated]);
+        ensure!(
+            job.cpus.unwrap_or(1) == 1,
+            "time as a count of instructions needs one CPU"
+        );
+        command.args([
+            "-accel",
+            "tcg,thread=single",
+            "-icount",
+            "shift=0",
+            "-cpu",
+            emulated,
+        ]);
         // Whatever else could make two runs differ.
         command.args(["-seed", "1", "-rtc", "base=2030-01-01,clock=vm"]);
         append += " nokaslr";

@@ -52,7 +52,10 @@ impl Data {
         };
         match self.0.iter_mut().find(same) {
             Some(cell) => cell.values.push(value),
-            None => self.0.push(Cell { key: row, values: vec![value] }),
+            None => self.0.push(Cell {
+                key: row,
+                values: vec![value],
+            }),
         }
     }
 
@@ -73,7 +76,10 @@ impl Data {
     #[must_use]
     pub fn scenarios(&self, mode: Mode) -> Vec<&str> {
         let keys = self.0.iter().map(|cell| &cell.key);
-        unique(keys.filter(|key| key.mode == mode).map(|key| key.scenario.as_str()))
+        unique(
+            keys.filter(|key| key.mode == mode)
+                .map(|key| key.scenario.as_str()),
+        )
     }
 
     /// Implementations of a scenario.
@@ -94,7 +100,9 @@ impl Data {
     /// What the figures of a scenario count.
     #[must_use]
     pub fn unit(&self, mode: Mode, scenario: &str) -> Unit {
-        self.of(mode, scenario).next().map_or(mode.unit(), |key| key.unit)
+        self.of(mode, scenario)
+            .next()
+            .map_or(mode.unit(), |key| key.unit)
     }
 
     /// The figures of one cell, if it was measured.

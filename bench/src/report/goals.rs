@@ -43,7 +43,13 @@ impl Goal {
         unit: &'static str,
         figure: Option<f64>,
     ) -> Self {
-        Self { name: name.into(), bound, limit, unit, figure }
+        Self {
+            name: name.into(),
+            bound,
+            limit,
+            unit,
+            figure,
+        }
     }
 
     /// Whether it is reached.
@@ -80,7 +86,11 @@ impl Goal {
     }
 
     fn wanted(&self) -> String {
-        let sign = if self.bound == Bound::AtMost { "≤" } else { "≥" };
+        let sign = if self.bound == Bound::AtMost {
+            "≤"
+        } else {
+            "≥"
+        };
         format!("{sign} {}", self.text(self.limit))
     }
 }
@@ -149,10 +159,24 @@ pub fn goals(data: &Data) -> Vec<Goal> {
 
     let users = ["many users", "one user"];
     let users = counted.ratio("users", users, 64);
-    goals.push(Goal::new("many users beside one", Bound::AtMost, 1.05, "×", users));
+    goals.push(Goal::new(
+        "many users beside one",
+        Bound::AtMost,
+        1.05,
+        "×",
+        users,
+    ));
     let idle = counted.only("idle peer", "bus1 raw");
-    goals.push(Goal::new("memory of an idle peer", Bound::AtMost, 8192.0, "bytes", idle));
-    let queued = counted.only("queued 64 B", "bus1 raw").map(|all| all - 64.0);
+    goals.push(Goal::new(
+        "memory of an idle peer",
+        Bound::AtMost,
+        8192.0,
+        "bytes",
+        idle,
+    ));
+    let queued = counted
+        .only("queued 64 B", "bus1 raw")
+        .map(|all| all - 64.0);
     let name = "memory of a queued message of 64 B, beyond the payload";
     goals.push(Goal::new(name, Bound::AtMost, 320.0, "bytes", queued));
     goals
@@ -166,19 +190,32 @@ fn unicast_goals(counted: &Medians<'_>) -> Vec<Goal> {
         let label = super::table::label("unicast", size);
         let name = format!("unicast, {label}, 3 commands");
         let figure = counted.get("unicast", "bus1 raw", size);
-        goals.push(Goal::new(name, Bound::AtMost, limit, "instructions", figure));
+        goals.push(Goal::new(
+            name,
+            Bound::AtMost,
+            limit,
+            "instructions",
+            figure,
+        ));
     }
     let limits = [2400.0, 2800.0, 3000.0, 12_000.0];
     for (size, limit) in sizes.into_iter().zip(limits) {
         let label = super::table::label("unicast", size);
         let mut name = format!("unicast, {label}, release folded");
-        let best =
-            best(&[unicast::FOLD, unicast::EXCHANGE], |way| counted.get("unicast", way, size));
+        let best = best(&[unicast::FOLD, unicast::EXCHANGE], |way| {
+            counted.get("unicast", way, size)
+        });
         if let Some((_, way)) = best {
             name += &format!(" ({way})");
         }
         let figure = best.map(|(figure, _)| figure);
-        goals.push(Goal::new(name, Bound::AtMost, limit, "instructions", figure));
+        goals.push(Goal::new(
+            name,
+            Bound::AtMost,
+            limit,
+            "instructions",
+            figure,
+        ));
     }
     for size in unicast::SIZES.map(|size| size as u64) {
         let label = super::table::label("unicast", size);
@@ -211,7 +248,9 @@ fn multicast_goals(counted: &Medians<'_>) -> Vec<Goal> {
     let mut goals = Vec::new();
     for n in [16, 256] {
         let name = format!("multicast to {n}, per destination, against SEQPACKET");
-        goals.push(goal(name, 0.6, n, &|way| counted.ratio("multicast", [way, "seqpacket"], n)));
+        goals.push(goal(name, 0.6, n, &|way| {
+            counted.ratio("multicast", [way, "seqpacket"], n)
+        }));
     }
     let name = "multicast, change per destination from 16 to 256".to_owned();
     goals.push(goal(name, 0.05, 256, &|way| {
@@ -239,7 +278,9 @@ fn round_trip_goals(counted: &Medians<'_>) -> Vec<Goal> {
 
 fn native_goals(native: &Medians<'_>) -> Vec<Goal> {
     // While the other pair works, each costs what `growth` times a pair alone costs.
-    let scaling = native.growth("embedded, scaling", "bus1 raw", [1, 2]).map(|slower| 2.0 / slower);
+    let scaling = native
+        .growth("embedded, scaling", "bus1 raw", [1, 2])
+        .map(|slower| 2.0 / slower);
     let name = "two pairs on two CPUs against one, embedded";
     let mut goals = vec![Goal::new(name, Bound::AtLeast, 1.95, "×", scaling)];
     for size in [0, 64, 1 << 10, 4 << 10] {
@@ -320,9 +361,15 @@ mod tests {
                 " to 16, per destination, against SEQPACKET (bus1 fold; bus1 raw: 0.70 ×)",
                 Verdict::Met,
             ),
-            (" to 256, per destination, against SEQPACKET (bus1 raw)", Verdict::Missed),
+            (
+                " to 256, per destination, against SEQPACKET (bus1 raw)",
+                Verdict::Missed,
+            ),
             // Of the way that costs the least with 256.
-            (", change per destination from 16 to 256 (bus1 raw)", Verdict::Met),
+            (
+                ", change per destination from 16 to 256 (bus1 raw)",
+                Verdict::Met,
+            ),
         ] {
             assert_eq!(verdict_of(&goals, &format!("multicast{name}")), verdict);
         }

@@ -98,8 +98,10 @@ fn per(scenario: &str, unit: Unit) -> String {
 
 fn file_name(mode: Mode, scenario: &str) -> String {
     let words = format!("{mode:?} {scenario}").to_lowercase();
-    let words: Vec<_> =
-        words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<_> = words
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
     format!("{}.svg", words.join("-"))
 }
 

@@ -68,8 +68,9 @@ pub fn plot(data: &Data, mode: Mode, scenario: &str, path: &Path) -> Result<bool
         labels: params.iter().map(|&param| label(scenario, param)).collect(),
     };
     let heights = lines.iter().flat_map(|line| &line.points);
-    let (least, most) =
-        heights.fold((f64::MAX, f64::MIN), |(least, most), &(_, y)| (least.min(y), most.max(y)));
+    let (least, most) = heights.fold((f64::MAX, f64::MIN), |(least, most), &(_, y)| {
+        (least.min(y), most.max(y))
+    });
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     let drawn = if most / least > FAR {
         draw(&area, (least / 1.5..most * 1.5).log_scale(), &axes, &lines)

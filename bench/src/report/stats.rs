@@ -19,7 +19,11 @@ impl Summary {
         sorted.sort_by(f64::total_cmp);
         let median = quantile(&sorted, 0.5)?;
         let distance = quantile(&sorted, 0.75)? - quantile(&sorted, 0.25)?;
-        let spread = if median == 0.0 { 0.0 } else { distance / median };
+        let spread = if median == 0.0 {
+            0.0
+        } else {
+            distance / median
+        };
         Some(Self { median, spread })
     }
 }

@@ -75,7 +75,9 @@ fn base(data: &Data, mode: Mode, scenario: &str, name: &str, param: u64) -> Opti
         Some(reference) => data.get(mode, scenario, reference, param),
         None => {
             let first = *data.params(mode, scenario).first()?;
-            (first != param).then(|| data.get(mode, scenario, name, first)).flatten()
+            (first != param)
+                .then(|| data.get(mode, scenario, name, first))
+                .flatten()
         }
     }
 }
@@ -152,6 +154,9 @@ mod tests {
                    instructions,growth: peers,bus1 raw,10000,0,1150,instructions\n";
         let data = Data::read(csv.as_bytes()).unwrap();
         let text = table(&data, Mode::Instructions, "growth: peers");
-        assert!(text.contains("| 10 | 1,000 |\n| 10,000 | 1,150 (× 1.15) |\n"), "{text}");
+        assert!(
+            text.contains("| 10 | 1,000 |\n| 10,000 | 1,150 (× 1.15) |\n"),
+            "{text}"
+        );
     }
 }

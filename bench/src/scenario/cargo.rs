@@ -17,8 +17,12 @@ const HANDLES: [usize; 2] = [1, 16];
 
 /// Handles that the receiver has, handles that are new to it, and descriptors.
 pub fn run(bench: &mut Bench) {
-    let point =
-        |scenario, implementation, param| Point { scenario, implementation, param, per_run: 1 };
+    let point = |scenario, implementation, param| Point {
+        scenario,
+        implementation,
+        param,
+        per_run: 1,
+    };
     for n in HANDLES {
         bench.run(point("handles", "known", n as u64), || known(n));
         bench.run(point("handles", "new", n as u64), || new(n));
@@ -37,9 +41,15 @@ fn known(n: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let destination = to.transfer(NODE, &from.0)?;
     let handles = nodes(n);
-    let held: Vec<_> = handles.iter().map(|&id| from.transfer(id, &to.0)).collect::<Result<_>>()?;
+    let held: Vec<_> = handles
+        .iter()
+        .map(|&id| from.transfer(id, &to.0))
+        .collect::<Result<_>>()?;
     Ok(move || {
-        let cargo = Cargo { handles: &handles, ..Cargo::default() };
+        let cargo = Cargo {
+            handles: &handles,
+            ..Cargo::default()
+        };
         from.send(&[destination], cargo)?;
         to.take()?;
         held.iter().try_for_each(|&id| to.release_handle(id))
@@ -53,7 +63,10 @@ fn new(n: usize) -> Result<impl FnMut() -> Result<()>> {
     let pool = Pool::map(&to)?;
     let handles = nodes(n);
     Ok(move || {
-        let cargo = Cargo { handles: &handles, ..Cargo::default() };
+        let cargo = Cargo {
+            handles: &handles,
+            ..Cargo::default()
+        };
         from.send(&[destination], cargo)?;
         let msg = to.recv(0)?;
         let ids = Tail::of(&msg).handles;
@@ -81,7 +94,10 @@ fn descriptor() -> Result<impl FnMut() -> Result<()>> {
     let pool = Pool::map(&to)?;
     let file = file()?;
     Ok(move || {
-        let cargo = Cargo { fds: &[file.as_raw_fd()], ..Cargo::default() };
+        let cargo = Cargo {
+            fds: &[file.as_raw_fd()],
+            ..Cargo::default()
+        };
         from.send(&[destination], cargo)?;
         let msg = to.recv(RECV_FLAG_INSTALL_FDS)?;
         ensure!(msg.n_fds == 1, "{} descriptors in place of one", msg.n_fds);

@@ -77,7 +77,10 @@ fn send_to(to: &Peer, cpus: usize, go: &OwnedFd) -> Result<Vec<Partner>> {
         let from = Peer::open()?;
         let handle = to.transfer(NODE, &from.0)?;
         Ok(move || {
-            let cargo = Cargo { vecs: &[IoSlice::new(&[1; SIZE])], ..Cargo::default() };
+            let cargo = Cargo {
+                vecs: &[IoSlice::new(&[1; SIZE])],
+                ..Cargo::default()
+            };
             from.send(&[handle], cargo)
         })
     })
@@ -118,7 +121,11 @@ fn batches(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
         shout(&go)?;
         let mut left = SENDERS * BURST;
         while left > 0 {
-            let receive = Exchange { slices: &held, wait: true, ..Exchange::default() };
+            let receive = Exchange {
+                slices: &held,
+                wait: true,
+                ..Exchange::default()
+            };
             let n = to.exchange(receive, &mut msgs)?;
             held.clear();
             held.extend(msgs[..n].iter().map(|msg| msg.offset));

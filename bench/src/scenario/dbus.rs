@@ -169,18 +169,28 @@ impl Client {
         let mut answer = Vec::new();
         while !answer.ends_with(b"AGREE_UNIX_FD\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).context("dbus-broker hung up while we logged in")?;
+            stream
+                .read_exact(&mut byte)
+                .context("dbus-broker hung up while we logged in")?;
             answer.push(byte[0]);
         }
-        Ok(Self { stream, buffer: vec![0; 4096], filled: 0 })
+        Ok(Self {
+            stream,
+            buffer: vec![0; 4096],
+            filled: 0,
+        })
     }
 
     /// Connects, and gets a name of its own.
     fn connect() -> Result<(Self, String)> {
         let stream = UnixStream::connect(SOCKET).context("cannot connect to dbus-broker")?;
         let mut client = Self::new(stream)?;
-        let bus =
-            ["org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello"];
+        let bus = [
+            "org.freedesktop.DBus",
+            "/org/freedesktop/DBus",
+            "org.freedesktop.DBus",
+            "Hello",
+        ];
         client.put(&call(bus, "", &[], 0))?;
         let body = client.wait_for(RETURN)?;
         let name = body.get(4..body.len().saturating_sub(1));
@@ -189,7 +199,9 @@ impl Client {
     }
 
     fn put(&self, bytes: &[u8]) -> Result<()> {
-        (&self.stream).write_all(bytes).context("write to dbus-broker")
+        (&self.stream)
+            .write_all(bytes)
+            .context("write to dbus-broker")
     }
 
     /// Receives one message, and gives its kind and where in the buffer its body is.
@@ -220,7 +232,11 @@ impl Client {
             let end = body.end;
             let bytes = self.buffer[body].to_vec();
             self.drop_until(end);
-            ensure!(kind != ERROR, "dbus-broker refuses: {}", String::from_utf8_lossy(&bytes));
+            ensure!(
+                kind != ERROR,
+                "dbus-broker refuses: {}",
+                String::from_utf8_lossy(&bytes)
+            );
             if kind == wanted {
                 return Ok(bytes);
             }
@@ -306,7 +322,10 @@ impl Broker {
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().context("cannot run dbus-broker")?;
         drop(theirs);
-        let mut broker = Self { child, controller: Client::new(ours)? };
+        let mut broker = Self {
+            child,
+            controller: Client::new(ours)?,
+        };
         broker.listen(&listener)?;
         Ok(broker)
     }
@@ -316,7 +335,12 @@ impl Broker {
         body.text("/org/bus1/DBus/Listener/0");
         body.u32(0);
         policy(&mut body);
-        let bus = ["", "/org/bus1/DBus/Broker", "org.bus1.DBus.Broker", "AddListener"];
+        let bus = [
+            "",
+            "/org/bus1/DBus/Broker",
+            "org.bus1.DBus.Broker",
+            "AddListener",
+        ];
         let bytes = call(bus, "ohv", &body.0, 1);
         let controller = &mut self.controller;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -68,7 +68,12 @@ pub fn run(bench: &mut Bench) {
 /// A bus with limits that nothing here reaches.
 fn bus() -> Result<Bus> {
     let most = i32::MAX as u32;
-    let limits = Limits { slices: most, handles: most, bytes: most, fds: most };
+    let limits = Limits {
+        slices: most,
+        handles: most,
+        bytes: most,
+        fds: most,
+    };
     Bus::with_limits(limits).context("no bus")
 }
 
@@ -144,7 +149,14 @@ impl<S: FnMut() -> Result<()>> Reader<S> {
                 count.fetch_add(receive().expect("the receiver failed"), Ordering::Release);
             }
         });
-        Ok(Self { send, sent: 0, seen: 0, received, stop, thread: Some(thread) })
+        Ok(Self {
+            send,
+            sent: 0,
+            seen: 0,
+            received,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Sends as soon as there is room in the window.
@@ -213,7 +225,11 @@ pub fn batches_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let mut msgs = [Msg::default(); BATCH];
     let mut held = Vec::with_capacity(BATCH);
     let receive = move || {
-        let receive = Exchange { slices: &held, wait: true, ..Exchange::default() };
+        let receive = Exchange {
+            slices: &held,
+            wait: true,
+            ..Exchange::default()
+        };
         let n = to.exchange(receive, &mut msgs)?;
         held.clear();
         held.extend(msgs[..n].iter().map(|msg| msg.offset));
@@ -293,7 +309,10 @@ pub fn beside<B: FnMut() -> Result<()> + Send + 'static>(
                 body().expect("another pair failed");
             }
         });
-        others.push(Other { stop, thread: Some(thread) });
+        others.push(Other {
+            stop,
+            thread: Some(thread),
+        });
     }
     pin(0)?;
     let mut body = set_up()?;

@@ -23,7 +23,12 @@ const PAYLOAD: [u8; 64] = [1; 64];
 /// All three.
 pub fn run(bench: &mut Bench) {
     let implementation = "bus1 raw";
-    let point = |scenario, param, per_run| Point { scenario, implementation, param, per_run };
+    let point = |scenario, param, per_run| Point {
+        scenario,
+        implementation,
+        param,
+        per_run,
+    };
     for n in PEERS {
         bench.run(point("growth: peers", n, n), || peers(n));
     }
@@ -36,7 +41,10 @@ pub fn run(bench: &mut Bench) {
 }
 
 fn send(from: &Peer, to: u64) -> Result<()> {
-    let cargo = Cargo { vecs: &[IoSlice::new(&PAYLOAD)], ..Cargo::default() };
+    let cargo = Cargo {
+        vecs: &[IoSlice::new(&PAYLOAD)],
+        ..Cargo::default()
+    };
     from.send(&[to], cargo)
 }
 
@@ -45,8 +53,10 @@ fn peers(n: u64) -> Result<impl FnMut() -> Result<()>> {
     allow_descriptors(n as usize)?;
     let from = Peer::open()?;
     let peers: Vec<_> = (0..n).map(|_| Peer::open()).collect::<Result<_>>()?;
-    let handles: Vec<_> =
-        peers.iter().map(|peer| peer.transfer(NODE, &from.0)).collect::<Result<_>>()?;
+    let handles: Vec<_> = peers
+        .iter()
+        .map(|peer| peer.transfer(NODE, &from.0))
+        .collect::<Result<_>>()?;
     Ok(move || {
         for (peer, &handle) in peers.iter().zip(&handles) {
             send(&from, handle)?;
@@ -59,8 +69,9 @@ fn peers(n: u64) -> Result<impl FnMut() -> Result<()>> {
 /// One message to one of the nodes of the receiver.
 fn handles(n: u64) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
-    let handles: Vec<_> =
-        (0..n).map(|i| to.transfer(NODE + 4 * i, &from.0)).collect::<Result<_>>()?;
+    let handles: Vec<_> = (0..n)
+        .map(|i| to.transfer(NODE + 4 * i, &from.0))
+        .collect::<Result<_>>()?;
     let mut next = 0_usize;
     Ok(move || {
         // A step that has no divisor in common with any of the numbers visits all.

@@ -44,7 +44,12 @@ fn each<T>(
     n: usize,
     make: fn(usize) -> Result<Made<T>>,
 ) {
-    let point = Point { scenario, implementation, param: n as u64, per_run: n as u64 };
+    let point = Point {
+        scenario,
+        implementation,
+        param: n as u64,
+        per_run: n as u64,
+    };
     if !bench.wants(scenario, implementation) {
         return;
     }
@@ -82,7 +87,9 @@ fn free() -> Result<u64> {
 fn free_pages(zoneinfo: &str) -> u64 {
     let pages = |line: &str| {
         let line = line.trim();
-        let count = line.strip_prefix("pages free").or_else(|| line.strip_prefix("count:"))?;
+        let count = line
+            .strip_prefix("pages free")
+            .or_else(|| line.strip_prefix("count:"))?;
         count.trim().parse::<u64>().ok()
     };
     zoneinfo.lines().filter_map(pages).sum()
@@ -94,7 +101,10 @@ fn idle_peers(n: usize) -> Result<Made<Vec<Peer>>> {
     for _ in 0..n {
         peers.push(Peer::open()?);
     }
-    Ok(Made { before, _things: peers })
+    Ok(Made {
+        before,
+        _things: peers,
+    })
 }
 
 fn idle_pairs(n: usize) -> Result<Made<Vec<Pair>>> {
@@ -103,18 +113,27 @@ fn idle_pairs(n: usize) -> Result<Made<Vec<Pair>>> {
     for _ in 0..n {
         pairs.push(Pair::new(0)?);
     }
-    Ok(Made { before, _things: pairs })
+    Ok(Made {
+        before,
+        _things: pairs,
+    })
 }
 
 fn messages(n: usize) -> Result<Made<(Peer, Peer)>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let handle = to.transfer(NODE, &from.0)?;
-    let cargo = Cargo { vecs: &[IoSlice::new(&[1; SIZE])], ..Cargo::default() };
+    let cargo = Cargo {
+        vecs: &[IoSlice::new(&[1; SIZE])],
+        ..Cargo::default()
+    };
     let before = free()?;
     for _ in 0..n {
         from.send(&[handle], cargo)?;
     }
-    Ok(Made { before, _things: (from, to) })
+    Ok(Made {
+        before,
+        _things: (from, to),
+    })
 }
 
 fn packets(n: usize) -> Result<Made<Pair>> {
@@ -123,7 +142,10 @@ fn packets(n: usize) -> Result<Made<Pair>> {
     for _ in 0..n {
         put(&pair.a, &[1; SIZE])?;
     }
-    Ok(Made { before, _things: pair })
+    Ok(Made {
+        before,
+        _things: pair,
+    })
 }
 
 #[cfg(test)]

@@ -40,10 +40,15 @@ fn group<D: Door>(
 ) -> Result<(impl FnMut() -> Result<()>, Vec<Peer<D>>)> {
     let from = open()?;
     let peers: Vec<_> = (0..receivers).map(|_| open()).collect::<Result<_>>()?;
-    let handles: Vec<_> =
-        peers.iter().map(|peer| peer.transfer(NODE, &from.0)).collect::<Result<_>>()?;
+    let handles: Vec<_> = peers
+        .iter()
+        .map(|peer| peer.transfer(NODE, &from.0))
+        .collect::<Result<_>>()?;
     let payload = vec![1; SIZE];
-    Ok((move || from.send(&handles, Cargo::payload(&[IoSlice::new(&payload)])), peers))
+    Ok((
+        move || from.send(&handles, Cargo::payload(&[IoSlice::new(&payload)])),
+        peers,
+    ))
 }
 
 /// One SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
@@ -66,7 +71,10 @@ fn fold(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
     Ok(move || {
         send()?;
         for (peer, held) in peers.iter().zip(&mut held) {
-            let receive = Exchange { slices: held.as_slice(), ..Exchange::default() };
+            let receive = Exchange {
+                slices: held.as_slice(),
+                ..Exchange::default()
+            };
             *held = Some(peer.exchange_one(receive)?);
         }
         Ok(())
@@ -101,7 +109,9 @@ fn by_crate(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
 }
 
 fn seqpackets(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
-    let pairs: Vec<_> = (0..receivers).map(|_| Pair::new(SIZE)).collect::<Result<_>>()?;
+    let pairs: Vec<_> = (0..receivers)
+        .map(|_| Pair::new(SIZE))
+        .collect::<Result<_>>()?;
     let (payload, mut buffer) = (vec![1; SIZE], vec![0; SIZE]);
     Ok(move || {
         for pair in &pairs {

@@ -24,7 +24,12 @@ const CPU: usize = 0;
 
 /// One implementation at one size.
 pub(super) fn point(implementation: &'static str, size: usize) -> Point {
-    Point { scenario: SCENARIO, implementation, param: size as u64, per_run: 1 }
+    Point {
+        scenario: SCENARIO,
+        implementation,
+        param: size as u64,
+        per_run: 1,
+    }
 }
 
 /// All implementations at all sizes.
@@ -87,7 +92,10 @@ fn exchanges(size: usize) -> Result<impl FnMut() -> Result<()>> {
         })
     };
     let partner = Partner::start(CPU, || {
-        let mut held = server.exchange_one(Exchange { wait: true, ..Exchange::default() })?;
+        let mut held = server.exchange_one(Exchange {
+            wait: true,
+            ..Exchange::default()
+        })?;
         loop {
             held = exchange(&server, answer, &copy, Some(held))?;
         }

@@ -29,9 +29,14 @@ pub fn run(bench: &mut Bench) {
             param: size as u64,
             per_run: 1,
         };
-        bench.run(point("bus1 raw"), || pair(Peer::open()?, Peer::open()?, size));
+        bench.run(point("bus1 raw"), || {
+            pair(Peer::open()?, Peer::open()?, size)
+        });
         bench.run(point(FOLD), || fold(size));
-        let both = Point { per_run: 2, ..point(EXCHANGE) };
+        let both = Point {
+            per_run: 2,
+            ..point(EXCHANGE)
+        };
         bench.run(both, || exchange(size));
         bench.run(point("bus1 crate"), || by_crate(Host::Kernel, size));
         bench.run(point("seqpacket"), || seqpacket(size));
@@ -67,7 +72,10 @@ fn fold(size: usize) -> Result<impl FnMut() -> Result<()>> {
     Ok(move || {
         let vec = [IoSlice::new(&payload)];
         from.send(&[handle], Cargo::payload(&vec))?;
-        let receive = Exchange { slices: held.as_slice(), ..Exchange::default() };
+        let receive = Exchange {
+            slices: held.as_slice(),
+            ..Exchange::default()
+        };
         held = Some(to.exchange_one(receive)?);
         Ok(())
     })
@@ -77,7 +85,10 @@ fn fold(size: usize) -> Result<impl FnMut() -> Result<()>> {
 /// before back, sends one, and receives what the other sent: two messages, two calls.
 fn exchange(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let peers = [Peer::open()?, Peer::open()?];
-    let handles = [peers[1].transfer(NODE, &peers[0].0)?, peers[0].transfer(NODE, &peers[1].0)?];
+    let handles = [
+        peers[1].transfer(NODE, &peers[0].0)?,
+        peers[0].transfer(NODE, &peers[1].0)?,
+    ];
     let payload = vec![1; size];
     for (peer, handle) in peers.iter().zip(handles) {
         peer.send(&[handle], Cargo::payload(&[IoSlice::new(&payload)]))?;
@@ -101,7 +112,9 @@ fn exchange(size: usize) -> Result<impl FnMut() -> Result<()>> {
 pub fn by_crate(host: Host, size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (bus1::Peer::open_on(host)?, bus1::Peer::open_on(host)?);
     let node = to.create_node()?;
-    let handle = to.transfer(node.handle(), &from)?.context("a new node is gone")?;
+    let handle = to
+        .transfer(node.handle(), &from)?
+        .context("a new node is gone")?;
     let payload = vec![1; size];
     Ok(move || {
         // What it belongs to lives as long as the body.

@@ -38,7 +38,10 @@ fn senders_of(users: u32) -> Result<impl FnMut() -> Result<()>> {
         })
         .collect::<Result<_>>()?;
     Ok(move || {
-        let cargo = Cargo { vecs: &[IoSlice::new(&[1; 64])], ..Cargo::default() };
+        let cargo = Cargo {
+            vecs: &[IoSlice::new(&[1; 64])],
+            ..Cargo::default()
+        };
         for (from, handle) in &senders {
             from.send(&[*handle], cargo)?;
             to.take()?;

@@ -46,19 +46,31 @@ pub struct Subject {
 
 impl Case {
     const fn kernel(self) -> Self {
-        Self { on: On::Kernel, ..self }
+        Self {
+            on: On::Kernel,
+            ..self
+        }
     }
 
     const fn embedded(self) -> Self {
-        Self { on: On::Embedded, ..self }
+        Self {
+            on: On::Embedded,
+            ..self
+        }
     }
 
     const fn alone(self) -> Self {
-        Self { alone: true, ..self }
+        Self {
+            alone: true,
+            ..self
+        }
     }
 
     const fn needs(self, device: &'static str, module: &'static str) -> Self {
-        Self { needs: Some((device, module)), ..self }
+        Self {
+            needs: Some((device, module)),
+            ..self
+        }
     }
 }
 

@@ -96,7 +96,10 @@ impl<'a> Exchange<'a> {
     /// What the last call, which succeeded, has brought. To be asked for once.
     pub fn messages(&mut self) -> Vec<Message> {
         let n = std::mem::take(&mut self.arg.n_msgs) as usize;
-        assert!(n <= self.msgs.len(), "more messages than there was room for");
+        assert!(
+            n <= self.msgs.len(),
+            "more messages than there was room for"
+        );
         let msgs = self.msgs[..n].iter();
         msgs.map(|&msg| Message::read(self.peer, msg)).collect()
     }

@@ -16,7 +16,10 @@ fn name(msg: &abi::Msg) -> String {
         abi::MSG_NODE_RELEASE => "NODE_RELEASE",
         _ => "an unknown type",
     };
-    format!("{kind} for {:#x} with flags {:#x}, {} bytes", msg.destination, msg.flags, msg.n_bytes)
+    format!(
+        "{kind} for {:#x} with flags {:#x}, {} bytes",
+        msg.destination, msg.flags, msg.n_bytes
+    )
 }
 
 impl Peer {
@@ -25,7 +28,12 @@ impl Peer {
     pub fn data(&self) -> Message {
         let message = self.any();
         let kind = message.msg.kind;
-        assert_eq!(kind, abi::MSG_DATA, "expected DATA, got {}", name(&message.msg));
+        assert_eq!(
+            kind,
+            abi::MSG_DATA,
+            "expected DATA, got {}",
+            name(&message.msg)
+        );
         message
     }
 
@@ -34,7 +42,10 @@ impl Peer {
     pub fn text(&self, bytes: &[u8]) -> Message {
         let message = self.data();
         let (got, wanted) = (message.bytes.escape_ascii(), bytes.escape_ascii());
-        assert!(message.bytes == bytes, "expected the payload \"{wanted}\", got \"{got}\"");
+        assert!(
+            message.bytes == bytes,
+            "expected the payload \"{wanted}\", got \"{got}\""
+        );
         message
     }
 
@@ -50,9 +61,18 @@ impl Peer {
     #[track_caller]
     fn notice(&self, kind: u64, id: u64) -> Message {
         let message = self.any();
-        let wanted = abi::Msg { kind, destination: id, ..Default::default() };
+        let wanted = abi::Msg {
+            kind,
+            destination: id,
+            ..Default::default()
+        };
         let fits = message.msg.kind == kind && message.msg.destination == id;
-        assert!(fits, "expected {}, got {}", name(&wanted), name(&message.msg));
+        assert!(
+            fits,
+            "expected {}, got {}",
+            name(&wanted),
+            name(&message.msg)
+        );
         message
     }
 
@@ -85,7 +105,8 @@ impl Peer {
             match self.recv() {
                 Ok(message) => {
                     if message.msg.offset != abi::OFFSET_INVALID {
-                        self.release_slice(message.msg.offset).expect("SLICE_RELEASE failed");
+                        self.release_slice(message.msg.offset)
+                            .expect("SLICE_RELEASE failed");
                     }
                     all.push(message);
                 }

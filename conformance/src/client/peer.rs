@@ -30,7 +30,11 @@ pub struct Peer {
 impl Peer {
     /// Takes an open door.
     pub fn new(door: Box<dyn Door>) -> Self {
-        Self { door, view: OnceLock::new(), next_node: AtomicU64::new(0x1000) }
+        Self {
+            door,
+            view: OnceLock::new(),
+            next_node: AtomicU64::new(0x1000),
+        }
     }
 
     /// The host's side of it.
@@ -170,7 +174,9 @@ impl Peer {
 
     /// RECV of the seed with its descriptors.
     pub fn recv_seed(&self) -> Result<super::Message> {
-        self.receive().flags(abi::RECV_FLAG_SEED | abi::RECV_FLAG_INSTALL_FDS).run()
+        self.receive()
+            .flags(abi::RECV_FLAG_SEED | abi::RECV_FLAG_INSTALL_FDS)
+            .run()
     }
 
     /// What poll says now.
@@ -186,7 +192,9 @@ impl Peer {
 
     /// The mapping of the pool's beginning, made when it is first asked for.
     pub fn view(&self) -> &dyn View {
-        &**self.view.get_or_init(|| self.door.map(self.mapped()).expect("cannot map the pool"))
+        &**self
+            .view
+            .get_or_init(|| self.door.map(self.mapped()).expect("cannot map the pool"))
     }
 
     /// Bytes that [`Peer::view`] shows. Does not make it.

@@ -33,7 +33,11 @@ pub struct Message {
 
 impl<'a> Recv<'a> {
     pub(super) fn new(peer: &'a Peer) -> Self {
-        Self { peer, flags: abi::RECV_FLAG_INSTALL_FDS, max_offset: None }
+        Self {
+            peer,
+            flags: abi::RECV_FLAG_INSTALL_FDS,
+            max_offset: None,
+        }
     }
 
     /// Sets the flags.
@@ -51,7 +55,11 @@ impl<'a> Recv<'a> {
     /// Receives, and looks at nothing but the structure. Descriptors stay numbers in the slice.
     pub fn header(self) -> Result<abi::Msg> {
         let max_offset = self.max_offset.unwrap_or_else(|| self.peer.mapped());
-        let mut arg = abi::CmdRecv { flags: self.flags, max_offset, msg: abi::Msg::default() };
+        let mut arg = abi::CmdRecv {
+            flags: self.flags,
+            max_offset,
+            msg: abi::Msg::default(),
+        };
         self.peer.command(abi::CMD_RECV, &mut arg)?;
         Ok(arg.msg)
     }
@@ -74,7 +82,13 @@ impl<'a> Recv<'a> {
 
 impl Message {
     pub(super) fn read(peer: &Peer, msg: abi::Msg) -> Self {
-        let mut message = Self { msg, bytes: vec![], handles: vec![], fds: vec![], slice: vec![] };
+        let mut message = Self {
+            msg,
+            bytes: vec![],
+            handles: vec![],
+            fds: vec![],
+            slice: vec![],
+        };
         if msg.offset == abi::OFFSET_INVALID {
             return message;
         }
@@ -102,7 +116,11 @@ impl Message {
     /// The only handle.
     #[track_caller]
     pub fn handle(&self) -> u64 {
-        assert_eq!(self.handles.len(), 1, "the message has other than one handle");
+        assert_eq!(
+            self.handles.len(),
+            1,
+            "the message has other than one handle"
+        );
         self.handles[0]
     }
 

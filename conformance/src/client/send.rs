@@ -62,7 +62,10 @@ impl<'a> Send<'a> {
     /// Adds a vector.
     pub fn bytes(mut self, bytes: &'a [u8]) -> Self {
         let base = bytes.as_ptr().expose_provenance() as u64;
-        self.vectors.push(Vector { base, len: bytes.len() as u64 });
+        self.vectors.push(Vector {
+            base,
+            len: bytes.len() as u64,
+        });
         self
     }
 
@@ -152,7 +155,11 @@ impl<'a> Send<'a> {
 
     fn run(mut self, with_errors: bool) -> Outcome {
         let mut errors = self.errors();
-        let wanted = if with_errors { &mut errors[..] } else { &mut [] };
+        let wanted = if with_errors {
+            &mut errors[..]
+        } else {
+            &mut []
+        };
         let mut arg = self.command(wanted);
         let result = self.peer.command(abi::CMD_SEND, &mut arg);
         Outcome { result, errors }

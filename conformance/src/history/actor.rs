@@ -47,9 +47,20 @@ pub struct Voice<'a> {
 impl<'a> Voice<'a> {
     /// The voice of an actor.
     pub fn new(stage: &'a Stage, actor: usize) -> Self {
-        let seed = stage.options.seed.wrapping_mul(1000).wrapping_add(actor as u64);
+        let seed = stage
+            .options
+            .seed
+            .wrapping_mul(1000)
+            .wrapping_add(actor as u64);
         let random = SmallRng::seed_from_u64(seed);
-        Self { stage, actor, serial: 0, bytes: Vec::new(), sent: Vec::new(), random }
+        Self {
+            stage,
+            actor,
+            serial: 0,
+            bytes: Vec::new(),
+            sent: Vec::new(),
+            random,
+        }
     }
 
     /// Its peer.
@@ -69,7 +80,12 @@ impl<'a> Voice<'a> {
     /// Notes a transaction that began with `known` and has succeeded.
     fn note(&mut self, parts: Vec<Part>, known: Vec<u32>, cause: Option<(Actor, u32)>) {
         let serial = self.serial;
-        self.sent.push(Sent { serial, parts, seen: known, cause });
+        self.sent.push(Sent {
+            serial,
+            parts,
+            seen: known,
+            cause,
+        });
         self.stage.shared.publish(self.actor, serial);
     }
 
@@ -84,11 +100,18 @@ impl<'a> Voice<'a> {
         cause: Option<(Actor, u32)>,
     ) -> Result<(), E> {
         self.serial += 1;
-        let header = Header { actor: self.actor as Actor, serial: self.serial, flags };
+        let header = Header {
+            actor: self.actor as Actor,
+            serial: self.serial,
+            flags,
+        };
         let filler = self.random.random_range(0..FILLER);
         let known = self.stage.shared.known();
         payload::put(&mut self.bytes, header, &known, filler);
-        let message = self.stage.peers[self.actor].message().to(to).bytes(&self.bytes);
+        let message = self.stage.peers[self.actor]
+            .message()
+            .to(to)
+            .bytes(&self.bytes);
         let reached = if proceed {
             let Outcome { result, errors } = message.proceed().outcome();
             result?;
@@ -129,7 +152,10 @@ impl<'a> Voice<'a> {
 /// The part of a message to the node that a receiver never destroys.
 pub fn control_part(receiver: usize) -> Part {
     let target = super::log::Target::Slot(super::shared::SLOTS as u8);
-    Part { receiver: receiver as u8, target }
+    Part {
+        receiver: receiver as u8,
+        target,
+    }
 }
 
 /// Whether a refusal is the receiver's way to ask for time.

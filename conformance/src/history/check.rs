@@ -92,7 +92,10 @@ impl fmt::Display for Violation {
             Self::PartOrder(place) => write!(f, "3.3: parts not in the order named ({place})"),
             Self::Flag(place) => write!(f, "3.3: CONTINUE flag is wrong ({place})"),
             Self::Consistency(first, second, [a, b]) => {
-                write!(f, "3.1: {first} before {second} at receiver {a}, after it at receiver {b}")
+                write!(
+                    f,
+                    "3.1: {first} before {second} at receiver {a}, after it at receiver {b}"
+                )
             }
             Self::Circle(name) => write!(f, "3.3: no order of all transactions fits; see {name}"),
             Self::Causality(first, second, receiver) => write!(
@@ -125,7 +128,11 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
     }
     Ok(Summary {
         transactions: index.all.len(),
-        multicasts: index.all.iter().filter(|(_, sent)| sent.parts.len() > 1).count(),
+        multicasts: index
+            .all
+            .iter()
+            .filter(|(_, sent)| sent.parts.len() > 1)
+            .count(),
         parts: index.all.iter().map(|(_, sent)| sent.parts.len()).sum(),
     })
 }
@@ -143,7 +150,11 @@ struct Index<'a> {
 
 impl<'a> Index<'a> {
     fn new(history: &'a History) -> Self {
-        let mut index = Self { all: vec![], by_serial: vec![], by_handle: HashMap::new() };
+        let mut index = Self {
+            all: vec![],
+            by_serial: vec![],
+            by_handle: HashMap::new(),
+        };
         for (actor, sent) in history.sent.iter().enumerate() {
             let mut by_serial = HashMap::with_capacity(sent.len());
             for sent in sent {
@@ -167,9 +178,11 @@ impl<'a> Index<'a> {
 
     fn find(&self, receiver: u8, got: &Got) -> Option<Id> {
         match got.what {
-            What::Data { actor, serial, .. } => {
-                self.by_serial.get(usize::from(actor))?.get(&serial).copied()
-            }
+            What::Data { actor, serial, .. } => self
+                .by_serial
+                .get(usize::from(actor))?
+                .get(&serial)
+                .copied(),
             What::Destroyed(handle) => self.by_handle.get(&(receiver, handle)).copied(),
         }
     }
@@ -187,14 +200,20 @@ impl<'a> Index<'a> {
         let mut seen = vec![false; self.all.len()];
         let mut at = 0;
         while at < got.len() {
-            let id = self.find(receiver, &got[at]).ok_or(Violation::Invented(place(at)))?;
+            let id = self
+                .find(receiver, &got[at])
+                .ok_or(Violation::Invented(place(at)))?;
             let same = |got: &&Got| self.find(receiver, got) == Some(id);
             let run = &got[at..at + got[at..].iter().take_while(same).count()];
             if std::mem::replace(&mut seen[id], true) {
                 // All of it had come before, or it would not have got this far.
                 return Err(Violation::Doubled(place(at)));
             }
-            let parts = self.all[id].1.parts.iter().filter(|part| part.receiver == receiver);
+            let parts = self.all[id]
+                .1
+                .parts
+                .iter()
+                .filter(|part| part.receiver == receiver);
             let wanted: Vec<Target> = parts.map(|part| part.target).collect();
             for (i, part) in run.iter().enumerate() {
                 let target = part.target();
@@ -225,7 +244,9 @@ impl<'a> Index<'a> {
     fn flags_at(&self, receiver: u8, got: &[Got]) -> Result<(), Violation> {
         for at in 0..got.len() {
             let id = self.find(receiver, &got[at]);
-            let follows = got.get(at + 1).is_some_and(|next| self.find(receiver, next) == id);
+            let follows = got
+                .get(at + 1)
+                .is_some_and(|next| self.find(receiver, next) == id);
             if got[at].more != follows {
                 return Err(Violation::Flag(Place { receiver, at }));
             }
@@ -264,8 +285,11 @@ fn consistent(index: &Index<'_>, orders: &[Vec<Id>]) -> Result<(), Violation> {
     for (b, other) in orders.iter().enumerate() {
         let positions = positions(index, other);
         for (a, order) in orders[..b].iter().enumerate() {
-            let common: Vec<Id> =
-                order.iter().copied().filter(|&id| positions[id].is_some()).collect();
+            let common: Vec<Id> = order
+                .iter()
+                .copied()
+                .filter(|&id| positions[id].is_some())
+                .collect();
             for pair in common.windows(2) {
                 if positions[pair[0]] > positions[pair[1]] {
                     let [first, second] = [pair[0], pair[1]].map(|id| index.name(id));

@@ -8,20 +8,42 @@ use super::*;
 const NOBODY: &[u32] = &[0, 0, 0];
 
 fn slot(receiver: u8, slot: u8) -> Part {
-    Part { receiver, target: Target::Slot(slot) }
+    Part {
+        receiver,
+        target: Target::Slot(slot),
+    }
 }
 
 fn sent(serial: u32, parts: &[Part], seen: &[u32]) -> Sent {
-    Sent { serial, parts: parts.to_vec(), seen: seen.to_vec(), cause: None }
+    Sent {
+        serial,
+        parts: parts.to_vec(),
+        seen: seen.to_vec(),
+        cause: None,
+    }
 }
 
 fn got(actor: Actor, serial: u32, slot: u8, more: bool) -> Got {
-    let what = What::Data { actor, serial, slot };
-    Got { what, more, corrupt: false, late: false }
+    let what = What::Data {
+        actor,
+        serial,
+        slot,
+    };
+    Got {
+        what,
+        more,
+        corrupt: false,
+        late: false,
+    }
 }
 
 fn destroyed(handle: u64, more: bool) -> Got {
-    Got { what: What::Destroyed(handle), more, corrupt: false, late: false }
+    Got {
+        what: What::Destroyed(handle),
+        more,
+        corrupt: false,
+        late: false,
+    }
 }
 
 /// Three actors, of which the last two are the receivers. Actor 0 sends to both, twice to the first;
@@ -29,8 +51,14 @@ fn destroyed(handle: u64, more: bool) -> Got {
 fn good() -> History {
     let both = |a, b| {
         [
-            Part { receiver: 0, target: Target::Handle(a) },
-            Part { receiver: 1, target: Target::Handle(b) },
+            Part {
+                receiver: 0,
+                target: Target::Handle(a),
+            },
+            Part {
+                receiver: 1,
+                target: Target::Handle(b),
+            },
         ]
     };
     History {
@@ -39,7 +67,10 @@ fn good() -> History {
                 sent(1, &[slot(0, 0), slot(1, 0), slot(0, 1)], NOBODY),
                 sent(3, &[slot(0, 0)], &[1, 0, 0]),
             ],
-            vec![sent(1, &both(3, 11), NOBODY), sent(2, &[slot(1, 1), slot(0, 1)], &[1, 1, 0])],
+            vec![
+                sent(1, &both(3, 11), NOBODY),
+                sent(2, &[slot(1, 1), slot(0, 1)], &[1, 1, 0]),
+            ],
             vec![],
         ],
         got: vec![
@@ -50,7 +81,11 @@ fn good() -> History {
                 got(0, 3, 0, false),
                 got(1, 2, 1, false),
             ],
-            vec![got(0, 1, 0, false), destroyed(11, false), got(1, 2, 1, false)],
+            vec![
+                got(0, 1, 0, false),
+                destroyed(11, false),
+                got(1, 2, 1, false),
+            ],
         ],
     }
 }
@@ -68,7 +103,14 @@ fn broken(breaks: impl FnOnce(&mut History)) -> Violation {
 #[test]
 fn a_good_history_passes() {
     let summary = check(&good()).unwrap();
-    assert_eq!(summary, Summary { transactions: 4, multicasts: 3, parts: 8 });
+    assert_eq!(
+        summary,
+        Summary {
+            transactions: 4,
+            multicasts: 3,
+            parts: 8
+        }
+    );
 }
 
 #[test]
@@ -174,7 +216,10 @@ fn two_orders_are_found() {
         history.sent[1][1].seen = NOBODY.to_vec();
         history.got[1].swap(1, 2);
     });
-    assert_eq!(violation, Violation::Consistency(Name(1, 1), Name(1, 2), [0, 1]));
+    assert_eq!(
+        violation,
+        Violation::Consistency(Name(1, 1), Name(1, 2), [0, 1])
+    );
 }
 
 #[test]
@@ -211,7 +256,10 @@ fn ones_own_order_is_causal() {
     let violation = broken(|history| {
         history.got[1].clear();
         history.sent = vec![
-            vec![sent(1, &[slot(0, 0), slot(0, 1)], NOBODY), sent(3, &[slot(0, 0)], &[1, 0, 0])],
+            vec![
+                sent(1, &[slot(0, 0), slot(0, 1)], NOBODY),
+                sent(3, &[slot(0, 0)], &[1, 0, 0]),
+            ],
             vec![],
             vec![],
         ];

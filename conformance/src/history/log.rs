@@ -115,9 +115,18 @@ pub fn put_got(words: &mut Vec<u64>, all: &[Got]) {
     words.push(all.len() as u64);
     for got in all {
         let flags = [got.more, got.corrupt, got.late];
-        words.push(flags.iter().rev().fold(0, |word, &flag| word << 1 | u64::from(flag)));
+        words.push(
+            flags
+                .iter()
+                .rev()
+                .fold(0, |word, &flag| word << 1 | u64::from(flag)),
+        );
         match got.what {
-            What::Data { actor, serial, slot } => {
+            What::Data {
+                actor,
+                serial,
+                slot,
+            } => {
                 words.extend([SLOT, u64::from(actor), u64::from(serial), u64::from(slot)]);
             }
             What::Destroyed(id) => words.extend([HANDLE, id]),
@@ -143,7 +152,12 @@ impl Words<'_> {
                 let parts = (0..self.next()).map(|_| self.part()).collect();
                 let seen = (0..self.next()).map(|_| self.next() as u32).collect();
                 let cause = (self.next() == 1).then(|| (self.next() as Actor, self.next() as u32));
-                Sent { serial, parts, seen, cause }
+                Sent {
+                    serial,
+                    parts,
+                    seen,
+                    cause,
+                }
             })
             .collect()
     }
@@ -171,7 +185,12 @@ impl Words<'_> {
                     _ => What::Destroyed(self.next()),
                 };
                 let flag = |bit: u32| flags >> bit & 1 == 1;
-                Got { what, more: flag(0), corrupt: flag(1), late: flag(2) }
+                Got {
+                    what,
+                    more: flag(0),
+                    corrupt: flag(1),
+                    late: flag(2),
+                }
             })
             .collect()
     }
@@ -183,16 +202,45 @@ mod tests {
 
     #[test]
     fn words_are_read_back() {
-        let slot = Part { receiver: 3, target: Target::Slot(1) };
-        let handle = Part { receiver: 0, target: Target::Handle(u64::MAX - 4) };
+        let slot = Part {
+            receiver: 3,
+            target: Target::Slot(1),
+        };
+        let handle = Part {
+            receiver: 0,
+            target: Target::Handle(u64::MAX - 4),
+        };
         let sent = vec![
-            Sent { serial: 7, parts: vec![slot, handle], seen: vec![1, 0, 9], cause: None },
-            Sent { serial: 8, cause: Some((2, 77)), ..Sent::default() },
+            Sent {
+                serial: 7,
+                parts: vec![slot, handle],
+                seen: vec![1, 0, 9],
+                cause: None,
+            },
+            Sent {
+                serial: 8,
+                cause: Some((2, 77)),
+                ..Sent::default()
+            },
         ];
-        let data = What::Data { actor: 1, serial: 70_000, slot: 2 };
+        let data = What::Data {
+            actor: 1,
+            serial: 70_000,
+            slot: 2,
+        };
         let got = vec![
-            Got { what: data, more: true, corrupt: false, late: true },
-            Got { what: What::Destroyed(11), more: false, corrupt: true, late: false },
+            Got {
+                what: data,
+                more: true,
+                corrupt: false,
+                late: true,
+            },
+            Got {
+                what: What::Destroyed(11),
+                more: false,
+                corrupt: true,
+                late: false,
+            },
         ];
         let mut words = Vec::new();
         put_sent(&mut words, &sent);

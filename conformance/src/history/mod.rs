@@ -44,7 +44,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { senders: 4, receivers: 6, multicasts: 100_000, slots: SLOTS, seed: 1 }
+        Self {
+            senders: 4,
+            receivers: 6,
+            multicasts: 100_000,
+            slots: SLOTS,
+            seed: 1,
+        }
     }
 }
 
@@ -79,7 +85,12 @@ fn set(bus: &dyn Bus, uid: u32, options: &Options) -> Result<Stage, Failed> {
         }
     }
     let shared = Shared::new(senders, receivers);
-    let stage = Stage { peers, to_control, shared, options: options.clone() };
+    let stage = Stage {
+        peers,
+        to_control,
+        shared,
+        options: options.clone(),
+    };
     for r in 0..receivers {
         for slot in 0..SLOTS {
             receiver::renew(&stage, r, slot, 1).map_err(Failed)?;
@@ -107,7 +118,10 @@ fn play(stage: &Stage, actor: usize) -> Result<Record, Trouble> {
 /// Joins what all actors wrote down.
 fn join(options: &Options, records: Vec<Record>) -> History {
     let (sent, got): (Vec<_>, Vec<_>) = records.into_iter().unzip();
-    History { sent, got: got.into_iter().skip(options.senders).collect() }
+    History {
+        sent,
+        got: got.into_iter().skip(options.senders).collect(),
+    }
 }
 
 /// Makes a history with threads as actors.
@@ -120,11 +134,19 @@ pub fn record_in_threads(bus: &dyn Bus, uid: u32, options: &Options) -> History 
     let records = std::thread::scope(|scope| {
         let stage = &stage;
         let actors = 0..options.senders + options.receivers;
-        let threads: Vec<_> = actors.map(|actor| scope.spawn(move || play(stage, actor))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("an actor panicked")).collect()
+        let threads: Vec<_> = actors
+            .map(|actor| scope.spawn(move || play(stage, actor)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("an actor panicked"))
+            .collect()
     });
     let records: Result<Vec<Record>, Trouble> = records;
-    join(options, records.unwrap_or_else(|trouble| panic!("{trouble}")))
+    join(
+        options,
+        records.unwrap_or_else(|trouble| panic!("{trouble}")),
+    )
 }
 
 /// Makes a history on a host: with processes on the kernel, with threads otherwise.

@@ -38,7 +38,9 @@ pub fn put(bytes: &mut Vec<u8>, header: Header, known: &[u32], filler: usize) {
     bytes.extend(header.serial.to_ne_bytes());
     bytes.extend(header.flags.to_ne_bytes());
     bytes.extend((known.len() as u32).to_ne_bytes());
-    known.iter().for_each(|serial| bytes.extend(serial.to_ne_bytes()));
+    known
+        .iter()
+        .for_each(|serial| bytes.extend(serial.to_ne_bytes()));
     bytes.extend((0..filler).map(|i| (header.serial as usize + i) as u8));
     let sum = sum(&bytes[8..]);
     bytes[..8].copy_from_slice(&sum.to_ne_bytes());
@@ -49,7 +51,11 @@ pub fn get(bytes: &[u8]) -> Option<Header> {
     let (head, _) = bytes.split_at_checked(HEAD)?;
     let word = |at: usize| u32::from_ne_bytes(head[at..at + 4].try_into().expect("four bytes"));
     let stored = u64::from_ne_bytes(head[..8].try_into().expect("eight bytes"));
-    let header = Header { actor: word(8) as Actor, serial: word(12), flags: word(16) };
+    let header = Header {
+        actor: word(8) as Actor,
+        serial: word(12),
+        flags: word(16),
+    };
     (stored == sum(&bytes[8..])).then_some(header)
 }
 
@@ -59,7 +65,11 @@ mod tests {
 
     #[test]
     fn any_changed_byte_is_noticed() {
-        let header = Header { actor: 3, serial: 70_001, flags: FLAG_LAST };
+        let header = Header {
+            actor: 3,
+            serial: 70_001,
+            flags: FLAG_LAST,
+        };
         let mut bytes = Vec::new();
         put(&mut bytes, header, &[1, 2, 3], 40);
         assert_eq!(get(&bytes), Some(header));

@@ -20,9 +20,13 @@ const GAVE_UP: i32 = 3;
 pub fn record(stage: Stage) -> Result<History, Failed> {
     let mut actors = Vec::new();
     for actor in 0..stage.peers.len() {
-        let file = File::from(memfd_create("history", MemfdFlags::CLOEXEC).map_err(|errno| {
-            Failed(format!("no memory for what actor {actor} writes down: {errno:?}"))
-        })?);
+        let file = File::from(
+            memfd_create("history", MemfdFlags::CLOEXEC).map_err(|errno| {
+                Failed(format!(
+                    "no memory for what actor {actor} writes down: {errno:?}"
+                ))
+            })?,
+        );
         let child = fork(|| run(&stage, actor, &file));
         actors.push((child, file));
     }
@@ -34,7 +38,9 @@ pub fn record(stage: Stage) -> Result<History, Failed> {
     for (actor, (end, (_, mut file))) in ends.into_iter().zip(actors).enumerate() {
         let failed = |why: String| Failed(format!("actor {actor}: {why}"));
         let mut bytes = Vec::new();
-        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+        let read = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut bytes));
         read.map_err(|error| failed(error.to_string()))?;
         match end {
             End::Exit(0) => records.push(parse(&bytes)),
@@ -52,7 +58,10 @@ fn run(stage: &Stage, actor: usize, mut file: &File) -> i32 {
             let mut words = Vec::new();
             put_sent(&mut words, &sent);
             put_got(&mut words, &got);
-            (words.iter().flat_map(|word| word.to_ne_bytes()).collect(), 0)
+            (
+                words.iter().flat_map(|word| word.to_ne_bytes()).collect(),
+                0,
+            )
         }
         Err(trouble) => (trouble.into_bytes(), GAVE_UP),
     };
@@ -63,7 +72,9 @@ fn run(stage: &Stage, actor: usize, mut file: &File) -> i32 {
 }
 
 fn parse(bytes: &[u8]) -> Record {
-    let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8")));
+    let words = bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_ne_bytes(word.try_into().expect("8")));
     let words: Vec<u64> = words.collect();
     let mut words = Words(&words);
     (words.sent(), words.got())
@@ -82,7 +93,9 @@ fn wait(mut children: Vec<&mut Child>) -> Result<Vec<End>, Failed> {
         if started.elapsed() > PATIENCE {
             let still = ends.iter().filter(|end| end.is_none()).count();
             let seconds = PATIENCE.as_secs();
-            return Err(Failed(format!("{still} actors have not ended after {seconds} s")));
+            return Err(Failed(format!(
+                "{still} actors have not ended after {seconds} s"
+            )));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -76,8 +76,18 @@ pub fn renew(stage: &Stage, me: usize, slot: usize, times: u64) -> Result<u64, T
 /// Plays receiver number `me` until all others have said farewell.
 pub fn play(stage: &Stage, me: usize) -> Result<(Vec<Sent>, Vec<Got>), Trouble> {
     let voice = Voice::new(stage, stage.options.senders + me);
-    let nodes = std::array::from_fn(|slot| Node { id: node_id(slot, 1), condemned: false });
-    let mut ear = Ear { stage, me, voice, nodes, got: Vec::new(), farewells: 0 };
+    let nodes = std::array::from_fn(|slot| Node {
+        id: node_id(slot, 1),
+        condemned: false,
+    });
+    let mut ear = Ear {
+        stage,
+        me,
+        voice,
+        nodes,
+        got: Vec::new(),
+        farewells: 0,
+    };
     let (senders, receivers) = (stage.options.senders, stage.options.receivers);
     let mut parted = false;
     while ear.farewells < senders + receivers - 1 {
@@ -131,7 +141,9 @@ impl Ear<'_> {
             }
             abi::MSG_NODE_DESTROY => self.bury(msg.destination),
             // Senders release handles of nodes that are gone, which is no event.
-            other => Err(format!("a receiver received a message of type {other}: {msg:?}")),
+            other => Err(format!(
+                "a receiver received a message of type {other}: {msg:?}"
+            )),
         }
     }
 
@@ -140,8 +152,16 @@ impl Ear<'_> {
         let slot = usize::from(slot_of(msg.destination));
         // A later node of the same slot has a higher ID, so any other one is gone.
         let late = matches!(what, What::Data { .. })
-            && self.nodes.get(slot).is_some_and(|node| node.id != msg.destination);
-        self.got.push(Got { what, more, corrupt, late });
+            && self
+                .nodes
+                .get(slot)
+                .is_some_and(|node| node.id != msg.destination);
+        self.got.push(Got {
+            what,
+            more,
+            corrupt,
+            late,
+        });
     }
 
     fn take(&mut self, msg: &abi::Msg) -> Result<(), Trouble> {
@@ -150,9 +170,24 @@ impl Ear<'_> {
         let released = peer.release_slice(msg.offset);
         released.map_err(|errno| format!("SLICE_RELEASE says {errno:?}"))?;
         let slot = slot_of(msg.destination);
-        let Header { actor, serial, flags } =
-            header.unwrap_or(Header { actor: Actor::MAX, serial: 0, flags: 0 });
-        self.note(msg, What::Data { actor, serial, slot }, header.is_none());
+        let Header {
+            actor,
+            serial,
+            flags,
+        } = header.unwrap_or(Header {
+            actor: Actor::MAX,
+            serial: 0,
+            flags: 0,
+        });
+        self.note(
+            msg,
+            What::Data {
+                actor,
+                serial,
+                slot,
+            },
+            header.is_none(),
+        );
         if flags & FLAG_LAST != 0 {
             self.farewells += 1;
             return Ok(());
@@ -175,7 +210,10 @@ impl Ear<'_> {
         }
         let other = (self.me + self.voice.random.random_range(1..receivers)) % receivers;
         let to = self.stage.to_control[self.stage.options.senders + self.me][other];
-        match self.voice.send(&[to], &[control_part(other)], 0, false, Some(cause)) {
+        match self
+            .voice
+            .send(&[to], &[control_part(other)], 0, false, Some(cause))
+        {
             Ok(()) => Ok(()),
             // Never mind: it would be waiting for one that may be waiting, too.
             Err(errno) if is_full(errno) => Ok(()),
@@ -201,7 +239,10 @@ impl Ear<'_> {
         released.map_err(|errno| format!("HANDLE_RELEASE of an own node says {errno:?}"))?;
         let slot = usize::from(slot_of(id));
         let id = renew(self.stage, self.me, slot, (id >> 8) + 1)?;
-        self.nodes[slot] = Node { id, condemned: false };
+        self.nodes[slot] = Node {
+            id,
+            condemned: false,
+        };
         Ok(())
     }
 }

@@ -72,7 +72,10 @@ fn choose(stage: &Stage, voice: &mut Voice<'_>, unicast: bool) -> Vec<Part> {
 }
 
 fn part(receiver: usize, slot: usize) -> Part {
-    Part { receiver: receiver as u8, target: Target::Slot(slot as u8) }
+    Part {
+        receiver: receiver as u8,
+        target: Target::Slot(slot as u8),
+    }
 }
 
 /// Sends to these nodes until it succeeds; nodes that are gone for the moment are left out. False
@@ -91,8 +94,10 @@ fn deliver(
             Err(errno) if is_full(errno) => voice.nap()?,
             // Destroyed; the notice may even have come, and the handle may be released.
             Err(E::HOSTUNREACH | E::NXIO) => {
-                let renewed =
-                    parts.iter().zip(&to).any(|(part, &id)| handle(stage, me, part) != id);
+                let renewed = parts
+                    .iter()
+                    .zip(&to)
+                    .any(|(part, &id)| handle(stage, me, part) != id);
                 if !renewed {
                     // Whichever it is, it will be back; so long the others get no message.
                     parts.truncate(parts.len() / 2);
@@ -109,8 +114,12 @@ fn deliver(
 }
 
 fn handle(stage: &Stage, me: usize, part: &Part) -> u64 {
-    let Target::Slot(slot) = part.target else { unreachable!("messages go to slots") };
-    stage.shared.handle(usize::from(part.receiver), usize::from(slot), me)
+    let Target::Slot(slot) = part.target else {
+        unreachable!("messages go to slots")
+    };
+    stage
+        .shared
+        .handle(usize::from(part.receiver), usize::from(slot), me)
 }
 
 /// Looks into the own queue: notices of nodes that receivers have destroyed.
@@ -133,7 +142,9 @@ fn settle(voice: &Voice<'_>) -> Result<(), Trouble> {
 /// Makes one or two nodes, gives handles to some receivers, and destroys the nodes at one point.
 fn destroy(stage: &Stage, voice: &mut Voice<'_>) -> Result<(), Trouble> {
     let peer = voice.peer();
-    let nodes: Vec<u64> = (0..voice.random.random_range(1..=2)).map(|_| peer.new_node()).collect();
+    let nodes: Vec<u64> = (0..voice.random.random_range(1..=2))
+        .map(|_| peer.new_node())
+        .collect();
     let mut parts = Vec::new();
     for &node in &nodes {
         // One that nobody is given does not exist yet, and is made by its destruction.
@@ -143,7 +154,10 @@ fn destroy(stage: &Stage, voice: &mut Voice<'_>) -> Result<(), Trouble> {
             }
             match peer.give(&stage.peers[stage.options.senders + receiver], node) {
                 Ok(id) => {
-                    parts.push(Part { receiver: receiver as u8, target: Target::Handle(id) });
+                    parts.push(Part {
+                        receiver: receiver as u8,
+                        target: Target::Handle(id),
+                    });
                 }
                 Err(errno) if is_full(errno) => (),
                 Err(errno) => return Err(format!("HANDLE_TRANSFER says {errno:?}")),

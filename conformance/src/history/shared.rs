@@ -26,7 +26,11 @@ impl Shared {
         let actors = senders + receivers;
         let words = Self::ALIGN * actors + receivers * SLOTS * senders + 1;
         let pages = Pages::shared((words * size_of::<u64>()).div_ceil(PAGE));
-        Self { pages, senders, receivers }
+        Self {
+            pages,
+            senders,
+            receivers,
+        }
     }
 
     /// Words between two actors' numbers, so that they share no cache line.
@@ -58,7 +62,8 @@ impl Shared {
     /// Tells a sender by which handle it reaches the receiver's node from now on.
     pub fn announce(&self, receiver: usize, slot: usize, sender: usize, id: u64) {
         // Nothing hangs on the order: the handle is either known by then or not.
-        self.slot(receiver, slot, sender).store(id, Ordering::Relaxed);
+        self.slot(receiver, slot, sender)
+            .store(id, Ordering::Relaxed);
     }
 
     /// The handle by which a sender reaches the receiver's node.
@@ -67,7 +72,10 @@ impl Shared {
     }
 
     fn failed(&self) -> &AtomicU64 {
-        self.pages.words().last().expect("there is one word at least")
+        self.pages
+            .words()
+            .last()
+            .expect("there is one word at least")
     }
 
     /// Tells all others to give up.

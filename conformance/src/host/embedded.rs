@@ -62,7 +62,11 @@ impl Door for EmbeddedDoor {
     }
 
     fn poll(&self, timeout: Duration) -> Events {
-        let ready = if timeout.is_zero() { self.0.poll() } else { self.0.wait(Some(timeout)) };
+        let ready = if timeout.is_zero() {
+            self.0.poll()
+        } else {
+            self.0.wait(Some(timeout))
+        };
         Events {
             hangup: ready.hangup,
             readable: ready.readable,

@@ -25,10 +25,14 @@ pub struct Kernel;
 impl Kernel {
     /// Fails if the module is not loaded.
     pub fn new() -> std::io::Result<Self> {
-        File::options().read(true).write(true).open(DEVICE).map_err(|error| {
-            let hint = "is bus1.ko loaded?";
-            std::io::Error::new(error.kind(), format!("{DEVICE}: {error}; {hint}"))
-        })?;
+        File::options()
+            .read(true)
+            .write(true)
+            .open(DEVICE)
+            .map_err(|error| {
+                let hint = "is bus1.ko loaded?";
+                std::io::Error::new(error.kind(), format!("{DEVICE}: {error}; {hint}"))
+            })?;
         Ok(Self)
     }
 }
@@ -47,13 +51,18 @@ pub fn unload() -> std::io::Result<()> {
         return Ok(());
     }
     let error = std::io::Error::last_os_error();
-    Err(std::io::Error::new(error.kind(), format!("the module cannot be unloaded: {error}")))
+    Err(std::io::Error::new(
+        error.kind(),
+        format!("the module cannot be unloaded: {error}"),
+    ))
 }
 
 fn parameter(name: &str) -> u32 {
     let path = format!("{PARAMETERS}/{name}");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    text.trim().parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+    text.trim()
+        .parse()
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 impl Bus for Kernel {
@@ -78,8 +87,13 @@ impl Bus for Kernel {
     }
 
     fn user_limits(&self) -> [u32; 4] {
-        ["user_slices_max", "user_handles_max", "user_inflight_bytes_max", "user_inflight_fds_max"]
-            .map(parameter)
+        [
+            "user_slices_max",
+            "user_handles_max",
+            "user_inflight_bytes_max",
+            "user_inflight_fds_max",
+        ]
+        .map(parameter)
     }
 
     fn left_over(&self) -> Option<String> {
@@ -160,7 +174,11 @@ impl Door for KernelDoor {
 pub fn poll_fd(fd: impl AsFd, timeout: Duration) -> Events {
     let asked = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
     // OUT is nearly always there, so it must not be asked for by one who wants to wait.
-    let asked = if timeout.is_zero() { asked } else { PollFlags::IN };
+    let asked = if timeout.is_zero() {
+        asked
+    } else {
+        PollFlags::IN
+    };
     let fd = fd.as_fd();
     let mut fds = [PollFd::new(&fd, asked)];
     let limit = Timespec::try_from(timeout).expect("the timeout is too long");
@@ -202,7 +220,14 @@ impl Mapping {
     pub fn with(fd: impl AsFd, offset: u64, len: u64, prot: ProtFlags) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
         let base = unsafe {
-            mmap(std::ptr::null_mut(), len as usize, prot, MapFlags::SHARED, fd, offset)?
+            mmap(
+                std::ptr::null_mut(),
+                len as usize,
+                prot,
+                MapFlags::SHARED,
+                fd,
+                offset,
+            )?
         };
         let base = NonNull::new(base).expect("mmap returned null");
         Ok(Self { base, len })
@@ -218,7 +243,13 @@ impl Mapping {
         assert!(offset < self.len);
         // SAFETY: in bounds; the mapping cannot be written, so nothing is changed that Rust knows,
         // and the caller is a process of its own that expects to be killed.
-        unsafe { self.base.as_ptr().cast::<u8>().add(offset as usize).write_volatile(b'!') };
+        unsafe {
+            self.base
+                .as_ptr()
+                .cast::<u8>()
+                .add(offset as usize)
+                .write_volatile(b'!')
+        };
     }
 
     /// Asks for another protection of the first page.
@@ -234,7 +265,9 @@ impl View for Mapping {
     }
 
     fn read(&self, offset: u64, to: &mut [u8]) {
-        let end = offset.checked_add(to.len() as u64).expect("beyond the mapping");
+        let end = offset
+            .checked_add(to.len() as u64)
+            .expect("beyond the mapping");
         assert!(end <= self.len, "beyond the mapping");
         // SAFETY: in bounds; a slice does not change once its message was received, and the test
         // that looks elsewhere only compares what it sees.

@@ -33,7 +33,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 8, peers: 32, rounds: 20_000, kill_every: 2_000, seed: 1 }
+        Self {
+            workers: 8,
+            peers: 32,
+            rounds: 20_000,
+            kill_every: 2_000,
+            seed: 1,
+        }
     }
 }
 
@@ -80,15 +86,23 @@ impl Place<'_> {
 /// Runs a storm with the users `first_user` and on, and checks what is left.
 pub fn run(bus: &dyn Bus, first_user: u32, options: &Options) -> Result<Summary, Failed> {
     if options.workers == 0 || options.peers == 0 {
-        return Err(Failed("it takes at least one worker with one peer".to_owned()));
+        return Err(Failed(
+            "it takes at least one worker with one peer".to_owned(),
+        ));
     }
     crate::sys::process::allow_many_descriptors();
     let users: Vec<u32> = (0..USERS).map(|n| first_user + n).collect();
     let before = verify::room(bus, &users)?;
-    let hubs: Result<Vec<Peer>, _> =
-        (0..HUBS as u32).map(|n| bus.open(users[n as usize]).map(Peer::new)).collect();
+    let hubs: Result<Vec<Peer>, _> = (0..HUBS as u32)
+        .map(|n| bus.open(users[n as usize]).map(Peer::new))
+        .collect();
     let hubs = hubs.map_err(|errno| Failed(format!("cannot open a peer: {errno:?}")))?;
-    let place = Place { bus, first_user, options: options.clone(), hubs };
+    let place = Place {
+        bus,
+        first_user,
+        options: options.clone(),
+        hubs,
+    };
     let summary = match bus.kind() {
         Kind::Kernel => processes::run(&place)?,
         Kind::Embedded => threads::run(&place)?,
@@ -99,7 +113,9 @@ pub fn run(bus: &dyn Bus, first_user: u32, options: &Options) -> Result<Summary,
     verify::nothing_left(bus)?;
     let after = verify::room(bus, &users)?;
     if after != before {
-        return Err(Failed(format!("users could claim {before:?} before and {after:?} after")));
+        return Err(Failed(format!(
+            "users could claim {before:?} before and {after:?} after"
+        )));
     }
     verify::nothing_left(bus)?;
     Ok(summary)

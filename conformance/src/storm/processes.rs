@@ -37,7 +37,9 @@ impl Storm<'_> {
 
     fn total(&self) -> u64 {
         let workers = 0..self.place.options.workers;
-        workers.map(|number| self.progress(number).load(Ordering::Relaxed)).sum()
+        workers
+            .map(|number| self.progress(number).load(Ordering::Relaxed))
+            .sum()
     }
 
     fn start(&mut self, number: usize) -> Child {
@@ -67,7 +69,9 @@ impl Storm<'_> {
     fn why(&self, number: usize, end: End) -> Failed {
         let mut text = String::new();
         let mut report = &self.report;
-        let read = report.seek(SeekFrom::Start(0)).and_then(|_| report.read_to_string(&mut text));
+        let read = report
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| report.read_to_string(&mut text));
         match read {
             Ok(n) if n > 0 => Failed(text.trim_end().to_owned()),
             _ => Failed(format!("worker {number} ended with {end:?}")),
@@ -81,14 +85,20 @@ pub fn run(place: &Place<'_>) -> Result<Summary, Failed> {
     let report = memfd_create("storm", MemfdFlags::CLOEXEC);
     let report = File::from(report.map_err(|errno| Failed(format!("memfd_create: {errno:?}")))?);
     let pages = (options.workers * size_of::<u64>()).div_ceil(crate::sys::memory::PAGE);
-    let mut storm = Storm { place, progress: Pages::shared(pages), report, lives: 0 };
+    let mut storm = Storm {
+        place,
+        progress: Pages::shared(pages),
+        report,
+        lives: 0,
+    };
     let mut random = SmallRng::seed_from_u64(options.seed);
     let mut deaths = 0;
     let mut next_death = options.kill_every;
     let mut last = (0, Instant::now());
 
-    let mut children: Vec<Option<Child>> =
-        (0..options.workers).map(|number| Some(storm.start(number))).collect();
+    let mut children: Vec<Option<Child>> = (0..options.workers)
+        .map(|number| Some(storm.start(number)))
+        .collect();
     while children.iter().any(Option::is_some) {
         for (number, slot) in children.iter_mut().enumerate() {
             match slot.as_mut().and_then(Child::try_wait) {
@@ -121,5 +131,8 @@ pub fn run(place: &Place<'_>) -> Result<Summary, Failed> {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    Ok(Summary { commands: storm.total(), deaths })
+    Ok(Summary {
+        commands: storm.total(),
+        deaths,
+    })
 }

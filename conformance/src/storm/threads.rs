@@ -34,7 +34,9 @@ pub fn run(place: &Place<'_>) -> Result<Summary, Failed> {
     let work = &|number| work(number).inspect_err(|_| failed.store(true, Ordering::Relaxed));
     let results: Vec<_> = std::thread::scope(|scope| {
         let numbers = 0..place.options.workers;
-        let threads: Vec<_> = numbers.map(|number| scope.spawn(move || work(number))).collect();
+        let threads: Vec<_> = numbers
+            .map(|number| scope.spawn(move || work(number)))
+            .collect();
         threads.into_iter().map(|thread| thread.join()).collect()
     });
     for (number, result) in results.into_iter().enumerate() {
@@ -44,5 +46,8 @@ pub fn run(place: &Place<'_>) -> Result<Summary, Failed> {
             Err(_) => return Err(Failed(format!("worker {number} panicked"))),
         }
     }
-    Ok(Summary { commands: commands.into_inner(), deaths: deaths.into_inner() })
+    Ok(Summary {
+        commands: commands.into_inner(),
+        deaths: deaths.into_inner(),
+    })
 }

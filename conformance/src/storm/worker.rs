@@ -23,8 +23,16 @@ const MEMORY: usize = 64;
 const KEPT: usize = 32;
 
 /// Errors of a SEND.
-const UNSENT: [E; 8] =
-    [E::NXIO, E::NOTUNIQ, E::HOSTUNREACH, E::DQUOT, E::XFULL, E::BADF, E::OPNOTSUPP, E::FAULT];
+const UNSENT: [E; 8] = [
+    E::NXIO,
+    E::NOTUNIQ,
+    E::HOSTUNREACH,
+    E::DQUOT,
+    E::XFULL,
+    E::BADF,
+    E::OPNOTSUPP,
+    E::FAULT,
+];
 
 /// A peer and what it knows.
 struct Mate {
@@ -69,7 +77,10 @@ impl<'a> Worker<'a> {
         life: u64,
     ) -> std::result::Result<Self, Trouble> {
         let seed = place.options.seed.wrapping_mul(1_000_003);
-        let seed = seed.wrapping_add(number as u64).wrapping_mul(1_000_003).wrapping_add(life);
+        let seed = seed
+            .wrapping_add(number as u64)
+            .wrapping_mul(1_000_003)
+            .wrapping_add(life);
         let files: std::io::Result<Vec<OwnedFd>> = (|| {
             let (out, into) = std::io::pipe()?;
             let (one, other) = std::os::unix::net::UnixStream::pair()?;
@@ -94,17 +105,29 @@ impl<'a> Worker<'a> {
     /// A fresh peer that knows a hub, and that a hub knows.
     fn open(&mut self) -> std::result::Result<Mate, Trouble> {
         let user = self.place.user(self.random.random());
-        let door = self.place.bus.open(user).map_err(|errno| format!("open says {errno:?}"))?;
+        let door = self
+            .place
+            .bus
+            .open(user)
+            .map_err(|errno| format!("open says {errno:?}"))?;
         let peer = Peer::new(door);
         let mut ids = vec![peer.new_node()];
-        let hub = self.place.hubs.choose(&mut self.random).expect("there is a hub");
+        let hub = self
+            .place
+            .hubs
+            .choose(&mut self.random)
+            .expect("there is a hub");
         let quota = [E::DQUOT];
         if let Some(id) = allow("HANDLE_TRANSFER", hub.give(&peer, HUB_NODE), &quota)? {
             ids.push(id);
             let sent = peer.message().to(&[id]).handles(&[ids[0]]).send();
             allow("SEND", sent, &[E::DQUOT, E::XFULL, E::HOSTUNREACH, E::NXIO])?;
         }
-        Ok(Mate { peer, ids, offsets: Vec::new() })
+        Ok(Mate {
+            peer,
+            ids,
+            offsets: Vec::new(),
+        })
     }
 
     /// Gives one random command.
@@ -132,16 +155,26 @@ impl<'a> Worker<'a> {
         match self.random.random_range(0..40) {
             0 => self.mates[at].peer.new_node(),
             1 => self.random.random::<u64>() & !7 | 3,
-            _ => self.mates[at].ids.choose(&mut self.random).copied().unwrap_or(HUB_NODE),
+            _ => self.mates[at]
+                .ids
+                .choose(&mut self.random)
+                .copied()
+                .unwrap_or(HUB_NODE),
         }
     }
 
     fn ids(&mut self, at: usize, most: usize) -> Vec<u64> {
-        (0..self.random.random_range(0..=most)).map(|_| self.id(at)).collect()
+        (0..self.random.random_range(0..=most))
+            .map(|_| self.id(at))
+            .collect()
     }
 
     fn fds(&mut self) -> Vec<RawFd> {
-        let n = if self.random.random_ratio(1, 4) { self.random.random_range(1..4) } else { 0 };
+        let n = if self.random.random_ratio(1, 4) {
+            self.random.random_range(1..4)
+        } else {
+            0
+        };
         (0..n)
             .map(|_| match self.random.random_range(0..50) {
                 0 => -1,
@@ -168,8 +201,16 @@ impl<'a> Worker<'a> {
     }
 
     fn receive(&mut self, at: usize) -> std::result::Result<(), Trouble> {
-        let seed = if self.random.random_ratio(1, 20) { abi::RECV_FLAG_SEED } else { 0 };
-        let install = if self.random.random() { abi::RECV_FLAG_INSTALL_FDS } else { 0 };
+        let seed = if self.random.random_ratio(1, 20) {
+            abi::RECV_FLAG_SEED
+        } else {
+            0
+        };
+        let install = if self.random.random() {
+            abi::RECV_FLAG_INSTALL_FDS
+        } else {
+            0
+        };
         let mate = &mut self.mates[at];
         let mut received = mate.peer.receive().flags(seed | install);
         if self.random.random_ratio(1, 30) {
@@ -191,7 +232,9 @@ impl<'a> Worker<'a> {
         let waits = self.random.random_ratio(1, 8);
         let mate = &mut self.mates[at];
         let kept = self.random.random_range(0..=mate.offsets.len());
-        let release = mate.offsets.split_off(kept.max(mate.offsets.len().saturating_sub(4)));
+        let release = mate
+            .offsets
+            .split_off(kept.max(mate.offsets.len().saturating_sub(4)));
         let mut exchange = mate.peer.exchange().release(&release).room(room);
         if sends {
             let message = mate.peer.message().to(&to).handles(&handles).fds(&fds);
@@ -222,7 +265,10 @@ impl<'a> Worker<'a> {
         if message.msg.offset != abi::OFFSET_INVALID {
             mate.offsets.push(message.msg.offset);
         }
-        let known = message.handles.into_iter().filter(|&id| id != abi::HANDLE_INVALID);
+        let known = message
+            .handles
+            .into_iter()
+            .filter(|&id| id != abi::HANDLE_INVALID);
         mate.ids.extend(known);
         if mate.ids.len() > MEMORY {
             self.release(at)?;
@@ -240,7 +286,9 @@ impl<'a> Worker<'a> {
         let given = if self.random.random_ratio(1, 8) {
             let hub = self.random.random_range(0..self.place.hubs.len());
             let given = from.give(&self.place.hubs[hub], id);
-            given.inspect(|&id| self.hub_ids[hub].push(id)).map(|_| abi::HANDLE_INVALID)
+            given
+                .inspect(|&id| self.hub_ids[hub].push(id))
+                .map(|_| abi::HANDLE_INVALID)
         } else {
             from.give(&self.mates[other].peer, id)
         };
@@ -258,7 +306,9 @@ impl<'a> Worker<'a> {
         if mate.ids.is_empty() {
             return Ok(());
         }
-        let id = mate.ids.swap_remove(self.random.random_range(0..mate.ids.len()));
+        let id = mate
+            .ids
+            .swap_remove(self.random.random_range(0..mate.ids.len()));
         if allow("HANDLE_RELEASE", mate.peer.release(id), &[E::NXIO, E::BUSY])?.is_none()
             && id & 3 == 0
         {
@@ -283,8 +333,11 @@ impl<'a> Worker<'a> {
 
     fn destroy(&mut self, at: usize) -> std::result::Result<(), Trouble> {
         let ids = self.ids(at, 3);
-        let release =
-            if self.random.random() { abi::NODES_DESTROY_FLAG_RELEASE_HANDLES } else { 0 };
+        let release = if self.random.random() {
+            abi::NODES_DESTROY_FLAG_RELEASE_HANDLES
+        } else {
+            0
+        };
         let destroyed = self.mates[at].peer.destroy_with(release, &ids);
         let errors = [E::NXIO, E::NOTUNIQ, E::REMOTE, E::STALE, E::DQUOT];
         allow("NODES_DESTROY", destroyed, &errors)?;
@@ -294,11 +347,13 @@ impl<'a> Worker<'a> {
     fn reset(&mut self, at: usize) -> std::result::Result<(), Trouble> {
         let mate = &mut self.mates[at];
         if self.random.random() {
-            let limits = self.limits.map(|limit| match self.random.random_range(0..4) {
-                0 => self.random.random_range(0..200),
-                1 => u32::MAX,
-                _ => limit,
-            });
+            let limits = self
+                .limits
+                .map(|limit| match self.random.random_range(0..4) {
+                    0 => self.random.random_range(0..200),
+                    1 => u32::MAX,
+                    _ => limit,
+                });
             allow("PEER_RESET", mate.peer.limit(limits), &[])?;
         } else {
             let flags = self.random.random_range(1..4);
@@ -351,8 +406,18 @@ impl<'a> Worker<'a> {
             }
             _ => {
                 // Flags that nobody knows, and pointers to nowhere.
-                let mut words =
-                    [u64::MAX << 3, NOWHERE, NOWHERE, 1, NOWHERE, 1, NOWHERE, 1, NOWHERE, 1];
+                let mut words = [
+                    u64::MAX << 3,
+                    NOWHERE,
+                    NOWHERE,
+                    1,
+                    NOWHERE,
+                    1,
+                    NOWHERE,
+                    1,
+                    NOWHERE,
+                    1,
+                ];
                 let done = peer.command(cmd, &mut words);
                 if done.is_ok() {
                     return Err(format!("{cmd:#x} takes any flags"));
@@ -386,12 +451,17 @@ impl<'a> Worker<'a> {
                     if message.msg.offset != abi::OFFSET_INVALID {
                         allow("SLICE_RELEASE", peer.release_slice(message.msg.offset), &[])?;
                     }
-                    let known = message.handles.into_iter().filter(|&id| id != abi::HANDLE_INVALID);
+                    let known = message
+                        .handles
+                        .into_iter()
+                        .filter(|&id| id != abi::HANDLE_INVALID);
                     ids.extend(known);
                 }
             }
             6 => {
-                let id = *ids.choose(&mut self.random).expect("the hub's node is always there");
+                let id = *ids
+                    .choose(&mut self.random)
+                    .expect("the hub's node is always there");
                 let at = self.random.random_range(0..self.mates.len());
                 let mate = &mut self.mates[at];
                 let given = peer.give(&mate.peer, id);
@@ -400,10 +470,16 @@ impl<'a> Worker<'a> {
                 }
             }
             7 => {
-                let to: Vec<u64> =
-                    (0..4).filter_map(|_| ids.choose(&mut self.random).copied()).collect();
-                let sent =
-                    peer.message().to(&to).handles(&to).bytes(b"from a hub").proceed().send();
+                let to: Vec<u64> = (0..4)
+                    .filter_map(|_| ids.choose(&mut self.random).copied())
+                    .collect();
+                let sent = peer
+                    .message()
+                    .to(&to)
+                    .handles(&to)
+                    .bytes(b"from a hub")
+                    .proceed()
+                    .send();
                 allow("SEND", sent, &[E::NXIO, E::NOTUNIQ])?;
             }
             _ if ids.len() > 1 => {

@@ -76,7 +76,9 @@ impl Pages {
         assert!(at + len <= self.len);
         let base = self.base.as_ptr().cast::<u8>();
         // SAFETY: in bounds by the assertion; volatile, because the bus may have written.
-        (at..at + len).map(|i| unsafe { base.add(i).read_volatile() }).collect()
+        (at..at + len)
+            .map(|i| unsafe { base.add(i).read_volatile() })
+            .collect()
     }
 
     /// The pages as atomic words, to be shared by processes.

@@ -105,7 +105,12 @@ pub fn become_user(real: u32, effective: Option<u32>) -> std::io::Result<()> {
     // glibc's wrapper would change all threads of the process, the system call changes one.
     // SAFETY: plain system call with integers.
     let result = unsafe {
-        libc::syscall(libc::SYS_setresuid, real, effective.unwrap_or(u32::MAX), u32::MAX)
+        libc::syscall(
+            libc::SYS_setresuid,
+            real,
+            effective.unwrap_or(u32::MAX),
+            u32::MAX,
+        )
     };
     if result == 0 {
         Ok(())
@@ -124,7 +129,10 @@ impl DescriptorLimit {
     /// From now on no descriptor with a number of `limit` or above can be made.
     pub fn new(limit: RawFd) -> Self {
         let before = getrlimit(Resource::Nofile);
-        let lowered = Rlimit { current: Some(limit as u64), maximum: before.maximum };
+        let lowered = Rlimit {
+            current: Some(limit as u64),
+            maximum: before.maximum,
+        };
         setrlimit(Resource::Nofile, lowered).expect("setrlimit failed");
         Self { before, limit }
     }
@@ -146,7 +154,10 @@ pub fn allow_many_descriptors() {
     let now = getrlimit(Resource::Nofile);
     let wanted = now.maximum.unwrap_or(1 << 20).max(1 << 16);
     for maximum in [Some(wanted), now.maximum] {
-        let raised = Rlimit { current: maximum, maximum };
+        let raised = Rlimit {
+            current: maximum,
+            maximum,
+        };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             return;
         }
@@ -156,8 +167,9 @@ pub fn allow_many_descriptors() {
 /// Numbers of all open descriptors of this process.
 pub fn open_descriptors() -> Vec<RawFd> {
     let dir = std::fs::read_dir("/proc/self/fd").expect("cannot read /proc/self/fd");
-    let mut fds: Vec<RawFd> =
-        dir.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut fds: Vec<RawFd> = dir
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
     fds.sort_unstable();
     // One belonged to the reading itself, and is closed by now.
     fds.retain(|&fd| is_open(fd));
@@ -182,7 +194,11 @@ pub fn io_uring() -> OwnedFd {
     // SAFETY: `params` is large enough, and nobody else knows the descriptor.
     unsafe {
         let fd = libc::syscall(libc::SYS_io_uring_setup, 2, params.as_mut_ptr());
-        assert!(fd >= 0, "io_uring_setup: {}", std::io::Error::last_os_error());
+        assert!(
+            fd >= 0,
+            "io_uring_setup: {}",
+            std::io::Error::last_os_error()
+        );
         OwnedFd::from_raw_fd(fd as RawFd)
     }
 }

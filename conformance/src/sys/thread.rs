@@ -33,7 +33,10 @@ fn sleeps_in(tid: i32) -> Option<libc::c_long> {
 pub fn wait_until_asleep(tid: i32, fits: impl Fn(libc::c_long) -> bool, patience: Duration) {
     let started = Instant::now();
     while !sleeps_in(tid).is_some_and(&fits) {
-        assert!(started.elapsed() < patience, "the thread {tid} does not sleep");
+        assert!(
+            started.elapsed() < patience,
+            "the thread {tid} does not sleep"
+        );
         std::thread::sleep(Duration::from_micros(200));
     }
 }

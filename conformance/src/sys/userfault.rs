@@ -103,26 +103,62 @@ impl StallingPage {
             assert!(fd >= 0, "userfaultfd: {}", std::io::Error::last_os_error());
             OwnedFd::from_raw_fd(fd as i32)
         };
-        let page = Self { pages, uffd, stalls };
-        let features = if mode == MODE_WRITE_PROTECT { FEATURE_WRITE_PROTECT } else { 0 };
-        page.ioctl(IOCTL_API, &mut Api { api: API, features, ioctls: 0 });
-        page.ioctl(IOCTL_REGISTER, &mut Register { range: page.range(), mode, ioctls: 0 });
+        let page = Self {
+            pages,
+            uffd,
+            stalls,
+        };
+        let features = if mode == MODE_WRITE_PROTECT {
+            FEATURE_WRITE_PROTECT
+        } else {
+            0
+        };
+        page.ioctl(
+            IOCTL_API,
+            &mut Api {
+                api: API,
+                features,
+                ioctls: 0,
+            },
+        );
+        page.ioctl(
+            IOCTL_REGISTER,
+            &mut Register {
+                range: page.range(),
+                mode,
+                ioctls: 0,
+            },
+        );
         page
     }
 
     fn range(&self) -> Range {
-        Range { start: self.pages.addr(0), len: PAGE as u64 }
+        Range {
+            start: self.pages.addr(0),
+            len: PAGE as u64,
+        }
     }
 
     fn ioctl<T>(&self, cmd: u64, arg: &mut T) {
         // SAFETY: every command here takes the structure that it is called with, and writes to
         // nothing but that and the page.
         let result = unsafe { libc::ioctl(self.uffd.as_raw_fd(), cmd as _, arg) };
-        assert_eq!(result, 0, "userfaultfd: {}", std::io::Error::last_os_error());
+        assert_eq!(
+            result,
+            0,
+            "userfaultfd: {}",
+            std::io::Error::last_os_error()
+        );
     }
 
     fn protect(&self, mode: u64) {
-        self.ioctl(IOCTL_WRITE_PROTECT, &mut WriteProtect { range: self.range(), mode });
+        self.ioctl(
+            IOCTL_WRITE_PROTECT,
+            &mut WriteProtect {
+                range: self.range(),
+                mode,
+            },
+        );
     }
 
     /// Address of the byte at `at`.
@@ -145,7 +181,13 @@ impl StallingPage {
                 let (dst, src) = (self.addr(0), source.addr(0));
                 self.ioctl(
                     IOCTL_COPY,
-                    &mut Copy { dst, src, len: PAGE as u64, mode: 0, copied: 0 },
+                    &mut Copy {
+                        dst,
+                        src,
+                        len: PAGE as u64,
+                        mode: 0,
+                        copied: 0,
+                    },
                 );
             }
             Stalls::Write => self.protect(0),

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Who holds how much of what, and whether a claim may be granted.
 //!
@@ -101,11 +101,17 @@ pub(super) struct Claim {
 }
 
 /// Memory for the entries that a claimant's first claim makes.
-pub(super) struct Room(RBTreeNodeReservation<u32, Share>, RBTreeNodeReservation<u64, Claim>);
+pub(super) struct Room(
+    RBTreeNodeReservation<u32, Share>,
+    RBTreeNodeReservation<u64, Claim>,
+);
 
 impl Room {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self(RBTreeNodeReservation::new(GFP_KEPT)?, RBTreeNodeReservation::new(GFP_KEPT)?))
+        Ok(Self(
+            RBTreeNodeReservation::new(GFP_KEPT)?,
+            RBTreeNodeReservation::new(GFP_KEPT)?,
+        ))
     }
 }
 
@@ -165,7 +171,15 @@ impl Account {
 
     /// Everybody's entries.
     pub(super) fn claims(&self) -> impl Iterator<Item = (Claimant, &Claim)> {
-        self.claims.iter().map(|(&peer, claim)| (Claimant { uid: claim.uid, peer }, claim))
+        self.claims.iter().map(|(&peer, claim)| {
+            (
+                Claimant {
+                    uid: claim.uid,
+                    peer,
+                },
+                claim,
+            )
+        })
     }
 
     /// The entry of the peer of this ID; None if it never claimed or was swept.
@@ -184,7 +198,9 @@ impl Account {
             // A share may have been granted twice what is used of it.
             let idle = 4 * u64::from(self.keepers) * user.batch[r];
             let others = (self.granted[r] - share.granted[r]).saturating_sub(idle);
-            let need = amounts[r].saturating_mul(2).saturating_add(claim.held[r] + share.used[r]);
+            let need = amounts[r]
+                .saturating_mul(2)
+                .saturating_add(claim.held[r] + share.used[r]);
             let need = need.saturating_sub(idle).saturating_mul(by);
             amounts[r] == 0 || need <= self.limit[r].saturating_sub(others)
         });
@@ -199,16 +215,19 @@ impl Account {
         room: &mut Option<Room>,
         cover: impl FnOnce() -> Result<(), Denied>,
     ) -> Result<(), Denied> {
-        let (Some(share), Some(claim)) =
-            (self.shares.get_mut(&who.uid), self.claims.get_mut(&who.peer))
-        else {
+        let (Some(share), Some(claim)) = (
+            self.shares.get_mut(&who.uid),
+            self.claims.get_mut(&who.peer),
+        ) else {
             self.enter(who, room.take().ok_or(Denied::Rooms)?);
             return self.claim(who, amounts, &mut None, cover);
         };
         let mut grown = share.granted;
         for r in ALL {
             // How large the share has to be. What overflows is more than any limit.
-            let need = amounts[r].saturating_mul(2).saturating_add(claim.held[r] + share.used[r]);
+            let need = amounts[r]
+                .saturating_mul(2)
+                .saturating_add(claim.held[r] + share.used[r]);
             let have = share.granted[r];
             // Less than it has, if the limit was lowered since.
             let free = self.limit[r].saturating_sub(self.granted[r] - have);
@@ -237,10 +256,22 @@ impl Account {
     /// Makes the entries of a claimant, as far as they are not there.
     fn enter(&mut self, who: Claimant, room: Room) {
         if let Entry::Vacant(place) = self.shares.entry(who.uid) {
-            place.insert(Share { foreign: who.uid != self.owner, ..Share::default() }, room.0);
+            place.insert(
+                Share {
+                    foreign: who.uid != self.owner,
+                    ..Share::default()
+                },
+                room.0,
+            );
         }
         if let Entry::Vacant(place) = self.claims.entry(who.peer) {
-            place.insert(Claim { uid: who.uid, ..Claim::default() }, room.1);
+            place.insert(
+                Claim {
+                    uid: who.uid,
+                    ..Claim::default()
+                },
+                room.1,
+            );
             self.sweep_in = self.sweep_in.saturating_sub(1);
         }
     }
@@ -248,9 +279,14 @@ impl Account {
     /// Gives back what the peer of this ID was granted before.
     pub(super) fn release(&mut self, peer: u64, amounts: &Amounts) {
         let claim = self.claims.get_mut(&peer);
-        let share = claim.as_ref().and_then(|claim| self.shares.get_mut(&claim.uid));
+        let share = claim
+            .as_ref()
+            .and_then(|claim| self.shares.get_mut(&claim.uid));
         let (Some(share), Some(claim)) = (share, claim) else {
-            debug_assert!(*amounts == NOTHING, "release by a claimant that holds nothing");
+            debug_assert!(
+                *amounts == NOTHING,
+                "release by a claimant that holds nothing"
+            );
             return;
         };
         lower(share, claim, &mut self.granted, &mut self.foreign, amounts);
@@ -301,7 +337,10 @@ impl Account {
             each(peer, &claim.held);
         }
         self.keepers = 0;
-        (core::mem::take(&mut self.shares), core::mem::take(&mut self.claims))
+        (
+            core::mem::take(&mut self.shares),
+            core::mem::take(&mut self.claims),
+        )
     }
 }
 

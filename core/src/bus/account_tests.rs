@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Quota: the worked numbers of the contract, and conservation against a model written from the
 //! contract's sentence alone.
@@ -68,8 +68,14 @@ fn check(account: &mut Account) {
 }
 
 /// Who comes, and the most that each can take, one after the other, of a limit of 1024.
-const WORKED: [(u32, u64, u64); 6] =
-    [(OWNER, 1, 512), (OWNER, 2, 256), (100, 3, 128), (100, 4, 64), (200, 5, 42), (200, 6, 21)];
+const WORKED: [(u32, u64, u64); 6] = [
+    (OWNER, 1, 512),
+    (OWNER, 2, 256),
+    (100, 3, 128),
+    (100, 4, 64),
+    (200, 5, 42),
+    (200, 6, 21),
+];
 
 /// Fills `account` as the table says: each takes all it can get.
 fn fill(account: &mut Account, table: &[(u32, u64, u64)], one_by_one: bool) {
@@ -91,14 +97,22 @@ fn fill(account: &mut Account, table: &[(u32, u64, u64)], one_by_one: bool) {
 #[test]
 fn own_peers_get_a_half_and_a_quarter() {
     for one_by_one in [false, true] {
-        fill(&mut Account::new(OWNER, limits(1024)), &WORKED[..2], one_by_one);
+        fill(
+            &mut Account::new(OWNER, limits(1024)),
+            &WORKED[..2],
+            one_by_one,
+        );
     }
 }
 
 #[test]
 fn foreign_users_get_the_worked_shares() {
     for one_by_one in [false, true] {
-        fill(&mut Account::new(OWNER, limits(1024)), &WORKED[2..], one_by_one);
+        fill(
+            &mut Account::new(OWNER, limits(1024)),
+            &WORKED[2..],
+            one_by_one,
+        );
     }
 }
 
@@ -178,9 +192,14 @@ fn overflow_is_refusal() {
     assert!(claim(&mut account, who(OWNER, 1), &one(BYTES, 9)));
     assert!(claim(&mut account, who(100, 2), &one(BYTES, 9)));
     let granted = account.granted;
-    for amount in
-        [u64::MAX, u64::MAX - 1, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX / 4, u64::MAX / 8]
-    {
+    for amount in [
+        u64::MAX,
+        u64::MAX - 1,
+        u64::MAX / 2,
+        u64::MAX / 2 + 1,
+        u64::MAX / 4,
+        u64::MAX / 8,
+    ] {
         for who in [who(OWNER, 1), who(100, 2), who(100, 3), who(200, 4)] {
             assert!(!claim(&mut account, who, &one(BYTES, amount)));
         }
@@ -227,16 +246,24 @@ fn a_new_claimant_needs_memory_once() {
     assert_eq!(refusal, Err(Denied::Rooms));
     assert_eq!(account.granted, NOTHING);
     room = Some(Room::new().unwrap());
-    account.claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(())).unwrap();
+    account
+        .claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(()))
+        .unwrap();
     assert!(room.is_none());
-    account.claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(())).unwrap();
+    account
+        .claim(who(1, 1), &one(BYTES, 1), &mut room, || Ok(()))
+        .unwrap();
 }
 
 #[test]
 fn a_sweep_takes_those_who_hold_nothing() {
     let mut account = Account::new(OWNER, limits(1 << 20));
     for peer in 0..64 {
-        assert!(claim(&mut account, who(peer as u32 / 4, peer), &one(BYTES, 1)));
+        assert!(claim(
+            &mut account,
+            who(peer as u32 / 4, peer),
+            &one(BYTES, 1)
+        ));
     }
     assert!(account.crowded());
     for peer in (0..64).filter(|peer| peer % 8 != 0) {
@@ -273,7 +300,11 @@ fn a_sweep_takes_those_who_hold_nothing() {
 fn a_refusal_leaves_at_most_an_entry_of_zeros() {
     let mut account = Account::new(OWNER, limits(16));
     for peer in 0..1000 {
-        assert!(!claim(&mut account, who(100 + peer as u32, peer), &one(BYTES, 17)));
+        assert!(!claim(
+            &mut account,
+            who(100 + peer as u32, peer),
+            &one(BYTES, 17)
+        ));
         if account.crowded() {
             account.sweep();
         }
@@ -300,8 +331,9 @@ impl Model {
         let held = peers.get(&who.peer).copied().unwrap_or(0);
         let all: u64 = self.shares.values().map(|(granted, _)| granted).sum();
         let holders = self.shares.iter();
-        let mut n =
-            holders.filter(|(&uid, (granted, _))| uid != OWNER && *granted != 0).count() as u64;
+        let mut n = holders
+            .filter(|(&uid, (granted, _))| uid != OWNER && *granted != 0)
+            .count() as u64;
         n += u64::from(*granted == 0);
         let by = if who.uid == OWNER {
             1

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The binary interface: reads a command's argument, checks it, and calls the core.
 //!
@@ -124,20 +124,36 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let mut cmd = CmdPeerReset::from_bytes(&self.argument()?);
         check_flags(cmd.flags, 0)?;
         cmd.peer_flags = 0;
-        [cmd.max_slices, cmd.max_handles, cmd.max_inflight_bytes, cmd.max_inflight_fds] =
-            self.peer.limits()?.map(|limit| limit as u32);
+        [
+            cmd.max_slices,
+            cmd.max_handles,
+            cmd.max_inflight_bytes,
+            cmd.max_inflight_fds,
+        ] = self.peer.limits()?.map(|limit| limit as u32);
         self.caller.write(self.arg, &cmd.to_bytes())
     }
 
     fn peer_reset(&self) -> Result {
         let cmd = CmdPeerReset::from_bytes(&self.argument()?);
-        check_flags(cmd.flags, PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED)?;
+        check_flags(
+            cmd.flags,
+            PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED,
+        )?;
         if cmd.peer_flags != u64::MAX {
             return Err(EINVAL);
         }
-        let given = [cmd.max_slices, cmd.max_handles, cmd.max_inflight_bytes, cmd.max_inflight_fds];
+        let given = [
+            cmd.max_slices,
+            cmd.max_handles,
+            cmd.max_inflight_bytes,
+            cmd.max_inflight_fds,
+        ];
         let limits = given.map(|given| (given != KEEP).then_some(given));
-        if limits.iter().flatten().any(|&limit| u64::from(limit) > INT_MAX) {
+        if limits
+            .iter()
+            .flatten()
+            .any(|&limit| u64::from(limit) > INT_MAX)
+        {
             return Err(EINVAL);
         }
         let flush = Flush {
@@ -161,7 +177,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             return Err(EINVAL);
         }
         Peer::transfer_handle(self.peer, cmd.src_handle, &to, &mut |id| {
-            let cmd = CmdHandleTransfer { dst_handle: id, ..cmd };
+            let cmd = CmdHandleTransfer {
+                dst_handle: id,
+                ..cmd
+            };
             self.caller.write(self.arg, &cmd.to_bytes())
         })
     }

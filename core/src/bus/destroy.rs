@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The end of nodes, at one point of the order.
 //!
@@ -245,7 +245,11 @@ impl<H: Host> Peer<H> {
         drop(inbox);
         // From here on it does not fail.
         import.finish();
-        let also = if release { Also::Release } else { Also::Nothing };
+        let also = if release {
+            Also::Release
+        } else {
+            Also::Nothing
+        };
         this.execute(&doomed, &transaction, also);
         Ok(())
     }

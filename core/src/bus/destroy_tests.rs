@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! What others may do between the steps of a destruction.
 
@@ -27,19 +27,30 @@ impl Death {
         let mut doomed = Doomed::<Test>::new();
         for (&id, place) in ids.iter().zip(0..) {
             let anchor = import.get(id).unwrap();
-            doomed.try_create_and_insert(place, anchor, GFP_KERNEL).unwrap();
+            doomed
+                .try_create_and_insert(place, anchor, GFP_KERNEL)
+                .unwrap();
         }
         let condemned = owner.peer.inbox.lock().condemn(&doomed);
         condemned.unwrap();
         import.finish();
-        Self { owner: owner.clone(), doomed, transaction: owner.peer.transaction().unwrap() }
+        Self {
+            owner: owner.clone(),
+            doomed,
+            transaction: owner.peer.transaction().unwrap(),
+        }
     }
 
     /// Step 2, for those who are holders now; how many.
     fn tell(&self) -> usize {
         let (mut n, mut from) = (0, 0);
         loop {
-            let next = self.owner.peer.inbox.lock().next_holder(&self.doomed, &mut from);
+            let next = self
+                .owner
+                .peer
+                .inbox
+                .lock()
+                .next_holder(&self.doomed, &mut from);
             let Some((part, handle)) = next else {
                 return n;
             };
@@ -88,7 +99,11 @@ impl Scene {
 
     /// Sends the node to `r`.
     fn pass_on(&self) {
-        let letter = Letter { to: &[self.to_r], handles: &[self.at_s], ..Letter::default() };
+        let letter = Letter {
+            to: &[self.to_r],
+            handles: &[self.at_s],
+            ..Letter::default()
+        };
         self.s.send(letter).unwrap();
     }
 
@@ -102,7 +117,8 @@ impl Scene {
 /// Kind, destination and handles of all that can be received.
 fn take_all(client: &Client) -> Vec<(u64, u64, Vec<u64>)> {
     let all = client.take_all().into_iter();
-    all.map(|one| (one.kind, one.destination, one.handles)).collect()
+    all.map(|one| (one.kind, one.destination, one.handles))
+        .collect()
 }
 
 #[test]
@@ -112,8 +128,10 @@ fn who_was_told_gets_the_handle_that_it_has() {
     assert_eq!(death.tell(), 3);
     scene.pass_on();
     death.end();
-    let expected =
-        [(MSG_DATA, 0, Vec::from([scene.at_r])), (MSG_NODE_DESTROY, scene.at_r, Vec::new())];
+    let expected = [
+        (MSG_DATA, 0, Vec::from([scene.at_r])),
+        (MSG_NODE_DESTROY, scene.at_r, Vec::new()),
+    ];
     assert_eq!(take_all(&scene.r), expected);
     assert_eq!(scene.r.release(scene.at_r), Ok(()));
     assert_eq!(scene.r.release(scene.at_r), Ok(()));
@@ -167,8 +185,10 @@ fn who_comes_too_late_gets_nothing() {
     death.tell();
     death.end();
     scene.pass_on();
-    let expected =
-        [(MSG_NODE_DESTROY, scene.at_r, Vec::new()), (MSG_DATA, 0, Vec::from([HANDLE_INVALID]))];
+    let expected = [
+        (MSG_NODE_DESTROY, scene.at_r, Vec::new()),
+        (MSG_DATA, 0, Vec::from([HANDLE_INVALID])),
+    ];
     assert_eq!(take_all(&scene.r), expected);
     scene.end();
 }
@@ -205,10 +225,17 @@ fn the_owner_is_given_its_own_node() {
     let to_o = scene.o.transfer(4, &scene.s).unwrap();
     let death = Death::begin(&scene.o, &[0]);
     death.tell();
-    let letter = Letter { to: &[to_o], handles: &[scene.at_s], ..Letter::default() };
+    let letter = Letter {
+        to: &[to_o],
+        handles: &[scene.at_s],
+        ..Letter::default()
+    };
     scene.s.send(letter).unwrap();
     death.end();
-    let expected = [(MSG_DATA, 4, Vec::from([0])), (MSG_NODE_DESTROY, 0, Vec::new())];
+    let expected = [
+        (MSG_DATA, 4, Vec::from([0])),
+        (MSG_NODE_DESTROY, 0, Vec::new()),
+    ];
     assert_eq!(take_all(&scene.o), expected);
     assert_eq!((scene.o.release(0), scene.o.release(0)), (Ok(()), Ok(())));
     assert_eq!(scene.o.release(0), Err(EBUSY));
@@ -267,8 +294,12 @@ fn a_holder_leaves_while_it_is_told() {
 fn parts_come_in_the_order_in_which_the_nodes_were_named() {
     let world = World::default();
     let (o, p) = (world.open(1), world.open(2));
-    let ids: Vec<u64> = [0, 4, 8].iter().map(|&node| o.transfer(node, &p).unwrap()).collect();
-    o.destroy_with(&[8, 0, 12, 4], NODES_DESTROY_FLAG_RELEASE_HANDLES).unwrap();
+    let ids: Vec<u64> = [0, 4, 8]
+        .iter()
+        .map(|&node| o.transfer(node, &p).unwrap())
+        .collect();
+    o.destroy_with(&[8, 0, 12, 4], NODES_DESTROY_FLAG_RELEASE_HANDLES)
+        .unwrap();
     // One that nobody wants is not promised.
     p.release(ids[1]).unwrap();
     let all = p.take_all().into_iter();

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! EXCHANGE: several commands in one call, and the wait between them.
 //!
@@ -36,7 +36,8 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         }
         self.exchange_steps(&mut left).or_else(|error| {
             let told = offset_of!(CmdExchangeHead, flags)..offset_of!(CmdExchangeHead, ptr_msgs);
-            self.caller.write(self.field(told.start)?, &left.to_bytes()[told])?;
+            self.caller
+                .write(self.field(told.start)?, &left.to_bytes()[told])?;
             Err(error)
         })
     }

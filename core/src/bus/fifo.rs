@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Messages in the order in which they will be received, in a ring.
 //!
@@ -38,7 +38,11 @@ pub(super) struct Fifo<H: Host> {
 
 impl<H: Host> Fifo<H> {
     /// Without memory, until it grows.
-    pub(super) const EMPTY: Self = Self { slots: KVVec::new(), head: 0, tail: 0 };
+    pub(super) const EMPTY: Self = Self {
+        slots: KVVec::new(),
+        head: 0,
+        tail: 0,
+    };
 
     /// Memory for `n` messages, for [`Fifo::grow`]. ENOMEM.
     pub(super) fn ring(n: usize) -> Result<Ring<H>> {
@@ -81,7 +85,10 @@ impl<H: Host> Fifo<H> {
     fn make_room(&mut self) {
         if self.tail.wrapping_sub(self.head) as usize == self.slots.len() {
             self.press();
-            debug_assert!(self.slot(self.head.wrapping_sub(1)).is_none(), "a ring without room");
+            debug_assert!(
+                self.slot(self.head.wrapping_sub(1)).is_none(),
+                "a ring without room"
+            );
         }
     }
 
@@ -120,7 +127,9 @@ impl<H: Host> Fifo<H> {
     #[inline]
     pub(super) fn first(&self) -> Option<(Key, &Body<H>)> {
         let body = self.get(self.head)?;
-        let Body::Data(message) = body else { return None };
+        let Body::Data(message) = body else {
+            return None;
+        };
         Some((message.key, body))
     }
 
@@ -157,7 +166,9 @@ impl<H: Host> Fifo<H> {
     /// How many there are; takes time in proportion.
     pub(super) fn count(&self) -> usize {
         let used = self.tail.wrapping_sub(self.head);
-        (0..used).filter(|&n| self.get(self.head.wrapping_add(n)).is_some()).count()
+        (0..used)
+            .filter(|&n| self.get(self.head.wrapping_add(n)).is_some())
+            .count()
     }
 }
 

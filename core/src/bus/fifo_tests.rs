@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The ring against a plain queue, over random steps; holes; positions that wrap.
 
@@ -41,7 +41,10 @@ fn purge(fifo: &mut Fifo<Test>, n: u64) -> Vec<u64> {
     let mut from = fifo.head;
     while let Some(here) = fifo.seek(from) {
         from = here.wrapping_add(1);
-        if fifo.get(here).is_some_and(|body| at(body).is_multiple_of(n)) {
+        if fifo
+            .get(here)
+            .is_some_and(|body| at(body).is_multiple_of(n))
+        {
             out.push(at(&fifo.remove(here).unwrap()));
         }
     }
@@ -108,7 +111,9 @@ fn positions_wrap_around() {
     drop(fifo.grow(Fifo::ring(2 * SIZE).unwrap()));
     assert_eq!(purge(&mut fifo, 3), [3, 6, 9]);
     assert_eq!(fifo.seek(u32::MAX - 9), Some(fifo.head));
-    let all: Vec<u64> = core::iter::from_fn(|| fifo.pop()).map(|body| at(&body)).collect();
+    let all: Vec<u64> = core::iter::from_fn(|| fifo.pop())
+        .map(|body| at(&body))
+        .collect();
     assert_eq!(all, [1, 2, 4, 5, 7, 8]);
     assert_eq!(fifo.seek(fifo.head), None);
 }

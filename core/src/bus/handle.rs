@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Handles: a peer's right to one node.
 //!
@@ -86,9 +86,16 @@ impl<H: Host> Fresh<H> {
             unfinished: 0,
             finished: false,
         };
-        let notice =
-            Notice { seat: Some(Seat::<H>::new(GFP_KEPT)?), held: false, at: None, spent: false };
-        let share = Share { refs: 1, linked: true };
+        let notice = Notice {
+            seat: Some(Seat::<H>::new(GFP_KEPT)?),
+            held: false,
+            at: None,
+            spent: false,
+        };
+        let share = Share {
+            refs: 1,
+            linked: true,
+        };
         let handle = Handle {
             node: node.clone(),
             holder: holder.clone(),
@@ -96,7 +103,10 @@ impl<H: Host> Fresh<H> {
             notice: LockedBy::new(&holder.inbox, notice),
             share: LockedBy::new(&node.owner().inbox, share),
         };
-        Ok(Self(Arc::new(handle, GFP_KEPT)?, Place::<H>::new(GFP_KEPT)?))
+        Ok(Self(
+            Arc::new(handle, GFP_KEPT)?,
+            Place::<H>::new(GFP_KEPT)?,
+        ))
     }
 
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.
@@ -130,7 +140,11 @@ impl<H: Host> Handle<H> {
                 return Ok(None);
             }
             let (key, shared) = (node.holder_key(peer), node.shared.access(inbox));
-            let found = shared.holders.get(&key).or_else(|| shared.told.get(&key)).cloned();
+            let found = shared
+                .holders
+                .get(&key)
+                .or_else(|| shared.told.get(&key))
+                .cloned();
             let handle = match (found, fresh.take()) {
                 (Some(handle), unused) => {
                     handle.share.access_mut(inbox).refs += 1;

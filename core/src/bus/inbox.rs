@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! All that others may touch of a peer.
 //!
@@ -58,7 +58,11 @@ pub(super) struct Spare<H: Host> {
 }
 
 impl<H: Host> Spare<H> {
-    const NONE: Self = Self { rooms: [None, None], array: None, message: None };
+    const NONE: Self = Self {
+        rooms: [None, None],
+        array: None,
+        message: None,
+    };
 
     /// Gets what was lacking, without locks; or says why not.
     fn get(&mut self, denied: Denied) -> Result {
@@ -137,7 +141,12 @@ impl<H: Host> Inbox<H> {
         let mut message = self.stock.pop().ok_or(Denied::Message)?;
         message.pinned = warm.is_some();
         let offset = self.slices.offset(number);
-        message.cargo.slice = Slice { number, offset, size, payer: claimant.peer };
+        message.cargo.slice = Slice {
+            number,
+            offset,
+            size,
+            payer: claimant.peer,
+        };
         Ok(message)
     }
 
@@ -186,7 +195,10 @@ impl<H: Host> Inbox<H> {
     /// its handles and files would be kept with it.
     #[inline]
     pub(super) fn keep(&mut self, message: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
-        self.stock.push_within_capacity(message).err().map(|full| full.0)
+        self.stock
+            .push_within_capacity(message)
+            .err()
+            .map(|full| full.0)
     }
 
     /// Gives back what peer `payer` was charged for `n` handles.

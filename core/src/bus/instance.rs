@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! One bus: its users, and the way to become a peer.
 //!
@@ -97,7 +97,11 @@ impl<H: Host> Bus<H> {
         let known = match users.entry(uid) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
-                let known = Registered { user: fresh.clone(), peers: RBTree::new(), opening: 0 };
+                let known = Registered {
+                    user: fresh.clone(),
+                    peers: RBTree::new(),
+                    opening: 0,
+                };
                 vacant.insert(known, place)
             }
         };

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! A peer's books: its own account, and what it drew for that from its user's.
 //!
@@ -32,7 +32,10 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(user: Arc<User>, limits: Limits) -> Self {
-        Self { account: Account::new(user.uid, limits), user }
+        Self {
+            account: Account::new(user.uid, limits),
+            user,
+        }
     }
 
     pub(super) fn set_limit(&mut self, resource: usize, limit: u32) {
@@ -75,7 +78,11 @@ impl Ledger {
         let credit = &mut claim.credit[resource];
         *credit += amount;
         // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
-        let keep = if claim.keeps { self.user.batch[resource] } else { 0 };
+        let keep = if claim.keeps {
+            self.user.batch[resource]
+        } else {
+            0
+        };
         if *credit > 2 * keep {
             let excess = only(resource, *credit - keep);
             *credit = keep;
@@ -96,7 +103,10 @@ impl Ledger {
             self.recall();
             self.account.sweep();
         }
-        let credit = self.account.claim_mut(who.peer).map_or(NOTHING, |claim| claim.credit);
+        let credit = self
+            .account
+            .claim_mut(who.peer)
+            .map_or(NOTHING, |claim| claim.credit);
         let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
         let mut done = self.grant(who, &drawn, rooms);
         if done == Err(Denied::Quota) && self.account.could_after_recall(who, &drawn, &self.user) {
@@ -106,7 +116,9 @@ impl Ledger {
         }
         done?;
         // What was granted has an entry.
-        let Some(claim) = self.account.claim_mut(who.peer) else { return Ok(()) };
+        let Some(claim) = self.account.claim_mut(who.peer) else {
+            return Ok(());
+        };
         add(&mut claim.credit, &drawn);
         subtract(&mut claim.credit, amounts);
         let fresh = u32::from(!core::mem::replace(&mut claim.keeps, true));
@@ -142,7 +154,8 @@ impl Ledger {
         }
         let mut books = self.user.account.lock();
         books.account.keepers -= keepers;
-        self.account.settle(|peer, credit| books.account.release(peer, credit));
+        self.account
+            .settle(|peer, credit| books.account.release(peer, credit));
     }
 
     /// Gives back everything that anybody holds here. Nothing may be claimed or released after.
@@ -150,7 +163,8 @@ impl Ledger {
     pub(super) fn close(&mut self) -> Books {
         let mut books = self.user.account.lock();
         books.account.keepers -= self.account.keepers;
-        self.account.close(|peer, held| books.account.release(peer, held))
+        self.account
+            .close(|peer, held| books.account.release(peer, held))
     }
 }
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Booking on two levels: batches take nothing from anybody, and all of it comes back.
 
@@ -127,8 +127,12 @@ impl Books {
 
 /// The numbers of the contract, on a limit 64 times as large.
 const OWN: [(u32, u64, u64); 2] = [(OWNER, 1, 32768), (OWNER, 2, 16384)];
-const FOREIGN: [(u32, u64, u64); 4] =
-    [(100, 3, 8192), (100, 4, 4096), (200, 5, 2730), (200, 6, 1365)];
+const FOREIGN: [(u32, u64, u64); 4] = [
+    (100, 3, 8192),
+    (100, 4, 4096),
+    (200, 5, 2730),
+    (200, 6, 1365),
+];
 
 #[test]
 fn batches_make_the_worked_numbers_neither_larger_nor_smaller() {
@@ -252,7 +256,10 @@ fn peers_that_send_in_turn_stay_on_the_books() {
     }
     // They close, and others come once: at first there is room for as many as there were.
     let (left, swept) = send(2000..6000);
-    assert!(swept > 10 && left <= 65, "{left} entries after {swept} sweeps");
+    assert!(
+        swept > 10 && left <= 65,
+        "{left} entries after {swept} sweeps"
+    );
     books.check();
     books.end();
 }

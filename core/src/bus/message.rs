@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! What is in flight.
 //!
@@ -74,11 +74,28 @@ pub(super) struct Message<H: Host> {
 impl<H: Host> Message<H> {
     /// Memory for a message. ENOMEM.
     pub(super) fn blank() -> Result<KBox<Self>> {
-        let slice = Slice { number: 0, offset: 0, size: 0, payer: 0 };
-        let cargo =
-            Cargo { slice, n_bytes: 0, handles: KVVec::new(), files: None, _sent_fds: None };
+        let slice = Slice {
+            number: 0,
+            offset: 0,
+            size: 0,
+            payer: 0,
+        };
+        let cargo = Cargo {
+            slice,
+            n_bytes: 0,
+            handles: KVVec::new(),
+            files: None,
+            _sent_fds: None,
+        };
         let key = Key::FIRST;
-        let blank = Self { node: None, pool: None, pinned: false, seat: None, key, cargo };
+        let blank = Self {
+            node: None,
+            pool: None,
+            pinned: false,
+            seat: None,
+            key,
+            cargo,
+        };
         Ok(KBox::new(blank, GFP_KEPT)?)
     }
 
@@ -101,7 +118,9 @@ impl<H: Host> Message<H> {
     /// Gets memory behind the slice and clears the padding of the payload. ENOMEM.
     #[inline]
     pub(super) fn pin(&mut self) -> Result {
-        let Some(pool) = &self.pool else { return Ok(()) };
+        let Some(pool) = &self.pool else {
+            return Ok(());
+        };
         let Slice { offset, size, .. } = self.cargo.slice;
         if !self.pinned {
             pool.pin(offset, size)?;
@@ -152,7 +171,10 @@ impl Layout {
     pub(super) fn new(n_bytes: u64, n_handles: usize, n_fds: usize) -> Self {
         let handles = n_bytes.next_multiple_of(8);
         let end = handles + 8 * n_handles as u64 + 4 * n_fds as u64;
-        Self { handles, size: end.next_multiple_of(8).max(8) }
+        Self {
+            handles,
+            size: end.next_multiple_of(8).max(8),
+        }
     }
 }
 

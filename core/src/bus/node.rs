@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Nodes: the objects that messages are sent to.
 //!
@@ -179,7 +179,9 @@ impl<H: Host> Node<H> {
             return false;
         }
         let shared = this.shared.access_mut(inbox);
-        let Some(seat) = shared.seat.take() else { return false };
+        let Some(seat) = shared.seat.take() else {
+            return false;
+        };
         shared.risen = false;
         shared.notices += 1;
         let key = inbox.queue.push_notice(this, seat);

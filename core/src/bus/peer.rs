@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Peers: what a process becomes by opening the device.
 //!
@@ -140,7 +140,10 @@ impl<H: Host> Peer<H> {
 
     /// As whom it claims.
     pub(super) fn claimant(&self) -> Claimant {
-        Claimant { uid: self.uid(), peer: self.id }
+        Claimant {
+            uid: self.uid(),
+            peer: self.id,
+        }
     }
 
     /// A transaction of this peer.
@@ -183,7 +186,11 @@ impl<H: Host> Peer<H> {
     pub fn info(&self) -> Info {
         let table = self.table.lock();
         let handles = table.by_id.values().count() as u64;
-        let nodes = table.by_id.values().filter(|handle| handle.is_anchor()).count() as u64;
+        let nodes = table
+            .by_id
+            .values()
+            .filter(|handle| handle.is_anchor())
+            .count() as u64;
         drop(table);
         let inbox = self.inbox.lock();
         let (queued, staged) = inbox.queue.count();

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! A peer's queue: committed entries in their order, and staged ones that may still come between.
 //!
@@ -129,7 +129,13 @@ impl<H: Host> Queue<H> {
     pub(super) fn new(ring: Ring<H>) -> Self {
         let mut list = Fifo::EMPTY;
         drop(list.grow(ring));
-        Self { clock: 0, list, committed: RBTree::new(), lone: None, staged: RBTree::new() }
+        Self {
+            clock: 0,
+            list,
+            committed: RBTree::new(),
+            lone: None,
+            staged: RBTree::new(),
+        }
     }
 
     /// The timestamp of what is committed now, after everything here and after `floor`.
@@ -148,7 +154,12 @@ impl<H: Host> Queue<H> {
     /// Commits a notice that has no other parts.
     pub(super) fn push_notice(&mut self, node: &Arc<Node<H>>, seat: Seat<H>) -> Key {
         let key = Key(self.tick(0), ALONE, 0);
-        put(&mut self.committed, key, None, (Body::Release(node.clone()), Some(seat)));
+        put(
+            &mut self.committed,
+            key,
+            None,
+            (Body::Release(node.clone()), Some(seat)),
+        );
         key
     }
 
@@ -169,7 +180,12 @@ impl<H: Host> Queue<H> {
             message.key = key;
             self.lone = Some((transaction, message));
         } else {
-            put(&mut self.staged, key, Some(transaction), (Body::Data(message), None));
+            put(
+                &mut self.staged,
+                key,
+                Some(transaction),
+                (Body::Data(message), None),
+            );
         }
         (key.0, self.clock)
     }
@@ -192,7 +208,12 @@ impl<H: Host> Queue<H> {
         seat: Seat<H>,
     ) -> Key {
         let key = self.staged_key(transaction, part);
-        put(&mut self.staged, key, Some(transaction.clone()), (body, Some(seat)));
+        put(
+            &mut self.staged,
+            key,
+            Some(transaction.clone()),
+            (body, Some(seat)),
+        );
         key
     }
 
@@ -207,7 +228,12 @@ impl<H: Host> Queue<H> {
     /// Puts the lone one into the tree.
     fn unlone(&mut self) {
         if let Some((transaction, message)) = self.lone.take() {
-            put(&mut self.staged, message.key, Some(transaction), (Body::Data(message), None));
+            put(
+                &mut self.staged,
+                message.key,
+                Some(transaction),
+                (Body::Data(message), None),
+            );
         }
     }
 
@@ -232,7 +258,9 @@ impl<H: Host> Queue<H> {
                 break;
             }
             // A killed one blocks until its maker takes it back, which it is about to do.
-            let Some(timestamp) = timestamp else { return false };
+            let Some(timestamp) = timestamp else {
+                return false;
+            };
             // Parts are staged in their order, so others of its transaction come after it.
             self.commit(&key, timestamp, head);
         }
@@ -257,7 +285,9 @@ impl<H: Host> Queue<H> {
             return listed;
         }
         let key = self.first()?;
-        listed.filter(|listed| listed.0 == key).or_else(|| Some((key, self.get(&key)?)))
+        listed
+            .filter(|listed| listed.0 == key)
+            .or_else(|| Some((key, self.get(&key)?)))
     }
 
     /// Takes the first committed entry out, whose key is `key`.
@@ -347,7 +377,10 @@ impl<H: Host> Queue<H> {
     /// Takes all out that is not in the list, and puts nothing there.
     pub(super) fn drain(&mut self) -> [Tree<H>; 2] {
         self.settle_all();
-        [core::mem::take(&mut self.committed), core::mem::take(&mut self.staged)]
+        [
+            core::mem::take(&mut self.committed),
+            core::mem::take(&mut self.staged),
+        ]
     }
 
     /// Kills all staged messages for which `doomed` holds.
@@ -365,7 +398,10 @@ impl<H: Host> Queue<H> {
     /// Number of committed and of staged entries; takes time in proportion.
     pub(super) fn count(&self) -> (usize, usize) {
         let committed = self.list.count() + self.committed.iter().count();
-        (committed, usize::from(self.lone.is_some()) + self.staged.iter().count())
+        (
+            committed,
+            usize::from(self.lone.is_some()) + self.staged.iter().count(),
+        )
     }
 }
 

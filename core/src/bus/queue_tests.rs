@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The queue alone: when its head is ready, where entries go when they commit, and, over random
 //! schedules of the steps of transactions, the order as a whole.
@@ -22,7 +22,11 @@ impl Bench {
     fn new() -> Self {
         let world = World::default();
         let client = world.open(1);
-        Self { _world: world, client, queue: Queue::new(Fifo::ring(64).unwrap()) }
+        Self {
+            _world: world,
+            client,
+            queue: Queue::new(Fifo::ring(64).unwrap()),
+        }
     }
 
     fn node(&self, id: u64) -> Arc<Node<Test>> {
@@ -328,7 +332,9 @@ fn only_what_is_staged_for_the_doomed_is_killed() {
     let doomed = bench.node(1);
     let other = bench.node(2);
     let transactions: Vec<_> = (1..5).map(transaction).collect();
-    let [to_doomed, to_other, decided, notice] = &transactions[..] else { unreachable!() };
+    let [to_doomed, to_other, decided, notice] = &transactions[..] else {
+        unreachable!()
+    };
     for (t, node) in [(to_doomed, &doomed), (to_other, &other), (decided, &doomed)] {
         let mut message = bench.message(node.clone());
         message.seat = Some(seat());

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! RECV: from the head of the queue into the caller's hands.
 //!
@@ -75,7 +75,10 @@ impl<H: Host> Inbox<H> {
         match body {
             Body::Data(message) => {
                 msg.kind = MSG_DATA;
-                msg.destination = message.node.as_ref().map_or(HANDLE_INVALID, |node| node.id());
+                msg.destination = message
+                    .node
+                    .as_ref()
+                    .map_or(HANDLE_INVALID, |node| node.id());
                 end = message.cargo.slice.end();
                 files = describe(&message.cargo, wants_files, msg);
             }
@@ -147,7 +150,9 @@ pub(super) fn hand_over<H: Host, C: Caller<H>>(
     if let Some((addr, n)) = receiver.count {
         caller.write(addr, &n.to_ne_bytes())?;
     }
-    let Some(files) = files else { return Ok(take(&[])) };
+    let Some(files) = files else {
+        return Ok(take(&[]));
+    };
     let installed = caller.install(&files)?;
     let taken = take(installed.numbers());
     if taken {
@@ -161,8 +166,11 @@ impl<H: Host> Peer<H> {
     /// receiver says; then nothing happened.
     pub fn recv<C: Caller<H>>(&self, receiver: &Receiver<'_, C>) -> Result {
         loop {
-            let mut msg =
-                Msg { destination: HANDLE_INVALID, offset: OFFSET_INVALID, ..Msg::default() };
+            let mut msg = Msg {
+                destination: HANDLE_INVALID,
+                offset: OFFSET_INVALID,
+                ..Msg::default()
+            };
             let mut inbox = self.inbox.lock();
             check(inbox.open)?;
             let Found { key, end, files } = match inbox.head(receiver.wants_files, &mut msg) {
@@ -220,7 +228,9 @@ impl<H: Host> Peer<H> {
         if !same || (msg.flags != 0) != (key.1 != ALONE && inbox.more(*key)) {
             return false;
         }
-        let Some((body, mut seat)) = inbox.queue.pop(key) else { return false };
+        let Some((body, mut seat)) = inbox.queue.pop(key) else {
+            return false;
+        };
         inbox.spend(&body);
         // Dropped once the locks are, as is the seat.
         let (_blank, rest) = match body {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! HANDLE_RELEASE and SLICE_RELEASE: what a user gives back.
 //!
@@ -35,7 +35,10 @@ pub(super) fn strip<H: Host>(
         inbox.discharge_handles(charge, 1);
     }
     // The caller has a reference of its own, so the one in the tree is not the last.
-    let slot = table.by_id.remove_node(&id).map(|node| node.into_reservation());
+    let slot = table
+        .by_id
+        .remove_node(&id)
+        .map(|node| node.into_reservation());
     handle.local.access_mut(table).slot = slot;
     handle.notice.access_mut(inbox).held = false;
     let anchor = handle.is_anchor();

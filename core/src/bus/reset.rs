@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Disconnect and reset: a peer lets go of what it has.
 //!
@@ -115,7 +115,9 @@ impl<H: Host> Peer<H> {
         let mut next = Some(0);
         while let Some(from) = next {
             let mut table = self.table.lock();
-            let Some(here) = table.by_id.cursor_lower_bound(&from) else { break };
+            let Some(here) = table.by_id.cursor_lower_bound(&from) else {
+                break;
+            };
             let (id, handle) = (*here.current().0, here.current().1.clone());
             next = id.checked_add(1);
             let (refs, pin) = take(&mut table, &handle);
@@ -127,7 +129,13 @@ impl<H: Host> Peer<H> {
     }
 
     fn bury_remains(&self, remains: Remains<H>) {
-        let Remains { mut list, others, seed, pool, .. } = remains;
+        let Remains {
+            mut list,
+            others,
+            seed,
+            pool,
+            ..
+        } = remains;
         // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
         // keeps memory but references of those who still copy into the pool.
         while let Some(body) = list.pop() {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Seeds: a message that a peer keeps for whoever takes it over.
 //!
@@ -137,7 +137,11 @@ impl<H: Host> Peer<H> {
             drop(inbox);
 
             let cargo = &seed.cargo;
-            let mut msg = Msg { kind: MSG_DATA, destination: HANDLE_INVALID, ..Msg::default() };
+            let mut msg = Msg {
+                kind: MSG_DATA,
+                destination: HANDLE_INVALID,
+                ..Msg::default()
+            };
             let files = describe(cargo, receiver.wants_files, &mut msg);
             if cargo.slice.end() > receiver.max_offset {
                 return Err(ERANGE);
@@ -145,11 +149,17 @@ impl<H: Host> Peer<H> {
             let mut gains = Gains::new(this, this.claimant(), cargo.handles.len())?;
             for handle in cargo.handles.iter() {
                 // They rose when the seed was made, which holds them.
-                let linked = handle.as_ref().map(|handle| Handle::link(&handle.node, this));
+                let linked = handle
+                    .as_ref()
+                    .map(|handle| Handle::link(&handle.node, this));
                 let linked = linked.transpose()?.flatten();
-                gains.slots.push(linked.map(|linked| linked.0), GFP_KERNEL)?;
+                gains
+                    .slots
+                    .push(linked.map(|linked| linked.0), GFP_KERNEL)?;
             }
-            if hand_over(receiver, &msg, files, |fds| this.take_seed(&seed, &mut gains, fds))? {
+            if hand_over(receiver, &msg, files, |fds| {
+                this.take_seed(&seed, &mut gains, fds)
+            })? {
                 return Ok(());
             }
         }
@@ -160,7 +170,11 @@ impl<H: Host> Peer<H> {
         let mut table = self.table.lock();
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        if !inbox.seed.as_ref().is_some_and(|now| Arc::ptr_eq(now, seed)) {
+        if !inbox
+            .seed
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, seed))
+        {
             return false;
         }
         let (cargo, layout) = (&seed.cargo, seed.cargo.layout());

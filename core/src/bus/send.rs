@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! SEND: from the caller's memory into one or many queues.
 //!
@@ -89,7 +89,14 @@ pub(super) struct Parcel<'p, H: Host> {
 impl<'p, H: Host> Parcel<'p, H> {
     /// An empty one.
     pub(super) fn new(from: &'p Arc<Peer<H>>, handle: Option<Arc<Handle<H>>>) -> Self {
-        Self { from, handle, message: None, staged: 0, linked: None, error: 0 }
+        Self {
+            from,
+            handle,
+            message: None,
+            staged: 0,
+            linked: None,
+            error: 0,
+        }
     }
 
     /// The receiver.
@@ -101,7 +108,11 @@ impl<'p, H: Host> Parcel<'p, H> {
     /// Whether the destination is there no more, if its peer is `open`. Exact under its inbox.
     #[inline]
     fn is_gone(&self, open: bool) -> bool {
-        !open || self.handle.as_ref().is_some_and(|handle| handle.node.dead() != 0)
+        !open
+            || self
+                .handle
+                .as_ref()
+                .is_some_and(|handle| handle.node.dead() != 0)
     }
 
     /// Charges and reserves at the receiver. EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
@@ -127,7 +138,9 @@ impl<'p, H: Host> Parcel<'p, H> {
             }
         }
         self.book(n_bytes, charges(n_bytes, n_handles, n_fds))?;
-        let Some(message) = &mut self.message else { return Ok(()) };
+        let Some(message) = &mut self.message else {
+            return Ok(());
+        };
         // What comes from the stock has neither handles nor files.
         if let Some(handles) = handles {
             message.cargo.handles = handles;
@@ -169,7 +182,9 @@ impl<'p, H: Host> Parcel<'p, H> {
     /// Gets memory behind the slice. ENOMEM.
     #[inline]
     pub(super) fn pin(&mut self) -> Result {
-        self.message.as_mut().map_or(Ok(()), |message| message.pin())
+        self.message
+            .as_mut()
+            .map_or(Ok(()), |message| message.pin())
     }
 
     /// The pool and where in it the payload goes, unless it is empty.
@@ -193,7 +208,9 @@ impl<'p, H: Host> Parcel<'p, H> {
     pub(super) fn link(&mut self, handles: &[Arc<Handle<H>>]) -> Result<u64> {
         let to = self.to().clone();
         let (mut floor, mut made) = (0, KVVec::new());
-        let Some(message) = &mut self.message else { return Ok(floor) };
+        let Some(message) = &mut self.message else {
+            return Ok(floor);
+        };
         for (slot, handle) in message.cargo.handles.iter_mut().zip(handles) {
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead());
@@ -229,7 +246,9 @@ impl<'p, H: Host> Parcel<'p, H> {
         &mut self,
         put: impl FnOnce(&mut Queue<H>, KBox<Message<H>>) -> T,
     ) -> Result<Option<T>> {
-        let Some(message) = self.message.take() else { return Ok(None) };
+        let Some(message) = self.message.take() else {
+            return Ok(None);
+        };
         let mut inbox = self.to().inbox.lock();
         if self.is_gone(inbox.open) {
             drop(inbox);
@@ -242,7 +261,10 @@ impl<'p, H: Host> Parcel<'p, H> {
     /// Queues the only part of a transaction.
     #[inline]
     fn deliver(&mut self, floor: u64, yields: bool) -> Result {
-        if self.hand_in(|queue, message| queue.push(floor, message))?.is_some() {
+        if self
+            .hand_in(|queue, message| queue.push(floor, message))?
+            .is_some()
+        {
             self.to().waker().wake(yields);
         }
         Ok(())
@@ -297,7 +319,11 @@ impl Report<'_> {
     /// Tells the caller how it stands.
     fn tell<H: Host>(&mut self, parcels: &[Parcel<'_, H>]) -> Result {
         // Those that were not come to yet have not failed.
-        let error = |part| parcels.get(part).map_or(0, |parcel: &Parcel<'_, H>| parcel.error);
+        let error = |part| {
+            parcels
+                .get(part)
+                .map_or(0, |parcel: &Parcel<'_, H>| parcel.error)
+        };
         (self.write)(&mut (0..self.n).map(error))
     }
 
@@ -338,7 +364,11 @@ impl<H: Host> Peer<H> {
         let mut import = Import::new(this);
         let (handles, files) = out.find(&mut import)?;
         let size = (out.payload.len(), handles.len());
-        let mut report = Report { write, partial: out.partial, n: out.destinations.len() };
+        let mut report = Report {
+            write,
+            partial: out.partial,
+            n: out.destinations.len(),
+        };
 
         let destinations = out.destinations;
         let several = destinations.len() > 1;
@@ -406,7 +436,9 @@ fn copy<H: Host, P: Payload<H>>(parcels: &mut [Parcel<'_, H>], payload: &mut P) 
         return Ok(());
     }
     let mut slices = parcels.iter().filter_map(Parcel::place);
-    let Some((first, from)) = slices.next() else { return Ok(()) };
+    let Some((first, from)) = slices.next() else {
+        return Ok(());
+    };
     payload.copy_to(first, from)?;
     for (pool, offset) in slices {
         first.copy(from, payload.len(), pool, offset);
@@ -478,7 +510,10 @@ fn stage_several<H: Host>(
             (timestamp, n_behind) = (at, part);
         }
     }
-    for parcel in parcels[..n_behind].iter().filter(|parcel| parcel.staged != 0) {
+    for parcel in parcels[..n_behind]
+        .iter()
+        .filter(|parcel| parcel.staged != 0)
+    {
         parcel.to().inbox.lock().queue.raise(timestamp);
     }
     Ok(timestamp)

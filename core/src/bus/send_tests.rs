@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! What others may do between the steps of a multicast.
 
@@ -32,7 +32,12 @@ impl Scene {
         let to = [world.open(1), world.open(2)];
         let from = world.open(3);
         let ids = [0, 1].map(|i: usize| to[i].transfer(0, &from).unwrap());
-        Self { world, to, from, ids }
+        Self {
+            world,
+            to,
+            from,
+            ids,
+        }
     }
 
     /// Steps 1 and 2.
@@ -49,7 +54,11 @@ impl Scene {
             top = parcel.stage(&transaction, part as u32, top).unwrap();
             parcels.push(parcel);
         }
-        Staged { parcels, transaction, top }
+        Staged {
+            parcels,
+            transaction,
+            top,
+        }
     }
 
     fn readable(&self) -> [bool; 2] {

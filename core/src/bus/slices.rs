@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Which parts of a pool's address space are in use, and which of them the user has.
 //!
@@ -105,7 +105,10 @@ impl Slices {
     pub(super) fn new(size: u64, array: Array) -> Result<Self> {
         let mut new = Self::EMPTY;
         drop(new.grow(array));
-        let whole = Extent { len: (size / UNIT) as u32, ..BLANK };
+        let whole = Extent {
+            len: (size / UNIT) as u32,
+            ..BLANK
+        };
         new.extents.push(whole, GFP_KERNEL)?;
         new.bin(0);
         Ok(new)
@@ -159,7 +162,11 @@ impl Slices {
 
     #[inline]
     fn unhang(&mut self, i: u32, list: usize) {
-        let Extent { hang_prev, hang_next, .. } = *self.at(i);
+        let Extent {
+            hang_prev,
+            hang_next,
+            ..
+        } = *self.at(i);
         if hang_next != NONE {
             self.at(hang_next).hang_prev = hang_prev;
         }
@@ -245,7 +252,13 @@ impl Slices {
         }
         // Cut off the front of it; the rest mostly stays in its bin.
         let new = self.element()?;
-        *self.at(new) = Extent { start: whole.start, len, prev: whole.prev, next: i, ..BLANK };
+        *self.at(new) = Extent {
+            start: whole.start,
+            len,
+            prev: whole.prev,
+            next: i,
+            ..BLANK
+        };
         self.at(i).prev = new;
         if whole.prev != NONE {
             self.at(whole.prev).next = new;
@@ -261,7 +274,9 @@ impl Slices {
             return Ok(core::mem::replace(&mut self.unused, unused.hang_next));
         }
         let i = self.extents.len();
-        self.extents.push_within_capacity(BLANK).map_err(|_| Denied::Array(2 * i))?;
+        self.extents
+            .push_within_capacity(BLANK)
+            .map_err(|_| Denied::Array(2 * i))?;
         Ok(i as u32)
     }
 
@@ -313,7 +328,13 @@ impl Slices {
 
     /// Makes an extent a free one. Its neighbours swallow it if they are free.
     fn melt(&mut self, i: u32) {
-        let Extent { mut start, mut len, prev, next, .. } = *self.at(i);
+        let Extent {
+            mut start,
+            mut len,
+            prev,
+            next,
+            ..
+        } = *self.at(i);
         debug_assert!(self.at(i).holder == RESERVED && len != 0);
         let into = match (self.is_free(prev), self.is_free(next)) {
             (false, false) => return self.bin(i),
@@ -341,7 +362,10 @@ impl Slices {
         if next != NONE {
             self.at(next).prev = prev;
         }
-        *self.at(i) = Extent { hang_next: self.unused, ..BLANK };
+        *self.at(i) = Extent {
+            hang_next: self.unused,
+            ..BLANK
+        };
         self.unused = i;
     }
 }
@@ -364,7 +388,8 @@ impl Slices {
 
     /// Whether the user has the slice of this number.
     pub(super) fn is_given(&self, i: u32) -> bool {
-        self.holder(i).is_some_and(|holder| holder != FREE && holder != RESERVED)
+        self.holder(i)
+            .is_some_and(|holder| holder != FREE && holder != RESERVED)
     }
 
     /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none there.
@@ -379,7 +404,12 @@ impl Slices {
         // What hangs in a chain is the user's.
         self.unhang(number, chain);
         let payer = core::mem::replace(&mut self.at(number).holder, RESERVED);
-        Some(Slice { number, offset, size: u64::from(self.at(number).len) * UNIT, payer })
+        Some(Slice {
+            number,
+            offset,
+            size: u64::from(self.at(number).len) * UNIT,
+            payer,
+        })
     }
 
     /// Takes the first slice from the user that has this number or a higher one.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The allocator of slices against a naive model: a list of what is in use.
 
@@ -47,7 +47,10 @@ fn check(slices: &Slices) -> Vec<(u32, u32)> {
                 _ => all_free.push((at, extent.len)),
             }
         }
-        assert!(!(extent.holder == FREE && was_free), "two free neighbours at {at}");
+        assert!(
+            !(extent.holder == FREE && was_free),
+            "two free neighbours at {at}"
+        );
         if extent.holder == FREE {
             free.push((extent.start, extent.len));
         } else {
@@ -205,7 +208,10 @@ fn a_fit_in_the_bin_below_is_found_within_the_tries() {
     let mut slices = fragments(TRIES - 1, 33, 39);
     assert!(reserve(&mut slices, 39 * 8).is_some());
     let mut slices = fragments(TRIES, 33, 39);
-    assert!(reserve(&mut slices, 39 * 8).is_none(), "only so many are tried");
+    assert!(
+        reserve(&mut slices, 39 * 8).is_none(),
+        "only so many are tried"
+    );
     // What is sure to fit is found in any case.
     assert!(reserve(&mut slices, 32 * 8).is_some());
     check(&slices);
@@ -283,7 +289,12 @@ fn what_was_given_is_taken_back_by_its_offset() {
     for i in 0..100 {
         let size = 8 * (1 + i % 5);
         let number = reserve(&mut slices, size).unwrap();
-        let slice = Slice { number, offset: slices.offset(number), size, payer };
+        let slice = Slice {
+            number,
+            offset: slices.offset(number),
+            size,
+            payer,
+        };
         assert!(slices.take_back(slice.offset).is_none());
         // Some are still on their way.
         if i % 3 != 0 {
@@ -319,7 +330,12 @@ fn large_slices_do_not_crowd_one_chain() {
         let mut slices = new(1 << 32);
         for _ in 0..n {
             let number = reserve(&mut slices, size).unwrap();
-            let slice = Slice { number, offset: slices.offset(number), size, payer: 1 };
+            let slice = Slice {
+                number,
+                offset: slices.offset(number),
+                size,
+                payer: 1,
+            };
             slices.give(&slice);
         }
         for &head in &slices.heads[BINS..] {

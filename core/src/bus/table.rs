@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! A peer's handles by ID.
 //!
@@ -50,7 +50,12 @@ pub(super) fn creates(id: u64) -> bool {
 
 impl<H: Host> Table<H> {
     pub(super) fn new() -> Self {
-        Self { by_id: RBTree::new(), open: true, last: 0, serials: 0 }
+        Self {
+            by_id: RBTree::new(),
+            open: true,
+            last: 0,
+            serials: 0,
+        }
     }
 
     /// The ID that a handle gets which is not in the table: for an own node the one it always had,
@@ -78,7 +83,9 @@ impl<H: Host> Table<H> {
             return false;
         }
         let local = handle.local.access_mut(self);
-        let Some(slot) = local.slot.take() else { return false };
+        let Some(slot) = local.slot.take() else {
+            return false;
+        };
         (local.id, local.refs, local.charge) = (id, 1, charge.take());
         self.by_id.insert(slot.into_node(id, handle.clone()));
         handle.notice.access_mut(inbox).held = true;
@@ -129,13 +136,21 @@ impl<'p, H: Host> Gains<'p, H> {
         if n != 0 {
             peer.charge_handles(claimant, n)?;
         }
-        Ok(Self { peer, claimant, slots, charged: n })
+        Ok(Self {
+            peer,
+            claimant,
+            slots,
+            charged: n,
+        })
     }
 }
 
 impl<H: Host> Drop for Gains<'_, H> {
     fn drop(&mut self) {
-        self.peer.inbox.lock().discharge_handles(self.claimant.peer, self.charged);
+        self.peer
+            .inbox
+            .lock()
+            .discharge_handles(self.claimant.peer, self.charged);
         for handle in self.slots.iter().flatten() {
             handle.unlink(1, false);
         }
@@ -154,7 +169,11 @@ pub(super) struct Import<'p, H: Host> {
 
 impl<'p, H: Host> Import<'p, H> {
     pub(super) fn new(peer: &'p Arc<Peer<H>>) -> Self {
-        Self { peer, unfinished: None, success: false }
+        Self {
+            peer,
+            unfinished: None,
+            success: false,
+        }
     }
 
     /// The handle of this ID. ENXIO if it is not known and cannot be made; EDQUOT, ENOMEM, ESHUTDOWN.

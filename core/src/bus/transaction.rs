@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The fate of one operation with parts in several queues.
 //!
@@ -46,7 +46,10 @@ pub(super) struct Transaction {
 impl Transaction {
     /// A new one of peer `peer`, the `count`-th of that peer.
     pub(super) fn new(peer: u64, count: u64) -> Result<Arc<Self>> {
-        let new = Self { number: (peer, count), word: Atomic::new(STAGED) };
+        let new = Self {
+            number: (peer, count),
+            word: Atomic::new(STAGED),
+        };
         Ok(Arc::new(new, GFP_KEPT)?)
     }
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! A user of the bus, as far as accounting goes.
 //!
@@ -33,7 +33,10 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn new(uid: u32, limits: Limits) -> Result<Arc<Self>> {
-        let books = UserAccount { account: Account::new(uid, limits), sent_fds: 0 };
+        let books = UserAccount {
+            account: Account::new(uid, limits),
+            sent_fds: 0,
+        };
         Arc::pin_init(
             pin_init!(Self {
                 uid,
@@ -62,7 +65,10 @@ impl SentFds {
         }
         books.sent_fds += n;
         drop(books);
-        Ok(Self { user: user.clone(), n })
+        Ok(Self {
+            user: user.clone(),
+            n,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! One command under way: the memory of its caller, and the places where a test can step in.
 
@@ -53,12 +53,18 @@ pub struct Hooks<'a> {
 impl<'a> Hooks<'a> {
     /// Steps in when a result is written.
     pub fn at_write(step: impl FnOnce() -> Result + 'a) -> Self {
-        Self { write: Script::default().then(step), ..Self::default() }
+        Self {
+            write: Script::default().then(step),
+            ..Self::default()
+        }
     }
 
     /// Steps in when the payload is copied.
     pub fn at_copy(step: impl FnOnce() -> Result + 'a) -> Self {
-        Self { copy: Script::default().then(step), ..Self::default() }
+        Self {
+            copy: Script::default().then(step),
+            ..Self::default()
+        }
     }
 }
 
@@ -171,7 +177,11 @@ impl<'a, 'h> host::Caller<Test> for Call<'a, 'h> {
             self.arena.get(addr + 16 * i + 8, &mut len)?;
             vecs.push((u64::from_ne_bytes(start), u64::from_ne_bytes(len)));
         }
-        Ok(Bytes { arena: self.arena, hooks: self.hooks, vecs })
+        Ok(Bytes {
+            arena: self.arena,
+            hooks: self.hooks,
+            vecs,
+        })
     }
 
     fn file(&self, fd: i32) -> Result<File> {

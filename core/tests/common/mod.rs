@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! A host in plain memory, for the tests of the core.
 //!
@@ -136,7 +136,11 @@ pub struct Letter<'a> {
 impl<'a> Letter<'a> {
     /// Some bytes for one or many.
     pub fn new(to: &'a [u64], data: &'a [u8]) -> Self {
-        Self { to, data, ..Self::default() }
+        Self {
+            to,
+            data,
+            ..Self::default()
+        }
     }
 }
 
@@ -184,7 +188,11 @@ pub struct Client {
 
 impl Client {
     fn call(&self, arena: &Arena, hooks: &Hooks<'_>, cmd: u32, arg: u64) -> Result {
-        let caller = Call { client: self, arena, hooks };
+        let caller = Call {
+            client: self,
+            arena,
+            hooks,
+        };
         dispatch(&self.peer, &caller, cmd, arg)
     }
 
@@ -233,7 +241,11 @@ impl Client {
     /// RECV with flags.
     pub fn recv_with(&self, flags: u64, hooks: &Hooks<'_>) -> Result<Received> {
         let arena = Arena::default();
-        let cmd = CmdRecv { flags, max_offset: <Pool as bus::Pool>::SIZE, msg: Msg::default() };
+        let cmd = CmdRecv {
+            flags,
+            max_offset: <Pool as bus::Pool>::SIZE,
+            msg: Msg::default(),
+        };
         let arg = arena.put(&cmd.to_bytes());
         self.call(&arena, hooks, CMD_RECV, arg)?;
         let mut bytes = [0; CmdRecv::SIZE];
@@ -259,7 +271,9 @@ impl Client {
         received.handles = handles.collect();
         let fds = self.pool.read(at + 8 * msg.n_handles, 4 * msg.n_fds);
         let fds = fds.chunks_exact(4);
-        received.fds = fds.map(|one| i32::from_ne_bytes(one.try_into().unwrap())).collect();
+        received.fds = fds
+            .map(|one| i32::from_ne_bytes(one.try_into().unwrap()))
+            .collect();
         Ok(received)
     }
 

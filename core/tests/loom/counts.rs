@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! References, messages and charges: none twice, none lost, none left.
 
@@ -11,7 +11,9 @@ use super::{data, model, spawn, Seen, Square, Watch, BOUND, DEEP};
 /// The number of release notices for node 0.
 fn releases(all: &[Received]) -> usize {
     let notices = all.iter().filter(|one| one.kind == MSG_NODE_RELEASE);
-    notices.inspect(|one| assert_eq!(one.destination, 0)).count()
+    notices
+        .inspect(|one| assert_eq!(one.destination, 0))
+        .count()
 }
 
 #[test]
@@ -40,7 +42,11 @@ fn a_reference_in_flight_is_one() {
         let id = o.transfer(0, &p).unwrap();
         let to_q = q.transfer(0, &p).unwrap();
         let sender = spawn(move || {
-            let letter = Letter { handles: &[id], to: &[to_q], ..Letter::default() };
+            let letter = Letter {
+                handles: &[id],
+                to: &[to_q],
+                ..Letter::default()
+            };
             p.send(letter).unwrap();
             p.release(id).unwrap();
         });
@@ -89,7 +95,15 @@ fn a_release_notice_is_withdrawn_or_received() {
 fn a_receiver_leaves() {
     for to_both in [false, true] {
         model("send and disconnect", BOUND, move || {
-            let Square { world, r, s, a, b, from_a, .. } = Square::new();
+            let Square {
+                world,
+                r,
+                s,
+                a,
+                b,
+                from_a,
+                ..
+            } = Square::new();
             let leaver = r.clone();
             let leave = spawn(move || leaver.disconnect().unwrap());
             let letter = Letter {
@@ -113,17 +127,31 @@ fn a_receiver_leaves() {
 #[test]
 fn a_sender_leaves() {
     model("disconnect and send", BOUND, || {
-        let Square { world, r, s, a, b, from_a, .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            ..
+        } = Square::new();
         let leaver = a.clone();
         let leave = spawn(move || leaver.disconnect().unwrap());
-        let letter = Letter { handles: &[8], ..Letter::new(&from_a, b"x") };
+        let letter = Letter {
+            handles: &[8],
+            ..Letter::new(&from_a, b"x")
+        };
         let sent = a.send(letter);
         leave.join().unwrap();
         assert!(matches!(sent, Ok(()) | Err(ESHUTDOWN)));
         for client in [&r, &s] {
             let all = client.take_all();
             assert_eq!(data(&all).len(), usize::from(sent.is_ok()));
-            let seen: Vec<_> = all.into_iter().filter(|one| one.kind != MSG_NODE_RELEASE).collect();
+            let seen: Vec<_> = all
+                .into_iter()
+                .filter(|one| one.kind != MSG_NODE_RELEASE)
+                .collect();
             Seen::new(&seen).check();
         }
         drop((r, s, a, b));
@@ -134,9 +162,20 @@ fn a_sender_leaves() {
 #[test]
 fn two_threads_receive_from_one_peer() {
     model("two receivers", DEEP, || {
-        let Square { world, r, s, a, b, from_a, .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            ..
+        } = Square::new();
         for data in [b"1", b"2"] {
-            let letter = Letter { handles: &[8], ..Letter::new(&from_a[..1], data) };
+            let letter = Letter {
+                handles: &[8],
+                ..Letter::new(&from_a[..1], data)
+            };
             a.send(letter).unwrap();
         }
         let other = r.clone();
@@ -185,7 +224,11 @@ fn a_seed_is_replaced_while_the_user_lets_go_of_its_slice() {
         let world = World::default();
         let r = world.open(1);
         let plant = |r: &Client, data: &[u8]| {
-            let letter = Letter { data, flags: SEND_FLAG_SEED, ..Letter::default() };
+            let letter = Letter {
+                data,
+                flags: SEND_FLAG_SEED,
+                ..Letter::default()
+            };
             r.send(letter)
         };
         plant(&r, b"old").unwrap();

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Handles against the death of their node: in messages, by transfer, and across a flush.
 
@@ -13,7 +13,15 @@ use super::{model, spawn, Seen, Square, BOUND, DEEP};
 /// other threads. Then both have to agree. Where `r` holds it, the owner's clock is ahead, too.
 fn handle_model(name: &str, holds: bool, act: fn(&Client, &Client, u64) -> Vec<JoinHandle<()>>) {
     model(name, BOUND, move || {
-        let Square { world, r, s, a, b, from_a, .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            ..
+        } = Square::new();
         let carried = b.transfer(8, &a).unwrap();
         let mut at_r = 0;
         if holds {
@@ -23,7 +31,10 @@ fn handle_model(name: &str, holds: bool, act: fn(&Client, &Client, u64) -> Vec<J
         }
         let at_s = b.transfer(8, &s).unwrap();
         let threads = act(&b, &r, at_r);
-        let letter = Letter { handles: &[carried], ..Letter::new(&from_a, b"") };
+        let letter = Letter {
+            handles: &[carried],
+            ..Letter::new(&from_a, b"")
+        };
         a.send(letter).unwrap();
         for thread in threads {
             thread.join().unwrap();
@@ -59,19 +70,31 @@ fn a_handle_in_a_message_dies() {
 fn a_handle_in_a_message_dies_and_its_holder_lets_go() {
     handle_model("handle, destruction and release", true, |owner, r, id| {
         let (owner, r) = (owner.clone(), r.clone());
-        vec![spawn(move || owner.destroy(&[8]).unwrap()), spawn(move || r.release(id).unwrap())]
+        vec![
+            spawn(move || owner.destroy(&[8]).unwrap()),
+            spawn(move || r.release(id).unwrap()),
+        ]
     });
 }
 
 #[test]
 fn a_handle_in_a_message_dies_by_two_hands() {
-    handle_model("handle, destruction and disconnect", false, |owner, _, _| {
-        let (one, two) = (owner.clone(), owner.clone());
-        vec![
-            spawn(move || assert!(matches!(one.destroy(&[8]), Ok(()) | Err(ESHUTDOWN | ESTALE)))),
-            spawn(move || two.disconnect().unwrap()),
-        ]
-    });
+    handle_model(
+        "handle, destruction and disconnect",
+        false,
+        |owner, _, _| {
+            let (one, two) = (owner.clone(), owner.clone());
+            vec![
+                spawn(move || {
+                    assert!(matches!(
+                        one.destroy(&[8]),
+                        Ok(()) | Err(ESHUTDOWN | ESTALE)
+                    ))
+                }),
+                spawn(move || two.disconnect().unwrap()),
+            ]
+        },
+    );
 }
 
 #[test]
@@ -110,10 +133,18 @@ fn a_flush_leaves_no_silent_handle() {
         // The seed pins node 0 of R, so the message is wanted until it is dropped.
         let world = World::default();
         let (r, s) = (world.open(1), world.open(2));
-        let letter = Letter { handles: &[0], flags: SEND_FLAG_SEED, ..Letter::default() };
+        let letter = Letter {
+            handles: &[0],
+            flags: SEND_FLAG_SEED,
+            ..Letter::default()
+        };
         r.send(letter).unwrap();
         let to_r = r.transfer(0, &s).unwrap();
-        let letter = Letter { handles: &[8], to: &[to_r], ..Letter::default() };
+        let letter = Letter {
+            handles: &[8],
+            to: &[to_r],
+            ..Letter::default()
+        };
         s.send(letter).unwrap();
         s.destroy(&[8]).unwrap();
         let other = r.clone();

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Models of the order: the core itself, with every interleaving of a few commands.
 //!
@@ -110,7 +110,15 @@ impl Square {
         let world = World::default();
         let [r, s, a, b] = [1, 1, 2, 2].map(|uid| world.open(uid));
         let handles = |to: &Client| [&r, &s].map(|owner| owner.transfer(0, to).unwrap());
-        Self { from_a: handles(&a), from_b: handles(&b), world, r, s, a, b }
+        Self {
+            from_a: handles(&a),
+            from_b: handles(&b),
+            world,
+            r,
+            s,
+            a,
+            b,
+        }
     }
 }
 

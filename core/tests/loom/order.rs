@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Consistency, causality, atomicity.
 
@@ -12,7 +12,15 @@ use super::{data, model, spawn, Square, Watch, BOUND, DEEP};
 #[test]
 fn multicasts_are_received_in_one_order() {
     model("two multicasts", DEEP, || {
-        let Square { world, r, s, a, b, from_a, from_b: [to_r, to_s] } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            from_b: [to_r, to_s],
+        } = Square::new();
         let other = spawn(move || b.send(Letter::new(&[to_s, to_r], b"b")).unwrap());
         a.send(Letter::new(&from_a, b"a")).unwrap();
         other.join().unwrap();
@@ -27,7 +35,15 @@ fn multicasts_are_received_in_one_order() {
 #[test]
 fn multicasts_are_received_in_one_order_while_they_are_sent() {
     model("two multicasts, received", BOUND, || {
-        let Square { world, r, s, a, b, from_a, from_b: [to_r, to_s] } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            from_b: [to_r, to_s],
+        } = Square::new();
         let one = spawn(move || b.send(Letter::new(&[to_s, to_r], b"b")).unwrap());
         let two = spawn(move || a.send(Letter::new(&from_a, b"a")).unwrap());
         let watch = Watch::look(&r);
@@ -49,7 +65,15 @@ fn multicasts_are_received_in_one_order_while_they_are_sent() {
 fn the_triangle() {
     model("triangle", DEEP, || {
         // A sends to B and C; C sends to B when it has the message.
-        let Square { world, r: b, s: c, a, b: idle, from_a: [to_b, to_c], .. } = Square::new();
+        let Square {
+            world,
+            r: b,
+            s: c,
+            a,
+            b: idle,
+            from_a: [to_b, to_c],
+            ..
+        } = Square::new();
         let c_to_b = b.transfer(0, &c).unwrap();
         let sender = spawn(move || a.send(Letter::new(&[to_b, to_c], b"first")).unwrap());
         let told = c.take().is_ok();
@@ -69,7 +93,15 @@ fn the_triangle() {
 fn the_triangle_with_two_calls() {
     model("triangle of unicasts", DEEP, || {
         // A sends to B, then to C; C, on receipt, to B, which receives at any time.
-        let Square { world, r: b, s: c, a, b: idle, from_a: [to_b, to_c], .. } = Square::new();
+        let Square {
+            world,
+            r: b,
+            s: c,
+            a,
+            b: idle,
+            from_a: [to_b, to_c],
+            ..
+        } = Square::new();
         let c_to_b = b.transfer(0, &c).unwrap();
         let sender = spawn(move || {
             a.send(Letter::new(&[to_b], b"first")).unwrap();
@@ -91,7 +123,15 @@ fn the_triangle_with_two_calls() {
 #[test]
 fn causality_through_a_flag() {
     model("side channel", DEEP, || {
-        let Square { world, r, s, a, b, from_a, from_b: [to_r, _] } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a,
+            from_b: [to_r, _],
+        } = Square::new();
         let flag = std::sync::Arc::new(Atomic::new(false));
         let set = flag.clone();
         let sender = spawn(move || {
@@ -129,7 +169,15 @@ fn a_multicast_is_whole_or_is_not() {
     for release in [0, NODES_DESTROY_FLAG_RELEASE_HANDLES] {
         model("multicast and destruction", BOUND, move || {
             // One of the destinations dies; a third peer's message may stand behind a part.
-            let Square { world, r, s, a, b, from_a, from_b: [_, to_s] } = Square::new();
+            let Square {
+                world,
+                r,
+                s,
+                a,
+                b,
+                from_a,
+                from_b: [_, to_s],
+            } = Square::new();
             let owner = r.clone();
             let death = spawn(move || owner.destroy_with(&[0], release).unwrap());
             let receiver = s.clone();
@@ -168,12 +216,23 @@ fn a_multicast_is_whole_or_is_not() {
 fn a_partial_multicast_says_who_got_it() {
     model("partial multicast and destruction", DEEP, || {
         // Two nodes of one peer, of which one dies, and one of another.
-        let Square { world, r, s, a, b, from_a: [to_r, to_s], .. } = Square::new();
+        let Square {
+            world,
+            r,
+            s,
+            a,
+            b,
+            from_a: [to_r, to_s],
+            ..
+        } = Square::new();
         let dying = r.transfer(4, &a).unwrap();
         let owner = r.clone();
         let death = spawn(move || owner.destroy(&[4]).unwrap());
-        let letter =
-            Letter { flags: SEND_FLAG_CONTINUE, to: &[to_r, dying, to_s], ..Letter::default() };
+        let letter = Letter {
+            flags: SEND_FLAG_CONTINUE,
+            to: &[to_r, dying, to_s],
+            ..Letter::default()
+        };
         let (result, errors) = send_watching(&a, letter, &s);
         assert_eq!(result, Ok(()));
         death.join().unwrap();
@@ -203,7 +262,10 @@ fn two_calls_destroy_one_node() {
         let other = o.clone();
         let one = spawn(move || other.destroy(&[4, 0]));
         let results = [o.destroy(&[0, 8]), one.join().unwrap()];
-        assert!(matches!(results, [Ok(()), Err(ESTALE)] | [Err(ESTALE), Ok(())]));
+        assert!(matches!(
+            results,
+            [Ok(()), Err(ESTALE)] | [Err(ESTALE), Ok(())]
+        ));
         let all = p.take_all();
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].destination, id);
@@ -218,7 +280,11 @@ fn two_calls_destroy_one_node() {
 fn pinned() -> (World, Client, Client, [u64; 2]) {
     let world = World::default();
     let (r, s) = (world.open(1), world.open(2));
-    let letter = Letter { handles: &[0, 8], flags: SEND_FLAG_SEED, ..Letter::default() };
+    let letter = Letter {
+        handles: &[0, 8],
+        flags: SEND_FLAG_SEED,
+        ..Letter::default()
+    };
     r.send(letter).unwrap();
     let ids = [0, 8].map(|id| r.transfer(id, &s).unwrap());
     (world, r, s, ids)

@@ -36,7 +36,10 @@ pub fn pointer<T>(memory: &[T]) -> u64 {
 
 /// Vectors for some pieces of payload.
 pub fn vectors(pieces: &[&[u8]]) -> Vec<[usize; 2]> {
-    pieces.iter().map(|piece| [pointer(piece) as usize, piece.len()]).collect()
+    pieces
+        .iter()
+        .map(|piece| [pointer(piece) as usize, piece.len()])
+        .collect()
 }
 
 /// One command. Whether the argument can be read and written is for the command to find out.

@@ -104,7 +104,9 @@ impl<T, A: Allocator> Vec<T, A> {
         fault::check()?;
         let wanted = len.checked_add(additional).ok_or(AllocError)?;
         let capacity = wanted.max(capacity.saturating_mul(2));
-        self.0.try_reserve_exact(capacity - len).map_err(|_| AllocError)
+        self.0
+            .try_reserve_exact(capacity - len)
+            .map_err(|_| AllocError)
     }
 
     /// Appends `v`, which is dropped where there is no memory.

@@ -83,10 +83,17 @@ fn key() -> impl Strategy<Value = Key> {
 
 fn op() -> impl Strategy<Value = Op> {
     use proptest::prelude::Just;
-    let start =
-        prop_oneof![Just(Start::Front), Just(Start::Back), key().prop_map(Start::LowerBound)];
-    let take =
-        prop_oneof![Just(Take::Nothing), Just(Take::Current), Just(Take::Prev), Just(Take::Next)];
+    let start = prop_oneof![
+        Just(Start::Front),
+        Just(Start::Back),
+        key().prop_map(Start::LowerBound)
+    ];
+    let take = prop_oneof![
+        Just(Take::Nothing),
+        Just(Take::Current),
+        Just(Take::Prev),
+        Just(Take::Next)
+    ];
     prop_oneof![
         4 => (key(), any::<u32>()).prop_map(|(k, v)| Op::Insert(k, v)),
         1 => key().prop_map(Op::Remove),
@@ -290,7 +297,8 @@ proptest! {
 #[test]
 fn a_node_and_its_memory_can_be_used_again() {
     let mut tree = RBTree::new();
-    tree.try_create_and_insert(1, std::rc::Rc::new(()), GFP_KERNEL).unwrap();
+    tree.try_create_and_insert(1, std::rc::Rc::new(()), GFP_KERNEL)
+        .unwrap();
     let node = tree.remove_node(&1).unwrap();
     let shared = std::rc::Rc::new(());
     let node = node.into_reservation().into_node(2, shared.clone());

@@ -104,7 +104,10 @@ impl<T> Arc<T> {
 
 impl<T: ?Sized> Arc<T> {
     fn from_inner(ptr: NonNull<Inner<T>>) -> Self {
-        Self { ptr, _owns: PhantomData }
+        Self {
+            ptr,
+            _owns: PhantomData,
+        }
     }
 
     fn inner(&self) -> &Inner<T> {
@@ -124,7 +127,10 @@ impl<T: ?Sized> Arc<T> {
 
     /// A borrow that can be turned into an `Arc` again.
     pub fn as_arc_borrow(&self) -> ArcBorrow<'_, T> {
-        ArcBorrow { arc: self, _thread: NotThreadSafe }
+        ArcBorrow {
+            arc: self,
+            _thread: NotThreadSafe,
+        }
     }
 
     /// Drops this reference; gives the value out where it was the last. Of
@@ -135,7 +141,9 @@ impl<T: ?Sized> Arc<T> {
             return None;
         }
         this.inner().count.store(1, Ordering::Relaxed);
-        Some(Pin::from(UniqueArc { inner: ManuallyDrop::into_inner(this) }))
+        Some(Pin::from(UniqueArc {
+            inner: ManuallyDrop::into_inner(this),
+        }))
     }
 }
 
@@ -246,7 +254,9 @@ pub struct UniqueArc<T: ?Sized> {
 impl<T> UniqueArc<T> {
     /// Allocates memory and moves `value` there.
     pub fn new(value: T, flags: Flags) -> Result<Self, AllocError> {
-        Ok(Self { inner: Arc::new(value, flags)? })
+        Ok(Self {
+            inner: Arc::new(value, flags)?,
+        })
     }
 
     /// Allocates memory for a `T` without a value in it.
@@ -277,7 +287,9 @@ impl<T> UniqueArc<MaybeUninit<T>> {
     /// It is.
     pub unsafe fn assume_init(self) -> UniqueArc<T> {
         let ptr = ManuallyDrop::new(self).inner.ptr;
-        UniqueArc { inner: Arc::from_inner(ptr.cast()) }
+        UniqueArc {
+            inner: Arc::from_inner(ptr.cast()),
+        }
     }
 
     /// Initialises the value.

@@ -209,7 +209,12 @@ unsafe impl<T: Sync + ?Sized, B: Backend> Sync for Guard<'_, T, B> {}
 impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
     fn new(lock: &'a Lock<T, B>, held: raw::Held<'a>, order: lockdep::Acquired) -> Self {
         cachelines::wrote::<Lock<T, B>, _>(&lock.raw);
-        Self { lock, _held: held, _order: order, _not_send: NotThreadSafe }
+        Self {
+            lock,
+            _held: held,
+            _order: order,
+            _not_send: NotThreadSafe,
+        }
     }
 
     /// The lock that is held.

@@ -65,7 +65,10 @@ impl<T, U> LockedBy<T, U> {
     /// Data protected by `owner`, which must neither move nor go away while the
     /// data is accessed.
     pub fn new<B: Backend>(owner: &Lock<U, B>, data: T) -> Self {
-        Self { owner: owner.data.get(), data: UnsafeCell::new(data) }
+        Self {
+            owner: owner.data.get(),
+            data: UnsafeCell::new(data),
+        }
     }
 }
 

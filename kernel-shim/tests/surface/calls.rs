@@ -80,7 +80,13 @@ impl<T: Copy> Outer<T> {
 
 impl Inner {
     fn new() -> impl PinInit<SpinLock<Self>> {
-        new_spinlock!(Inner { tree: RBTree::new(), sum: 0 }, "surface::inner")
+        new_spinlock!(
+            Inner {
+                tree: RBTree::new(),
+                sum: 0
+            },
+            "surface::inner"
+        )
     }
 }
 
@@ -178,7 +184,9 @@ fn locks() -> Result {
     outer.apart.access_mut(&mut held).push(2, GFP_KERNEL)?;
     check!(outer.apart.access(&held).len() == 4);
     let inner: &mut Inner = &mut held;
-    inner.tree.try_create_and_insert(1, KVec::new(), GFP_KERNEL)?;
+    inner
+        .tree
+        .try_create_and_insert(1, KVec::new(), GFP_KERNEL)?;
     inner.sum += 1;
     check!(held.as_mut().sum == 1);
     check!(core::ptr::eq(held.lock_ref(), &*owner));
@@ -209,7 +217,9 @@ fn atomics() -> Result {
 fn trees() -> Result {
     let mut tree: RBTree<u32, u32> = RBTree::new();
     for key in [5, 1, 3] {
-        check!(tree.insert(RBTreeNode::new(key, key * 10, GFP_KERNEL)?).is_none());
+        check!(tree
+            .insert(RBTreeNode::new(key, key * 10, GFP_KERNEL)?)
+            .is_none());
     }
     let old = tree.try_create_and_insert(3, 31, GFP_KERNEL)?;
     check!(old.map(RBTreeNode::to_key_value) == Some((3, 30)));

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Runs the system's C compiler for the tests of this folder. A compiler that
 //! is missing is a failure with a sentence that says so, never a skip.
@@ -68,7 +68,9 @@ pub fn build(name: &str, source: &str, flags: &[&str]) -> PathBuf {
 /// The kernel's own headers (asm/types.h) are taken from where the 64-bit
 /// compiler finds them; they serve both widths.
 pub fn flags_32bit() -> Option<Vec<String>> {
-    let mut flags: Vec<String> = ["-m32", "-ffreestanding", "-nostdlib"].map(String::from).into();
+    let mut flags: Vec<String> = ["-m32", "-ffreestanding", "-nostdlib"]
+        .map(String::from)
+        .into();
     let multiarch = run(Command::new(compiler()).arg("-print-multiarch"));
     let multiarch = String::from_utf8_lossy(&multiarch.stdout).trim().to_owned();
     if !multiarch.is_empty() {

@@ -43,10 +43,16 @@ fn too_much_memory_is_an_error_and_changes_nothing() {
 fn without_room_the_element_comes_back() {
     let mut v = KVec::with_capacity(2, GFP_KERNEL).unwrap();
     v.push_within_capacity(1).unwrap();
-    assert!(matches!(v.insert_within_capacity(2, 9), Err(InsertError::IndexOutOfBounds(9))));
+    assert!(matches!(
+        v.insert_within_capacity(2, 9),
+        Err(InsertError::IndexOutOfBounds(9))
+    ));
     v.insert_within_capacity(0, 0).unwrap();
     assert_eq!(v.push_within_capacity(2).unwrap_err().0, 2);
-    assert!(matches!(v.insert_within_capacity(0, 9), Err(InsertError::OutOfCapacity(9))));
+    assert!(matches!(
+        v.insert_within_capacity(0, 9),
+        Err(InsertError::OutOfCapacity(9))
+    ));
     assert_eq!(Error::from(PushError(1)), EINVAL);
     assert_eq!(v, [0, 1]);
 }

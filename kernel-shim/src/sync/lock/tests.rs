@@ -66,7 +66,9 @@ fn try_lock_fails_while_the_lock_is_held() {
         let lock: Arc<Mutex<u32>> = Arc::pin_init(new_mutex!(1), GFP_KERNEL).unwrap();
         let held = lock.lock();
         let other = lock.clone();
-        spawn(move || assert!(other.try_lock().is_none())).join().unwrap();
+        spawn(move || assert!(other.try_lock().is_none()))
+            .join()
+            .unwrap();
         assert!(core::ptr::eq(held.lock_ref(), &*lock));
         drop(held);
         *lock.try_lock().unwrap() += 1;
@@ -91,7 +93,10 @@ fn data_that_must_not_move_is_changed_through_its_pin() {
     }
 
     model(|| {
-        let still = pin_init!(Still { value: 0, pinned: core::marker::PhantomPinned });
+        let still = pin_init!(Still {
+            value: 0,
+            pinned: core::marker::PhantomPinned
+        });
         let lock: Pin<KBox<SpinLock<Still>>> =
             KBox::pin_init(new_spinlock!(still), GFP_KERNEL).unwrap();
         lock.lock().as_mut().set(3);
