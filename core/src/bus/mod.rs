@@ -50,8 +50,10 @@ mod transfer;
 mod user;
 
 pub use account::{Limits, DEFAULT_LIMITS};
+pub use command::dispatch;
 pub use host::{Caller, Host, Installed, Payload, Pool, Waker};
 pub use instance::{Bus, Usage};
+pub use message::Files;
 pub use peer::{Info, Peer, Ready};
 pub use recv::Receiver;
 pub use reset::Flush;
