@@ -2,8 +2,9 @@
 
 //! The bus: peers, nodes, handles, queues, transactions, pools and quotas.
 //!
-//! `docs/design.md` draws the whole; in short, a message travels through [`command`], [`send`],
-//! [`message`], the receiver's [`queue`] and [`recv`].
+//! `docs/design.md` draws the whole. A message travels through [`command::dispatch`],
+//! [`command::send`], [`object::message`], the receiver's [`order::queue`], [`command::recv`] and
+//! [`command::deliver`].
 //!
 //! # Locks
 //!
@@ -11,56 +12,37 @@
 //!
 //! | rank | lock | where |
 //! |---|---|---|
-//! | 1 | `bus1::table` | [`peer::Peer`], its handles by ID |
-//! | 2 | `bus1::inbox` | [`peer::Peer`], all that others may touch of it |
-//! | 3 | `bus1::users` | [`instance::Bus`] |
-//! | 4 | `bus1::account` | [`user::User`] |
+//! | 1 | `bus1::table` | [`object::peer`], a peer's handles by ID |
+//! | 2 | `bus1::inbox` | [`object::peer`], all that others may touch of a peer |
+//! | 3 | `bus1::users` | [`object::bus`] |
+//! | 4 | `bus1::account` | [`quota::user`] |
 //!
 //! Never are two of the same rank held together. Under a lock nothing is allocated and nothing
 //! sleeps; what is removed there and could reach a peer, a pool or a file when dropped is handed
 //! out of the critical section first.
 
-pub mod account;
-pub mod command;
-mod destroy;
-mod exchange;
-mod fifo;
-mod handle;
-pub mod host;
-mod inbox;
-pub mod instance;
-mod ledger;
-pub mod message;
-pub mod node;
-pub mod peer;
-mod queue;
-mod recv;
-mod release;
-mod reset;
-mod seed;
-mod send;
-mod sieve;
-mod slices;
-mod table;
+// Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
+//   few, tree, host: the ground
+//   quota, order, pool
+//   object
+//   command
+
+mod command;
+mod few;
+mod host;
+mod object;
+mod order;
+mod pool;
+mod quota;
 #[cfg(test)]
 #[path = "../../tests/common/mod.rs"]
 mod testing;
-mod transaction;
-mod transfer;
-mod user;
+mod tree;
 
-pub use account::{Limits, DEFAULT_LIMITS};
-pub use command::dispatch;
-pub use host::{Caller, Host, Installed, Payload, Pool, Waker};
-pub use instance::{Bus, Usage};
-pub use message::Files;
-pub use peer::{Info, Peer, Ready};
-pub use recv::Receiver;
-pub use reset::Flush;
-pub use send::Outgoing;
-
-/// For what outlives the call that allocates it: charged to the memory cgroup of the caller.
-const GFP_KEPT: kernel::alloc::Flags = kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+pub use command::{dispatch, Caller, Count, Flush, Installed, Outgoing, Receiver};
+pub use host::{Files, Host, Payload, Pool, WakeHint, Waker};
+pub use object::{Bus, Info, Peer, Ready, Usage};
+pub use quota::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};
 
 /// Names of the locks, lowest rank first; a debug host checks the order.
 pub const LOCK_ORDER: [&str; 4] = ["bus1::table", "bus1::inbox", "bus1::users", "bus1::account"];

@@ -9,8 +9,7 @@ use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
 use std::vec;
 
-use bus1_core::bus::message::Files;
-use bus1_core::bus::{host, Peer};
+use bus1_core::bus::{self, Files, Peer};
 use kernel::error::{code::*, Result};
 use kernel::sync::Arc;
 
@@ -121,7 +120,7 @@ pub(super) struct Bytes<'a, 'h> {
     vecs: Vec<(u64, u64)>,
 }
 
-impl host::Payload<Test> for Bytes<'_, '_> {
+impl bus::Payload<Test> for Bytes<'_, '_> {
     fn len(&self) -> u64 {
         self.vecs.iter().map(|vec| vec.1).sum()
     }
@@ -131,7 +130,7 @@ impl host::Payload<Test> for Bytes<'_, '_> {
         for &(addr, len) in &self.vecs {
             let mut bytes = vec![0; len as usize];
             self.arena.get(addr, &mut bytes)?;
-            host::Pool::write(pool, offset, &bytes);
+            bus::Pool::write(pool, offset, &bytes);
             offset += len;
         }
         Ok(())
@@ -145,7 +144,7 @@ pub(super) struct Installed {
     to: Shared<Mutex<Vec<(i32, u32)>>>,
 }
 
-impl host::Installed for Installed {
+impl bus::Installed for Installed {
     fn numbers(&self) -> &[i32] {
         &self.numbers
     }
@@ -156,7 +155,7 @@ impl host::Installed for Installed {
     }
 }
 
-impl<'a, 'h> host::Caller<Test> for Call<'a, 'h> {
+impl<'a, 'h> bus::Caller<Test> for Call<'a, 'h> {
     type Payload = Bytes<'a, 'h>;
     type Installed = Installed;
 

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
 
-use bus1_core::bus::host;
+use bus1_core::bus::{self, WakeHint};
 use kernel::error::{code::*, Result};
 use kernel::sync::atomic::{Acquire, Atomic, Release};
 
 /// The host.
 pub enum Test {}
 
-impl host::Host for Test {
+impl bus::Host for Test {
     type Pool = Pool;
     type File = File;
     type Waker = Waker;
@@ -33,9 +33,13 @@ struct Memory {
 pub struct Pool(Shared<Mutex<Memory>>);
 
 impl Memory {
-    fn check(&self, offset: u64, len: u64) {
+    fn is_pinned(&self, offset: u64, len: u64) -> bool {
         let covers = |&(start, size): &(u64, u64)| start <= offset && offset + len <= start + size;
-        assert!(self.pins.iter().any(covers), "{offset}+{len} is not pinned");
+        self.pins.iter().any(covers)
+    }
+
+    fn check(&self, offset: u64, len: u64) {
+        assert!(self.is_pinned(offset, len), "{offset}+{len} is not pinned");
     }
 }
 
@@ -56,7 +60,7 @@ impl Pool {
     }
 }
 
-impl host::Pool for Pool {
+impl bus::Pool for Pool {
     const SIZE: u64 = 1 << 16;
 
     fn pin(&self, offset: u64, len: u64) -> Result {
@@ -70,8 +74,10 @@ impl host::Pool for Pool {
         if memory.bytes.len() < end {
             memory.bytes.resize(end, 0);
         }
-        // Whatever is not written shows.
-        memory.bytes[offset as usize..end].fill(0xee);
+        // What is not written shows. A range that is pinned keeps its content.
+        if !memory.is_pinned(offset, len) {
+            memory.bytes[offset as usize..end].fill(0xee);
+        }
         memory.pins.push((offset, len));
         Ok(())
     }
@@ -99,11 +105,11 @@ impl host::Pool for Pool {
 pub(super) type Hook = Box<dyn FnOnce() + Send>;
 pub(super) type Sleep = Box<dyn FnOnce() -> Result + Send>;
 
-/// Counts wake-ups. Who reads the count sees what the wake-ups so far were for, as a host has to
-/// see to.
+/// Counts wake-ups. A reader of the count sees what the wake-ups so far were for, as with every
+/// host.
 pub struct Waker {
     wakes: Atomic<u64>,
-    /// How many of these were by one who was about to sleep.
+    /// How many of these were by a caller that was about to sleep.
     yields: Atomic<u64>,
     /// What the next one does first.
     hook: Mutex<Option<Hook>>,
@@ -141,10 +147,11 @@ impl Waker {
     }
 }
 
-impl host::Waker for Waker {
-    fn wake(&self, yields: bool) {
+impl bus::Waker for Waker {
+    fn wake(&self, hint: WakeHint) {
         self.wakes.fetch_add(1u64, Release);
-        self.yields.fetch_add(u64::from(yields), Release);
+        self.yields
+            .fetch_add(u64::from(hint == WakeHint::Sleeps), Release);
         let hook = self.hook.lock().unwrap().take();
         if let Some(hook) = hook {
             hook();

@@ -18,8 +18,7 @@ use std::sync::{Arc as Shared, Mutex};
 use std::vec;
 
 use bus1_core::abi::*;
-use bus1_core::bus::command::dispatch;
-use bus1_core::bus::{self, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
+use bus1_core::bus::{self, dispatch, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
 use kernel::error::{code::*, Result};
 use kernel::sync::Arc;
 

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! One call on the binary interface: where arguments are read from and results go.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::host::{Files, Host, Payload};
+use crate::bus::object::Peer;
+
+/// Descriptors that were given numbers in the receiver, but may still be taken back.
+///
+/// Dropping it without [`Installed::keep`] closes them.
+pub trait Installed {
+    /// The numbers, in the order of the files.
+    fn numbers(&self) -> &[i32];
+    /// Makes them final.
+    fn keep(self);
+}
+
+/// The memory and the descriptors of the task that made a call.
+///
+/// Addresses are the caller's. None of the methods is called with a lock held or with anything
+/// staged, so all of them may sleep.
+pub trait Caller<H: Host> {
+    /// Payload described by an iovec array.
+    type Payload: Payload<H>;
+    /// Descriptors given to the caller.
+    type Installed: Installed;
+
+    /// Reads `to.len()` bytes at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT.
+    fn read(&self, addr: u64, to: &mut [u8]) -> Result;
+
+    /// Writes `from` at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT.
+    fn write(&self, addr: u64, from: &[u8]) -> Result;
+
+    /// Imports `n` (at most 1024) iovecs at `addr`, in the caller's own layout of `struct iovec`.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT, also for a range outside user memory; EINVAL as readv(2) for a negative length;
+    /// EMSGSIZE beyond 0x7ffff000 bytes in all.
+    fn payload(&self, addr: u64, n: usize) -> Result<Self::Payload>;
+
+    /// Takes a reference to the file behind `fd`.
+    ///
+    /// # Errors
+    ///
+    /// EBADF; EOPNOTSUPP for a kind that must not travel.
+    fn file(&self, fd: i32) -> Result<H::File>;
+
+    /// Finds the peer behind `fd`.
+    ///
+    /// # Errors
+    ///
+    /// EBADF; EOPNOTSUPP if it is not one.
+    fn peer(&self, fd: i32) -> Result<Arc<Peer<H>>>;
+
+    /// Gives the caller a close-on-exec descriptor for each file: all, or none.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE, ENOMEM or the refusal of a security module.
+    fn install(&self, files: &Files<H>) -> Result<Self::Installed>;
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The end of nodes, at one point of the order.
+//!
+//! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
+//!
+//! 1. the nodes are marked dying, each with its part;
+//! 2. one holder after the other is moved to those told, and a notice is staged in its queue. A peer
+//!    that is linked meanwhile joins the holders, and is told in turn;
+//! 3. when there is none left, still in the same critical section: the clock of the owner ticks
+//!    to the timestamp of the destruction, the nodes are marked dead with it, and all messages that
+//!    are staged for them and not committed yet are killed;
+//! 4. the holders' clocks are raised to the timestamp;
+//! 5. the transaction's word is set, which makes all notices appear at once.
+//!
+//! No memory is allocated: it was set aside when the nodes and the handles were made.
+//!
+//! A message committed before 3 for one of the nodes has raised the owner's clock before its word
+//! was set, so its timestamp is lower; one that comes after 3 finds the node dead. A handle that is
+//! linked before 3 belongs to a holder that is told; after 3 none is linked.
+//!
+//! # Locks
+//!
+//! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage and raise.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::Arc;
+
+use crate::bus::few::Few;
+use crate::bus::host::Host;
+use crate::bus::object::{
+    check, ByNumber, DestroyNotice, Detached, Distinct, Handle, Holders, Inbox, Message, Notice,
+    Peer, Resolver, Seed, Stock,
+};
+use crate::bus::order::{destruction_after, Drained, Transaction};
+use crate::bus::pool::{Allocator, GivenSlices};
+use crate::bus::quota::ClosedAccount;
+use crate::errno::{EREMOTE, ESTALE};
+
+/// How many nodes are destroyed without an allocation.
+const FEW: usize = 16;
+
+/// Nodes to destroy, by their anchors, in the order of the parts.
+pub(crate) struct Doomed<H: Host> {
+    anchors: ByNumber<H>,
+    /// The transaction that they die in: that of the first of them.
+    transaction: Option<Arc<Transaction>>,
+}
+
+/// What a disconnected peer leaves behind, to be dropped without locks.
+pub(crate) struct Remains<H: Host> {
+    pub(crate) queue: Drained<Message<H>>,
+    pub(crate) seed: Option<Arc<Seed<H>>>,
+    _memory: ClosedMemory<H>,
+}
+
+/// Memory that is held to be dropped.
+struct ClosedMemory<H: Host> {
+    _pool: Option<H::Pool>,
+    _slices: Allocator,
+    _given: GivenSlices,
+    _account: ClosedAccount,
+    _stock: Stock<H>,
+}
+
+impl<H: Host> Doomed<H> {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            anchors: ByNumber::<H>::new(),
+            transaction: None,
+        }
+    }
+
+    /// Returns the transaction that they die in, if there are any.
+    pub(crate) fn transaction(&self) -> Option<&Arc<Transaction>> {
+        self.transaction.as_ref()
+    }
+
+    /// Marks a node dying, as the next part. False if another call destroys it.
+    pub(crate) fn add(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) -> bool {
+        let last = self.anchors.cursor_back();
+        let part = last.map_or(0, |last| last.current().0 + 1);
+        let Some(reservation) = anchor.node.mark_dying(inbox) else {
+            return false;
+        };
+        let node = reservation.entry.into_node(part, anchor.clone());
+        self.anchors.insert(node);
+        self.transaction.get_or_insert(reservation.transaction);
+        true
+    }
+}
+
+/// What happens in the instant in which the nodes die.
+struct Death<H: Host> {
+    timestamp: u64,
+    /// What the owner leaves behind, if it disconnects.
+    remains: Option<Remains<H>>,
+}
+
+impl<H: Host> Inbox<H> {
+    /// Moves a holder of the first of the nodes at or after `from` that has any to those told. Returns
+    /// it, with the part that it will be told.
+    fn next_holder(&mut self, doomed: &Doomed<H>, from: &mut u64) -> Option<(u32, Arc<Handle<H>>)> {
+        while let Some(here) = doomed.anchors.cursor_lower_bound(from) {
+            let (&part, anchor) = here.current();
+            let shared = anchor.node.shared.access_mut(self);
+            if let Some(holder) = shared.holders.cursor_front_mut() {
+                let handle = holder.current().1.clone();
+                let (_, entry) = holder.remove_current();
+                shared.told.insert(entry);
+                handle.share.access_mut(self).linked = false;
+                return Some((part as u32, handle));
+            }
+            *from = part + 1;
+        }
+        None
+    }
+
+    /// Marks all dead, after all that is ordered here and after `top`. Returns the timestamp.
+    fn mark_dead(&mut self, doomed: &Doomed<H>, top: u64) -> u64 {
+        let timestamp = destruction_after(self.queue.clock().max(top));
+        self.queue.raise(timestamp);
+        for anchor in doomed.anchors.values() {
+            anchor.node.mark_dead(self, timestamp);
+        }
+        self.queue.kill_staged(|message| {
+            let node = message.node.as_ref();
+            node.is_some_and(|node| node.dead_at() == Some(timestamp))
+        });
+        timestamp
+    }
+
+    /// Closes it, in the step in which its nodes die.
+    fn close(&mut self) -> Remains<H> {
+        self.open = false;
+        self.queue.kill_staged(|_| true);
+        // Only what the user was given stays pinned.
+        self.drop_warm();
+        Remains {
+            queue: self.queue.drain(),
+            seed: self.seed.take(),
+            _memory: ClosedMemory {
+                _pool: self.pool.take(),
+                _slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
+                _given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
+                _account: self.ledger.close(),
+                _stock: core::mem::replace(&mut self.stock, KVec::new()),
+            },
+        }
+    }
+}
+
+/// What else happens in the instant of the destruction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Also {
+    Nothing,
+    /// The owner drops its pins, so it is not notified.
+    Release,
+    /// The owner is disconnected.
+    Close,
+}
+
+impl<H: Host> Peer<H> {
+    /// Destroys all of `doomed`, which this peer owns and which are dying, in `transaction`.
+    pub(crate) fn execute(
+        &self,
+        doomed: &Doomed<H>,
+        transaction: &Arc<Transaction>,
+        also: Also,
+    ) -> Option<Remains<H>> {
+        // 2 and 3
+        let death = self.tell_holders(doomed, transaction, also);
+        let told = self.gather_told(doomed);
+        // 4
+        for handle in told.values() {
+            let mut inbox = handle.holder.inbox.lock();
+            inbox.queue.raise(death.timestamp);
+        }
+        if also == Also::Release {
+            for anchor in doomed.anchors.values() {
+                self.drop_pin(anchor);
+            }
+        }
+        // 5. Nobody kills a transaction without messages.
+        let committed = transaction.commit(death.timestamp);
+        debug_assert!(committed);
+        if also == Also::Release {
+            self.purge(0);
+        }
+        for handle in told.values() {
+            handle.withdraw_notice();
+            handle.holder.wake();
+        }
+        death.remains
+    }
+
+    /// Carries out steps 2 and 3 of the module's head.
+    fn tell_holders(
+        &self,
+        doomed: &Doomed<H>,
+        transaction: &Arc<Transaction>,
+        also: Also,
+    ) -> Death<H> {
+        let mut top = 0;
+        let mut from = 0;
+        loop {
+            let mut guard = self.inbox.lock();
+            let inbox = &mut *guard;
+            let next = inbox.next_holder(doomed, &mut from).or_else(|| {
+                // Some may have joined those that were passed already.
+                from = 0;
+                inbox.next_holder(doomed, &mut from)
+            });
+            let Some((part, handle)) = next else {
+                let timestamp = inbox.mark_dead(doomed, top);
+                let remains = (also == Also::Close).then(|| {
+                    self.closed.store(true, Relaxed);
+                    inbox.close()
+                });
+                return Death { timestamp, remains };
+            };
+            drop(guard);
+            let staged = Handle::stage_notice(&handle, transaction, part);
+            top = top.max(staged.unwrap_or_default());
+        }
+    }
+
+    /// Takes all holders that were told, of all nodes.
+    fn gather_told(&self, doomed: &Doomed<H>) -> Holders<H> {
+        let mut all = Holders::<H>::new();
+        for anchor in doomed.anchors.values() {
+            let shared = &anchor.node.shared;
+            let mut told = core::mem::take(&mut shared.access_mut(&mut self.inbox.lock()).told);
+            while let Some(first) = told.cursor_front_mut() {
+                all.insert(first.remove_current().1);
+            }
+        }
+        all
+    }
+
+    /// Drops the pin of a node that is dead.
+    fn drop_pin(&self, anchor: &Arc<Handle<H>>) {
+        let mut table = self.table.lock();
+        let local = anchor.local.access_mut(&mut table);
+        let detached = match &mut local.refs {
+            // A flush or a disconnect was faster.
+            0 => return,
+            1 => table.detach(&mut self.inbox.lock(), anchor),
+            refs => {
+                *refs -= 1;
+                Detached::ONE
+            }
+        };
+        drop(table);
+        anchor.unlink(detached);
+    }
+
+    /// Destroys own nodes. With `release` the pins go too. Up to 16 nodes that exist are destroyed
+    /// without an allocation.
+    ///
+    /// # Errors
+    ///
+    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE if
+    /// destroyed before. ESHUTDOWN; ENOMEM.
+    pub fn destroy_nodes(this: &Arc<Self>, ids: &[u64], release: bool) -> Result {
+        let mut resolver = Resolver::new(this);
+        let mut distinct = Distinct::new(ids);
+        let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
+        for index in 0..ids.len() {
+            let handle = distinct.find(&mut resolver, ids, index)?;
+            if !handle.is_anchor() {
+                return Err(EREMOTE);
+            }
+            if handle.node.is_dead() {
+                return Err(ESTALE);
+            }
+            anchors.push(handle)?;
+        }
+        // 1
+        let mut doomed = Doomed::new();
+        let mut guard = this.inbox.lock();
+        let inbox = &mut *guard;
+        check(inbox.open)?;
+        if !anchors.iter().all(|anchor| anchor.node.is_alive(inbox)) {
+            return Err(ESTALE);
+        }
+        for anchor in anchors.iter() {
+            let added = doomed.add(inbox, anchor);
+            debug_assert!(added);
+        }
+        drop(guard);
+        // From here on it does not fail.
+        resolver.finish();
+        let also = if release {
+            Also::Release
+        } else {
+            Also::Nothing
+        };
+        if let Some(transaction) = doomed.transaction() {
+            this.execute(&doomed, transaction, also);
+        }
+        Ok(())
+    }
+}
+
+impl<H: Host> Handle<H> {
+    /// Stages the notice of the node's end at the holder. Returns the timestamp that it stands at;
+    /// None if the holder is disconnected.
+    fn stage_notice(this: &Arc<Self>, transaction: &Arc<Transaction>, part: u32) -> Option<u64> {
+        let mut guard = this.holder.inbox.lock();
+        let inbox = &mut *guard;
+        if !inbox.open {
+            return None;
+        }
+        let destroy = &mut this.notice.access_mut(inbox).destroy;
+        let reservation = match core::mem::replace(destroy, DestroyNotice::Done) {
+            DestroyNotice::Idle(reservation) => reservation,
+            other => {
+                *destroy = other;
+                return None;
+            }
+        };
+        let notice = Notice::Destroyed(this.clone());
+        let key = inbox
+            .queue
+            .stage_notice(transaction, part, notice, reservation);
+        this.notice.access_mut(inbox).destroy = DestroyNotice::Queued(key);
+        Some(key.timestamp)
+    }
+}
+
+#[cfg(test)]
+#[path = "destroy_tests.rs"]
+mod tests;

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Steps of other calls between the steps of a destruction.
+
+use std::vec::Vec;
+
+use super::*;
+use crate::abi::{
+    HANDLE_INVALID, MSG_DATA, MSG_NODE_DESTROY, NODES_DESTROY_FLAG_RELEASE_HANDLES,
+    PEER_RESET_FLAG_FLUSH,
+};
+use crate::bus::testing::{Client, Letter, World};
+
+type Test = crate::bus::testing::Test;
+
+/// A destruction under way.
+struct Death {
+    owner: Client,
+    doomed: Doomed<Test>,
+    transaction: Arc<Transaction>,
+}
+
+impl Death {
+    /// Step 1.
+    fn begin(owner: &Client, ids: &[u64]) -> Self {
+        let mut resolver = Resolver::new(&owner.peer);
+        let anchors: Vec<_> = ids.iter().map(|&id| resolver.find(id).unwrap()).collect();
+        let mut doomed = Doomed::<Test>::new();
+        let mut inbox = owner.peer.inbox.lock();
+        for anchor in &anchors {
+            assert!(doomed.add(&mut inbox, anchor));
+        }
+        drop(inbox);
+        resolver.finish();
+        Self {
+            owner: owner.clone(),
+            transaction: doomed.transaction().unwrap().clone(),
+            doomed,
+        }
+    }
+
+    /// Step 2, for the holders of now. Returns how many there were.
+    fn tell(&self) -> usize {
+        let (mut n, mut from) = (0, 0);
+        loop {
+            let next = self
+                .owner
+                .peer
+                .inbox
+                .lock()
+                .next_holder(&self.doomed, &mut from);
+            let Some((part, handle)) = next else {
+                return n;
+            };
+            if let Some(staged) = Handle::stage_notice(&handle, &self.transaction, part) {
+                // What the rest is to be ordered after.
+                self.owner.peer.inbox.lock().queue.raise(staged + 1);
+            }
+            n += 1;
+        }
+    }
+
+    /// All the rest.
+    fn end(self) {
+        let peer = &self.owner.peer;
+        let remains = peer.execute(&self.doomed, &self.transaction, Also::Nothing);
+        assert!(remains.is_none());
+    }
+}
+
+/// An owner of node 0 with two holders, one of which can send to the other.
+struct Scene {
+    world: World,
+    o: Client,
+    r: Client,
+    s: Client,
+    /// The IDs of the node.
+    at_r: u64,
+    at_s: u64,
+    to_r: u64,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::default();
+        let (o, r, s) = (world.open(1), world.open(2), world.open(3));
+        Self {
+            at_r: o.transfer(0, &r).unwrap(),
+            at_s: o.transfer(0, &s).unwrap(),
+            to_r: r.transfer(0, &s).unwrap(),
+            world,
+            o,
+            r,
+            s,
+        }
+    }
+
+    /// Sends the node to `r`.
+    fn pass_on(&self) {
+        let letter = Letter {
+            to: &[self.to_r],
+            handles: &[self.at_s],
+            ..Letter::default()
+        };
+        self.s.send(letter).unwrap();
+    }
+
+    fn end(self) {
+        let Self { world, o, r, s, .. } = self;
+        drop((o, r, s));
+        world.end();
+    }
+}
+
+/// Kind, destination and handles of all that can be received.
+fn take_all(client: &Client) -> Vec<(u64, u64, Vec<u64>)> {
+    let all = client.take_all().into_iter();
+    all.map(|one| (one.kind, one.destination, one.handles))
+        .collect()
+}
+
+#[test]
+fn a_holder_that_was_notified_gets_the_handle_that_it_has() {
+    let scene = Scene::new();
+    let death = Death::begin(&scene.o, &[0]);
+    assert_eq!(death.tell(), 3);
+    scene.pass_on();
+    death.end();
+    let expected = [
+        (MSG_DATA, 0, Vec::from([scene.at_r])),
+        (MSG_NODE_DESTROY, scene.at_r, Vec::new()),
+    ];
+    assert_eq!(take_all(&scene.r), expected);
+    assert_eq!(scene.r.release(scene.at_r), Ok(()));
+    assert_eq!(scene.r.release(scene.at_r), Ok(()));
+    assert_eq!(scene.r.info().handles, 1);
+    scene.end();
+}
+
+#[test]
+fn a_holder_that_was_notified_and_let_go_is_notified_again_only_with_a_handle() {
+    for again in [false, true] {
+        let scene = Scene::new();
+        let death = Death::begin(&scene.o, &[0]);
+        death.tell();
+        scene.r.release(scene.at_r).unwrap();
+        if again {
+            scene.pass_on();
+        }
+        death.end();
+        let all = take_all(&scene.r);
+        if again {
+            let id = all[0].2[0];
+            assert!(id != scene.at_r && id != HANDLE_INVALID);
+            assert_eq!(all[1..], [(MSG_NODE_DESTROY, id, Vec::new())]);
+        } else {
+            assert_eq!(all, []);
+            assert_eq!(scene.r.info().staged, 0);
+        }
+        scene.end();
+    }
+}
+
+#[test]
+fn a_late_holder_is_notified() {
+    let scene = Scene::new();
+    scene.r.release(scene.at_r).unwrap();
+    let death = Death::begin(&scene.o, &[0]);
+    assert_eq!(death.tell(), 2);
+    scene.pass_on();
+    death.end();
+    let all = take_all(&scene.r);
+    let id = all[0].2[0];
+    assert_ne!(id, HANDLE_INVALID);
+    assert_eq!(all[1..], [(MSG_NODE_DESTROY, id, Vec::new())]);
+    scene.end();
+}
+
+#[test]
+fn a_holder_that_comes_too_late_gets_nothing() {
+    let scene = Scene::new();
+    let death = Death::begin(&scene.o, &[0]);
+    death.tell();
+    death.end();
+    scene.pass_on();
+    let expected = [
+        (MSG_NODE_DESTROY, scene.at_r, Vec::new()),
+        (MSG_DATA, 0, Vec::from([HANDLE_INVALID])),
+    ];
+    assert_eq!(take_all(&scene.r), expected);
+    scene.end();
+}
+
+#[test]
+fn the_owner_leaves_while_another_of_its_threads_destroys() {
+    for held in [false, true] {
+        for told in [false, true] {
+            let scene = Scene::new();
+            if !held {
+                scene.r.release(scene.at_r).unwrap();
+            }
+            let death = Death::begin(&scene.o, &[0]);
+            if told {
+                death.tell();
+            }
+            scene.o.disconnect().unwrap();
+            scene.pass_on();
+            death.end();
+            // Sent before the end of the node, so it brings a valid ID.
+            let all = take_all(&scene.r);
+            let id = all[0].2[0];
+            assert_eq!(id == scene.at_r, held);
+            assert_ne!(id, HANDLE_INVALID);
+            assert_eq!(all[1..], [(MSG_NODE_DESTROY, id, Vec::new())]);
+            scene.end();
+        }
+    }
+}
+
+#[test]
+fn the_owner_is_given_its_own_node() {
+    let scene = Scene::new();
+    let to_o = scene.o.transfer(4, &scene.s).unwrap();
+    let death = Death::begin(&scene.o, &[0]);
+    death.tell();
+    let letter = Letter {
+        to: &[to_o],
+        handles: &[scene.at_s],
+        ..Letter::default()
+    };
+    scene.s.send(letter).unwrap();
+    death.end();
+    let expected = [
+        (MSG_DATA, 4, Vec::from([0])),
+        (MSG_NODE_DESTROY, 0, Vec::new()),
+    ];
+    assert_eq!(take_all(&scene.o), expected);
+    assert_eq!((scene.o.release(0), scene.o.release(0)), (Ok(()), Ok(())));
+    assert_eq!(scene.o.release(0), Err(EBUSY));
+    scene.end();
+}
+
+#[test]
+fn messages_are_taken_until_the_death() {
+    let scene = Scene::new();
+    let death = Death::begin(&scene.o, &[0]);
+    let letter = Letter::new(core::slice::from_ref(&scene.at_s), b"x");
+    assert_eq!(scene.s.send(letter), Ok(()));
+    death.tell();
+    assert_eq!(scene.s.send(letter), Ok(()));
+    // The owner's own notice stands before the second.
+    assert_eq!(scene.o.info().staged, 1);
+    death.end();
+    assert_eq!(scene.s.send(letter), Err(EHOSTUNREACH));
+    let kinds: Vec<u64> = take_all(&scene.o).into_iter().map(|one| one.0).collect();
+    assert_eq!(kinds, [MSG_DATA, MSG_DATA, MSG_NODE_DESTROY]);
+    scene.end();
+}
+
+#[test]
+fn a_dying_node_is_left_to_the_call_that_destroys_it() {
+    let scene = Scene::new();
+    let death = Death::begin(&scene.o, &[0]);
+    // All or nothing: node 8 is not destroyed either, and not made.
+    assert_eq!(scene.o.destroy(&[8, 0]), Err(ESTALE));
+    assert_eq!(scene.o.info().nodes, 1);
+    let id = scene.o.transfer(4, &scene.s).unwrap();
+    scene.o.flush(PEER_RESET_FLAG_FLUSH).unwrap();
+    let notices = take_all(&scene.s);
+    assert_eq!(notices, [(MSG_NODE_DESTROY, id, Vec::new())]);
+    death.end();
+    let notices = take_all(&scene.s);
+    assert_eq!(notices, [(MSG_NODE_DESTROY, scene.at_s, Vec::new())]);
+    assert_eq!(take_all(&scene.o), []);
+    scene.end();
+}
+
+#[test]
+fn a_holder_leaves_while_it_is_told() {
+    let scene = Scene::new();
+    let death = Death::begin(&scene.o, &[0]);
+    death.tell();
+    scene.r.disconnect().unwrap();
+    death.end();
+    assert!(!scene.r.ready().readable);
+    let notices = take_all(&scene.s);
+    assert_eq!(notices.last().unwrap().0, MSG_NODE_DESTROY);
+    scene.end();
+}
+
+#[test]
+fn parts_come_in_the_order_in_which_the_nodes_were_named() {
+    let world = World::default();
+    let (o, p) = (world.open(1), world.open(2));
+    let ids: Vec<u64> = [0, 4, 8]
+        .iter()
+        .map(|&node| o.transfer(node, &p).unwrap())
+        .collect();
+    o.destroy_with(&[8, 0, 12, 4], NODES_DESTROY_FLAG_RELEASE_HANDLES)
+        .unwrap();
+    // One that nobody wants is not promised.
+    p.release(ids[1]).unwrap();
+    let all = p.take_all().into_iter();
+    let parts: Vec<_> = all.map(|one| (one.destination, one.more)).collect();
+    assert_eq!(parts, [(ids[2], true), (ids[0], false)]);
+    assert_eq!(take_all(&o), []);
+    drop((o, p));
+    world.end();
+}
+
+/// What is stored before a node is marked dead is there for every task that sees the mark.
+///
+/// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if `Node::set_dead_at`
+/// or `Node::dead_at` is made Relaxed.
+#[cfg(loom)]
+#[test]
+fn loom_death_carries_what_was_before() {
+    use crate::bus::object::Node;
+    use kernel::sync::atomic::{Atomic, Relaxed};
+
+    loom::model(|| {
+        let world = World::default();
+        let owner = world.open(1);
+        let node = Node::new(0, 1, &owner.peer).unwrap();
+        let before = std::sync::Arc::new(Atomic::new(0_u64));
+        let (dying, raised) = (node.clone(), before.clone());
+        let thread = loom::thread::spawn(move || {
+            raised.store(6, Relaxed);
+            dying.set_dead_at(6);
+        });
+        if let Some(dead) = node.dead_at() {
+            assert_eq!(before.load(Relaxed), dead, "the mark came first");
+        }
+        thread.join().unwrap();
+        assert!(!node.is_dead_before(6) && node.is_dead_before(7));
+        drop((node, owner));
+        world.end();
+    });
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! EXCHANGE: several commands in one call, and the wait between them.
+//!
+//! Slices are released, then a message is sent, then messages are received, the first of which is waited
+//! for. Each step is that of its own command. What is done is taken off the argument, and where
+//! the call fails the caller is told what is left: so it does nothing twice, be it called again by
+//! the program or by the system after a signal.
+//!
+//! Nothing is held while it waits, and nothing is taken before it can be told: a caller that dies
+//! leaves its messages to the others who have the peer.
+
+use core::mem::offset_of;
+
+use kernel::prelude::*;
+
+use crate::abi::*;
+use crate::bus::command::caller::Caller;
+use crate::bus::command::dispatch::{check_flags, Command};
+use crate::bus::command::recv::{Count, Receiver};
+use crate::bus::host::{Host, WakeHint, Waker};
+
+/// What an argument may have beyond the size that is known here.
+const BEYOND_MAX: u64 = 4096;
+
+impl<H: Host, C: Caller<H>> Command<'_, H, C> {
+    pub(crate) fn exchange(&self) -> Result {
+        let mut bytes = [0; CmdExchangeHead::SIZE];
+        self.caller.read(self.arg, &mut bytes)?;
+        let mut left = CmdExchangeHead::from_bytes(&bytes);
+        if left.size != CmdExchange::SIZE as u64 {
+            self.check_beyond(left.size)?;
+        }
+        check_flags(left.flags, EXCHANGE_FLAG_SEND | EXCHANGE_FLAG_INSTALL_FDS)?;
+        if left.n_slices > EXCHANGE_MAX || left.n_msgs > EXCHANGE_MAX {
+            return Err(EMSGSIZE);
+        }
+        self.exchange_steps(&mut left).or_else(|error| {
+            let told = offset_of!(CmdExchangeHead, flags)..offset_of!(CmdExchangeHead, ptr_msgs);
+            self.caller
+                .write(self.field(told.start)?, &left.to_bytes()[told])?;
+            Err(error)
+        })
+    }
+
+    /// Checks what an argument of a larger size has beyond what is known here.
+    #[cold]
+    fn check_beyond(&self, size: u64) -> Result {
+        let n = size.wrapping_sub(CmdExchange::SIZE as u64);
+        if n > BEYOND_MAX || n & 7 != 0 {
+            return Err(EINVAL);
+        }
+        let beyond = self.array(self.field(CmdExchange::SIZE)?, n / 8, u64::from_ne_bytes)?;
+        if beyond.iter().any(|&field| field != 0) {
+            return Err(E2BIG);
+        }
+        Ok(())
+    }
+
+    /// Takes off `left` what is done.
+    fn exchange_steps(&self, left: &mut CmdExchangeHead) -> Result {
+        while left.n_slices != 0 {
+            self.peer.release_slice(self.number(left.ptr_slices)?)?;
+            left.ptr_slices = left.ptr_slices.wrapping_add(8);
+            left.n_slices -= 1;
+        }
+        if left.flags & EXCHANGE_FLAG_SEND != 0 {
+            let mut bytes = [0; CmdSend::SIZE];
+            let addr = self.field(CmdExchangeHead::SIZE)?;
+            self.caller.read(addr, &mut bytes)?;
+            let sleeps = left.n_msgs != 0 && left.deadline != DEADLINE_NOW;
+            let hint = if sleeps {
+                WakeHint::Sleeps
+            } else {
+                WakeHint::Continues
+            };
+            self.send(&bytes, hint)?;
+            left.flags &= !EXCHANGE_FLAG_SEND;
+        }
+        let received = self.recv_several(left);
+        if received != Err(EAGAIN) || left.deadline == DEADLINE_NOW {
+            return received;
+        }
+        let received = self.wait(left);
+        // Another may have slept through what this one was woken for.
+        if self.peer.waker().is_awaited() && self.peer.ready().readable {
+            self.peer.wake();
+        }
+        received
+    }
+
+    #[cold]
+    fn wait(&self, left: &CmdExchangeHead) -> Result {
+        loop {
+            let waker = self.peer.waker();
+            waker.wait(&mut || self.peer.ready().any(), left.deadline)?;
+            let received = self.recv_several(left);
+            if received != Err(EAGAIN) {
+                return received;
+            }
+        }
+    }
+
+    /// Receives what there is, as far as there is room. Fails if that is nothing.
+    fn recv_several(&self, left: &CmdExchangeHead) -> Result {
+        let count = self.field(offset_of!(CmdExchange, n_msgs))?;
+        let mut receiver = Receiver {
+            caller: self.caller,
+            msg_addr: left.ptr_msgs,
+            count: None,
+            max_offset: left.max_offset,
+            wants_files: left.flags & EXCHANGE_FLAG_INSTALL_FDS != 0,
+        };
+        for n in 0..left.n_msgs {
+            // One who has room for one knows that it is one.
+            receiver.count = (left.n_msgs != 1).then_some(Count {
+                addr: count,
+                n: n + 1,
+            });
+            match self.peer.recv(&receiver) {
+                Ok(()) => (),
+                Err(error) if n == 0 => return Err(error),
+                // It will come up again. The attempt may have told `n + 1` already.
+                Err(_) => return self.caller.write(count, &n.to_ne_bytes()),
+            }
+            receiver.msg_addr = receiver.msg_addr.wrapping_add(Msg::SIZE as u64);
+        }
+        Ok(())
+    }
+}

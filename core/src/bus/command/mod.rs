@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The commands: what each does with the objects, and in which steps.
+
+mod caller;
+mod deliver;
+mod destroy;
+mod dispatch;
+mod exchange;
+mod pending;
+mod pending_handles;
+mod recv;
+mod release;
+mod reset;
+mod seed;
+mod send;
+mod transfer;
+
+pub use caller::{Caller, Installed};
+pub use dispatch::dispatch;
+pub use recv::{Count, Receiver};
+pub use reset::Flush;
+pub use send::Outgoing;

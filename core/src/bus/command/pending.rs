@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! A pending message: on its way to one destination, and turned back if it is dropped.
+//!
+//! It is reserved, pinned, filled and linked, which may fail or sleep; then it is delivered, or
+//! staged as one part of a transaction, which does neither.
+//!
+//! # Locks
+//!
+//! The receiver's inbox, for one step at a time.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::host::{Files, Host, Payload, Pool, WakeHint, Waker, GFP_KEPT};
+use crate::bus::object::{
+    charges, Denied, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
+};
+use crate::bus::order::{Key, Queue, Transaction};
+use crate::bus::pool::{Size, Slice};
+use crate::bus::quota::{Amounts, SentFds};
+use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
+
+/// A message on its way to one destination.
+///
+/// It is empty at first, once it was sent, and after it failed.
+pub(crate) struct Pending<'p, H: Host> {
+    from: &'p Arc<Peer<H>>,
+    /// The destination; None for what the peer sends to itself, a seed.
+    pub(crate) handle: Option<Arc<Handle<H>>>,
+    message: Option<KBox<Message<H>>>,
+    /// Where it is staged.
+    staged: Option<Key>,
+    /// References that have to be confirmed once it is sent.
+    linked: Option<KVVec<Linked<H>>>,
+    /// Why it is not sent.
+    pub(crate) error: Option<Error>,
+}
+
+/// Where a slice lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'m, H: Host> {
+    pub(crate) pool: &'m H::Pool,
+    pub(crate) offset: u64,
+}
+
+impl<'p, H: Host> Pending<'p, H> {
+    /// Makes an empty one.
+    pub(crate) fn new(from: &'p Arc<Peer<H>>, handle: Option<Arc<Handle<H>>>) -> Self {
+        Self {
+            from,
+            handle,
+            message: None,
+            staged: None,
+            linked: None,
+            error: None,
+        }
+    }
+
+    /// Returns the receiver.
+    fn to(&self) -> &Arc<Peer<H>> {
+        let handle = self.handle.as_ref();
+        handle.map_or(self.from, |handle| handle.node.owner())
+    }
+
+    /// Tells whether the destination is there no more, if its peer is `open`. Exact under its inbox.
+    #[inline]
+    fn is_gone_if(&self, open: bool) -> bool {
+        !open
+            || self
+                .handle
+                .as_ref()
+                .is_some_and(|handle| handle.node.is_dead())
+    }
+
+    /// Tells whether the destination is there no more. A moment late.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone_if(self.to().check_open().is_ok())
+    }
+
+    /// Returns why it fails if the destination is gone.
+    fn gone(&self) -> Error {
+        match &self.handle {
+            Some(_) => EHOSTUNREACH,
+            None => ESHUTDOWN,
+        }
+    }
+
+    /// Charges and reserves at the receiver. A message that is one of several parts gets memory for
+    /// an entry in a tree, too.
+    ///
+    /// # Errors
+    ///
+    /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
+    pub(crate) fn reserve(
+        &mut self,
+        size: &Size,
+        files: Option<&Arc<Files<H>>>,
+        is_part: bool,
+    ) -> Result {
+        if size.n_fds != 0 && self.is_gone() {
+            return Err(self.gone());
+        }
+        let sent_fds = match size.n_fds {
+            0 => None,
+            n => Some(SentFds::charge(&self.from.user, n)?),
+        };
+        let handles = empty_slots(size.n_handles)?;
+        self.book(size, &charges(size))?;
+        let Some(message) = &mut self.message else {
+            return Ok(());
+        };
+        // A blank message has neither handles nor files.
+        if let Some(handles) = handles {
+            message.cargo.handles = handles;
+        }
+        if files.is_some() {
+            message.cargo.files = files.cloned();
+            message.cargo.sent_fds = sent_fds;
+        }
+        if is_part && message.links.reservation.is_none() {
+            message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
+        }
+        Ok(())
+    }
+
+    /// Charges `charges` and reserves a slice for a message of this size.
+    ///
+    /// # Errors
+    ///
+    /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
+    #[inline(always)]
+    pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
+        let slice_size = size.layout().size;
+        let mut message = self.to().book(|inbox, reservations| {
+            if self.is_gone_if(inbox.open) {
+                return Err(Denied::Error(self.gone()));
+            }
+            inbox.reserve(self.from.claimant(), charges, slice_size, reservations)
+        })?;
+        message.address(self.handle.as_ref().map(|handle| &handle.node));
+        message.cargo.n_bytes = size.n_bytes;
+        self.message = Some(message);
+        Ok(())
+    }
+
+    /// Gets memory behind the slice.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[inline]
+    pub(crate) fn pin(&mut self) -> Result {
+        self.message
+            .as_mut()
+            .map_or(Ok(()), |message| message.pin())
+    }
+
+    /// Returns where the payload goes, unless it is empty.
+    #[inline]
+    pub(crate) fn target(&self) -> Option<Target<'_, H>> {
+        let message = self.message.as_ref()?;
+        Some(Target {
+            pool: message.pool.as_ref()?,
+            offset: message.cargo.slice.offset,
+        })
+    }
+
+    /// Returns its slice, unless it is empty.
+    pub(crate) fn slice(&self) -> Option<Slice> {
+        self.message.as_ref().map(|message| message.cargo.slice)
+    }
+
+    /// Copies the payload in, once it is pinned.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT.
+    #[inline]
+    pub(crate) fn fill<P: Payload<H>>(&self, payload: &mut P) -> Result {
+        match self.target() {
+            Some(target) if !payload.is_empty() => payload.copy_to(target.pool, target.offset),
+            _ => Ok(()),
+        }
+    }
+
+    /// Links each handle for the receiver. Returns the latest destruction that was found, which the
+    /// message has to be ordered after, since it carries INVALID for it.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn link(&mut self, handles: &[Arc<Handle<H>>]) -> Result<u64> {
+        let to = self.to().clone();
+        let (mut floor, mut unconfirmed) = (0, KVVec::new());
+        let Some(message) = &mut self.message else {
+            return Ok(floor);
+        };
+        for (slot, handle) in message.cargo.handles.iter_mut().zip(handles) {
+            let Some(linked) = Handle::link(&handle.node, &to)? else {
+                floor = floor.max(handle.node.dead_at().unwrap_or_default());
+                continue;
+            };
+            *slot = Some(linked.handle.clone());
+            // Only for nodes that nobody holds yet.
+            if linked.unconfirmed.is_some() {
+                unconfirmed.push(linked, GFP_KERNEL)?;
+            }
+        }
+        self.linked = Some(unconfirmed);
+        Ok(floor)
+    }
+
+    /// Confirms the references that it carries, if it was sent.
+    pub(crate) fn confirm(&self) {
+        if self.error.is_none() {
+            self.linked.iter().flatten().for_each(Linked::confirm);
+        }
+    }
+
+    /// Takes what would be sent, unless it is empty.
+    pub(crate) fn take(&mut self) -> Option<KBox<Message<H>>> {
+        self.message.take()
+    }
+
+    /// Hands the message to the receiver's queue. None if it is empty.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH.
+    #[inline]
+    fn hand_in<T>(
+        &mut self,
+        put: impl FnOnce(&mut Queue<Message<H>>, KBox<Message<H>>) -> T,
+    ) -> Result<Option<T>> {
+        let Some(message) = self.message.take() else {
+            return Ok(None);
+        };
+        let mut inbox = self.to().inbox.lock();
+        if self.is_gone_if(inbox.open) {
+            drop(inbox);
+            self.message = Some(message);
+            return Err(EHOSTUNREACH);
+        }
+        Ok(Some(put(&mut inbox.queue, message)))
+    }
+
+    /// Queues the only part of a transaction, after `floor`.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH.
+    #[inline]
+    pub(crate) fn deliver(&mut self, floor: u64, hint: WakeHint) -> Result {
+        let delivered = self.hand_in(|queue, message| queue.push(floor, message))?;
+        if delivered.is_some() {
+            self.to().waker().wake(hint);
+        }
+        Ok(())
+    }
+
+    /// Stages this part, unless it is empty. Returns the time to commit at, not before `floor`.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH.
+    pub(crate) fn stage(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        part: u32,
+        floor: u64,
+    ) -> Result<u64> {
+        let staged =
+            self.hand_in(|queue, message| queue.stage_message(transaction, part, floor, message))?;
+        self.staged = staged.as_ref().map(|staged| staged.key);
+        Ok(staged.map_or(floor, |staged| staged.commit_at))
+    }
+
+    /// Raises the receiver's clock, if this part is staged there.
+    pub(crate) fn raise(&self, timestamp: u64) {
+        if self.staged.is_some() {
+            self.to().inbox.lock().queue.raise(timestamp);
+        }
+    }
+
+    /// Wakes the receiver, if this part was staged there and is committed.
+    pub(crate) fn wake(&self, hint: WakeHint) {
+        if self.staged.is_some() {
+            self.to().waker().wake(hint);
+        }
+    }
+
+    /// Takes it back if it was staged.
+    pub(crate) fn unstage(&mut self) {
+        let Some(key) = self.staged.take() else {
+            return;
+        };
+        let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(&key);
+        if let Some(Removed::Message(message)) = back {
+            self.message = Some(message);
+            // It kept back what was committed behind it.
+            self.to().wake();
+        }
+    }
+
+    /// Ends it with an error, and gives back what it has.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.error = Some(error);
+        self.discard();
+    }
+
+    /// Gives back what it has. Nothing of that sleeps on a user.
+    fn discard(&mut self) {
+        if let Some(message) = self.message.take() {
+            message.discard(self.to());
+        }
+    }
+}
+
+impl<H: Host> Drop for Pending<'_, H> {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Makes slots in which nothing is linked yet; None for none.
+fn empty_slots<H: Host>(n: usize) -> Result<Option<Handles<H>>> {
+    if n == 0 {
+        return Ok(None);
+    }
+    let mut slots = Handles::with_capacity(n, GFP_KEPT)?;
+    for _ in 0..n {
+        slots.push(None, GFP_KEPT)?;
+    }
+    Ok(Some(slots))
+}
+
+/// Copies the payload into the first slice, and from there into the others: so all receivers get
+/// the same bytes, whatever the sender's memory does meanwhile.
+///
+/// # Errors
+///
+/// EFAULT, ENOMEM.
+pub(crate) fn fill_all<H: Host, P: Payload<H>>(
+    all: &mut [Pending<'_, H>],
+    payload: &mut P,
+) -> Result {
+    for pending in all.iter_mut() {
+        pending.pin()?;
+    }
+    if payload.is_empty() {
+        return Ok(());
+    }
+    let mut targets = all.iter().filter_map(Pending::target);
+    let Some(first) = targets.next() else {
+        return Ok(());
+    };
+    payload.copy_to(first.pool, first.offset)?;
+    for target in targets {
+        first
+            .pool
+            .copy(first.offset, payload.len(), target.pool, target.offset);
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! RECV: from the head of the queue into the caller's hands.
+//!
+//! 1. look at the head, without taking it;
+//! 2. write the result to the caller and, if asked to, give it the descriptors (no lock is held, so
+//!    a fault or a full descriptor table leaves the message where it is);
+//! 3. take the head, if it is still the same; otherwise start again;
+//! 4. give handles their IDs, complete the slice, and make it the user's.
+//!
+//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). Whether more parts follow
+//! is not stored: it is seen from the next entry, and one that the peer no longer wants does not
+//! count.
+//!
+//! # Locks
+//!
+//! The inbox for 1; table and inbox for 3 and 4.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::abi::{
+    Msg, HANDLE_INVALID, MSG_DATA, MSG_FLAG_CONTINUE, MSG_NODE_DESTROY, MSG_NODE_RELEASE,
+    OFFSET_INVALID,
+};
+use crate::bus::command::caller::{Caller, Installed};
+use crate::bus::host::{Files, Host};
+use crate::bus::object::{check, Cargo, EntryRef, Inbox, Notice, Peer, Removed};
+use crate::bus::order::Key;
+
+/// How a caller wants to receive, and where the result goes.
+pub struct Receiver<'c, C> {
+    /// Whose memory and descriptors these are.
+    pub caller: &'c C,
+    /// Where the message is told.
+    pub msg_addr: u64,
+    /// Where to tell how many messages there are with this one.
+    pub count: Option<Count>,
+    /// The slice has to end at or before this offset.
+    pub max_offset: u64,
+    /// Whether it wants descriptors.
+    pub wants_files: bool,
+}
+
+/// A number of messages, and where to tell it.
+#[derive(Clone, Copy, Debug)]
+pub struct Count {
+    /// Where it is told.
+    pub addr: u64,
+    /// The number, with the message that is received now.
+    pub n: u64,
+}
+
+/// A message or a notice as the caller is told of it.
+pub(crate) struct Description<H: Host> {
+    pub(crate) msg: Msg,
+    /// Where its slice ends, 0 if it has none.
+    pub(crate) end: u64,
+    /// The files, if the caller wants them.
+    pub(crate) files: Option<Arc<Files<H>>>,
+}
+
+impl<H: Host> Description<H> {
+    /// Describes a notice; its ID is to be filled in, unless it is `destination`.
+    fn of_notice(kind: u64, destination: u64) -> Self {
+        Self {
+            msg: Msg {
+                kind,
+                destination,
+                offset: OFFSET_INVALID,
+                ..Msg::default()
+            },
+            end: 0,
+            files: None,
+        }
+    }
+
+    /// Describes a message for the node of this ID.
+    pub(crate) fn of_cargo(cargo: &Cargo<H>, destination: u64, wants_files: bool) -> Self {
+        let files = cargo.files.as_ref().filter(|_| wants_files);
+        Self {
+            msg: Msg {
+                kind: MSG_DATA,
+                destination,
+                offset: cargo.slice.offset,
+                n_bytes: cargo.n_bytes,
+                n_handles: cargo.handles.len() as u64,
+                n_fds: files.map_or(0, |files| files.len() as u64),
+                ..Msg::default()
+            },
+            end: cargo.slice.end(),
+            files: files.cloned(),
+        }
+    }
+}
+
+/// What a look at the head finds.
+enum Look<H: Host> {
+    /// Something to be received, and its key.
+    Found(Key, Description<H>),
+    /// Something that nobody wants any more, which was taken out.
+    Stale(Removed<H>),
+    /// Nothing that is ready.
+    Nothing,
+}
+
+impl<H: Host> Inbox<H> {
+    /// Looks at the head, and describes it.
+    fn look(&mut self, wants_files: bool) -> Look<H> {
+        if !self.queue.settle() {
+            return Look::Nothing;
+        }
+        let Some(head) = self.queue.head() else {
+            return Look::Nothing;
+        };
+        let key = head.key;
+        if !self.wants(head.entry) {
+            return match self.queue.pop(&key) {
+                Some(stale) => {
+                    self.note_removed(&stale);
+                    Look::Stale(stale)
+                }
+                None => Look::Nothing,
+            };
+        }
+        let mut description = match head.entry {
+            EntryRef::Message(message) => {
+                let node = message.node.as_ref();
+                let destination = node.map_or(HANDLE_INVALID, |node| node.id());
+                Description::of_cargo(&message.cargo, destination, wants_files)
+            }
+            EntryRef::Notice(Notice::Released(node)) => {
+                Description::of_notice(MSG_NODE_RELEASE, node.id())
+            }
+            // The ID is the table's to tell; see `Peer::recv`.
+            EntryRef::Notice(Notice::Destroyed(_)) => {
+                Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
+            }
+        };
+        if self.more_follows(&key) {
+            description.msg.flags = MSG_FLAG_CONTINUE;
+        }
+        Look::Found(key, description)
+    }
+
+    /// Tells whether another part of the same transaction will be received.
+    #[inline]
+    pub(crate) fn more_follows(&self, key: &Key) -> bool {
+        if !key.is_part() {
+            return false;
+        }
+        // The others were staged before this timestamp, so they were settled before this one came up.
+        let mut key = *key;
+        while let Some(next) = self.queue.following(&key) {
+            if self.queue.get(&next).is_some_and(|entry| self.wants(entry)) {
+                return true;
+            }
+            key = next;
+        }
+        false
+    }
+}
+
+/// Shows the receiver what it will get, and gives it the descriptors, before `take` makes that
+/// final. False if it was something else by then; so it may be shown something else afterwards.
+///
+/// # Errors
+///
+/// EFAULT, and what [`Caller::install`] says.
+pub(crate) fn hand_over<H: Host, C: Caller<H>>(
+    receiver: &Receiver<'_, C>,
+    msg: &Msg,
+    files: Option<Arc<Files<H>>>,
+    take: impl FnOnce(&[i32]) -> bool,
+) -> Result<bool> {
+    let caller = receiver.caller;
+    caller.write(receiver.msg_addr, &msg.to_bytes())?;
+    if let Some(Count { addr, n }) = receiver.count {
+        caller.write(addr, &n.to_ne_bytes())?;
+    }
+    let Some(files) = files else {
+        return Ok(take(&[]));
+    };
+    let installed = caller.install(&files)?;
+    let taken = take(installed.numbers());
+    if taken {
+        installed.keep();
+    }
+    Ok(taken)
+}
+
+impl<H: Host> Peer<H> {
+    /// Receives what is at the head of the queue.
+    ///
+    /// # Errors
+    ///
+    /// EAGAIN if nothing is ready, ERANGE, or what the receiver says; then nothing happened.
+    pub fn recv<C: Caller<H>>(&self, receiver: &Receiver<'_, C>) -> Result {
+        loop {
+            // 1
+            let mut inbox = self.inbox.lock();
+            check(inbox.open)?;
+            let look = inbox.look(receiver.wants_files);
+            drop(inbox);
+            let (key, description) = match look {
+                Look::Found(key, description) => (key, description),
+                Look::Stale(removed) => {
+                    self.drop_removed(removed);
+                    continue;
+                }
+                Look::Nothing => return Err(EAGAIN),
+            };
+            let Description {
+                mut msg,
+                end,
+                files,
+            } = description;
+            if msg.kind == MSG_NODE_DESTROY {
+                match self.destroyed_id(&key) {
+                    Some(id) => msg.destination = id,
+                    None => continue,
+                }
+            }
+            if end > receiver.max_offset {
+                return Err(ERANGE);
+            }
+            // 2 to 4
+            if hand_over(receiver, &msg, files, |fds| self.take_head(&key, &msg, fds))? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns the ID that the peer knows a destroyed node by; None if the notice at `key` is gone.
+    fn destroyed_id(&self, key: &Key) -> Option<u64> {
+        let table = self.table.lock();
+        let inbox = self.inbox.lock();
+        match inbox.queue.get(key)? {
+            EntryRef::Notice(Notice::Destroyed(handle)) => Some(handle.local.access(&table).id),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! HANDLE_RELEASE and SLICE_RELEASE: what a user gives back.
+//!
+//! # Locks
+//!
+//! Table and inbox of the caller; then only the inbox of the node's owner.
+
+use kernel::prelude::*;
+
+use crate::bus::host::{Host, Pool};
+use crate::bus::object::{check, creates, Detached, Inbox, Node, Notice, Peer, Removed};
+use crate::bus::order::Cursor;
+use crate::bus::pool::Slice;
+
+impl<H: Host> Peer<H> {
+    /// Drops one user reference of the handle `id`.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO if there is none; EBUSY for the pin of a live node, or if `id` would make one.
+    pub fn release_handle(&self, id: u64) -> Result {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        check(table.open)?;
+        let Some(handle) = table.by_id.get(&id).cloned() else {
+            return Err(if creates(id) { EBUSY } else { ENXIO });
+        };
+        let last = handle.local.access(table).refs == 1;
+        if last && handle.is_anchor() && !handle.node.is_dead() {
+            return Err(EBUSY);
+        }
+        let detached = if last {
+            table.detach(&mut self.inbox.lock(), &handle)
+        } else {
+            handle.local.access_mut(table).refs -= 1;
+            Detached::ONE
+        };
+        drop(guard);
+        handle.unlink(detached);
+        if detached.with_pin {
+            self.purge(0);
+        }
+        Ok(())
+    }
+
+    /// Drops what is queued for nodes that are dead and released, and all that stands at or before
+    /// `until`.
+    pub(crate) fn purge(&self, until: u64) {
+        // Until a pass finds nothing: of what settles meanwhile it may have seen one part and not another.
+        while self.purge_pass(until) {}
+    }
+
+    fn purge_pass(&self, until: u64) -> bool {
+        let mut inbox = self.inbox.lock();
+        inbox.queue.settle_all();
+        let mut cursor = inbox.queue.cursor();
+        drop(inbox);
+        let mut found = false;
+        while !matches!(cursor, Cursor::End) {
+            let removed = self.inbox.lock().purge(until, &mut cursor);
+            if let Some(removed) = removed {
+                self.drop_removed(removed);
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Ends what was taken out of the queue and is not received.
+    pub(crate) fn drop_removed(&self, removed: Removed<H>) {
+        match removed {
+            Removed::Message(message) => message.discard(self),
+            Removed::Notice(Notice::Released(node), reservation) => {
+                let wake = Node::return_notice(&node, &mut self.inbox.lock(), reservation);
+                if wake {
+                    self.wake();
+                }
+            }
+            Removed::Notice(Notice::Destroyed(_), _) => (),
+        }
+    }
+
+    /// Frees the received slice at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO if none starts there.
+    pub fn release_slice(&self, offset: u64) -> Result {
+        self.free_slice(|inbox| inbox.given.take_back(&inbox.slices, offset))
+    }
+
+    /// Frees all received slices.
+    pub(crate) fn release_slices(&self) {
+        let mut from = 0;
+        let mut next = |inbox: &mut Inbox<H>| inbox.given.take_back_from(&inbox.slices, &mut from);
+        while self.free_slice(&mut next).is_ok() {}
+    }
+
+    /// Frees the slice that `take` takes from the user.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO if that is none.
+    fn free_slice(&self, take: impl FnOnce(&mut Inbox<H>) -> Option<Slice>) -> Result {
+        let mut inbox = self.inbox.lock();
+        check(inbox.open)?;
+        let slice = take(&mut inbox).ok_or(ENXIO)?;
+        let pool = inbox.free_given(&slice);
+        drop(inbox);
+        if let Some(pool) = pool {
+            pool.unpin(slice.offset, slice.size);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Disconnect and reset: a peer lets go of what it has.
+//!
+//! # Locks
+//!
+//! Table, and table with inbox, for one handle or one list at a time; no two peers' together.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::command::destroy::{Also, Doomed, Remains};
+use crate::bus::host::Host;
+use crate::bus::object::{check, Detached, Handle, Peer, Seed, Table};
+use crate::bus::quota::RESOURCES;
+
+/// What a reset does beside setting limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flush {
+    /// Destroy the nodes that the seed does not pin, release handles and slices, drop the queue.
+    pub all: bool,
+    /// Drop the seed, before anything else.
+    pub seed: bool,
+}
+
+impl<H: Host> Peer<H> {
+    /// Leaves the bus: destroys all nodes at one point of the order and releases everything.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN for all calls except the first.
+    pub fn disconnect(&self) -> Result {
+        self.close_table()?;
+        let doomed = self.detach_nodes(None);
+        let remains = self.execute(&doomed, &self.last_transaction, Also::Close);
+        self.wake();
+        self.release_handles();
+        if let Some(remains) = remains {
+            self.drop_remains(remains);
+        }
+        self.bus.leave(self);
+        Ok(())
+    }
+
+    /// Sets the limits that are given, then flushes.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN.
+    pub fn reset(&self, limits: [Option<u32>; RESOURCES], flush: Flush) -> Result {
+        let mut inbox = self.inbox.lock();
+        check(inbox.open)?;
+        for (resource, limit) in limits.into_iter().enumerate() {
+            if let Some(limit) = limit {
+                inbox.ledger.set_limit(resource, limit);
+            }
+        }
+        drop(inbox);
+        if flush.seed {
+            self.replace_seed(None)?;
+        }
+        if flush.all {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Destroys the nodes that the seed does not pin, and releases all else.
+    fn flush(&self) {
+        let seed = self.inbox.lock().seed.clone();
+        let doomed = self.detach_nodes(seed.as_deref());
+        if let Some(transaction) = doomed.transaction() {
+            self.execute(&doomed, transaction, Also::Nothing);
+        }
+        // In this order: a handle that is received in between is released after.
+        let until = self.inbox.lock().queue.clock();
+        self.purge(until);
+        self.release_slices();
+        self.release_handles();
+    }
+
+    /// Closes the table, so that nothing is added any more.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN if it is closed.
+    fn close_table(&self) -> Result {
+        let mut table = self.table.lock();
+        check(table.open)?;
+        table.open = false;
+        Ok(())
+    }
+
+    /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them dying.
+    /// Returns those that are to be destroyed: other calls destroy the others.
+    fn detach_nodes(&self, seed: Option<&Seed<H>>) -> Doomed<H> {
+        let mut doomed = Doomed::new();
+        self.each_handle(|table, handle| {
+            if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(handle)) {
+                let mut inbox = self.inbox.lock();
+                table.detach(&mut inbox, handle);
+                // The pin is not given back: the count of a node that dies does not matter.
+                doomed.add(&mut inbox, handle);
+            }
+            Detached::NOTHING
+        });
+        doomed
+    }
+
+    /// Releases all handles, except for the pins of nodes that live: the seed carries them, or they
+    /// were made since.
+    fn release_handles(&self) {
+        self.each_handle(|table, handle| {
+            if handle.is_anchor() && !handle.node.is_dead() {
+                let refs = &mut handle.local.access_mut(table).refs;
+                return Detached::refs(core::mem::replace(refs, 1) - 1);
+            }
+            table.detach(&mut self.inbox.lock(), handle)
+        });
+    }
+
+    /// Shows `take` each handle of the table, locked anew for each. What it returns is unlinked.
+    fn each_handle(&self, mut take: impl FnMut(&mut Table<H>, &Arc<Handle<H>>) -> Detached) {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut table = self.table.lock();
+            let Some(here) = table.by_id.cursor_lower_bound(&from) else {
+                break;
+            };
+            let (id, handle) = (*here.current().0, here.current().1.clone());
+            next = id.checked_add(1);
+            let detached = take(&mut table, &handle);
+            drop(table);
+            if detached.refs != 0 {
+                handle.unlink(detached);
+            }
+        }
+    }
+
+    /// Drops what a disconnected peer left behind.
+    fn drop_remains(&self, remains: Remains<H>) {
+        let Remains { queue, seed, .. } = remains;
+        // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
+        // keeps memory except references of senders that still copy into the pool.
+        for removed in queue {
+            self.drop_removed(removed);
+        }
+        self.discard_seed(seed);
+    }
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! SEND and RECV of a seed.
+//!
+//! A receipt stands for itself: the payload is copied into a slice of its own, which is charged to
+//! the peer itself, and handles and descriptors are given anew. So a service can be restarted on a
+//! kept descriptor again and again, whatever its predecessors released.
+//!
+//! # Locks
+//!
+//! Table and inbox of the peer.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::abi::HANDLE_INVALID;
+use crate::bus::command::caller::Caller;
+use crate::bus::command::deliver::{complete, gain};
+use crate::bus::command::pending::Pending;
+use crate::bus::command::pending_handles::PendingHandles;
+use crate::bus::command::recv::{hand_over, Description, Receiver};
+use crate::bus::command::send::Outgoing;
+use crate::bus::host::{Host, Payload, Pool};
+use crate::bus::object::{charges, check, Handle, Peer, Resolver, Seed, SeedReservation};
+use crate::bus::pool::{Size, Slice};
+use crate::bus::quota::BYTES;
+use crate::errno::ESHUTDOWN;
+
+impl<H: Host> Peer<H> {
+    /// Makes a message the peer's seed, in place of the one before.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL, after handles and files, if it is to go anywhere else: `alone` is false, or it is
+    /// partial. Others as [`Peer::send`] to a node of one's own.
+    pub fn send_seed<P: Payload<H>>(
+        this: &Arc<Self>,
+        mut out: Outgoing<'_, H, P>,
+        alone: bool,
+    ) -> Result {
+        let mut resolver = Resolver::new(this);
+        let resolved = out.resolve(&mut resolver)?;
+        if out.partial || !alone {
+            return Err(EINVAL);
+        }
+        let mut pending = Pending::new(this, None);
+        pending.reserve(&resolved.size, resolved.files.as_ref(), false)?;
+        pending.pin()?;
+        pending.fill(&mut out.payload)?;
+        pending.link(&resolved.handles)?;
+        let reservation = SeedReservation::new(&resolved.handles)?;
+
+        let message = pending.take().ok_or(ESHUTDOWN)?;
+        this.replace_seed(Some(reservation.into_seed(message)))?;
+        pending.confirm();
+        resolver.finish();
+        Ok(())
+    }
+
+    /// Puts a seed, or none, in place of the current one.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN.
+    pub(crate) fn replace_seed(&self, seed: Option<Arc<Seed<H>>>) -> Result {
+        let mut inbox = self.inbox.lock();
+        let open = check(inbox.open);
+        let dropped = match open {
+            Ok(()) => core::mem::replace(&mut inbox.seed, seed),
+            Err(_) => seed,
+        };
+        drop(inbox);
+        self.discard_seed(dropped);
+        open
+    }
+
+    /// Gives back what a seed has that is not the current one any more.
+    pub(crate) fn discard_seed(&self, seed: Option<Arc<Seed<H>>>) {
+        if let Some(seed) = seed {
+            seed.message.discard(self);
+        }
+    }
+
+    /// Receives the seed, which stays.
+    ///
+    /// # Errors
+    ///
+    /// EAGAIN if there is none; EDQUOT, EXFULL if the receipt is too much for the peer itself; others
+    /// as [`Peer::recv`].
+    pub fn recv_seed<C: Caller<H>>(this: &Arc<Self>, receiver: &Receiver<'_, C>) -> Result {
+        loop {
+            let inbox = this.inbox.lock();
+            check(inbox.open)?;
+            let seed = inbox.seed.clone().ok_or(EAGAIN)?;
+            drop(inbox);
+
+            let mut handles = link_again(this, &seed)?;
+            let mut receipt = copy_payload(this, &seed)?;
+            let Some(slice) = receipt.slice() else {
+                return Err(ESHUTDOWN);
+            };
+            let cargo = &seed.message.cargo;
+            let wants_files = receiver.wants_files;
+            let Description { mut msg, files, .. } =
+                Description::of_cargo(cargo, HANDLE_INVALID, wants_files);
+            msg.offset = slice.offset;
+            if slice.end() > receiver.max_offset {
+                return Err(ERANGE);
+            }
+            let give = |fds: &[i32]| this.give_receipt(&seed, &slice, &mut handles, fds);
+            if hand_over(receiver, &msg, files, give)? {
+                // The slice is the user's.
+                drop(receipt.take());
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a receipt the user's if `seed` still is the current one; false if not.
+    fn give_receipt(
+        &self,
+        seed: &Arc<Seed<H>>,
+        slice: &Slice,
+        handles: &mut PendingHandles<'_, H>,
+        fds: &[i32],
+    ) -> bool {
+        let mut table = self.table.lock();
+        let mut guard = self.inbox.lock();
+        let inbox = &mut *guard;
+        let current = inbox.seed.as_ref();
+        if !current.is_some_and(|current| Arc::ptr_eq(current, seed)) {
+            return false;
+        }
+        let cargo = &seed.message.cargo;
+        // The seed is ordered after everything that was received, so only what died since counts.
+        let now = inbox.queue.clock() + 1;
+        if let Some(pool) = &seed.message.pool {
+            let layout = cargo.size().layout();
+            let kept = complete(slice, layout, &mut handles.slots, pool, fds, |slot| {
+                gain(&mut table, inbox, now, slot, slice.payer)
+            });
+            handles.n_charged -= kept as usize;
+        }
+        inbox.given.give(slice);
+        if cargo.n_bytes != 0 {
+            inbox.ledger.release_one(slice.payer, BYTES, cargo.n_bytes);
+        }
+        true
+    }
+}
+
+/// Links the handles of a seed once more.
+///
+/// # Errors
+///
+/// EDQUOT, ENOMEM, ESHUTDOWN.
+fn link_again<'p, H: Host>(
+    peer: &'p Arc<Peer<H>>,
+    seed: &Seed<H>,
+) -> Result<PendingHandles<'p, H>> {
+    let from = &seed.message.cargo.handles;
+    let mut handles = PendingHandles::new(peer, peer.claimant(), from.len())?;
+    for handle in from.iter() {
+        // They were confirmed when the seed was made, which holds them.
+        let linked = match handle {
+            Some(handle) => Handle::link(&handle.node, peer)?,
+            None => None,
+        };
+        let slot = linked.map(|linked| linked.handle);
+        handles.slots.push(slot, GFP_KERNEL)?;
+    }
+    Ok(handles)
+}
+
+/// Copies the payload of a seed into a slice of its own, which has room for handles and descriptors.
+///
+/// The seed may be replaced meanwhile, and its slice used again: then what was copied is never given
+/// to the user, but its memory has to stay while it is read.
+///
+/// # Errors
+///
+/// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN.
+fn copy_payload<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pending<'p, H>> {
+    let cargo = &seed.message.cargo;
+    let (size, slice) = (cargo.size(), &cargo.slice);
+    let bytes = Size {
+        n_bytes: size.n_bytes,
+        ..Size::default()
+    };
+    let mut copy = Pending::new(peer, None);
+    copy.book(&size, &charges(&bytes))?;
+    copy.pin()?;
+    if let (Some(pool), Some(target)) = (&seed.message.pool, copy.target()) {
+        if size.n_bytes != 0 {
+            pool.pin(slice.offset, slice.size)?;
+            pool.copy(slice.offset, size.n_bytes, target.pool, target.offset);
+            pool.unpin(slice.offset, slice.size);
+        }
+    }
+    Ok(copy)
+}

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! SEND: from the caller's memory into one or many queues.
+//!
+//! All that can fail or sleep comes first and is undone by dropping a [`Pending`]: reserve at every
+//! destination, copy the payload, report errors, link the handles. Then the parts are
+//! staged and committed in a few bounded steps, between which nothing can block:
+//!
+//! 1. each part is staged at its queue, where its node is checked once more, and the clock is raised
+//!    to the timestamp that all parts so far could be committed at;
+//! 2. the last of these, which is above all their keys, is chosen;
+//! 3. the clocks of queues that are behind it are raised to it;
+//! 4. the transaction's word is set.
+//!
+//! A destruction that finds a part staged for its node kills the transaction; then the parts are
+//! taken back, and either the call fails or, if it may be partial, the rest is sent anew. A message
+//! with one part is stamped and queued in one critical section.
+//!
+//! # Locks
+//!
+//! One inbox at a time, for each step.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::command::pending::{fill_all, Pending};
+use crate::bus::host::{Files, Host, Payload, WakeHint};
+use crate::bus::object::{charges, Distinct, Handle, Peer, Resolver};
+use crate::bus::order::{message_after, Transaction};
+use crate::bus::pool::Size;
+use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
+
+/// What to send.
+///
+/// The caller bounds what it names: at most 0x7ffff000 bytes, and no more destinations or handles
+/// than [`Peer::user_limits`] allows handles.
+pub struct Outgoing<'a, H: Host, P: Payload<H>> {
+    /// IDs of the handles to send to, each at most once.
+    pub destinations: &'a [u64],
+    /// IDs of the handles to pass on.
+    pub handles: &'a [u64],
+    /// Gets the descriptors to pass on, if any; called once, after the handles were found.
+    pub files: Option<&'a mut dyn FnMut() -> Result<Arc<Files<H>>>>,
+    /// The bytes.
+    pub payload: P,
+    /// A destination that fails does not stop the others.
+    pub partial: bool,
+    /// What the caller does next.
+    pub hint: WakeHint,
+}
+
+/// What is to be passed on.
+pub(crate) struct Resolved<H: Host> {
+    pub(crate) handles: KVVec<Arc<Handle<H>>>,
+    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) size: Size,
+}
+
+impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
+    /// Finds what is to be passed on: the handles, then the files.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO, EDQUOT for a handle; those of `files`.
+    pub(crate) fn resolve(&mut self, resolver: &mut Resolver<'_, H>) -> Result<Resolved<H>> {
+        let mut handles = KVVec::with_capacity(self.handles.len(), GFP_KERNEL)?;
+        for &id in self.handles {
+            handles.push(resolver.find(id)?, GFP_KERNEL)?;
+        }
+        let files = match &mut self.files {
+            Some(files) => Some(files()?),
+            None => None,
+        };
+        let size = Size {
+            n_bytes: self.payload.len(),
+            n_handles: handles.len(),
+            n_fds: files.as_ref().map_or(0, |files| files.len()),
+        };
+        Ok(Resolved {
+            handles,
+            files,
+            size,
+        })
+    }
+}
+
+/// How the errors of the destinations are made known.
+struct Report<'r> {
+    write: &'r mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
+    partial: bool,
+    n_destinations: usize,
+}
+
+impl Report<'_> {
+    /// Tells the caller how each destination stands. One that was not come to yet has not failed.
+    fn tell<H: Host>(&mut self, parts: &[Pending<'_, H>]) -> Result {
+        let errno = |part| {
+            let pending: Option<&Pending<'_, H>> = parts.get(part);
+            let error = pending.and_then(|pending| pending.error);
+            error.map_or(0, |error| -error.to_errno())
+        };
+        (self.write)(&mut (0..self.n_destinations).map(errno))
+    }
+
+    /// Ends a part whose destination failed. Fails if that fails the whole.
+    fn failed<H: Host>(
+        &mut self,
+        parts: &mut [Pending<'_, H>],
+        part: usize,
+        error: Error,
+    ) -> Result {
+        if let Some(pending) = parts.get_mut(part) {
+            pending.fail(error);
+        }
+        if self.partial {
+            return Ok(());
+        }
+        self.tell(parts)?;
+        Err(error)
+    }
+}
+
+impl<H: Host> Peer<H> {
+    /// Sends one message to all destinations, as one transaction.
+    ///
+    /// `write` is told the errors of the destinations (0 or a positive errno, in their order): before
+    /// anything is sent if the message is partial, and otherwise if one of them is why it fails. It
+    /// may sleep, and may be called again if the errors change. An error of its own fails the call.
+    ///
+    /// # Errors
+    ///
+    /// In the order in which they are looked for: ENXIO, EDQUOT for a handle, those of `files`; per
+    /// destination ENXIO, ENOTUNIQ, EHOSTUNREACH, EDQUOT, EMSGSIZE, EXFULL; EFAULT for the payload.
+    /// ENOMEM and ESHUTDOWN at any time.
+    pub fn send<P: Payload<H>>(
+        this: &Arc<Self>,
+        mut out: Outgoing<'_, H, P>,
+        write: &mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
+    ) -> Result {
+        let mut resolver = Resolver::new(this);
+        let resolved = out.resolve(&mut resolver)?;
+        let mut report = Report {
+            write,
+            partial: out.partial,
+            n_destinations: out.destinations.len(),
+        };
+        let mut parts = reserve_all(
+            this,
+            &mut resolver,
+            out.destinations,
+            &resolved,
+            &mut report,
+        )?;
+        fill_all(&mut parts, &mut out.payload)?;
+        if report.partial {
+            report.tell(&parts)?;
+        }
+        let mut floor = 0;
+        if !resolved.handles.is_empty() {
+            for pending in parts.iter_mut() {
+                floor = floor.max(pending.link(&resolved.handles)?);
+            }
+        }
+        commit(this, &mut parts, floor, out.hint, &mut report)?;
+        resolver.finish();
+        Ok(())
+    }
+
+    /// Sends bytes, at most 0x7ffff000, to one destination. The way of most messages.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Peer::send`].
+    pub fn send_bytes<P: Payload<H>>(
+        this: &Arc<Self>,
+        id: u64,
+        payload: &mut P,
+        hint: WakeHint,
+    ) -> Result {
+        let mut resolver = Resolver::new(this);
+        let mut pending = Pending::new(this, Some(resolver.find(id)?));
+        let size = Size {
+            n_bytes: payload.len(),
+            ..Size::default()
+        };
+        pending.book(&size, &charges(&size))?;
+        pending.pin()?;
+        pending.fill(payload)?;
+        pending.deliver(0, hint)?;
+        resolver.finish();
+        Ok(())
+    }
+}
+
+/// Charges and reserves at every destination.
+fn reserve_all<'p, H: Host>(
+    from: &'p Arc<Peer<H>>,
+    resolver: &mut Resolver<'_, H>,
+    destinations: &[u64],
+    resolved: &Resolved<H>,
+    report: &mut Report<'_>,
+) -> Result<KVVec<Pending<'p, H>>> {
+    let several = destinations.len() > 1;
+    let mut distinct = Distinct::new(destinations);
+    let mut parts = KVVec::with_capacity(destinations.len(), GFP_KERNEL)?;
+    for part in 0..destinations.len() {
+        parts.push(Pending::new(from, None), GFP_KERNEL)?;
+        let found = distinct.find(resolver, destinations, part);
+        let reserved = found.and_then(|handle| {
+            parts[part].handle = Some(handle);
+            parts[part].reserve(&resolved.size, resolved.files.as_ref(), several)
+        });
+        match reserved {
+            Ok(()) => (),
+            // Not the destination's fault: the caller itself is gone, or memory is short.
+            Err(error) if error == ESHUTDOWN || error == ENOMEM => return Err(error),
+            Err(error) => report.failed(&mut parts, part, error)?,
+        }
+    }
+    Ok(parts)
+}
+
+/// Queues all parts at one point of the order. Those that are queued are left empty.
+fn commit<H: Host>(
+    from: &Peer<H>,
+    parts: &mut [Pending<'_, H>],
+    floor: u64,
+    hint: WakeHint,
+    report: &mut Report<'_>,
+) -> Result {
+    loop {
+        let done = match &mut parts[..] {
+            [] => Ok(()),
+            [only] => only.deliver(floor, hint),
+            _ => commit_several(from, parts, floor, hint),
+        };
+        if done != Err(EHOSTUNREACH) {
+            done?;
+            break;
+        }
+        for part in 0..parts.len() {
+            if parts[part].error.is_none() && parts[part].is_gone() {
+                report.failed(parts, part, EHOSTUNREACH)?;
+            }
+        }
+        report.tell(parts)?;
+    }
+    parts.iter().for_each(Pending::confirm);
+    Ok(())
+}
+
+/// Carries out the numbered steps of the module's head. On error nothing was sent, and nothing is
+/// staged.
+fn commit_several<H: Host>(
+    from: &Peer<H>,
+    parts: &mut [Pending<'_, H>],
+    floor: u64,
+    hint: WakeHint,
+) -> Result {
+    let transaction = from.transaction()?;
+    let done = match stage_several(parts, &transaction, floor) {
+        // 4
+        Ok(timestamp) if transaction.commit(timestamp) => Ok(()),
+        Ok(_) => Err(EHOSTUNREACH),
+        Err(error) => Err(error),
+    };
+    for pending in parts.iter_mut() {
+        match done {
+            Ok(()) => pending.wake(hint),
+            Err(_) => pending.unstage(),
+        }
+    }
+    done
+}
+
+/// Carries out steps 1 to 3. Returns the timestamp to commit at.
+fn stage_several<H: Host>(
+    parts: &mut [Pending<'_, H>],
+    transaction: &Arc<Transaction>,
+    floor: u64,
+) -> Result<u64> {
+    let (mut timestamp, mut n_behind) = (message_after(floor), 0);
+    // 1. In the order of the parts: `Queue::commit` relies on it.
+    for (part, pending) in parts.iter_mut().enumerate() {
+        let at = pending.stage(transaction, part as u32, timestamp)?;
+        // 2. Those before may have a lower clock.
+        if at != timestamp {
+            (timestamp, n_behind) = (at, part);
+        }
+    }
+    // 3
+    for pending in &parts[..n_behind] {
+        pending.raise(timestamp);
+    }
+    Ok(timestamp)
+}
+
+#[cfg(test)]
+#[path = "send_tests.rs"]
+mod tests;

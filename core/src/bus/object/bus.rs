@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! One bus: its users, and the way to become a peer.
+//!
+//! # Locks
+//!
+//! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that would be
+//! refused; never on the way of a message that is granted.
+
+use kernel::prelude::*;
+use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::object::Peer;
+use crate::bus::quota::{add, Amounts, Limits, User};
+use crate::bus::tree::retain;
+
+/// A user with its peers.
+struct Registered<H: Host> {
+    user: Arc<User>,
+    peers: RBTree<u64, Arc<Peer<H>>>,
+    /// Peers that are being made.
+    opening: u64,
+}
+
+// The user and the peers are behind pointers.
+impl<H: Host> Unpin for Registered<H> {}
+
+/// A bus, on which peers can reach each other.
+#[pin_data]
+pub struct Bus<H: Host> {
+    limits: Limits,
+    last_peer: Atomic<u64>,
+    #[pin]
+    users: SpinLock<RBTree<u32, Registered<H>>>,
+}
+
+/// What is in use on a bus, over all users. All zero when no peer is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Users with a peer, or with something in flight.
+    pub users: u64,
+    /// Connected peers.
+    pub peers: u64,
+    /// Charged slices, handles, bytes and descriptors, as drawn from the users' accounts.
+    pub charged: Amounts,
+    /// Descriptors in flight, by the accounts of their senders.
+    pub sent_fds: u64,
+}
+
+impl<H: Host> Bus<H> {
+    /// A bus of its own, on which every user has these limits.
+    pub fn new(limits: Limits) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                limits,
+                last_peer: Atomic::new(0),
+                users <- new_spinlock!(RBTree::new(), "bus1::users"),
+            }),
+            GFP_KEPT,
+        )
+    }
+
+    /// Makes a peer that belongs to user `uid`. ENOMEM.
+    pub fn open<E>(
+        this: &Arc<Self>,
+        uid: u32,
+        pool: H::Pool,
+        waker: impl PinInit<H::Waker, E>,
+    ) -> Result<Arc<Peer<H>>>
+    where
+        Error: From<E>,
+    {
+        let id = this.last_peer.fetch_add(1, Relaxed) + 1;
+        let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
+        let user = this.enter(uid)?;
+        let peer = Peer::new(this, id, &user, pool, waker);
+        let mut users = this.users.lock();
+        if let Some(known) = users.get_mut(&uid) {
+            known.opening -= 1;
+            if let Ok(peer) = &peer {
+                known.peers.insert(reservation.into_node(id, peer.clone()));
+            }
+        }
+        drop(users);
+        peer
+    }
+
+    /// The user of this ID, for a peer that is being opened.
+    fn enter(&self, uid: u32) -> Result<Arc<User>> {
+        let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
+        let fresh = User::new(uid, self.limits)?;
+        let mut users = self.users.lock();
+        let known = match users.entry(uid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let known = Registered {
+                    user: fresh.clone(),
+                    peers: RBTree::new(),
+                    opening: 0,
+                };
+                vacant.insert(known, reservation)
+            }
+        };
+        known.opening += 1;
+        Ok(known.user.clone())
+    }
+
+    /// Forgets a peer, and the users that have none and nothing in flight.
+    pub(crate) fn leave(&self, peer: &Peer<H>) {
+        let mut gone = RBTree::new();
+        let mut users = self.users.lock();
+        let known = users.get_mut(&peer.uid());
+        let left = known.and_then(|known| known.peers.remove_node(&peer.id()));
+        // Descriptors in flight outlive the peer that sent them, and their account with them: else
+        // closing and opening again would wipe the slate clean.
+        let busy = |known: &mut Registered<H>| {
+            known.opening != 0 || !known.peers.is_empty() || known.user.account.lock().sent_fds != 0
+        };
+        retain(&mut users, busy, |node| drop(gone.insert(node)));
+        drop(users);
+        drop((left, gone));
+    }
+
+    /// Has all peers of a user return what they drew on its account and do not use.
+    pub(crate) fn recall(&self, uid: u32) {
+        let mut from = 0;
+        while let Some(peer) = self.peer_after(uid, from) {
+            peer.inbox.lock().ledger.recall();
+            from = peer.id() + 1;
+        }
+    }
+
+    /// The peer of a user that has this ID or the next one.
+    fn peer_after(&self, uid: u32, id: u64) -> Option<Arc<Peer<H>>> {
+        let users = self.users.lock();
+        let next = users.get(&uid)?.peers.cursor_lower_bound(&id)?;
+        Some(next.current().1.clone())
+    }
+
+    /// What is in use.
+    pub fn usage(&self) -> Usage {
+        let users = self.users.lock();
+        let mut usage = Usage::default();
+        for known in users.values() {
+            let books = known.user.account.lock();
+            let peers = known.peers.iter().count() as u64;
+            if peers == 0 && books.sent_fds == 0 && books.account.is_unused() {
+                continue;
+            }
+            usage.users += 1;
+            usage.peers += peers;
+            usage.sent_fds += books.sent_fds;
+            add(&mut usage.charged, &books.account.used());
+        }
+        usage
+    }
+}

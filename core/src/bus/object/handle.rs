@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Handles: a peer's right to one node.
+//!
+//! There is at most one per pair of node and peer. It exists while the peer has user references, or
+//! while something on its way to the peer carries it.
+//!
+//! # Locks
+//!
+//! The three parts of a handle belong to three locks; see each.
+
+use kernel::prelude::*;
+use kernel::sync::{Arc, LockedBy};
+
+use crate::abi::HANDLE_INVALID;
+use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::object::{
+    EntryReservation, HolderReservation, Inbox, Node, Peer, Table, TableReservation, Unconfirmed,
+};
+use crate::bus::order::Key;
+
+/// Whether the node that a command made for the handle stays.
+pub(crate) enum Creation {
+    /// It vanishes if none of the calls under way that use it succeeds.
+    Pending { calls: u32 },
+    /// It stays, or was not made for this handle.
+    Done,
+}
+
+/// What the holder's table guards.
+pub(crate) struct Local<H: Host> {
+    /// INVALID while it is not in the table.
+    pub(crate) id: u64,
+    /// User references, the owner's pin included.
+    pub(crate) refs: u64,
+    /// Memory for its entry in the table, while it is not there.
+    pub(crate) reservation: Option<TableReservation<H>>,
+    /// The peer that was charged for it.
+    pub(crate) payer: Option<u64>,
+    pub(crate) creation: Creation,
+}
+
+/// Where the notice is that the node was destroyed.
+pub(crate) enum DestroyNotice<H: Host> {
+    /// Not staged yet.
+    Idle(EntryReservation<H>),
+    /// Staged there, and committed since, perhaps.
+    Queued(Key),
+    /// It left the queue.
+    Done,
+}
+
+/// What the holder's inbox guards.
+pub(crate) struct HolderNotice<H: Host> {
+    pub(crate) destroy: DestroyNotice<H>,
+    /// The peer has user references, so it wants that notice.
+    pub(crate) held: bool,
+}
+
+/// What the node's owner's inbox guards.
+pub(crate) struct Share {
+    /// References of all kinds: the peer's, and those on their way to it.
+    pub(crate) refs: u64,
+    /// It stands among the node's holders, not notified of its end yet.
+    pub(crate) linked: bool,
+}
+
+/// A peer's right to one node.
+pub(crate) struct Handle<H: Host> {
+    pub(crate) node: Arc<Node<H>>,
+    pub(crate) holder: Arc<Peer<H>>,
+    pub(crate) local: LockedBy<Local<H>, Table<H>>,
+    pub(crate) notice: LockedBy<HolderNotice<H>, Inbox<H>>,
+    pub(crate) share: LockedBy<Share, Inbox<H>>,
+}
+
+/// A reference that was just given.
+pub(crate) struct Linked<H: Host> {
+    pub(crate) handle: Arc<Handle<H>>,
+    /// It is to be confirmed by [`Linked::confirm`].
+    pub(crate) unconfirmed: Option<Unconfirmed>,
+}
+
+impl<H: Host> Linked<H> {
+    /// Notes that the reference is for good: its owner will be notified of its end.
+    pub(crate) fn confirm(&self) {
+        let Some(reference) = self.unconfirmed else {
+            return;
+        };
+        let node = &self.handle.node;
+        let owner = node.owner();
+        let wake = Node::confirm(node, &mut owner.inbox.lock(), reference);
+        if wake {
+            owner.wake();
+        }
+    }
+}
+
+/// References that were taken from a handle, and are to be given back by [`Handle::unlink`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Detached {
+    pub(crate) refs: u64,
+    /// One of them is the owner's pin.
+    pub(crate) with_pin: bool,
+}
+
+impl Detached {
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self::refs(0);
+    /// One reference, not the pin.
+    pub(crate) const ONE: Self = Self::refs(1);
+
+    /// Some references, the pin not among them.
+    pub(crate) const fn refs(refs: u64) -> Self {
+        Self {
+            refs,
+            with_pin: false,
+        }
+    }
+}
+
+/// A handle that its node does not know yet.
+pub(crate) struct NewHandle<H: Host> {
+    handle: Arc<Handle<H>>,
+    reservation: HolderReservation<H>,
+}
+
+impl<H: Host> NewHandle<H> {
+    /// Makes a handle without user references.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(node: &Arc<Node<H>>, holder: &Arc<Peer<H>>) -> Result<Self> {
+        let local = Local {
+            id: HANDLE_INVALID,
+            refs: 0,
+            reservation: Some(TableReservation::<H>::new(GFP_KEPT)?),
+            payer: None,
+            creation: Creation::Pending { calls: 0 },
+        };
+        let notice = HolderNotice {
+            destroy: DestroyNotice::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
+            held: false,
+        };
+        let share = Share {
+            refs: 1,
+            linked: true,
+        };
+        let handle = Handle {
+            node: node.clone(),
+            holder: holder.clone(),
+            local: LockedBy::new(&holder.table, local),
+            notice: LockedBy::new(&holder.inbox, notice),
+            share: LockedBy::new(&node.owner().inbox, share),
+        };
+        Ok(Self {
+            handle: Arc::new(handle, GFP_KEPT)?,
+            reservation: HolderReservation::<H>::new(GFP_KEPT)?,
+        })
+    }
+
+    /// Puts it among the node's holders, with one reference. Under the owner's inbox.
+    pub(crate) fn link(self, inbox: &mut Inbox<H>) -> Arc<Handle<H>> {
+        let Self {
+            handle,
+            reservation,
+        } = self;
+        let node = &handle.node;
+        let key = node.holder_key(&handle.holder);
+        let shared = node.shared.access_mut(inbox);
+        shared
+            .holders
+            .insert(reservation.into_node(key, handle.clone()));
+        handle
+    }
+}
+
+impl<H: Host> Handle<H> {
+    /// Tells whether the holder owns the node, so that this is its anchor.
+    pub(crate) fn is_anchor(&self) -> bool {
+        Arc::ptr_eq(&self.holder, self.node.owner())
+    }
+
+    /// Gives `peer` one more reference on `node`. None if the node is dead.
+    ///
+    /// It counts at once, but the owner is not notified of its end until [`Linked::confirm`]: before
+    /// that [`Handle::unlink`] leaves no trace.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn link(node: &Arc<Node<H>>, peer: &Arc<Peer<H>>) -> Result<Option<Linked<H>>> {
+        let mut new = None;
+        loop {
+            let mut guard = node.owner().inbox.lock();
+            let inbox = &mut *guard;
+            // A node of a disconnected owner that is not marked is being destroyed by another call.
+            if node.is_dead() {
+                return Ok(None);
+            }
+            let (key, shared) = (node.holder_key(peer), node.shared.access(inbox));
+            let holders = &shared.holders;
+            let found = holders.get(&key).or_else(|| shared.told.get(&key));
+            let handle = match (found.cloned(), new.take()) {
+                (Some(handle), unused) => {
+                    handle.share.access_mut(inbox).refs += 1;
+                    new = unused;
+                    handle
+                }
+                (None, Some(new)) => NewHandle::link(new, inbox),
+                (None, None) => {
+                    drop(guard);
+                    new = Some(NewHandle::new(node, peer)?);
+                    continue;
+                }
+            };
+            let unconfirmed = node.count_up(inbox);
+            drop(guard);
+            drop(new);
+            return Ok(Some(Linked {
+                handle,
+                unconfirmed,
+            }));
+        }
+    }
+
+    /// Gives references back.
+    pub(crate) fn unlink(&self, detached: Detached) {
+        let Detached { refs, with_pin } = detached;
+        let owner = self.node.owner();
+        let mut guard = owner.inbox.lock();
+        let inbox = &mut *guard;
+        let share = self.share.access_mut(inbox);
+        debug_assert!(share.refs >= refs);
+        share.refs -= refs;
+        let unused = share.refs == 0;
+        let mut removed = None;
+        if unused && core::mem::take(&mut share.linked) {
+            let key = self.node.holder_key(&self.holder);
+            let shared = self.node.shared.access_mut(inbox);
+            removed = shared.holders.remove_node(&key);
+        }
+        let wake = Node::count_down(&self.node, inbox, refs - u64::from(with_pin));
+        drop(guard);
+        drop(removed);
+        if wake {
+            owner.wake();
+        }
+        if unused {
+            self.withdraw_notice();
+        }
+    }
+
+    /// Takes the notice that the node is dead out of the holder's queue, once nothing refers to
+    /// the handle any more; nobody would receive it, and nobody is charged for it.
+    pub(crate) fn withdraw_notice(&self) {
+        // While the node lives it may be linked again; and if the notice is on its way, the call
+        // that sends it looks after it. In this order: only the references of a dead node cannot
+        // come back.
+        let Some(dead_at) = self.node.dead_at() else {
+            return;
+        };
+        if self.share.access(&self.node.owner().inbox.lock()).refs != 0 {
+            return;
+        }
+        let mut guard = self.holder.inbox.lock();
+        let inbox = &mut *guard;
+        let notice = self.notice.access_mut(inbox);
+        let DestroyNotice::Queued(staged) = notice.destroy else {
+            return;
+        };
+        if notice.held {
+            return;
+        }
+        notice.destroy = DestroyNotice::Done;
+        let committed = Key {
+            timestamp: dead_at,
+            ..staged
+        };
+        let queue = &mut inbox.queue;
+        let withdrawn = queue.unstage(&staged).or_else(|| queue.remove(&committed));
+        drop(guard);
+        drop(withdrawn);
+        // It may have kept others back.
+        self.holder.wake();
+    }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! All that others may touch of a peer.
+//!
+//! # Locks
+//!
+//! This is what the inbox lock guards, with the `shared` part of the nodes that the peer owns, the
+//! `share` part of all handles to these, and the `notice` part of the peer's own handles.
+
+use core::ops::Range;
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::host::{Host, Pool, GFP_KEPT};
+use crate::bus::object::{
+    BlankMessage, Denied, DestroyNotice, EntryRef, Message, Notice, ReleaseNotice, Removed,
+    Reservations, Seed, SliceReservation,
+};
+use crate::bus::order::{Cursor, Queue};
+use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
+use crate::bus::quota::{Amounts, Claimant, Ledger, Limits, User, HANDLES, SLICES};
+
+/// How many blank messages a peer keeps.
+const STOCK: usize = 4;
+/// Up to how many bytes of memory a peer keeps for the next message.
+const WARM_MAX: u64 = 4096;
+/// How many entries a purge looks at in one go, at most.
+const PURGE_CHUNK: usize = 64;
+
+/// Blank messages.
+pub(crate) type Stock<H> = KVec<BlankMessage<H>>;
+
+/// What the inbox lock guards.
+pub(crate) struct Inbox<H: Host> {
+    /// The peer is connected.
+    pub(crate) open: bool,
+    pub(crate) queue: Queue<Message<H>>,
+    pub(crate) slices: Allocator,
+    pub(crate) given: GivenSlices,
+    pub(crate) ledger: Ledger,
+    /// None once the peer is disconnected.
+    pub(crate) pool: Option<H::Pool>,
+    pub(crate) seed: Option<Arc<Seed<H>>>,
+    /// Memory for the next messages: a peer that keeps up with its senders needs no new one.
+    pub(crate) stock: Stock<H>,
+}
+
+// What is pinned is behind pointers; nothing in the inbox itself minds being moved.
+impl<H: Host> Unpin for Inbox<H> {}
+
+impl<H: Host> Inbox<H> {
+    /// Makes the inbox of a peer of this user.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(user: Arc<User>, limits: Limits, pool: H::Pool) -> Result<Self> {
+        let SliceReservation {
+            extents,
+            given,
+            ring,
+        } = SliceReservation::new(8)?;
+        Ok(Self {
+            open: true,
+            queue: Queue::new(ring),
+            // A bit less than a power of two, which a small slice cuts out of without leaving its
+            // bin.
+            slices: Allocator::new(H::Pool::SIZE - UNIT, extents)?,
+            given: GivenSlices::new(given),
+            ledger: Ledger::new(user, limits),
+            pool: Some(pool),
+            seed: None,
+            stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
+        })
+    }
+
+    /// Charges `charges` to `claimant` and reserves `size` bytes and memory for the message.
+    ///
+    /// # Errors
+    ///
+    /// EMSGSIZE if no pool can hold it; those of [`Denied`].
+    #[inline]
+    pub(crate) fn reserve(
+        &mut self,
+        claimant: Claimant,
+        charges: &Amounts,
+        size: u64,
+        mut reservations: Option<&mut Reservations<H>>,
+    ) -> Result<KBox<Message<H>>, Denied> {
+        if let Some(reservations) = reservations.as_deref_mut() {
+            self.install(reservations);
+        }
+        if self.stock.is_empty() {
+            return Err(Denied::NeedsMessage);
+        }
+        let ledger = reservations.map(|all| &mut all.ledger);
+        self.ledger.claim(claimant, charges, ledger)?;
+        let warm = self.slices.reserve_warm(size);
+        let number = match warm {
+            Some(number) => Ok(number),
+            None => self.reserve_slice(size),
+        };
+        let number = number.inspect_err(|_| self.ledger.release(claimant.peer, charges))?;
+        let slice = Slice {
+            number,
+            offset: self.slices.offset(number),
+            size,
+            payer: claimant.peer,
+        };
+        let blank = self.stock.pop().ok_or(Denied::NeedsMessage)?;
+        Ok(blank.into_message(slice, warm.is_some()))
+    }
+
+    fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
+        if size >= H::Pool::SIZE {
+            return Err(Denied::Error(EMSGSIZE));
+        }
+        self.drop_warm();
+        Ok(self.slices.reserve(size)?)
+    }
+
+    /// Frees what was kept warm.
+    pub(crate) fn drop_warm(&mut self) {
+        let freed = self.slices.drop_warm();
+        self.unpin(freed);
+    }
+
+    /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is.
+    #[inline]
+    pub(crate) fn free(&mut self, slice: &Slice, pinned: bool) -> bool {
+        if !pinned || slice.size > WARM_MAX {
+            self.slices.free(slice.number);
+            return pinned;
+        }
+        let freed = self.slices.keep_warm(slice.number);
+        self.unpin(freed);
+        false
+    }
+
+    /// Unpins what was kept warm.
+    #[inline]
+    fn unpin(&self, freed: Option<Range<u64>>) {
+        if let (Some(range), Some(pool)) = (freed, &self.pool) {
+            pool.unpin(range.start, range.end - range.start);
+        }
+    }
+
+    /// Installs the memory that was got for it. What is left in `reservations` is freed without the
+    /// lock.
+    #[cold]
+    fn install(&mut self, reservations: &mut Reservations<H>) {
+        if let Some(slices) = reservations.slices.take() {
+            // The index looks into the extents, which have the same numbers before and after.
+            reservations.slices = Some(SliceReservation {
+                given: self.given.grow(&self.slices, slices.given),
+                extents: self.slices.grow(slices.extents),
+                ring: self.queue.grow(slices.ring),
+            });
+        }
+        if let Some(mut message) = reservations.message.take() {
+            message.assign(self.pool.clone());
+            reservations.message = self.keep(message);
+        }
+    }
+
+    /// Keeps memory for the next message, or returns it, to be freed without locks.
+    #[inline]
+    pub(crate) fn keep(&mut self, message: BlankMessage<H>) -> Option<BlankMessage<H>> {
+        let full = self.stock.push_within_capacity(message).err();
+        full.map(|full| full.0)
+    }
+
+    /// Gives back what peer `payer` was charged for `n` handles.
+    pub(crate) fn discharge_handles(&mut self, payer: u64, n: usize) {
+        if self.open && n != 0 {
+            self.ledger.release_one(payer, HANDLES, n as u64);
+        }
+    }
+
+    /// Takes the next entry out that stands at or before `until` or is for a node whose anchor was
+    /// released, among the next few from `cursor` on. Moves `cursor` behind what was looked at.
+    pub(crate) fn purge(&mut self, until: u64, cursor: &mut Cursor) -> Option<Removed<H>> {
+        for _ in 0..PURGE_CHUNK {
+            let at = self.queue.advance(cursor)?;
+            let Some(here) = self.queue.entry_at(&at) else {
+                continue;
+            };
+            let stale = match here.entry {
+                // A notice of destruction is the holder's to drop.
+                EntryRef::Notice(Notice::Destroyed(_)) => false,
+                entry => !self.wants(entry),
+            };
+            if here.key.timestamp <= until || stale {
+                let removed = self.queue.remove_at(&at)?;
+                self.note_removed(&removed);
+                return Some(removed);
+            }
+        }
+        None
+    }
+
+    /// Tells whether an entry is still of interest to the user.
+    #[inline]
+    pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
+        match entry {
+            EntryRef::Message(message) => !message.is_stale(self),
+            EntryRef::Notice(Notice::Released(node)) => !node.shared.access(self).anchor_released,
+            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).held,
+        }
+    }
+
+    /// Notes that an entry left the queue.
+    #[inline(always)]
+    pub(crate) fn note_removed(&mut self, removed: &Removed<H>) {
+        let Removed::Notice(notice, _) = removed else {
+            return;
+        };
+        match notice {
+            Notice::Destroyed(handle) => {
+                handle.notice.access_mut(self).destroy = DestroyNotice::Done;
+            }
+            Notice::Released(node) => {
+                node.shared.access_mut(self).release = ReleaseNotice::Removed;
+            }
+        }
+    }
+
+    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
+    /// kept warm.
+    pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
+        let unpin = self.free(slice, true);
+        self.ledger.release_one(slice.payer, SLICES, 1);
+        if unpin {
+            return self.pool.clone();
+        }
+        None
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! What is in flight.
+//!
+//! A [`Message`] owns a slice in the receiver's pool, a reference per handle, its files, and the
+//! charges for all of them. [`Message::discard`] gives all of that back; simply dropping it would
+//! leave the charges and the counts of nodes standing.
+//!
+//! The memory of a plain message is used again for the next one: a [`BlankMessage`]. It stays
+//! addressed as it was, since the next message is mostly for the same node.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::host::{Files, Host, Pool, GFP_KEPT};
+use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
+use crate::bus::order::{self, Links, Queued};
+use crate::bus::pool::{Size, Slice, UNIT};
+use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
+
+/// Handles on their way; None where the node was dead already when the message was made, and where
+/// none is linked yet.
+pub(crate) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
+
+/// What a peer is notified of.
+pub(crate) enum Notice<H: Host> {
+    /// The node of this handle, which the peer holds, was destroyed.
+    Destroyed(Arc<Handle<H>>),
+    /// No other peer holds this node of the peer any more.
+    Released(Arc<Node<H>>),
+}
+
+/// What stands in a peer's queue.
+pub(crate) type EntryRef<'q, H> = order::EntryRef<'q, Message<H>>;
+/// What was taken out of a peer's queue.
+pub(crate) type Removed<H> = order::Removed<Message<H>>;
+/// Memory for an entry of the trees of a peer's queue.
+pub(crate) type EntryReservation<H> = order::EntryReservation<Message<H>>;
+
+/// What a message carries.
+pub(crate) struct Cargo<H: Host> {
+    pub(crate) slice: Slice,
+    /// Bytes of payload.
+    pub(crate) n_bytes: u64,
+    pub(crate) handles: Handles<H>,
+    pub(crate) files: Option<Arc<Files<H>>>,
+    /// The charge on the sender's user, which ends when it is dropped.
+    pub(crate) sent_fds: Option<SentFds>,
+}
+
+impl<H: Host> Cargo<H> {
+    pub(crate) fn n_fds(&self) -> usize {
+        self.files.as_ref().map_or(0, |files| files.len())
+    }
+
+    /// Returns how much it is.
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            n_bytes: self.n_bytes,
+            n_handles: self.handles.len(),
+            n_fds: self.n_fds(),
+        }
+    }
+
+    /// Tells whether it is nothing but bytes.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.handles.is_empty() && self.files.is_none()
+    }
+}
+
+/// Returns what is charged for a message of this size while it is in flight.
+#[inline]
+pub(crate) fn charges(size: &Size) -> Amounts {
+    let mut charges = NOTHING;
+    charges[SLICES] = 1;
+    charges[HANDLES] = size.n_handles as u64;
+    charges[BYTES] = size.n_bytes;
+    charges[FDS] = size.n_fds as u64;
+    charges
+}
+
+/// A message, on its way to the owner of its node or queued there.
+pub(crate) struct Message<H: Host> {
+    /// None in a seed, which is for no node.
+    pub(crate) node: Option<Arc<Node<H>>>,
+    /// The receiver's. None only in a blank that no peer ever had.
+    pub(crate) pool: Option<H::Pool>,
+    /// The memory behind its slice is pinned.
+    pub(crate) pinned: bool,
+    pub(crate) links: Links<Self>,
+    pub(crate) cargo: Cargo<H>,
+}
+
+impl<H: Host> Queued for Message<H> {
+    type Notice = Notice<H>;
+
+    #[inline]
+    fn links(&self) -> &Links<Self> {
+        &self.links
+    }
+
+    #[inline]
+    fn links_mut(&mut self) -> &mut Links<Self> {
+        &mut self.links
+    }
+}
+
+/// Memory for a message.
+pub(crate) struct BlankMessage<H: Host>(KBox<Message<H>>);
+
+impl<H: Host> BlankMessage<H> {
+    /// Allocates it.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new() -> Result<Self> {
+        let blank = Message {
+            node: None,
+            pool: None,
+            pinned: false,
+            links: Links::NONE,
+            cargo: Cargo {
+                slice: Slice::NONE,
+                n_bytes: 0,
+                handles: KVVec::new(),
+                files: None,
+                sent_fds: None,
+            },
+        };
+        Ok(Self(KBox::new(blank, GFP_KEPT)?))
+    }
+
+    /// Keeps the memory of a plain message for the next one.
+    #[inline]
+    pub(crate) fn recycle(message: KBox<Message<H>>) -> Self {
+        debug_assert!(message.cargo.is_plain());
+        Self(message)
+    }
+
+    /// Assigns it to the peer with this pool.
+    pub(crate) fn assign(&mut self, pool: Option<H::Pool>) {
+        self.0.pool = pool;
+    }
+
+    /// Makes a message with a slice, which may be `pinned` already.
+    #[inline]
+    pub(crate) fn into_message(self, slice: Slice, pinned: bool) -> KBox<Message<H>> {
+        let Self(mut message) = self;
+        message.cargo.slice = slice;
+        message.pinned = pinned;
+        message
+    }
+}
+
+impl<H: Host> Message<H> {
+    /// Says which node it is for.
+    #[inline]
+    pub(crate) fn address(&mut self, node: Option<&Arc<Node<H>>>) {
+        match (&self.node, node) {
+            (Some(last), Some(node)) if Arc::ptr_eq(last, node) => (),
+            _ => self.node = node.cloned(),
+        }
+    }
+
+    /// Tells whether the user of the node's owner dropped the node, so that nobody wants this any
+    /// more.
+    #[inline]
+    pub(crate) fn is_stale(&self, inbox: &Inbox<H>) -> bool {
+        let node = self.node.as_ref();
+        node.is_some_and(|node| node.shared.access(inbox).anchor_released)
+    }
+
+    /// Gets memory behind the slice and clears the padding of the payload.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[inline]
+    pub(crate) fn pin(&mut self) -> Result {
+        let Some(pool) = &self.pool else {
+            return Ok(());
+        };
+        let Slice { offset, size, .. } = self.cargo.slice;
+        if !self.pinned {
+            pool.pin(offset, size)?;
+            self.pinned = true;
+        }
+        // An empty slice is all padding; otherwise it ends where the handles start, or earlier.
+        let n_bytes = self.cargo.n_bytes;
+        let padded = n_bytes.next_multiple_of(UNIT).max(UNIT).min(size);
+        clear(pool, offset + n_bytes, offset + padded);
+        Ok(())
+    }
+
+    /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to be
+    /// dropped next.
+    pub(crate) fn discard(&self, peer: &Peer<H>) {
+        let cargo = &self.cargo;
+        let slice = &cargo.slice;
+        let charges = charges(&cargo.size());
+        let mut unpin = self.pinned;
+        let mut inbox = peer.inbox.lock();
+        // A disconnected peer has given all of its charges back at once.
+        if inbox.open {
+            unpin = inbox.free(slice, self.pinned);
+            inbox.ledger.release(slice.payer, &charges);
+        }
+        drop(inbox);
+        if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {
+            pool.unpin(slice.offset, slice.size);
+        }
+        for handle in cargo.handles.iter().flatten() {
+            handle.unlink(Detached::ONE);
+        }
+    }
+}
+
+/// Stores zeros from `from` up to `to`, less than 16 bytes.
+pub(crate) fn clear<P: Pool>(pool: &P, from: u64, to: u64) {
+    if from < to {
+        pool.write(from, &[0; 16][..(to - from) as usize]);
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The objects of a bus, and what each guards.
+//!
+//! They refer to each other: a peer has handles, a handle its node, a node its owner. What a
+//! command does with them is one floor above.
+
+mod bus;
+mod handle;
+mod inbox;
+mod message;
+mod node;
+mod peer;
+mod reservation;
+mod resolver;
+mod seed;
+mod table;
+
+pub use bus::{Bus, Usage};
+pub(crate) use handle::{Creation, DestroyNotice, Detached, Handle, Linked, NewHandle};
+pub(crate) use inbox::{Inbox, Stock};
+pub(crate) use message::{
+    charges, clear, BlankMessage, Cargo, EntryRef, EntryReservation, Handles, Message, Notice,
+    Removed,
+};
+pub(crate) use node::{HolderReservation, Holders, Node, ReleaseNotice, Unconfirmed};
+pub(crate) use peer::check;
+pub use peer::{Info, Peer, Ready};
+pub(crate) use reservation::{Denied, Reservations, SliceReservation};
+pub(crate) use resolver::{Distinct, Resolver};
+pub(crate) use seed::{Seed, SeedReservation};
+pub(crate) use table::{creates, ByNumber, Gained, Table, TableReservation};

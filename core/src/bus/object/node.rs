@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Nodes: the objects that messages are sent to.
+//!
+//! # Invariants
+//!
+//! - A node belongs to one peer and keeps its ID for life.
+//! - `holders` has the handle of every peer that holds a reference of any kind, until the node's
+//!   destruction moves it to `told`; both are empty once the node is dead and all are told.
+//! - `strong` counts all references of all handles except the owner's pin.
+//! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that one
+//!   is owed when that comes to pass: the count really rose since the last notice was received.
+//!
+//! # Locks and memory order
+//!
+//! `shared` is guarded by the owner's inbox. `dead` is written under that lock as well, but read
+//! without: it goes from 0 to the timestamp of the destruction once. A task that reads 0 may be
+//! notified of the destruction later, through its own queue; Release and Acquire order it against
+//! the commit in the queues, where the task's own order comes from.
+
+use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::sync::atomic::{Acquire, Atomic, Release};
+use kernel::sync::{Arc, LockedBy};
+
+use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::object::{
+    EntryReservation, Handle, Inbox, Notice, Peer, Removed, TableReservation,
+};
+use crate::bus::order::{Key, Transaction};
+
+/// Finds a handle among the holders of a node, or of several nodes of one owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HolderKey {
+    /// The ID of the peer that holds it.
+    peer: u64,
+    /// The node's serial number.
+    serial: u64,
+}
+
+/// The handles of a node, or of several nodes of one owner.
+pub(crate) type Holders<H> = RBTree<HolderKey, Arc<Handle<H>>>;
+/// Memory for an entry among a node's holders.
+pub(crate) type HolderReservation<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
+
+/// What a destruction needs, set aside while the node lives: so it never fails for lack of memory.
+pub(crate) struct DeathReservation<H: Host> {
+    /// Used for the first of the nodes that die together.
+    pub(crate) transaction: Arc<Transaction>,
+    /// Memory for the node's entry among those that die together.
+    pub(crate) entry: TableReservation<H>,
+}
+
+/// Whether a node lives.
+pub(crate) enum Life<H: Host> {
+    Alive(DeathReservation<H>),
+    /// A destruction is under way.
+    Dying,
+    Dead,
+}
+
+/// Where the notice is that nobody else holds the node any more.
+pub(crate) enum ReleaseNotice<H: Host> {
+    /// Not queued.
+    Idle(EntryReservation<H>),
+    /// Queued there.
+    Queued(Key),
+    /// Taken out of the queue by a task that will give its memory back.
+    Removed,
+}
+
+/// What the owner's inbox guards of a node.
+pub(crate) struct Shared<H: Host> {
+    pub(crate) holders: Holders<H>,
+    /// Holders that the destruction under way has notified already. They stay known, so that a peer
+    /// that is given the node again meanwhile gets the handle that it has.
+    pub(crate) told: Holders<H>,
+    pub(crate) strong: u64,
+    pub(crate) release: ReleaseNotice<H>,
+    /// A release notice is owed when `strong` falls to 0.
+    pub(crate) release_owed: bool,
+    /// How many release notices were queued.
+    n_releases: u64,
+    pub(crate) life: Life<H>,
+    /// The owner dropped its last reference: what is queued for the node vanishes.
+    pub(crate) anchor_released: bool,
+}
+
+/// An object that belongs to one peer.
+pub(crate) struct Node<H: Host> {
+    id: u64,
+    /// Tells it apart from all other nodes that its owner ever had.
+    pub(crate) serial: u64,
+    owner: Arc<Peer<H>>,
+    dead: Atomic<u64>,
+    pub(crate) shared: LockedBy<Shared<H>, Inbox<H>>,
+}
+
+/// A reference that was counted, and is not known yet to be for good: what [`Node::confirm`] needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Unconfirmed {
+    n_releases: u64,
+}
+
+impl<H: Host> Node<H> {
+    /// Makes a node without holders.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(id: u64, serial: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
+        let death = DeathReservation {
+            transaction: owner.transaction()?,
+            entry: TableReservation::<H>::new(GFP_KEPT)?,
+        };
+        let shared = Shared {
+            holders: RBTree::new(),
+            told: RBTree::new(),
+            strong: 0,
+            release: ReleaseNotice::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
+            release_owed: false,
+            n_releases: 0,
+            life: Life::Alive(death),
+            anchor_released: false,
+        };
+        let new = Self {
+            id,
+            serial,
+            owner: owner.clone(),
+            dead: Atomic::new(0),
+            shared: LockedBy::new(&owner.inbox, shared),
+        };
+        Ok(Arc::new(new, GFP_KEPT)?)
+    }
+
+    /// Returns the owner's ID of it.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the peer that it belongs to.
+    pub(crate) fn owner(&self) -> &Arc<Peer<H>> {
+        &self.owner
+    }
+
+    /// Returns the timestamp of its destruction, if it is dead. Exact under the owner's inbox.
+    #[inline]
+    pub(crate) fn dead_at(&self) -> Option<u64> {
+        // Acquire pairs with the Release in `set_dead_at`.
+        let dead = self.dead.load(Acquire);
+        (dead != 0).then_some(dead)
+    }
+
+    /// Tells whether it is dead. Exact under the owner's inbox.
+    #[inline]
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead_at().is_some()
+    }
+
+    /// Tells whether it was destroyed before what has this timestamp.
+    pub(crate) fn is_dead_before(&self, timestamp: u64) -> bool {
+        self.dead_at().is_some_and(|dead| dead < timestamp)
+    }
+
+    /// Begins its destruction. None if another call did. Under the owner's inbox.
+    pub(crate) fn mark_dying(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
+        let life = &mut self.shared.access_mut(inbox).life;
+        match core::mem::replace(life, Life::Dying) {
+            Life::Alive(reservation) => Some(reservation),
+            other => {
+                *life = other;
+                None
+            }
+        }
+    }
+
+    /// Ends its destruction. Under the owner's inbox.
+    pub(crate) fn mark_dead(&self, inbox: &mut Inbox<H>, timestamp: u64) {
+        self.shared.access_mut(inbox).life = Life::Dead;
+        self.set_dead_at(timestamp);
+    }
+
+    pub(crate) fn set_dead_at(&self, timestamp: u64) {
+        // Release pairs with the Acquire in `dead_at`.
+        self.dead.store(timestamp, Release);
+    }
+
+    /// Tells whether no destruction began. Under the owner's inbox.
+    pub(crate) fn is_alive(&self, inbox: &Inbox<H>) -> bool {
+        matches!(self.shared.access(inbox).life, Life::Alive(_))
+    }
+
+    /// Returns what finds the peer's handle among the holders.
+    pub(crate) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {
+        HolderKey {
+            peer: peer.id(),
+            serial: self.serial,
+        }
+    }
+}
+
+/// Changes of a node's counts. All take the owner's inbox, locked.
+impl<H: Host> Node<H> {
+    /// Counts one more reference, not known yet to be for good. None if there is no need to confirm
+    /// it, since a notice is owed anyhow when the count falls.
+    pub(crate) fn count_up(&self, inbox: &mut Inbox<H>) -> Option<Unconfirmed> {
+        let shared = self.shared.access_mut(inbox);
+        shared.strong += 1;
+        if let ReleaseNotice::Queued(key) = shared.release {
+            // Not received yet, so it is withdrawn, and owed again.
+            shared.release_owed = true;
+            let withdrawn = inbox.queue.remove(&key);
+            if let Some(Removed::Notice(_, reservation)) = withdrawn {
+                self.shared.access_mut(inbox).release = ReleaseNotice::Idle(reservation);
+            }
+        }
+        let shared = self.shared.access_mut(inbox);
+        (!shared.release_owed).then_some(Unconfirmed {
+            n_releases: shared.n_releases,
+        })
+    }
+
+    /// Counts `n` fewer. True if the owner has to be woken.
+    pub(crate) fn count_down(this: &Arc<Self>, inbox: &mut Inbox<H>, n: u64) -> bool {
+        let shared = this.shared.access_mut(inbox);
+        debug_assert!(shared.strong >= n);
+        shared.strong -= n;
+        Self::notify(this, inbox)
+    }
+
+    /// Notes that a counted reference is for good. True if the owner has to be woken.
+    pub(crate) fn confirm(this: &Arc<Self>, inbox: &mut Inbox<H>, reference: Unconfirmed) -> bool {
+        let shared = this.shared.access_mut(inbox);
+        if shared.n_releases != reference.n_releases {
+            // Another reference was confirmed before, and its end notified since: that stands for
+            // the end of this one as well, or of a later one.
+            return false;
+        }
+        shared.release_owed = true;
+        // The receiver may have dropped it already.
+        Self::notify(this, inbox)
+    }
+
+    /// Gives the memory of a release notice back that was taken out of the queue. True if the owner
+    /// has to be woken, for one that came due without it.
+    pub(crate) fn return_notice(
+        this: &Arc<Self>,
+        inbox: &mut Inbox<H>,
+        reservation: EntryReservation<H>,
+    ) -> bool {
+        this.shared.access_mut(inbox).release = ReleaseNotice::Idle(reservation);
+        Self::notify(this, inbox)
+    }
+
+    /// Queues the release notice if one is owed now.
+    fn notify(this: &Arc<Self>, inbox: &mut Inbox<H>) -> bool {
+        let shared = this.shared.access_mut(inbox);
+        if shared.strong != 0 || !shared.release_owed || this.is_dead() || !inbox.open {
+            return false;
+        }
+        let shared = this.shared.access_mut(inbox);
+        let reservation = match core::mem::replace(&mut shared.release, ReleaseNotice::Removed) {
+            ReleaseNotice::Idle(reservation) => reservation,
+            other => {
+                shared.release = other;
+                return false;
+            }
+        };
+        shared.release_owed = false;
+        shared.n_releases += 1;
+        let key = inbox
+            .queue
+            .push_notice(Notice::Released(this.clone()), reservation);
+        this.shared.access_mut(inbox).release = ReleaseNotice::Queued(key);
+        true
+    }
+}

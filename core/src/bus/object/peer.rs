@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Peers: what a process becomes by opening the device.
+//!
+//! A peer has a table of handles, which only its own calls touch, and an inbox, which every sender
+//! to it touches. It is an anchor for what it owns and never a route.
+//!
+//! # Invariants
+//!
+//! - A disconnected peer has an empty table and queue, no pool, no seed and no charges, and its nodes
+//!   are dead. The table closes first, so that nothing is added behind the destruction's back, and
+//!   the inbox closes in the very step that the nodes die in.
+//!
+//! # Locks
+//!
+//! `table` (rank 1) and `inbox` (rank 2); those of two peers are never held together.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_spinlock, Arc, SpinLock};
+
+use crate::bus::host::{Host, WakeHint, Waker, GFP_KEPT};
+use crate::bus::object::{Bus, Inbox, Table};
+use crate::bus::order::{Number, Transaction};
+use crate::bus::quota::{Amounts, Claimant, Limits, User};
+use crate::errno::ESHUTDOWN;
+
+/// A member of the bus.
+#[pin_data]
+pub struct Peer<H: Host> {
+    id: u64,
+    pub(crate) bus: Arc<Bus<H>>,
+    pub(crate) user: Arc<User>,
+    transactions: Atomic<u64>,
+    /// Set with the inbox's `open` cleared, for tasks that ask without its lock.
+    pub(crate) closed: Atomic<bool>,
+    /// For the disconnect, which must not fail for lack of memory.
+    pub(crate) last_transaction: Arc<Transaction>,
+    #[pin]
+    waker: H::Waker,
+    #[pin]
+    pub(crate) table: SpinLock<Table<H>>,
+    #[pin]
+    pub(crate) inbox: SpinLock<Inbox<H>>,
+}
+
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// The peer was disconnected.
+    pub hangup: bool,
+    /// RECV would find something.
+    pub readable: bool,
+}
+
+impl Ready {
+    /// Whether there is anything to wake for.
+    pub fn any(&self) -> bool {
+        self.hangup || self.readable
+    }
+}
+
+/// Numbers about a peer, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The peer's ID, unique on its bus.
+    pub id: u64,
+    /// The user that it belongs to.
+    pub uid: u32,
+    /// Handles in its table, own nodes included.
+    pub handles: u64,
+    /// Own nodes.
+    pub nodes: u64,
+    /// Queue entries that were committed.
+    pub queued: u64,
+    /// Queue entries that are staged.
+    pub staged: u64,
+    /// Slices in its pool, in flight or received.
+    pub slices: u64,
+    /// Slices, handles, bytes and descriptors charged at this peer.
+    pub charged: Amounts,
+}
+
+/// Returns ESHUTDOWN unless what is asked about is open.
+pub(crate) fn check(open: bool) -> Result {
+    open.then_some(()).ok_or(ESHUTDOWN)
+}
+
+impl<H: Host> Peer<H> {
+    pub(crate) fn new<E>(
+        bus: &Arc<Bus<H>>,
+        id: u64,
+        user: &Arc<User>,
+        pool: H::Pool,
+        waker: impl PinInit<H::Waker, E>,
+    ) -> Result<Arc<Self>>
+    where
+        Error: From<E>,
+    {
+        let inbox = Inbox::new(user.clone(), user.limits, pool)?;
+        let last_transaction = Transaction::new(Number {
+            maker: id,
+            count: 0,
+        })?;
+        Arc::pin_init::<Error>(
+            try_pin_init!(Self {
+                id,
+                bus: bus.clone(),
+                user: user.clone(),
+                transactions: Atomic::new(0),
+                closed: Atomic::new(false),
+                last_transaction,
+                waker <- waker,
+                table <- new_spinlock!(Table::new(), "bus1::table"),
+                inbox <- new_spinlock!(inbox, "bus1::inbox"),
+            }? Error),
+            GFP_KEPT,
+        )
+    }
+
+    /// Returns its ID, which is unique on this bus and never used again.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the user that it belongs to.
+    pub fn uid(&self) -> u32 {
+        self.user.uid
+    }
+
+    /// Returns the limits of its user.
+    pub fn user_limits(&self) -> Limits {
+        self.user.limits
+    }
+
+    /// Returns the host's part of this peer.
+    pub fn waker(&self) -> &H::Waker {
+        &self.waker
+    }
+
+    /// Returns as what it claims.
+    pub(crate) fn claimant(&self) -> Claimant {
+        Claimant {
+            uid: self.uid(),
+            peer: self.id,
+        }
+    }
+
+    /// Makes a transaction of this peer.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn transaction(&self) -> Result<Arc<Transaction>> {
+        Transaction::new(Number {
+            maker: self.id,
+            count: self.transactions.fetch_add(1, Relaxed) + 1,
+        })
+    }
+
+    /// Wakes the waiters.
+    pub(crate) fn wake(&self) {
+        self.waker.wake(WakeHint::Continues);
+    }
+
+    /// Checks that the peer is connected. Exact under the inbox; a moment late elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN.
+    pub fn check_open(&self) -> Result {
+        check(!self.closed.load(Relaxed))
+    }
+
+    /// Returns the memory of its pool, for mapping.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN.
+    pub fn pool(&self) -> Result<H::Pool> {
+        self.inbox.lock().pool.clone().ok_or(ESHUTDOWN)
+    }
+
+    /// Tells whether there is something to receive. True may be wrong, where what is next is of no
+    /// interest any more; false is right at some moment during the call.
+    pub fn ready(&self) -> Ready {
+        let mut inbox = self.inbox.lock();
+        Ready {
+            hangup: !inbox.open,
+            readable: inbox.queue.settle() && inbox.queue.head().is_some(),
+        }
+    }
+
+    /// Returns the peer's limits, which PEER_RESET sets.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN.
+    pub fn limits(&self) -> Result<Amounts> {
+        let inbox = self.inbox.lock();
+        check(inbox.open)?;
+        Ok(inbox.ledger.limits())
+    }
+
+    /// Counts what it holds; takes time in proportion.
+    pub fn info(&self) -> Info {
+        let table = self.table.lock();
+        let handles = table.by_id.values().count() as u64;
+        let nodes = table
+            .by_id
+            .values()
+            .filter(|handle| handle.is_anchor())
+            .count() as u64;
+        drop(table);
+        let inbox = self.inbox.lock();
+        let entries = inbox.queue.count();
+        Info {
+            id: self.id,
+            uid: self.uid(),
+            handles,
+            nodes,
+            queued: entries.committed as u64,
+            staged: entries.staged as u64,
+            slices: u64::from(inbox.slices.n_used()),
+            charged: inbox.ledger.used(),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Memory that a booking in an inbox may turn out to need, and the way to book.
+//!
+//! Nothing is allocated under the inbox lock. So a booking is tried; where memory is lacking, the
+//! caller gets it without locks, and tries again.
+
+use kernel::prelude::*;
+
+use crate::bus::host::Host;
+use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
+use crate::bus::order::RingSlots;
+use crate::bus::pool::AllocError;
+use crate::bus::pool::{ExtentArray, GivenArray};
+use crate::bus::quota::QuotaError;
+use crate::bus::quota::{only, Claimant, LedgerReservation, HANDLES};
+
+/// Why something could not be booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// Final.
+    Error(Error),
+    /// By the quota; see [`QuotaError`].
+    Quota(QuotaError),
+    /// By the allocator of slices; see [`AllocError`].
+    Alloc(AllocError),
+    /// To be tried again with memory for a message.
+    NeedsMessage,
+}
+
+impl From<Error> for Denied {
+    fn from(error: Error) -> Self {
+        Denied::Error(error)
+    }
+}
+
+impl From<QuotaError> for Denied {
+    fn from(error: QuotaError) -> Self {
+        Denied::Quota(error)
+    }
+}
+
+impl From<AllocError> for Denied {
+    fn from(error: AllocError) -> Self {
+        Denied::Alloc(error)
+    }
+}
+
+/// Memory for a number of slices: for their extents, for the index of those that are given, and for
+/// as many messages in the queue's ring.
+///
+/// Each message has a slice until it left the ring, so there is always a slot for it.
+pub(crate) struct SliceReservation<H: Host> {
+    pub(crate) extents: ExtentArray,
+    pub(crate) given: GivenArray,
+    pub(crate) ring: RingSlots<Message<H>>,
+}
+
+impl<H: Host> SliceReservation<H> {
+    /// Allocates memory for at least `n` slices.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(n: usize) -> Result<Self> {
+        let extents = ExtentArray::new(n)?;
+        let given = GivenArray::new(extents.capacity())?;
+        let ring = RingSlots::new(extents.capacity())?;
+        Ok(Self {
+            extents,
+            given,
+            ring,
+        })
+    }
+}
+
+/// Memory that a booking turned out to need.
+pub(crate) struct Reservations<H: Host> {
+    pub(crate) ledger: LedgerReservation,
+    pub(crate) slices: Option<SliceReservation<H>>,
+    pub(crate) message: Option<BlankMessage<H>>,
+}
+
+impl<H: Host> Reservations<H> {
+    fn none() -> Self {
+        Self {
+            ledger: LedgerReservation::default(),
+            slices: None,
+            message: None,
+        }
+    }
+
+    /// Gets what was lacking; fails if the denial is final.
+    fn get(&mut self, denied: Denied) -> Result {
+        match denied {
+            Denied::Error(error) => return Err(error),
+            Denied::Quota(QuotaError::NeedsReservation) => self.ledger = LedgerReservation::new()?,
+            Denied::Quota(refused) => return Err(refused.into()),
+            Denied::Alloc(AllocError::NeedsMemory(n)) => {
+                self.slices = Some(SliceReservation::new(n)?);
+            }
+            Denied::Alloc(full) => return Err(full.into()),
+            Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
+        }
+        Ok(())
+    }
+}
+
+impl<H: Host> Peer<H> {
+    /// Books something in the inbox: gets the memory that it turns out to need, and recalls idle
+    /// credit before it takes a refusal of the user's account for an answer.
+    ///
+    /// # Errors
+    ///
+    /// EDQUOT, EXFULL, ENOMEM, and those of `book`.
+    pub(crate) fn book<T>(
+        &self,
+        mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
+    ) -> Result<T> {
+        let mut reservations = None;
+        let mut recalled = false;
+        loop {
+            let mut inbox = self.inbox.lock();
+            let denied = match book(&mut inbox, reservations.as_mut()) {
+                Ok(booked) => return Ok(booked),
+                Err(denied) => denied,
+            };
+            drop(inbox);
+            let recallable = denied == Denied::Quota(QuotaError::RefusedUntilRecall);
+            if recallable && !recalled && self.user.has_credit() {
+                recalled = true;
+                self.bus.recall(self.uid());
+            } else {
+                reservations
+                    .get_or_insert_with(Reservations::none)
+                    .get(denied)?;
+            }
+        }
+    }
+
+    /// Charges `n` handles.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN, EDQUOT, ENOMEM.
+    pub(crate) fn charge_handles(&self, claimant: Claimant, n: usize) -> Result {
+        let charges = only(HANDLES, n as u64);
+        self.book(|inbox, reservations| {
+            check(inbox.open)?;
+            let reservation = reservations.map(|all| &mut all.ledger);
+            inbox.ledger.claim(claimant, &charges, reservation)?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The handles that one call names.
+//!
+//! # Locks
+//!
+//! The caller's table, and its inbox under it.
+
+use kernel::prelude::*;
+use kernel::rbtree::RBTree;
+use kernel::sync::Arc;
+
+use crate::bus::host::Host;
+use crate::bus::object::{check, creates, Creation, Handle, NewHandle, Node, Peer};
+use crate::errno::ENOTUNIQ;
+
+/// Finds the handles that one call names.
+///
+/// Nodes that are named for the first time are made on the way, but their creation is pending: if no
+/// call that used them succeeds, they vanish again when the last of these ends.
+pub(crate) struct Resolver<'p, H: Host> {
+    peer: &'p Arc<Peer<H>>,
+    /// Handles whose creation is pending.
+    pending: Option<KVVec<Arc<Handle<H>>>>,
+    success: bool,
+}
+
+impl<'p, H: Host> Resolver<'p, H> {
+    /// Makes one for a call of `peer`.
+    pub(crate) fn new(peer: &'p Arc<Peer<H>>) -> Self {
+        Self {
+            peer,
+            pending: None,
+            success: false,
+        }
+    }
+
+    /// Finds the handle of this ID.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO if it is not known and cannot be made; EDQUOT, ENOMEM, ESHUTDOWN.
+    #[inline]
+    pub(crate) fn find(&mut self, id: u64) -> Result<Arc<Handle<H>>> {
+        let table = self.peer.table.lock();
+        check(table.open)?;
+        if let Some(handle) = table.by_id.get(&id) {
+            if matches!(handle.local.access(&table).creation, Creation::Done) {
+                return Ok(handle.clone());
+            }
+        }
+        drop(table);
+        self.find_pending(id)
+    }
+
+    /// Finds the handle of a node whose creation is pending, or makes the node.
+    #[cold]
+    fn find_pending(&mut self, id: u64) -> Result<Arc<Handle<H>>> {
+        // Room to note that it is pending.
+        let pending = self.pending.get_or_insert(KVVec::new());
+        pending.reserve(1, GFP_KERNEL)?;
+        let mut new = None;
+        loop {
+            let mut guard = self.peer.table.lock();
+            let table = &mut *guard;
+            check(table.open)?;
+            let handle = match (table.by_id.get(&id).cloned(), new.take()) {
+                (Some(handle), unused) => {
+                    new = unused;
+                    handle
+                }
+                (None, _) if !creates(id) => return Err(ENXIO),
+                (None, Some(new)) => {
+                    let mut inbox = self.peer.inbox.lock();
+                    let handle = NewHandle::link(new, &mut inbox);
+                    table.insert(&mut inbox, &handle, self.peer.id(), id);
+                    handle
+                }
+                (None, None) => {
+                    let serial = table.next_serial();
+                    drop(guard);
+                    new = Some(make_node(self.peer, id, serial)?);
+                    continue;
+                }
+            };
+            if let Creation::Pending { calls } = &mut handle.local.access_mut(table).creation {
+                *calls += 1;
+                let pushed = pending.push_within_capacity(handle.clone());
+                debug_assert!(pushed.is_ok());
+            }
+            drop(guard);
+            // Another thread made it first.
+            if new.is_some() {
+                self.peer.inbox.lock().discharge_handles(self.peer.id(), 1);
+            }
+            return Ok(handle);
+        }
+    }
+
+    /// Ends a call that succeeded: the nodes that it made stay.
+    #[inline(always)]
+    pub(crate) fn finish(mut self) {
+        self.success = true;
+    }
+
+    /// Ends a call that used nodes whose creation was pending.
+    #[cold]
+    fn end(&self, pending: &[Arc<Handle<H>>]) {
+        for handle in pending {
+            let mut guard = self.peer.table.lock();
+            let table = &mut *guard;
+            let local = handle.local.access_mut(table);
+            match &mut local.creation {
+                Creation::Done => continue,
+                creation if self.success => {
+                    *creation = Creation::Done;
+                    continue;
+                }
+                Creation::Pending { calls } => *calls -= 1,
+            }
+            let unused = matches!(local.creation, Creation::Pending { calls: 0 });
+            // A disconnect or a flush may have emptied the table meanwhile.
+            if !unused || local.refs == 0 {
+                continue;
+            }
+            let detached = table.detach(&mut self.peer.inbox.lock(), handle);
+            drop(guard);
+            handle.unlink(detached);
+        }
+    }
+}
+
+/// Makes a node and its anchor, and charges the owner for it.
+fn make_node<H: Host>(owner: &Arc<Peer<H>>, id: u64, serial: u64) -> Result<NewHandle<H>> {
+    let node = Node::new(id, serial, owner)?;
+    let new = NewHandle::new(&node, owner)?;
+    owner.charge_handles(owner.claimant(), 1)?;
+    Ok(new)
+}
+
+impl<H: Host> Drop for Resolver<'_, H> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            self.end(&pending);
+        }
+    }
+}
+
+/// How many IDs a list may have so that each is compared with all before it.
+const FEW: usize = 16;
+
+/// A list of IDs in which each may be named once.
+pub(crate) enum Distinct {
+    /// In a list that is in order none comes again.
+    Sorted,
+    Few,
+    Many(RBTree<u64, ()>),
+}
+
+impl Distinct {
+    /// Chooses how the list is looked through.
+    pub(crate) fn new(ids: &[u64]) -> Self {
+        if ids.is_sorted_by(|a, b| a < b) {
+            Self::Sorted
+        } else if ids.len() <= FEW {
+            Self::Few
+        } else {
+            Self::Many(RBTree::new())
+        }
+    }
+
+    /// Finds the handle of the ID at `index`, as [`Resolver::find`].
+    ///
+    /// # Errors
+    ///
+    /// ENOTUNIQ if it was named before; ENOMEM only for a list of more than 16.
+    #[inline]
+    pub(crate) fn find<H: Host>(
+        &mut self,
+        resolver: &mut Resolver<'_, H>,
+        ids: &[u64],
+        index: usize,
+    ) -> Result<Arc<Handle<H>>> {
+        let id = ids[index];
+        let handle = resolver.find(id)?;
+        let again = match self {
+            Self::Sorted => false,
+            Self::Few => ids[..index].contains(&id),
+            Self::Many(seen) => seen.try_create_and_insert(id, (), GFP_KERNEL)?.is_some(),
+        };
+        if again {
+            return Err(ENOTUNIQ);
+        }
+        Ok(handle)
+    }
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Seeds: a message that a peer keeps for its successor.
+//!
+//! # Invariants
+//!
+//! - A seed owns its message, charges and slice included, until it is replaced or dropped, however
+//!   often it is received. Each receipt has a slice and references of its own.
+//!
+//! # Locks
+//!
+//! A seed does not change. Which one is current lies in the peer's inbox.
+
+use kernel::prelude::*;
+use kernel::rbtree::RBTree;
+use kernel::sync::{Arc, UniqueArc};
+
+use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::object::{Handle, Message};
+
+/// A message that a peer keeps.
+pub(crate) struct Seed<H: Host> {
+    pub(crate) message: KBox<Message<H>>,
+    /// The own nodes that it carries, by serial number.
+    own: RBTree<u64, ()>,
+}
+
+impl<H: Host> Seed<H> {
+    /// Tells whether it carries the node of this anchor.
+    pub(crate) fn pins(&self, anchor: &Handle<H>) -> bool {
+        self.own.get(&anchor.node.serial).is_some()
+    }
+}
+
+/// Memory for a seed, and what is known of it before its message is ready.
+pub(crate) struct SeedReservation<H: Host> {
+    memory: UniqueArc<core::mem::MaybeUninit<Seed<H>>>,
+    own: RBTree<u64, ()>,
+}
+
+impl<H: Host> SeedReservation<H> {
+    /// Allocates a seed that will carry these handles.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(handles: &[Arc<Handle<H>>]) -> Result<Self> {
+        let mut own = RBTree::new();
+        for handle in handles.iter().filter(|handle| handle.is_anchor()) {
+            own.try_create_and_insert(handle.node.serial, (), GFP_KEPT)?;
+        }
+        Ok(Self {
+            memory: UniqueArc::new_uninit(GFP_KEPT)?,
+            own,
+        })
+    }
+
+    /// Makes the seed.
+    pub(crate) fn into_seed(self, message: KBox<Message<H>>) -> Arc<Seed<H>> {
+        let Self { memory, own } = self;
+        memory.write(Seed { message, own }).into()
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Keys: places in the global order.
+//!
+//! Every queue has a clock that is even and never goes back. Messages commit at multiples of 4,
+//! destructions at 2 more than a multiple of 4, so that the two never tie; a staged part stands at
+//! the odd number after its queue's clock. Timestamps of different transactions may be equal; then
+//! their numbers decide, which are made of the sender's ID and a count of its own, so there is no
+//! counter that all share.
+
+/// Tells transactions of the same timestamp apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Number {
+    /// The ID of the peer that made the transaction.
+    pub(crate) maker: u64,
+    /// That peer's own count of its transactions.
+    pub(crate) count: u64,
+}
+
+impl Number {
+    /// The number of all that has no other parts. No peer has the ID 0.
+    pub(crate) const ALONE: Self = Self { maker: 0, count: 0 };
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) timestamp: u64,
+    pub(crate) number: Number,
+    /// Which part of its transaction the entry is.
+    pub(crate) part: u32,
+}
+
+impl Key {
+    /// Before all keys.
+    pub(crate) const FIRST: Self = Self::alone(0);
+    /// Behind all keys.
+    pub(crate) const LAST: Self = Self::alone(u64::MAX);
+
+    /// Returns the key of an entry that has no other parts.
+    pub(crate) const fn alone(timestamp: u64) -> Self {
+        Self {
+            timestamp,
+            number: Number::ALONE,
+            part: 0,
+        }
+    }
+
+    /// Returns the first key behind this one.
+    pub(crate) fn successor(&self) -> Self {
+        Self {
+            part: self.part + 1,
+            ..*self
+        }
+    }
+
+    /// Tells whether the entry is one of several parts, perhaps.
+    #[inline]
+    pub(crate) fn is_part(&self) -> bool {
+        self.number != Number::ALONE
+    }
+
+    /// Tells whether the entries of both are parts of one committed transaction.
+    pub(crate) fn is_sibling(&self, other: &Self) -> bool {
+        self.timestamp == other.timestamp && self.number == other.number
+    }
+}
+
+/// Returns the timestamp of a message that is ordered after `after`.
+pub(crate) fn message_after(after: u64) -> u64 {
+    (after & !3) + 4
+}
+
+/// Returns the timestamp of a destruction that is ordered after `after`.
+pub(crate) fn destruction_after(after: u64) -> u64 {
+    ((after + 2) & !3) + 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_rise_and_never_tie() {
+        for after in 0..64 {
+            let (message, destruction) = (message_after(after), destruction_after(after));
+            assert!(message > after && message <= after + 4 && message % 4 == 0);
+            assert!(destruction > after && destruction <= after + 4 && destruction % 4 == 2);
+        }
+    }
+
+    #[test]
+    fn keys_are_ordered_by_timestamp_then_number_then_part() {
+        let number = |maker, count| Number { maker, count };
+        let key = |timestamp, number, part| Key {
+            timestamp,
+            number,
+            part,
+        };
+        let ordered = [
+            Key::FIRST,
+            Key::alone(4),
+            key(4, number(1, 9), 0),
+            key(4, number(1, 9), 1),
+            key(4, number(2, 1), 0),
+            key(4, number(2, 2), 0),
+            Key::alone(8),
+            Key::LAST,
+        ];
+        assert!(ordered.is_sorted_by(|a, b| a < b));
+        for pair in ordered.windows(2) {
+            assert!(pair[0] < pair[0].successor() && pair[0].successor() <= pair[1]);
+        }
+        let siblings = ordered.windows(2).map(|pair| pair[0].is_sibling(&pair[1]));
+        assert!(siblings.eq([false, false, true, false, false, false, false]));
+    }
+}

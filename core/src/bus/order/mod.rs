@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Order: where each entry of each queue stands.
+//!
+//! A [`queue`] is generic in what it holds, and knows neither peers nor messages. The argument for
+//! the order as a whole is in `docs/ordering.md`.
+
+mod entry;
+mod key;
+mod queue;
+mod ring;
+mod transaction;
+
+pub(crate) use entry::{EntryRef, EntryReservation, Links, Queued, Removed};
+pub(crate) use key::{destruction_after, message_after, Key, Number};
+pub(crate) use queue::{Cursor, Drained, Queue};
+pub(crate) use ring::RingSlots;
+pub(crate) use transaction::Transaction;

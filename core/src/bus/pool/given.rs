@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The slices that the user of a peer was given and has not released.
+//!
+//! The user names a slice by its offset, so they are chained in a hash table by where they start.
+//! Which slice it is, and how long, the [`Allocator`] knows: both index their arrays by the number
+//! of the slice.
+//!
+//! # Invariants
+//!
+//! - A slice has a payer here while the user has it, and only then is it in the chain of its start.
+//!
+//! # Locks
+//!
+//! None of its own; it lies in the peer's inbox.
+
+use core::num::NonZeroU64;
+
+use kernel::prelude::*;
+
+use crate::bus::host::GFP_KEPT;
+use crate::bus::pool::allocator::{Allocator, NONE};
+use crate::bus::pool::slice::{Slice, UNIT};
+
+#[derive(Clone, Copy)]
+struct Given {
+    /// The peer that is charged for it. IDs of peers begin at 1.
+    payer: Option<NonZeroU64>,
+    /// The next in the chain.
+    next: u32,
+}
+
+const NOT_GIVEN: Given = Given {
+    payer: None,
+    next: NONE,
+};
+
+/// The index of the user's slices.
+pub(crate) struct GivenSlices(GivenArray);
+
+/// Memory for the index.
+pub(crate) struct GivenArray {
+    /// By number of the slice.
+    slices: KVVec<Given>,
+    /// The first slice of each chain; a power of two of them.
+    chains: KVVec<u32>,
+}
+
+impl GivenArray {
+    /// Allocates memory for slices with numbers below `n`.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(n: usize) -> Result<Self> {
+        Ok(Self {
+            slices: KVVec::from_elem(NOT_GIVEN, n, GFP_KEPT)?,
+            chains: KVVec::from_elem(NONE, n.next_power_of_two(), GFP_KEPT)?,
+        })
+    }
+
+    /// Returns the chain of what starts there, in units.
+    #[inline]
+    fn chain_of(&self, start: u32) -> usize {
+        // The high bits: starts are multiples of large powers of two where slices are large.
+        let (hash, n) = (start.wrapping_mul(0x9e37_79b1), self.chains.len());
+        ((u64::from(hash) * n as u64) >> 32) as usize
+    }
+}
+
+impl GivenSlices {
+    /// Nothing given, no memory.
+    pub(crate) const EMPTY: Self = Self(GivenArray {
+        slices: KVVec::new(),
+        chains: KVVec::new(),
+    });
+
+    /// Makes an index of nothing.
+    pub(crate) fn new(memory: GivenArray) -> Self {
+        Self(memory)
+    }
+
+    /// Moves into a larger array. Returns the old one, to be freed without locks.
+    pub(crate) fn grow(&mut self, allocator: &Allocator, mut memory: GivenArray) -> GivenArray {
+        if memory.slices.len() > self.0.slices.len() {
+            core::mem::swap(&mut self.0, &mut memory);
+            for (number, old) in (0..).zip(memory.slices.iter()) {
+                if let Some(payer) = old.payer {
+                    self.insert(number, allocator.start(number), payer);
+                }
+            }
+        }
+        memory
+    }
+
+    #[inline]
+    fn insert(&mut self, number: u32, start: u32, payer: NonZeroU64) {
+        let chain = self.0.chain_of(start);
+        let next = core::mem::replace(&mut self.0.chains[chain], number);
+        self.0.slices[number as usize] = Given {
+            payer: Some(payer),
+            next,
+        };
+    }
+
+    /// Gives the user a reserved slice.
+    #[inline]
+    pub(crate) fn give(&mut self, slice: &Slice) {
+        let payer = NonZeroU64::new(slice.payer);
+        debug_assert!(payer.is_some(), "no peer has the ID 0");
+        if let Some(payer) = payer {
+            self.insert(slice.number, (slice.offset / UNIT) as u32, payer);
+        }
+    }
+
+    /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none
+    /// there.
+    #[inline]
+    pub(crate) fn take_back(&mut self, allocator: &Allocator, offset: u64) -> Option<Slice> {
+        let start = u32::try_from(offset / UNIT).ok()?;
+        if offset & (UNIT - 1) != 0 || self.0.chains.is_empty() {
+            return None;
+        }
+        let chain = self.0.chain_of(start);
+        let (mut number, mut before) = (self.0.chains[chain], NONE);
+        while number != NONE && allocator.start(number) != start {
+            before = number;
+            number = self.0.slices[number as usize].next;
+        }
+        let given = self.0.slices.get_mut(number as usize)?;
+        let Given { payer, next } = core::mem::replace(given, NOT_GIVEN);
+        match self.0.slices.get_mut(before as usize) {
+            Some(before) => before.next = next,
+            None => self.0.chains[chain] = next,
+        }
+        Some(Slice {
+            number,
+            offset,
+            size: allocator.size(number),
+            payer: payer?.get(),
+        })
+    }
+
+    /// Takes the first slice from the user that has `number` or a higher one, which `number`
+    /// becomes.
+    pub(crate) fn take_back_from(
+        &mut self,
+        allocator: &Allocator,
+        number: &mut u32,
+    ) -> Option<Slice> {
+        while self.0.slices.get(*number as usize)?.payer.is_none() {
+            *number += 1;
+        }
+        self.take_back(allocator, allocator.offset(*number))
+    }
+}
+
+#[cfg(test)]
+#[path = "given_tests.rs"]
+mod tests;

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The address space of one pool: which parts are in use, and what lies where in a slice.
+//!
+//! The memory itself is the host's. Nothing here knows of messages or peers.
+
+mod allocator;
+mod given;
+mod slice;
+
+pub(crate) use allocator::{Allocator, ExtentArray};
+pub(crate) use given::{GivenArray, GivenSlices};
+pub(crate) use slice::{Layout, Size, Slice, UNIT};
+
+use kernel::prelude::*;
+
+use crate::errno::EXFULL;
+
+/// Why a slice cannot be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AllocError {
+    /// No free extent of that length was found.
+    Full,
+    /// To be tried again once there is memory for so many extents.
+    NeedsMemory(usize),
+}
+
+impl From<AllocError> for Error {
+    fn from(_: AllocError) -> Self {
+        EXFULL
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The quota of one peer: its own account, and what it draws for that from its user's.
+//!
+//! A claimant draws from both accounts at once. What it releases stays with it as credit, up to two
+//! batches of 1/4096 of the user's limit, so most messages are covered by it and touch neither
+//! account; limits below 4096 are booked exactly. Nothing is drawn ahead of its use, so that many
+//! claimants that send little tie up little. Where the peer's account refuses a draw, all credit
+//! there is taken back; where the user's does, the caller recalls all credit that lies idle with
+//! the user's peers ([`Ledger::recall`]); then it is tried once more, unless that could not help.
+//! So credit keeps nobody from anything.
+//!
+//! # Locks
+//!
+//! Lies in the peer's inbox; takes the user's account lock.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::bus::quota::account::{Account, ClaimReservation, ClosedAccount};
+use crate::bus::quota::resource::{
+    add, covers, only, subtract, Amounts, Claimant, Limits, ALL, NOTHING,
+};
+use crate::bus::quota::user::User;
+use crate::bus::quota::QuotaError;
+
+/// Memory for a claimant's first claim on both levels.
+#[derive(Default)]
+pub(crate) struct LedgerReservation {
+    peer: Option<ClaimReservation>,
+    user: Option<ClaimReservation>,
+}
+
+impl LedgerReservation {
+    /// Allocates it.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            peer: Some(ClaimReservation::new()?),
+            user: Some(ClaimReservation::new()?),
+        })
+    }
+}
+
+/// What a peer was charged, and for which claimants.
+pub(crate) struct Ledger {
+    account: Account,
+    user: Arc<User>,
+}
+
+impl Ledger {
+    /// Makes the ledger of a peer of this user, with limits of its own.
+    pub(crate) fn new(user: Arc<User>, limits: Limits) -> Self {
+        Self {
+            account: Account::new(user.uid, limits),
+            user,
+        }
+    }
+
+    /// Returns the peer's limits.
+    pub(crate) fn limits(&self) -> Amounts {
+        self.account.limits()
+    }
+
+    /// Sets one of the peer's limits.
+    pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
+        // Credit was granted under the old one.
+        self.recall();
+        self.account.set_limit(resource, limit);
+    }
+
+    /// Sums up what is charged; takes time in proportion to the number of claimants.
+    pub(crate) fn used(&self) -> Amounts {
+        self.account.used()
+    }
+
+    /// Grants all of `amounts` on both levels, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`QuotaError`].
+    #[inline]
+    pub(crate) fn claim(
+        &mut self,
+        claimant: Claimant,
+        amounts: &Amounts,
+        reservation: Option<&mut LedgerReservation>,
+    ) -> Result<(), QuotaError> {
+        if let Some(claim) = self.account.claim_mut(claimant.peer) {
+            if covers(&claim.credit, amounts) {
+                subtract(&mut claim.credit, amounts);
+                return Ok(());
+            }
+        }
+        self.draw(
+            claimant,
+            amounts,
+            reservation.unwrap_or(&mut LedgerReservation::default()),
+        )
+    }
+
+    /// Gives back what the peer of this ID was granted before.
+    pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
+        for r in ALL {
+            if amounts[r] != 0 {
+                self.release_one(peer, r, amounts[r]);
+            }
+        }
+    }
+
+    /// Gives back `amount` of one resource that the peer of this ID was granted before.
+    pub(crate) fn release_one(&mut self, peer: u64, resource: usize, amount: u64) {
+        let Some(claim) = self.account.claim_mut(peer) else {
+            debug_assert!(false, "release by a claimant that holds nothing");
+            return;
+        };
+        let credit = &mut claim.credit[resource];
+        *credit += amount;
+        // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
+        let keep = if claim.keeps {
+            self.user.batch[resource]
+        } else {
+            0
+        };
+        if *credit > 2 * keep {
+            let excess = only(resource, *credit - keep);
+            *credit = keep;
+            self.give_back(peer, &excess);
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self, peer: u64, excess: &Amounts) {
+        self.account.release(peer, excess);
+        self.user.account.lock().account.release(peer, excess);
+    }
+
+    /// Claims from both accounts what the claimant's credit lacks.
+    #[cold]
+    fn draw(
+        &mut self,
+        claimant: Claimant,
+        amounts: &Amounts,
+        reservation: &mut LedgerReservation,
+    ) -> Result<(), QuotaError> {
+        if self.account.is_crowded() {
+            self.recall();
+            self.account.sweep();
+        }
+        let credit = self
+            .account
+            .claim_mut(claimant.peer)
+            .map_or(NOTHING, |claim| claim.credit);
+        let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
+        let mut done = self.grant(claimant, &drawn, reservation);
+        if done == Err(QuotaError::Refused)
+            && self
+                .account
+                .could_after_recall(claimant, &drawn, &self.user.batch)
+        {
+            self.recall();
+            drawn = *amounts;
+            done = self.grant(claimant, &drawn, reservation);
+        }
+        done?;
+        // What was granted has an entry.
+        let Some(claim) = self.account.claim_mut(claimant.peer) else {
+            return Ok(());
+        };
+        add(&mut claim.credit, &drawn);
+        subtract(&mut claim.credit, amounts);
+        if !core::mem::replace(&mut claim.keeps, true) {
+            self.account.add_keepers(1);
+            self.user.account.lock().account.add_keepers(1);
+        }
+        Ok(())
+    }
+
+    /// Claims from both accounts: all of it, or nothing.
+    fn grant(
+        &mut self,
+        claimant: Claimant,
+        amounts: &Amounts,
+        reservation: &mut LedgerReservation,
+    ) -> Result<(), QuotaError> {
+        let own = self
+            .account
+            .check(claimant, amounts, &mut reservation.peer)?;
+        let mut books = self.user.account.lock();
+        let users = &mut books.account;
+        if users.is_crowded() {
+            users.sweep();
+        }
+        match users.check(claimant, amounts, &mut reservation.user) {
+            Ok(grant) => users.grant(&grant),
+            Err(QuotaError::Refused)
+                if users.could_after_recall(claimant, amounts, &self.user.batch) =>
+            {
+                return Err(QuotaError::RefusedUntilRecall)
+            }
+            Err(error) => return Err(error),
+        }
+        drop(books);
+        self.account.grant(&own);
+        Ok(())
+    }
+
+    /// Returns the credit of all claimants, to both accounts.
+    pub(crate) fn recall(&mut self) {
+        let keepers = self.account.keepers();
+        if keepers == 0 {
+            return;
+        }
+        let mut books = self.user.account.lock();
+        books.account.remove_keepers(keepers);
+        self.account
+            .take_credit(|peer, credit| books.account.release(peer, credit));
+    }
+
+    /// Gives back everything that any claimant holds here. Nothing may be claimed or released
+    /// after.
+    pub(crate) fn close(&mut self) -> ClosedAccount {
+        let mut books = self.user.account.lock();
+        books.account.remove_keepers(self.account.keepers());
+        self.account
+            .close(|peer, held| books.account.release(peer, held))
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

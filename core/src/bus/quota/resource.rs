@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! What is counted, and amounts of it.
+
+/// How many resources there are.
+pub const RESOURCES: usize = 4;
+
+/// Amounts of every resource, by its index.
+pub type Amounts = [u64; RESOURCES];
+/// Limits of a user or a peer, by resource.
+pub type Limits = [u32; RESOURCES];
+
+/// Index of slices in [`Amounts`].
+pub const SLICES: usize = 0;
+/// Index of handles in [`Amounts`].
+pub const HANDLES: usize = 1;
+/// Index of bytes in flight in [`Amounts`].
+pub const BYTES: usize = 2;
+/// Index of descriptors in flight in [`Amounts`].
+pub const FDS: usize = 3;
+
+/// The index of each resource.
+pub(crate) const ALL: [usize; RESOURCES] = [SLICES, HANDLES, BYTES, FDS];
+
+/// Nothing at all.
+pub const NOTHING: Amounts = [0; RESOURCES];
+
+/// What a user may have unless the administrator says otherwise.
+pub const DEFAULT_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
+
+/// Returns `amount` of one resource and nothing of the others.
+#[inline]
+pub(crate) fn only(resource: usize, amount: u64) -> Amounts {
+    let mut amounts = NOTHING;
+    amounts[resource] = amount;
+    amounts
+}
+
+/// Adds each of `amounts` to `to`.
+#[inline]
+pub(crate) fn add(to: &mut Amounts, amounts: &Amounts) {
+    for r in ALL {
+        to[r] += amounts[r];
+    }
+}
+
+/// Subtracts each of `amounts`, which are at most as large, from `from`.
+#[inline]
+pub(crate) fn subtract(from: &mut Amounts, amounts: &Amounts) {
+    for r in ALL {
+        from[r] -= amounts[r];
+    }
+}
+
+/// Tells whether `from` has at least as much of each resource.
+#[inline]
+pub(crate) fn covers(from: &Amounts, amounts: &Amounts) -> bool {
+    ALL.iter().all(|&r| from[r] >= amounts[r])
+}
+
+/// The user and the peer that a charge is booked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claimant {
+    pub(crate) uid: u32,
+    pub(crate) peer: u64,
+}
