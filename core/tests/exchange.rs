@@ -98,7 +98,7 @@ fn what_is_left_wakes_another() {
 }
 
 #[test]
-fn who_gives_up_wakes_another() {
+fn a_waiter_that_gives_up_wakes_another() {
     for error in [ETIMEDOUT, ERESTARTSYS] {
         let scene = Scene::new();
         // It was woken for a message, and then the time was up, or there was a signal.
@@ -122,7 +122,7 @@ fn who_gives_up_wakes_another() {
 }
 
 #[test]
-fn who_never_slept_wakes_nobody() {
+fn a_caller_that_never_slept_wakes_nobody() {
     let scene = Scene::new();
     scene.send(b"1");
     scene.send(b"2");
@@ -142,10 +142,10 @@ fn a_disconnect_ends_the_sleep() {
 }
 
 #[test]
-fn the_hint_comes_from_those_who_are_about_to_sleep() {
+fn the_hint_comes_from_callers_that_are_about_to_sleep() {
     let scene = Scene::new();
     let give = |room, deadline| Exchange {
-        to: &scene.to_b,
+        letter: Letter::new(&scene.to_b, b""),
         room,
         deadline,
         ..Exchange::default()
@@ -165,6 +165,50 @@ fn the_hint_comes_from_those_who_are_about_to_sleep() {
         );
     }
     scene.end();
+}
+
+/// Every kind of message hands over, not only plain bytes to one destination.
+#[test]
+fn the_hint_goes_with_every_kind_of_message() {
+    let world = World::default();
+    let (a, b, c) = (world.open(1), world.open(2), world.open(3));
+    let to_b = b.transfer(0, &a).unwrap();
+    let to_c = c.transfer(0, &a).unwrap();
+    let (both, fds) = ([to_b, to_c], [3, 4]);
+    let handle = [0];
+    let kinds = [
+        Letter::new(&both[..1], b"bytes"),
+        Letter {
+            handles: &handle,
+            ..Letter::new(&both[..1], b"a handle")
+        },
+        Letter {
+            fds: &fds,
+            ..Letter::new(&both[..1], b"descriptors")
+        },
+        Letter {
+            flags: SEND_FLAG_CONTINUE,
+            ..Letter::new(&both[..1], b"partial")
+        },
+        Letter::new(&both, b"several"),
+    ];
+    for letter in kinds {
+        for (deadline, hints) in [(DEADLINE_NOW, 0), (1, 1)] {
+            let before = [&b, &c].map(|client| client.yields());
+            let give = Exchange {
+                letter,
+                room: 1,
+                deadline,
+                ..Exchange::default()
+            };
+            let _ = a.exchange(&give, &[&Hooks::default()]);
+            for (client, before) in [&b, &c].into_iter().zip(before).take(letter.to.len()) {
+                assert_eq!(client.yields() - before, hints, "{letter:?}");
+            }
+        }
+    }
+    drop((a, b, c));
+    world.end();
 }
 
 #[test]
@@ -226,8 +270,7 @@ fn every_step_is_done_once_whatever_fails() {
     let held = scene.a.recv().unwrap().offset;
     let other = Exchange {
         release: &[held],
-        to: &scene.to_b,
-        data: b"question",
+        letter: Letter::new(&scene.to_b, b"question"),
         room: 2,
         deadline: DEADLINE_NEVER,
     };
@@ -270,8 +313,7 @@ fn memory_that_runs_out_is_no_half_thing() {
         scene.send(b"answer");
         let give = Exchange {
             release: &[held],
-            to: &scene.to_b,
-            data: b"question",
+            letter: Letter::new(&scene.to_b, b"question"),
             room: 2,
             deadline: DEADLINE_NEVER,
         };

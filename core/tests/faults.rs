@@ -189,10 +189,29 @@ fn transfers() {
     assert_eq!((counts[2], counts[4]), (1, 1));
 }
 
+/// A program cannot do anything about a node that it fails to destroy. So what that takes is set
+/// aside when the node is made.
+#[test]
+fn a_node_that_exists_is_destroyed_without_an_allocation() {
+    for flags in [0, NODES_DESTROY_FLAG_RELEASE_HANDLES] {
+        let scene = Scene::waiting();
+        fault::fail_after(Some(1));
+        let destroyed = scene.peers[0].destroy_with(&[0], flags);
+        fault::fail_after(None);
+        assert_eq!(destroyed, Ok(()));
+        let [_, b, c] = &scene.peers;
+        for (client, id) in [(b, scene.back[0]), (c, scene.back[1])] {
+            let all = client.take_all();
+            let mut notices = all.iter().filter(|one| one.kind == MSG_NODE_DESTROY);
+            assert!(notices.any(|notice| notice.destination == id));
+        }
+        scene.end();
+    }
+}
+
 #[test]
 fn destructions() {
-    let cases: [fn(&Scene) -> Result; 4] = [
-        |scene| scene.peers[0].destroy(&[0]),
+    let cases: [fn(&Scene) -> Result; 3] = [
         |scene| scene.peers[0].destroy(&[4, 8]),
         |scene| scene.peers[0].destroy_with(&[4, 0, 12], NODES_DESTROY_FLAG_RELEASE_HANDLES),
         |scene| scene.peers[1].destroy(&[0, 4]),

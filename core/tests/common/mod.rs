@@ -123,7 +123,7 @@ impl World {
 }
 
 /// A message to be sent.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Letter<'a> {
     pub to: &'a [u64],
     pub handles: &'a [u64],
@@ -139,6 +139,25 @@ impl<'a> Letter<'a> {
             to,
             data,
             ..Self::default()
+        }
+    }
+}
+
+impl Letter<'_> {
+    /// Builds the argument of SEND, with room for errors, which are -1 where none is written.
+    fn command(&self, arena: &Arena) -> CmdSend {
+        let vec = [arena.put(self.data), self.data.len() as u64];
+        CmdSend {
+            flags: self.flags,
+            ptr_destinations: arena.numbers(self.to, u64::to_ne_bytes),
+            ptr_errors: arena.numbers(&vec![-1; self.to.len()], i32::to_ne_bytes),
+            n_destinations: self.to.len() as u64,
+            ptr_vecs: arena.numbers(&vec, u64::to_ne_bytes),
+            n_vecs: 1,
+            ptr_handles: arena.numbers(self.handles, u64::to_ne_bytes),
+            n_handles: self.handles.len() as u64,
+            ptr_fds: arena.numbers(self.fds, i32::to_ne_bytes),
+            n_fds: self.fds.len() as u64,
         }
     }
 }
@@ -159,8 +178,8 @@ pub struct Received {
 #[derive(Clone, Copy, Default)]
 pub struct Exchange<'a> {
     pub release: &'a [u64],
-    pub to: &'a [u64],
-    pub data: &'a [u8],
+    /// Not sent if it goes to nobody.
+    pub letter: Letter<'a>,
     pub room: usize,
     pub deadline: u64,
 }
@@ -209,20 +228,8 @@ impl Client {
     /// SEND, and the errors of the destinations; -1 where none was written.
     pub fn send_with(&self, letter: Letter<'_>, hooks: &Hooks<'_>) -> (Result, Vec<i32>) {
         let arena = Arena::default();
-        let vec = [arena.put(letter.data), letter.data.len() as u64];
         let n = letter.to.len();
-        let cmd = CmdSend {
-            flags: letter.flags,
-            ptr_destinations: arena.numbers(letter.to, u64::to_ne_bytes),
-            ptr_errors: arena.numbers(&vec![-1; n], i32::to_ne_bytes),
-            n_destinations: n as u64,
-            ptr_vecs: arena.numbers(&vec, u64::to_ne_bytes),
-            n_vecs: 1,
-            ptr_handles: arena.numbers(letter.handles, u64::to_ne_bytes),
-            n_handles: letter.handles.len() as u64,
-            ptr_fds: arena.numbers(letter.fds, i32::to_ne_bytes),
-            n_fds: letter.fds.len() as u64,
-        };
+        let cmd = letter.command(&arena);
         let arg = arena.put(&cmd.to_bytes());
         let result = self.call(&arena, hooks, CMD_SEND, arg);
         let mut errors = vec![0; 4 * n];
@@ -280,25 +287,18 @@ impl Client {
     /// result of each call, and what is left.
     pub fn exchange(&self, give: &Exchange<'_>, hooks: &[&Hooks<'_>]) -> (Vec<Result>, Exchanged) {
         let arena = Arena::default();
-        let vec = [arena.put(give.data), give.data.len() as u64];
         let room = vec![0; Msg::SIZE * give.room];
         let cmd = CmdExchange {
             size: CmdExchange::SIZE as u64,
             flags: EXCHANGE_FLAG_INSTALL_FDS
-                | (u64::from(!give.to.is_empty()) * EXCHANGE_FLAG_SEND),
+                | (u64::from(!give.letter.to.is_empty()) * EXCHANGE_FLAG_SEND),
             ptr_slices: arena.numbers(give.release, u64::to_ne_bytes),
             n_slices: give.release.len() as u64,
             n_msgs: give.room as u64,
             ptr_msgs: arena.put(&room),
             max_offset: <Pool as bus::Pool>::SIZE,
             deadline: give.deadline,
-            send: CmdSend {
-                ptr_destinations: arena.numbers(give.to, u64::to_ne_bytes),
-                n_destinations: give.to.len() as u64,
-                ptr_vecs: arena.numbers(&vec, u64::to_ne_bytes),
-                n_vecs: 1,
-                ..CmdSend::default()
-            },
+            send: give.letter.command(&arena),
         };
         let arg = arena.put(&cmd.to_bytes());
         let call = |hooks: &&Hooks<'_>| self.call(&arena, hooks, CMD_EXCHANGE, arg);

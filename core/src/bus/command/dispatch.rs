@@ -192,8 +192,13 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         if cmd.n_nodes > u64::from(self.peer.user_limits()[HANDLES]) {
             return Err(EINVAL);
         }
-        let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes, u64::from_ne_bytes)?;
         let release = cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES != 0;
+        if cmd.n_nodes == 1 {
+            // A program that gives up a node has to succeed, so nothing is allocated for it.
+            let node = self.number(cmd.ptr_nodes)?;
+            return Peer::destroy_nodes(self.peer, &[node], release);
+        }
+        let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes, u64::from_ne_bytes)?;
         Peer::destroy_nodes(self.peer, &nodes, release)
     }
 
