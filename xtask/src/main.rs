@@ -11,6 +11,7 @@ mod dbus;
 mod guard;
 mod initramfs;
 mod kernel;
+mod layers;
 mod lines;
 mod machine;
 mod module;
@@ -20,6 +21,7 @@ mod root;
 mod run;
 mod scan;
 mod size;
+mod source;
 mod test;
 mod vm;
 
@@ -70,6 +72,8 @@ enum Command {
     Vm(VmArgs),
     /// Count lines of code and unsafe blocks, and check both against their limits
     Size,
+    /// Check that no source file imports one of a higher floor
+    Layers,
 }
 
 #[derive(Args)]
@@ -154,5 +158,6 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Ok(vm::run(&kernel, &job)?.exit_code())
         }
         Command::Size => size::run(),
+        Command::Layers => layers::run(),
     }
 }

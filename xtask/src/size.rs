@@ -18,6 +18,7 @@ use walkdir::WalkDir;
 
 use crate::lines::{self, Language};
 use crate::repo;
+use crate::source::{attributes, is_test, OuterModule};
 
 /// What the module is made of, and how many lines of code that may be together.
 const COUNTED: &[&str] = &["core/src/bus", "kernel"];
@@ -117,34 +118,7 @@ fn lines_of(folder: &Path) -> Result<Lines> {
 #[derive(Default)]
 struct Tests {
     lines: Vec<RangeInclusive<usize>>,
-    modules: Vec<TestModule>,
-}
-
-/// A module that lives in a file of its own.
-struct TestModule {
-    name: String,
-    path: Option<String>,
-}
-
-impl TestModule {
-    /// Where it may be, given the file that declares it.
-    fn files(&self, parent: &Path) -> Vec<PathBuf> {
-        let dir = parent.parent().unwrap_or(Path::new(""));
-        if let Some(path) = &self.path {
-            return vec![dir.join(path)];
-        }
-        let stem = parent.file_stem().unwrap_or_default();
-        let below = dir.join(stem);
-        let dir = if ["mod", "lib", "main"].iter().any(|name| stem == *name) {
-            dir
-        } else {
-            &below
-        };
-        vec![
-            dir.join(format!("{}.rs", self.name)),
-            dir.join(&self.name).join("mod.rs"),
-        ]
-    }
+    modules: Vec<OuterModule>,
 }
 
 fn find_tests(text: &str) -> Result<Tests> {
@@ -167,13 +141,7 @@ impl<'ast> Visit<'ast> for Tests {
             return visit::visit_item(self, item);
         }
         if let syn::Item::Mod(module) = item {
-            if module.content.is_none() {
-                let path = module.attrs.iter().find_map(path_attribute);
-                self.modules.push(TestModule {
-                    name: module.ident.to_string(),
-                    path,
-                });
-            }
+            self.modules.extend(OuterModule::declared_by(module));
         }
         self.skip(item);
     }
@@ -183,69 +151,6 @@ impl<'ast> Visit<'ast> for Tests {
             self.skip(item);
         }
     }
-}
-
-fn attributes(item: &syn::Item) -> &[syn::Attribute] {
-    match item {
-        syn::Item::Const(item) => &item.attrs,
-        syn::Item::Enum(item) => &item.attrs,
-        syn::Item::Fn(item) => &item.attrs,
-        syn::Item::Impl(item) => &item.attrs,
-        syn::Item::Macro(item) => &item.attrs,
-        syn::Item::Mod(item) => &item.attrs,
-        syn::Item::Static(item) => &item.attrs,
-        syn::Item::Struct(item) => &item.attrs,
-        syn::Item::Trait(item) => &item.attrs,
-        syn::Item::Type(item) => &item.attrs,
-        syn::Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-/// Whether one of the attributes is `#[cfg(test)]` or a `cfg(all(...))` with `test` in it.
-fn is_test(attributes: &[syn::Attribute]) -> bool {
-    attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("cfg"))
-        .any(|attribute| {
-            let mut test = false;
-            // A predicate of another form is not one for tests.
-            let _ = attribute.parse_nested_meta(|meta| {
-                if meta.path.is_ident("test") {
-                    test = true;
-                    Ok(())
-                } else if meta.path.is_ident("all") {
-                    meta.parse_nested_meta(|meta| {
-                        test |= meta.path.is_ident("test");
-                        skip_rest(meta.input)
-                    })
-                } else {
-                    skip_rest(meta.input)
-                }
-            });
-            test
-        })
-}
-
-/// Leaves the rest of one predicate unread.
-fn skip_rest(input: syn::parse::ParseStream) -> syn::Result<()> {
-    while !input.is_empty() && !input.peek(syn::Token![,]) {
-        input.parse::<TokenTree>()?;
-    }
-    Ok(())
-}
-
-fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
-    let syn::Meta::NameValue(pair) = &attribute.meta else {
-        return None;
-    };
-    let syn::Expr::Lit(literal) = &pair.value else {
-        return None;
-    };
-    let syn::Lit::Str(text) = &literal.lit else {
-        return None;
-    };
-    pair.path.is_ident("path").then(|| text.value())
 }
 
 /// A text without the given lines, which count from 1.
