@@ -169,16 +169,20 @@ fn check_floors(tree: &Tree, floors: &[Floor], pairs: &mut Pairs) -> Vec<String>
         ));
         false
     });
-    for (number, floor) in floors
-        .iter()
-        .enumerate()
-        .filter(|(_, floor)| floor.together)
-    {
+    for (number, floor) in floors.iter().enumerate() {
+        if !floor.together {
+            continue;
+        }
         let pairs = together.remove(&number).unwrap_or_default();
-        if shortest_circle(&pairs).is_none() {
+        let in_circle = |name: &&String| {
+            let mut starts = pairs.keys().map(|&(from, _)| from);
+            let start = starts.find(|&from| tree.modules[from].name == **name);
+            start.is_some_and(|start| circle_of(start, &pairs).is_some())
+        };
+        for name in floor.names.iter().filter(|name| !in_circle(name)) {
             faults.push(format!(
-                "{} are said to be together, but are in no circle: give each its floor",
-                floor.names.join(", ")
+                "{name} is in no circle with the modules that it is said to be together with: give \
+                 it a floor of its own"
             ));
         }
     }
