@@ -42,19 +42,41 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds a program of the workspace for the VM and returns its file, which the next build of the
-/// same program with other features replaces.
+/// Builds a program of the workspace for the VM and returns its file. The next build of the same
+/// program with other features replaces this file.
 pub fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
-    let dir = repo::target().join("static");
     let with: String = features
         .iter()
         .map(|feature| format!(" with {feature}"))
         .collect();
-    run::step(&format!("{program}{with}, linked statically"), |step| {
+    let what = format!("{program}{with}, linked statically");
+    let features = features.join(",");
+    let args = [
+        "--package",
+        package,
+        "--bin",
+        program,
+        "--features",
+        &features,
+    ];
+    build_static(&what, &args, Path::new(program))
+}
+
+/// Builds an example of a package for the VM and returns its file.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    let what = format!("the example {name}, linked statically");
+    let args = ["--package", package, "--example", name];
+    build_static(&what, &args, &Path::new("examples").join(name))
+}
+
+/// Runs `cargo build` with these arguments and returns the file that is then in the output folder.
+fn build_static(what: &str, args: &[&str], file: &Path) -> Result<PathBuf> {
+    let dir = repo::target().join("static");
+    run::step(what, |step| {
         let mut command = cargo();
         command
-            .args(["build", "--release", "--package", package, "--bin", program])
-            .args(["--features", &features.join(",")])
+            .args(["build", "--release"])
+            .args(args)
             .args(["--target", TARGET, "--target-dir"])
             .arg(&dir)
             .env("RUSTFLAGS", "-C target-feature=+crt-static");
@@ -64,7 +86,7 @@ pub fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf>
             }
         })
     })?;
-    let file = dir.join(TARGET).join("release").join(program);
+    let file = dir.join(TARGET).join("release").join(file);
     ensure!(file.is_file(), "cargo left no {}", file.display());
     Ok(file)
 }
