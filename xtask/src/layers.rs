@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks that no source file imports one of a higher floor.
 //!
-//! The root file of a tree lists its modules, bottom to top; so may the root file of a folder
-//! within. `docs/testing.md` has the format. In a folder without a list any file may import any
-//! other, and only a circle fails. An import is judged in one folder: the lowest that has both
+//! The root file of a tree lists its modules, bottom to top. The root file of a folder within may
+//! do so as well. `docs/testing.md` has the format. In a folder without a list any file may import
+//! any other, and only a circle fails. An import is judged in one folder: the lowest that has both
 //! files in it, where each counts as the module of that folder that it is in. The root file of a
 //! folder counts as a module of its own, above those that it uses.
 
@@ -47,7 +47,7 @@ const ROOTS: &[Root] = &[
     },
 ];
 
-/// Checks every tree and prints what is wrong; the exit status tells whether nothing is.
+/// Checks every tree and prints the faults; the exit status tells whether there is one.
 pub fn run() -> Result<ExitCode> {
     let mut ok = true;
     for root in ROOTS {
@@ -75,7 +75,7 @@ pub fn run() -> Result<ExitCode> {
 /// the module with the folder's number.
 type Pairs = BTreeMap<(Id, Id), Edge>;
 
-/// Returns what is wrong in a tree.
+/// Returns the faults of a tree.
 fn check(tree: &Tree, edges: &BTreeSet<Edge>) -> Vec<String> {
     let mut folders: BTreeMap<Id, Pairs> = BTreeMap::new();
     for &edge in edges {

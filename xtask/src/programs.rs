@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The programs that run in the VM.
 //!
-//! They are linked statically, so that the VM needs no libraries: the Rust ones against the
-//! machine's own C library, the 32-bit C ones against none.
+//! They are linked statically, so that the VM needs no libraries: Rust programs with the C library
+//! of this machine, 32-bit C programs without a C library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use crate::archive::Wanted;
 use crate::kernel::{self, Kernel};
 use crate::{module, repo, run, vm};
 
-/// The only target that comes with every toolchain for this machine.
+/// The one target that every toolchain for this machine has.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Where 32-bit programs are, in the repository.
+/// The folder of the 32-bit programs, in the repository.
 const COMPAT: &str = "conformance/compat";
-/// How long the demo may take.
+/// The time limit of the demo.
 const DEMO_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// `cargo` as it was called, without what it told this process about itself: build scripts would
-/// take that for a change.
+/// Returns a command for the `cargo` that runs this process, without the variables that it set for
+/// this process: build scripts would run again.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -91,7 +91,7 @@ fn build_static(what: &str, args: &[&str], file: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Builds every 32-bit program and returns their files. No folder, no programs.
+/// Builds every 32-bit program and returns their files: none if there is no folder of them.
 pub fn compat(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let sources = repo::dir().join(COMPAT);
     if !sources.is_dir() {
@@ -169,7 +169,7 @@ pub fn demo(wanted: &Wanted, mut args: Vec<String>) -> Result<ExitCode> {
     Ok(vm::run(&kernel, &job)?.exit_code())
 }
 
-/// The files that `--input` names, which are named as the VM sees them afterwards.
+/// Returns the files that `--input` names, and replaces each in `args` by its name in the VM.
 fn inputs(args: &mut [String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut next_is_file = false;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one source file names: its `use` lines, the paths in its code and in the arguments of its
-//! macros, and what it defines itself. Items that are compiled for tests only do not count.
+//! The names in one source file: its `use` lines, the paths in its code and in the arguments of its
+//! macros, and its own definitions. Items that are compiled for tests only do not count.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ use crate::source::{attributes, is_test, OuterModule};
 #[derive(Debug)]
 pub struct Use {
     pub path: Vec<String>,
-    /// The name in this file, or `None` for `*`.
+    /// The name that it gets in this file, or `None` for `*`.
     pub name: Option<String>,
-    /// Whether the line has a visibility, and so hands the name on.
+    /// Whether the line has a visibility, and so re-exports the name.
     pub public: bool,
     pub line: usize,
 }
@@ -25,12 +25,12 @@ pub struct Use {
 #[derive(Debug)]
 pub struct Mention {
     pub path: Vec<String>,
-    /// Whether it names a macro, by which it may be found without a path.
+    /// Whether it names a macro, which may be in scope without a path.
     pub is_macro: bool,
     pub line: usize,
 }
 
-/// All that matters of one file.
+/// The names that one file imports, mentions and defines.
 #[derive(Default)]
 pub struct Imports {
     pub uses: Vec<Use>,
@@ -115,7 +115,7 @@ impl Imports {
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut path = Vec::new();
         let mut line = 0;
-        // Whether the next word goes on with the path, or is no path: a field, a lifetime.
+        // Whether the next word continues the path, or is no path: a field, a lifetime.
         let mut joined = false;
         let mut other = false;
         let mut colons = 0;
@@ -145,7 +145,7 @@ impl Imports {
                 }
                 TokenTree::Group(group) => {
                     if joined && group.delimiter() == Delimiter::Brace {
-                        // The rest of a `use` line in a macro: as if each were written alone.
+                        // A group of a `use` line in a macro: one path for each word.
                         for token in group.stream() {
                             if let TokenTree::Ident(word) = token {
                                 let line = word.span().start().line;
@@ -231,7 +231,7 @@ impl<'ast> Visit<'ast> for Imports {
         }
     }
 
-    // Attributes are for the compiler and for documentation.
+    // An attribute imports nothing.
     fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

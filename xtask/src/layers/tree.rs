@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The modules of one crate, or of one folder of a crate, and the files that import each other.
 //!
-//! A path is followed through `use` lines to the file that defines what it names. So an import by
-//! way of a re-export is an import of the file behind it.
+//! A path is followed through `use` lines to the file that defines its target. So an import of a
+//! re-export is an import of the defining file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -46,7 +46,7 @@ pub struct Tree {
     at: Option<&'static str>,
 }
 
-/// What a path names.
+/// The target of a path.
 #[derive(Clone, Copy)]
 enum Target {
     Module(Id),
@@ -54,7 +54,8 @@ enum Target {
     Item(Id),
 }
 
-/// Names that are being looked up, or were in vain: what stops at a circle of `use` lines.
+/// Names that are being looked up, or were looked up in vain. None is looked up again, so a search
+/// ends where `use` lines make a circle.
 type Search = BTreeSet<(Id, String)>;
 
 impl Tree {
@@ -144,7 +145,7 @@ impl Tree {
             let mut add = |target: Option<Target>, line: usize| {
                 let to = match target {
                     Some(Target::Item(to)) if to != from => to,
-                    // What is named of a folder on the way down to a file in it comes later.
+                    // A file within a folder may name the folder on the way to another file.
                     Some(Target::Module(to)) if !self.is_within(from, to) => to,
                     _ => return,
                 };
@@ -164,7 +165,7 @@ impl Tree {
         first.into_iter().map(edge).collect()
     }
 
-    /// Tells whether a file with modules below it hands on what one of these has.
+    /// Tells whether a `use` line of a root file re-exports a name of a module below it.
     fn is_reexport(&self, from: Id, line: &Use, target: Option<Target>) -> bool {
         let Some(Target::Module(to) | Target::Item(to)) = target else {
             return false;
@@ -181,7 +182,7 @@ impl Tree {
         }
     }
 
-    /// Returns what `path` names in the file `from`, or `None` if that is outside the tree.
+    /// Returns the target of `path` in the file `from`, or `None` if it is outside the tree.
     fn target(&self, from: Id, path: &[String]) -> Option<Target> {
         self.resolve(from, path, &mut Search::new())
     }
@@ -193,8 +194,8 @@ impl Tree {
                 break;
             };
             let found = self.lookup(id, name, search);
-            // The root has the exported macros of all files. Any other name that is not found here
-            // is made by a macro of this file.
+            // The root has the exported macros of all files. A macro of this file makes any other
+            // name that is not found.
             let found = found.or_else(|| self.find_macro(name).filter(|_| id == 0));
             target = found.unwrap_or(Target::Item(id));
         }
@@ -235,7 +236,7 @@ impl Tree {
         }
     }
 
-    /// Returns what a name means in the file of a module.
+    /// Returns the target of a name in the file of a module.
     fn lookup(&self, id: Id, name: &str, search: &mut Search) -> Option<Target> {
         let module = &self.modules[id];
         if module.foreign {
