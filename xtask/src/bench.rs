@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Measures bus1 beside what it can replace: natively, in a VM by the clock, and in a VM whose
-//! time is a count of instructions.
+//! Measures bus1 and the mechanisms that it can replace: natively, in a VM by the clock, and in a
+//! VM whose time is a count of instructions.
 //!
-//! The program `bus1-bench` does the work, in the VM as here; this builds it, runs it where it
-//! has to run, and puts its lines together.
+//! The program `bus1-bench` does the work, in the VM and natively. This file builds it, runs it in
+//! each place, and joins its output.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,25 +16,25 @@ use crate::archive::Wanted;
 use crate::kernel::{self, Kernel};
 use crate::{dbus, guard, module, programs, repo, run, vm};
 
-/// What `cargo xtask bench` takes.
+/// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A tenth of the work, for figures that are less sure
+    /// Do a tenth of the work, for less certain figures
     #[arg(long)]
     quick: bool,
-    /// Only scenarios and implementations whose name contains this; may be given again
+    /// Run only scenarios and implementations whose name contains this; may be given again
     #[arg(long, value_name = "WORD")]
     only: Vec<String>,
-    /// Only this: `native`, `time` (VM by the clock) or `instructions`; may be given again
+    /// Measure only this: `native`, `time` (VM by the clock) or `instructions`; may be given again
     #[arg(long, value_name = "MODE", value_parser = [NATIVE, TIME, INSTRUCTIONS])]
     mode: Vec<String>,
     /// Measure this file in place of a bus1.ko that is built from the sources
     #[arg(long, value_name = "FILE")]
     module: Option<PathBuf>,
-    /// Measure what `cargo xtask test` guards, and record it as what it may cost; nothing else
+    /// Measure only the figures that `cargo xtask test` guards, and record them
     #[arg(long, conflicts_with_all = ["quick", "only", "mode", "module"])]
     record: bool,
-    /// Kernel to measure on, as `newest`, `previous` or a release
+    /// Measure on this kernel: `newest`, `previous` or a release
     #[arg(long, value_name = "RELEASE", default_value = "newest")]
     kernel: Wanted,
 }
@@ -43,22 +43,22 @@ const NATIVE: &str = "native";
 const TIME: &str = "time";
 pub const INSTRUCTIONS: &str = "instructions";
 
-/// Limits that no scenario reaches.
+/// Parameters of the module: limits that no scenario reaches.
 const PARAMS: &[&str] = &[
     "user_slices_max=4000000",
     "user_handles_max=4000000",
     "user_inflight_bytes_max=2147483647",
     "user_inflight_fds_max=1000000",
 ];
-/// A CPU that is slow at string instructions by bytes, so that the kernel moves words: the emulator
-/// counts each round of `rep movsb` and `rep stosb` as one instruction.
+/// A CPU without fast string instructions for bytes, so that the kernel moves words: the emulator
+/// counts each iteration of `rep movsb` and `rep stosb` as one instruction.
 const COUNTED_CPU: &str = "max,-erms,-fsrm,-fsrs,-fsrc,-fzrm";
-/// Its modules are loaded where the kernel has them.
+/// The module of Binder, which is loaded if the kernel has it.
 const BINDER: &str = "binder_linux";
-/// How long one VM may take.
+/// The time limit of one VM.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Measures, writes `target/bench/` and prints the summary.
+/// Measures, writes the results to `target/bench/`, and prints the summary.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let wants = |mode: &str| options.mode.is_empty() || options.mode.iter().any(|m| m == mode);
     if options.record {
@@ -115,7 +115,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         .context("cannot run the report")?;
     run::say(&format!("tables and plots are in {}", output.display()));
     if !complete {
-        eprintln!("error: not everything could be measured; see above");
+        eprintln!("error: some figures are missing; see above");
     }
     Ok(if complete && status.success() {
         ExitCode::SUCCESS
@@ -124,19 +124,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// Builds the program that measures.
+/// Builds `bus1-bench` and returns its file.
 pub fn build() -> Result<PathBuf> {
     programs::build("bus1-bench", "bus1-bench", &[])
 }
 
-/// Where results go.
+/// Returns the folder for results, and makes it if it is missing.
 pub fn output() -> Result<PathBuf> {
     let output = repo::target().join("bench");
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
     Ok(output)
 }
 
-/// The day, as the machine has it.
+/// Returns the date.
 fn date() -> String {
     let date = run::output(Command::new("date").arg("+%Y-%m-%d"));
     date.map_or_else(
@@ -145,7 +145,7 @@ fn date() -> String {
     )
 }
 
-/// How this was called.
+/// Returns the command line of this run.
 fn command(options: &Options) -> String {
     let mut text = "`cargo xtask bench".to_owned();
     if options.quick {
@@ -170,7 +170,7 @@ fn arguments(mode: &str, options: &Options) -> Vec<String> {
     arguments
 }
 
-/// A run of the program in a VM, on bus1 and what every kernel has.
+/// Returns the job of a VM that measures bus1 and what every kernel has.
 pub fn job(mode: &str, arguments: Vec<String>, program: &Path, module: &Path) -> vm::Job {
     let counted = mode == INSTRUCTIONS;
     let mut job = vm::Job::new(Some(module.to_owned()));
@@ -186,7 +186,7 @@ pub fn job(mode: &str, arguments: Vec<String>, program: &Path, module: &Path) ->
     job
 }
 
-/// Adds what else bus1 is measured beside.
+/// Adds dbus-broker and Binder to a job.
 fn add_neighbours(job: &mut vm::Job, kernel: &Kernel) -> Result<()> {
     job.copies.push(dbus::broker(kernel)?);
     if kernel.has_module(BINDER)? {
@@ -195,7 +195,7 @@ fn add_neighbours(job: &mut vm::Job, kernel: &Kernel) -> Result<()> {
     Ok(())
 }
 
-/// Adds the lines of one run, of which only the first keeps its head.
+/// Appends the CSV of one run, without its header line if there is one already.
 fn append(csv: &mut String, lines: &str) {
     let skip = usize::from(!csv.is_empty());
     for line in lines.lines().skip(skip) {
@@ -209,7 +209,7 @@ mod tests {
     use super::append;
 
     #[test]
-    fn only_one_head_is_kept() {
+    fn only_one_header_line_is_kept() {
         let mut csv = String::new();
         append(&mut csv, "mode,value\r\na,1\r\n");
         append(&mut csv, "mode,value\nb,2\n");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! dbus-broker as Debian has it, with its libraries, in one folder that can be copied into the VM.
+//! Fetches Debian's dbus-broker with its libraries, into one folder that can be copied into the VM.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,11 @@ use anyhow::{ensure, Result};
 use crate::kernel::Kernel;
 use crate::{repo, run};
 
-/// Where it is kept, inside the root.
+/// The folder's parent, inside the build root.
 const FOLDER: &str = "/build/dbus-broker";
 
-/// Fetches it if it is not there yet, and returns the folder: the program, its libraries, the
-/// loader to run them with.
+/// Returns the folder with the program, its libraries and their loader, and fetches these if they
+/// are missing.
 pub fn broker(kernel: &Kernel) -> Result<PathBuf> {
     let folder = kernel.root.outside(FOLDER).join("dbus-broker");
     if folder.is_dir() {
@@ -27,7 +27,8 @@ pub fn broker(kernel: &Kernel) -> Result<PathBuf> {
             cd \"$1/debs\"
             fetch() {
                 apt-get -q -o Acquire::Retries=3 -o APT::Sandbox::User=root download dbus-broker \
-                    libapparmor1 libaudit1 libcap-ng0 libcap2 libexpat1 libpcre2-8-0 libselinux1 libsystemd0
+                    libapparmor1 libaudit1 libcap-ng0 libcap2 libexpat1 libpcre2-8-0 \
+                    libselinux1 libsystemd0
             }
             fetch || { apt-get -q update && fetch; }
             for deb in *.deb; do dpkg-deb -x \"$deb\" ../all; done
@@ -35,7 +36,9 @@ pub fn broker(kernel: &Kernel) -> Result<PathBuf> {
             program=all/usr/bin/dbus-broker
             LD_LIBRARY_PATH=$1/all/usr/lib/x86_64-linux-gnu ldd $program >list
             ! grep 'not found' list
-            for library in $(sed -n 's/.*=> \\(\\/[^ ]*\\).*/\\1/p' list); do cp -L \"$library\" files/; done
+            for library in $(sed -n 's/.*=> \\(\\/[^ ]*\\).*/\\1/p' list); do
+                cp -L \"$library\" files/
+            done
             cp -L /lib64/ld-linux-x86-64.so.2 $program files/
             mv files dbus-broker";
         step.run(&mut kernel.root.shell(script, &[FOLDER])?)

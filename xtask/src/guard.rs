@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The guard against cost that rises unnoticed: what bus1 costs in instructions, beside the figures
-//! in the repository.
+//! Guards against a cost that rises unnoticed: compares the instructions that bus1 needs with the
+//! figures in the repository.
 //!
-//! The program `bus1-bench` knows what is guarded, compares and records; this runs it, in the VM to
-//! measure and here for the rest.
+//! The program `bus1-bench` selects what is guarded, compares and records. This file runs it, in
+//! the VM to measure, and on this machine for the rest.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,10 +14,10 @@ use crate::bench::{self, INSTRUCTIONS};
 use crate::kernel::Kernel;
 use crate::{module, repo, run, vm};
 
-/// The recorded figures, in the repository.
+/// The file of the recorded figures, in the repository.
 const RECORDED: &str = "bench/recorded.csv";
 
-/// Measures; the rest is up to what is returned, which says what it did and whether all is well.
+/// Measures the guarded figures, and returns the command that does `then` with them.
 fn measured(kernel: &Kernel, then: &str) -> Result<Command> {
     let program = bench::build()?;
     let module = module::build(kernel)?;
@@ -28,7 +28,7 @@ fn measured(kernel: &Kernel, then: &str) -> Result<Command> {
         kernel.release
     ));
     let outcome = vm::run(kernel, &job)?;
-    ensure!(outcome.is_ok(), "not everything could be measured");
+    ensure!(outcome.is_ok(), "some figures could not be measured");
     let figures = bench::output()?.join("guarded.csv");
     repo::write_whole(&figures, outcome.output.as_bytes())?;
     let mut command = Command::new(program);
@@ -41,12 +41,12 @@ fn recorded() -> PathBuf {
     repo::dir().join(RECORDED)
 }
 
-/// Measures, and gives the program that compares.
+/// Measures the guarded figures, and returns the command that compares them with the recorded ones.
 pub fn check(kernel: &Kernel) -> Result<Command> {
     measured(kernel, "check")
 }
 
-/// Measures, and writes the figures into the repository.
+/// Measures the guarded figures, and writes them into the repository.
 pub fn record(kernel: &Kernel) -> Result<()> {
     let (_, ok) = run::watch(measured(kernel, "record")?)?;
     ensure!(ok, "the figures could not be recorded");

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counts the lines of a source file that hold code.
 //!
-//! A line counts if it has anything but white space outside of comments. So a line with code and a
-//! comment counts, and so do the lines of a text over several lines, except the empty ones.
+//! A line counts if it has anything except white space outside of comments. A line with code and a
+//! comment counts, and so do the lines of a string literal over several lines, except empty ones.
 
-/// What the file is written in.
+/// A language of source files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     Rust,
     C,
 }
 
-/// In what a line begins.
+/// The context in which a line begins.
 #[derive(Clone, Copy)]
 enum Within {
     Code,
-    /// A block comment, and how deep they are nested.
+    /// A block comment, with the depth of its nesting.
     Comment(usize),
-    /// A string.
+    /// A string literal.
     Text,
-    /// A raw string, which ends at a quote with so many hashes.
+    /// A raw string literal, which ends at a quote with this many hashes.
     Raw(usize),
 }
 
-/// Lines of code in `text`.
+/// Counts the lines of code in `text`.
 pub fn count(text: &str, language: Language) -> usize {
     let mut within = Within::Code;
     text.lines()
@@ -31,7 +31,7 @@ pub fn count(text: &str, language: Language) -> usize {
         .count()
 }
 
-/// Whether there is code in this line. Leaves behind in what the next one begins.
+/// Tells whether a line has code, and sets `within` to the context of the next line.
 fn is_code(line: &[u8], language: Language, within: &mut Within) -> bool {
     let mut found = false;
     let mut at = 0;
@@ -64,7 +64,7 @@ fn hashes<'a>(bytes: impl Iterator<Item = &'a u8>) -> usize {
     bytes.take_while(|&&byte| byte == b'#').count()
 }
 
-/// What begins with a quote after `before`.
+/// Returns the context that a quote after `before` opens.
 fn text(before: &[u8], language: Language) -> Within {
     let n = hashes(before.iter().rev());
     match before.iter().rev().nth(n) {
@@ -73,7 +73,8 @@ fn text(before: &[u8], language: Language) -> Within {
     }
 }
 
-/// How long the character is that `rest` begins with; 1 if it is the quote of a lifetime.
+/// Returns the length of the character literal at the start of `rest`, or 1 for the quote of a
+/// lifetime.
 fn character(rest: &[u8], language: Language) -> usize {
     let escaped = rest.get(1) == Some(&b'\\');
     let from = if escaped { 3 } else { 1 };
@@ -91,7 +92,7 @@ fn character(rest: &[u8], language: Language) -> usize {
 mod tests {
     use super::{Language::*, *};
 
-    /// Texts, each with its lines of code.
+    /// Sources, each with the number of its lines of code.
     const TEXTS: [(Language, usize, &str); 13] = [
         (Rust, 1, "//! a\n\n/// b\nc(); // d\n  \t\n/* e\n f */\n"),
         (Rust, 3, "/* a */ b();\nc(); /* d\ne */ f();\n/* g */\n"),

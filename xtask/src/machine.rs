@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this machine must have: a few Debian packages and, for building, root's rights.
+//! Checks this machine for Debian packages and for the rights of root.
 
 use std::process::Command;
 
@@ -7,24 +7,28 @@ use anyhow::{bail, Result};
 
 use crate::run;
 
-/// A program and the Debian package that brings it.
+/// A program and the Debian package that contains it.
 pub struct Tool {
     pub program: &'static str,
     pub package: &'static str,
 }
 
-/// Makes the root in which all else is.
+/// The tools that make the build root, in which all others are installed.
 pub const BUILD: &[Tool] = &[Tool {
     program: "mmdebstrap",
     package: "mmdebstrap",
 }];
 
-/// Whether this process may do everything.
+/// Tells whether this process runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Fails with the command to run unless this process is root.
+/// Checks that this process runs as root.
+///
+/// # Errors
+///
+/// Names the command to run as root.
 pub fn need_root(why: &str) -> Result<()> {
     if is_root() {
         return Ok(());
@@ -32,14 +36,18 @@ pub fn need_root(why: &str) -> Result<()> {
     bail!("{why} needs root; run: {}", as_root());
 }
 
-/// The command that does as root what this process was asked for.
+/// Returns the command line that runs this very command as root.
 pub fn as_root() -> String {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args = shlex::try_join(args.iter().map(String::as_str)).unwrap_or_default();
     format!("sudo -E env \"PATH=$PATH\" cargo xtask {args}")
 }
 
-/// Installs the packages of those tools that are missing, as root; else says how.
+/// Installs the packages of missing tools, as root.
+///
+/// # Errors
+///
+/// Names the command that installs them, if this process is not root or has no apt-get.
 pub fn need(tools: &[Tool]) -> Result<()> {
     let mut packages: Vec<&str> = tools
         .iter()
@@ -55,7 +63,7 @@ pub fn need(tools: &[Tool]) -> Result<()> {
         bail!("packages are missing; run: sudo apt-get install --no-install-recommends {list}");
     }
     if which::which("apt-get").is_err() {
-        bail!("this machine has no apt-get; install by hand what brings: {list}");
+        bail!("this machine has no apt-get; install by hand the equivalents of: {list}");
     }
     run::step(&format!("install {list}"), |step| {
         step.run(apt_get().arg("update"))?;
@@ -67,7 +75,7 @@ pub fn need(tools: &[Tool]) -> Result<()> {
     })
 }
 
-/// `apt-get` that asks nothing.
+/// Returns a command for `apt-get` that asks nothing.
 pub fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands that build, boot and check bus1.
 //!
-//! Results go to stdout and news of the work to stderr, so that either can be piped alone.
-//! Everything that is made on the way is kept below `target/vm/` and made again only if it is
-//! missing or older than what it comes from.
+//! Results go to stdout and progress goes to stderr, so that each can be piped separately. Downloads
+//! and builds are kept below `target/vm/`; each is made again only if it is missing or older than
+//! its sources.
 
 mod archive;
 mod bench;
@@ -11,6 +11,7 @@ mod dbus;
 mod guard;
 mod initramfs;
 mod kernel;
+mod layers;
 mod lines;
 mod machine;
 mod module;
@@ -20,6 +21,7 @@ mod root;
 mod run;
 mod scan;
 mod size;
+mod source;
 mod test;
 mod vm;
 
@@ -35,8 +37,9 @@ use clap::{Args, Parser, Subcommand};
     bin_name = "cargo xtask",
     version,
     about,
-    long_about = "Builds bus1.ko for a stock Debian kernel, boots that kernel in a VM and runs programs in it.\n\
-                  All that is downloaded and built is kept below target/vm/.\n\
+    long_about = "Builds bus1.ko for a stock Debian kernel, boots that kernel in a VM and runs \
+                  programs in it.\n\
+                  Downloads and builds are kept below target/vm/.\n\
                   BUS1_MIRROR=URL in the environment names the Debian mirror to fetch from."
 )]
 struct Cli {
@@ -50,7 +53,7 @@ enum Command {
     Test(test::Options),
     /// Measure bus1 beside sockets, pipes, relays and channels; results go to target/bench/
     Bench(bench::Options),
-    /// Run `bus1 demo` in the VM on the real module; further arguments go to the demo
+    /// Run `bus1 demo` in a VM on the real module
     Demo {
         #[command(flatten)]
         kernel: KernelArg,
@@ -58,11 +61,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Build bus1.ko for the stock kernel and print where it is
+    /// Build bus1.ko for the stock kernel and print its path
     Module {
         #[command(flatten)]
         kernel: KernelArg,
-        /// Ask the archive which kernels there are, even if some are cached
+        /// Ask the archive for the list of kernels, even if a list is cached
         #[arg(long)]
         refresh: bool,
     },
@@ -70,6 +73,8 @@ enum Command {
     Vm(VmArgs),
     /// Count lines of code and unsafe blocks, and check both against their limits
     Size,
+    /// Check that no source file imports one of a higher floor
+    Layers,
 }
 
 #[derive(Args)]
@@ -83,16 +88,16 @@ struct KernelArg {
 struct VmArgs {
     #[command(flatten)]
     kernel: KernelArg,
-    /// Make time in the VM a count of instructions: one CPU, and every run takes as long
+    /// Let time in the VM be a count of instructions, on one CPU: every run takes the same time
     #[arg(long, conflicts_with = "cpus")]
     icount: bool,
     /// Number of CPUs [default: 2, and 1 with --icount]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: Option<u32>,
-    /// Copy a file or folder into the directory in which the command runs
+    /// Copy a file or folder into the working directory of the command
     #[arg(long, value_name = "FILE")]
     copy: Vec<PathBuf>,
-    /// Load a module of the kernel package too, with those it needs
+    /// Load a module of the kernel package as well, with its dependencies
     #[arg(long, value_name = "NAME")]
     modprobe: Vec<String>,
     /// Load this file in place of a bus1.ko that is built from the sources
@@ -101,7 +106,7 @@ struct VmArgs {
     /// Parameters for the module, for example user_slices_max=64
     #[arg(long, value_name = "NAME=VALUE")]
     param: Vec<String>,
-    /// Give up after so many seconds
+    /// End the VM after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = vm::TIMEOUT.as_secs())]
     timeout: u64,
     /// The command and its arguments
@@ -130,7 +135,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Vm(args) => {
-            // Found out before anything takes long.
+            // Checked first, since the kernel and the module may take minutes.
             for file in args.copy.iter().chain(&args.module) {
                 ensure!(file.exists(), "{}: no such file", file.display());
             }
@@ -154,5 +159,6 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Ok(vm::run(&kernel, &job)?.exit_code())
         }
         Command::Size => size::run(),
+        Command::Layers => layers::run(),
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The programs that run in the VM.
 //!
-//! They are linked statically, so that the VM needs no libraries: the Rust ones against the
-//! machine's own C library, the 32-bit C ones against none.
+//! They are linked statically, so that the VM needs no libraries: Rust programs with the C library
+//! of this machine, 32-bit C programs without a C library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use crate::archive::Wanted;
 use crate::kernel::{self, Kernel};
 use crate::{module, repo, run, vm};
 
-/// The only target that comes with every toolchain for this machine.
+/// The one target that every toolchain for this machine has.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Where 32-bit programs are, in the repository.
+/// The folder of the 32-bit programs, in the repository.
 const COMPAT: &str = "conformance/compat";
-/// How long the demo may take.
+/// The time limit of the demo.
 const DEMO_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// `cargo` as it was called, without what it told this process about itself: build scripts would
-/// take that for a change.
+/// Returns a command for the `cargo` that runs this process, without the variables that it set for
+/// this process: build scripts would run again.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
@@ -42,19 +42,41 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds a program of the workspace for the VM and returns its file, which the next build of the
-/// same program with other features replaces.
+/// Builds a program of the workspace for the VM and returns its file. The next build of the same
+/// program with other features replaces this file.
 pub fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf> {
-    let dir = repo::target().join("static");
     let with: String = features
         .iter()
         .map(|feature| format!(" with {feature}"))
         .collect();
-    run::step(&format!("{program}{with}, linked statically"), |step| {
+    let what = format!("{program}{with}, linked statically");
+    let features = features.join(",");
+    let args = [
+        "--package",
+        package,
+        "--bin",
+        program,
+        "--features",
+        &features,
+    ];
+    build_static(&what, &args, Path::new(program))
+}
+
+/// Builds an example of a package for the VM and returns its file.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    let what = format!("the example {name}, linked statically");
+    let args = ["--package", package, "--example", name];
+    build_static(&what, &args, &Path::new("examples").join(name))
+}
+
+/// Runs `cargo build` with these arguments and returns the file that is then in the output folder.
+fn build_static(what: &str, args: &[&str], file: &Path) -> Result<PathBuf> {
+    let dir = repo::target().join("static");
+    run::step(what, |step| {
         let mut command = cargo();
         command
-            .args(["build", "--release", "--package", package, "--bin", program])
-            .args(["--features", &features.join(",")])
+            .args(["build", "--release"])
+            .args(args)
             .args(["--target", TARGET, "--target-dir"])
             .arg(&dir)
             .env("RUSTFLAGS", "-C target-feature=+crt-static");
@@ -64,12 +86,12 @@ pub fn build(package: &str, program: &str, features: &[&str]) -> Result<PathBuf>
             }
         })
     })?;
-    let file = dir.join(TARGET).join("release").join(program);
+    let file = dir.join(TARGET).join("release").join(file);
     ensure!(file.is_file(), "cargo left no {}", file.display());
     Ok(file)
 }
 
-/// Builds every 32-bit program and returns their files. No folder, no programs.
+/// Builds every 32-bit program and returns their files: none if there is no folder of them.
 pub fn compat(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let sources = repo::dir().join(COMPAT);
     if !sources.is_dir() {
@@ -147,7 +169,7 @@ pub fn demo(wanted: &Wanted, mut args: Vec<String>) -> Result<ExitCode> {
     Ok(vm::run(&kernel, &job)?.exit_code())
 }
 
-/// The files that `--input` names, which are named as the VM sees them afterwards.
+/// Returns the files that `--input` names, and replaces each in `args` by its name in the VM.
 fn inputs(args: &mut [String]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut next_is_file = false;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs a step of work and the programs in it, and shows how far it is.
+//! Runs a step of work and the programs in it, and shows the progress.
 //!
-//! On a terminal a step is a spinner with the latest line of output; elsewhere it is one line at
-//! its start and one at its end. All output of the programs goes to `target/vm/log/STEP.log`; the
-//! end of it is shown if the step fails.
+//! On a terminal a step is a spinner with the latest line of output; elsewhere a step prints one
+//! line at its start and one at its end. All output of the programs goes to
+//! `target/vm/log/STEP.log`; the end of the log is shown if the step fails.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,10 +18,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::repo;
 
-/// Lines of output that are shown of a program that failed.
+/// How many lines of output are shown of a program that failed.
 const TAIL: usize = 40;
 
-/// A step under way.
+/// A step that is running.
 pub struct Step {
     what: String,
     log: File,
@@ -30,18 +30,22 @@ pub struct Step {
     bar: Option<ProgressBar>,
 }
 
-/// Seconds since xtask began.
+/// Returns the seconds since the first call.
 fn clock() -> f64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_secs_f64()
 }
 
-/// Says one thing to whoever watches.
+/// Prints a line of progress.
 pub fn say(text: &str) {
     eprintln!("[{:6.1}s] {text}", clock());
 }
 
-/// Runs `work` as the step `what`, and says how it went.
+/// Runs `work` as the step `what`, and prints its result.
+///
+/// # Errors
+///
+/// Those of `work`, with the name of the step.
 pub fn step<T>(what: &str, work: impl FnOnce(&mut Step) -> Result<T>) -> Result<T> {
     let slug: String = what
         .chars()
@@ -86,7 +90,7 @@ pub fn step<T>(what: &str, work: impl FnOnce(&mut Step) -> Result<T>) -> Result<
 }
 
 impl Step {
-    /// Puts a line on the terminal above the spinner.
+    /// Prints a line on the terminal above the spinner.
     pub fn show(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
@@ -94,12 +98,20 @@ impl Step {
         }
     }
 
-    /// Runs a program to its end. Fails with the end of its output unless it exits with 0.
+    /// Runs a program to its end.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the end of the program's output unless the program exits with 0.
     pub fn run(&mut self, command: &mut Command) -> Result<()> {
         self.run_lines(command, |_, _| ())
     }
 
-    /// Like [`Step::run`], and hands every line of output to `each`.
+    /// Runs a program to its end, and calls `each` with every line of its output.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the end of the program's output unless the program exits with 0.
     pub fn run_lines(
         &mut self,
         command: &mut Command,
@@ -114,7 +126,7 @@ impl Step {
             .stdout(writer)
             .stderr(also)
             .spawn();
-        // The ends for writing must be gone from here, or the loop below would never see the end.
+        // The loop below ends only when all write ends of the pipe are closed.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = spawned.with_context(|| format!("cannot run {name}"))?;
         let mut tail = VecDeque::with_capacity(TAIL);
@@ -143,7 +155,11 @@ impl Step {
     }
 }
 
-/// Runs a short program and returns what it printed.
+/// Runs a short program and returns its output.
+///
+/// # Errors
+///
+/// Fails with what the program wrote to stderr unless the program exits with 0.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -157,8 +173,8 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a program whose output is for the user's eyes, and returns that output and whether the
-/// program succeeded. Its errors go to ours.
+/// Runs a program, prints its output as it comes, and returns the output and whether the program
+/// succeeded. The program inherits stderr.
 pub fn watch(mut command: Command) -> Result<(String, bool)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command

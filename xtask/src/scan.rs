@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Looks for trouble in the kernel's console: warnings, oopses, stalls.
+//! Searches the kernel's console log for warnings, oopses and stalls.
 
-/// The init writes this before it loads the module; what the stock kernel says before is its own.
+/// The line that the init writes before it loads the module. Warnings of the stock kernel before
+/// this line do not count.
 pub const BEGIN: &str = "xtask: begin";
 
-/// Beginnings of reports of the kernel about itself.
+/// Words in a kernel's reports about its own state.
 const TROUBLE: &[&str] = &[
     "BUG:",
     "BUG at",
@@ -42,11 +43,11 @@ const TROUBLE: &[&str] = &[
     "leaked",
 ];
 
-/// Lines shown before and after the first line of trouble.
+/// How many lines are shown before the first report, and from it on.
 const BEFORE: usize = 3;
 const AFTER: usize = 60;
 
-/// The part of a console log to show if there is trouble in it.
+/// Returns the part of a console log around the first report, or `None` if there is no report.
 pub fn trouble(console: &str) -> Option<String> {
     let lines: Vec<&str> = console
         .lines()
@@ -56,7 +57,7 @@ pub fn trouble(console: &str) -> Option<String> {
         .iter()
         .position(|line| line.contains(BEGIN))
         .map_or(0, |at| at + 1);
-    // A kernel that dies before the mark is in trouble too, but its other warnings are not ours.
+    // Before the mark only a panic counts: the module does not cause the other warnings.
     let early = lines[..begin]
         .iter()
         .position(|line| line.contains("Kernel panic"));
@@ -69,7 +70,7 @@ pub fn trouble(console: &str) -> Option<String> {
     Some(lines[at.saturating_sub(BEFORE)..end].join("\n"))
 }
 
-/// The last lines of a console log.
+/// Returns the last lines of a console log.
 pub fn tail(console: &str) -> String {
     let lines: Vec<&str> = console
         .lines()
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_trouble_after_the_mark_counts() {
+    fn only_reports_after_the_mark_count() {
         let calm = "WARNING: of the stock kernel\r\n[1.0] xtask: begin\r\n[1.1] bus1: loaded\r\n";
         assert_eq!(trouble(calm), None);
         let warned = format!("{calm}[2.0] WARNING: CPU: 0 PID: 7 at lib/x.c:3\r\n[2.0] more\r\n");

@@ -49,6 +49,8 @@ enum Work {
     VmWith(&'static str, &'static [&'static str]),
     /// Every 32-bit program in a VM.
     Compat,
+    /// An example of the crate `bus1` in a VM.
+    Example(&'static str),
     /// What is measured in instructions, beside what was recorded.
     Guard,
 }
@@ -115,6 +117,10 @@ const STEPS: &[TestStep] = &[
     TestStep {
         name: "kernel: 32-bit programs",
         work: Work::Compat,
+    },
+    TestStep {
+        name: "kernel: the first program of the README",
+        work: Work::Example("two_processes"),
     },
     TestStep {
         name: "kernel: history",
@@ -280,7 +286,7 @@ impl Work {
     fn needs_kernel(&self) -> bool {
         matches!(
             self,
-            Work::Vm(_) | Work::VmWith(..) | Work::Compat | Work::Guard
+            Work::Vm(_) | Work::VmWith(..) | Work::Compat | Work::Example(_) | Work::Guard
         )
     }
 
@@ -321,6 +327,7 @@ impl Work {
                 }
                 Ok(counts)
             }
+            Work::Example(name) => in_vm(&kernel()?, programs::example("bus1", name)?, &[], &[]),
             Work::Guard => counted(guard::check(&kernel()?)?),
         }
     }
