@@ -145,7 +145,7 @@ fn lines_of(folder: &Path) -> Result<Lines> {
     }
     let mut lines = Lines::default();
     for (file, text) in texts {
-        let is_test = test_files.contains(&file) || file.ends_with("tests.rs");
+        let is_test = test_files.contains(&file) || is_named_as_test(&file);
         match file.extension().and_then(|extension| extension.to_str()) {
             _ if is_test => (),
             Some("rs") => lines.rust += lines::count(&text, Language::Rust),

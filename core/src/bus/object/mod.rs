@@ -5,6 +5,10 @@
 //! They refer to each other: a peer has handles, a handle its node, a node its owner. What a
 //! command does with them is one floor above.
 
+// Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
+//   bus, handle, inbox, message, node, peer, reservation, seed, table (together)
+//   resolver
+
 mod bus;
 mod handle;
 mod inbox;
