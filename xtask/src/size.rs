@@ -127,6 +127,12 @@ struct Lines {
     c: usize,
 }
 
+/// Tells whether a file is one of tests by its name, as the modules of test modules are.
+fn is_named_as_test(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name == "tests.rs" || name.ends_with("_tests.rs"))
+}
+
 /// Counts the lines of code below a folder.
 fn lines_of(folder: &Path) -> Result<Lines> {
     let files = files(folder)?;
