@@ -319,3 +319,99 @@ impl Peer {
         receive_many(registry, slices, most.min(MAX), deadline)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::Embedded;
+    use crate::host::Host;
+    use crate::node::Node;
+    use crate::transport::{PoolView, Transport};
+    use bus1_ioctl::Execute;
+    use bus1_uapi::{CmdExchange, CMD_EXCHANGE, CMD_RECV, CMD_SEND, EXCHANGE_FLAG_SEND};
+    use std::fs::File;
+    use std::os::fd::BorrowedFd;
+    use std::sync::{Arc, Mutex};
+
+    /// What a peer was asked for by commands that send or receive.
+    #[derive(Debug, PartialEq)]
+    enum Asked {
+        Exchange(CmdExchange),
+        /// SEND or RECV.
+        Other(u32),
+    }
+
+    /// A peer of the embedded host that notes what it is asked for.
+    struct Noting {
+        peer: Embedded,
+        asked: Arc<Mutex<Vec<Asked>>>,
+    }
+
+    impl Execute for Noting {
+        unsafe fn ioctl(&self, cmd: u32, arg: usize) -> rustix::io::Result<()> {
+            let asked = match cmd {
+                CMD_EXCHANGE => {
+                    let arg = std::ptr::with_exposed_provenance::<CmdExchange>(arg);
+                    // SAFETY: it is what the command takes.
+                    Some(Asked::Exchange(unsafe { arg.read() }))
+                }
+                CMD_SEND | CMD_RECV => Some(Asked::Other(cmd)),
+                _ => None,
+            };
+            self.asked.lock().unwrap().extend(asked);
+            // SAFETY: the caller's promise.
+            unsafe { self.peer.ioctl(cmd, arg) }
+        }
+    }
+
+    // SAFETY: all is done by a peer that keeps the promises.
+    unsafe impl Transport for Noting {
+        fn host(&self) -> Host {
+            self.peer.host()
+        }
+
+        fn pool(&self) -> Result<PoolView> {
+            self.peer.pool()
+        }
+
+        fn fd(&self) -> Result<BorrowedFd<'_>> {
+            self.peer.fd()
+        }
+    }
+
+    /// Sends a message in a call and in a reply, which have to be one EXCHANGE each. The peer answers
+    /// itself.
+    fn round_trip(message: impl for<'a> Fn(&'a Node, &'a File) -> Outgoing<'a>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noting = Noting {
+            peer: Embedded::open().unwrap(),
+            asked: asked.clone(),
+        };
+        let peer = Peer::new(Box::new(noting), 4);
+        let (node, answers) = (peer.create_node().unwrap(), peer.create_node().unwrap());
+        let file = File::open("/dev/null").unwrap();
+        let message = message(&answers, &file);
+        asked.lock().unwrap().clear();
+        let event = peer.call(node.handle(), &message).unwrap();
+        let question = event.into_message().unwrap();
+        drop(peer.reply_and_wait(question, node.handle(), &message));
+
+        let seen = std::mem::take(&mut *asked.lock().unwrap());
+        let [Asked::Exchange(call), Asked::Exchange(reply)] = seen[..] else {
+            panic!("other commands were given: {seen:?}")
+        };
+        for exchange in [call, reply] {
+            assert_eq!(exchange.flags & EXCHANGE_FLAG_SEND, EXCHANGE_FLAG_SEND);
+            assert_eq!(exchange.send.n_destinations, 1);
+            assert_eq!(exchange.n_msgs, 1);
+        }
+        assert_eq!((call.n_slices, reply.n_slices), (0, 1));
+    }
+
+    #[test]
+    fn a_round_trip_is_one_exchange_whatever_it_carries() {
+        round_trip(|_, _| Outgoing::new().payload(b"question"));
+        round_trip(|answers, _| Outgoing::new().handle(answers.handle()));
+        round_trip(|_, file| Outgoing::new().fd(file));
+    }
+}

@@ -100,7 +100,8 @@ impl Peer {
         Ok(Self::new(transport, FIRST_NODE))
     }
 
-    fn new(transport: Box<dyn Transport>, first_node: u64) -> Self {
+    /// Makes a peer of an open transport; IDs of nodes are tried from `first_node` on.
+    pub(crate) fn new(transport: Box<dyn Transport>, first_node: u64) -> Self {
         Self(Registry::new(Connection::new(transport, first_node)))
     }
 
