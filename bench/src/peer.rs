@@ -6,102 +6,47 @@
 use std::ffi::c_void;
 use std::io::IoSlice;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
+use bus1_ioctl::{Commands, Device, ExchangeArgs, Execute, SendArgs};
 use bus1_uapi::{
-    CmdExchange, CmdHandleTransfer, CmdRecv, CmdSend, Msg, CMD_EXCHANGE, CMD_HANDLE_RELEASE,
-    CMD_HANDLE_TRANSFER, CMD_RECV, CMD_SEND, CMD_SLICE_RELEASE, DEADLINE_NEVER, DEADLINE_NOW,
-    EXCHANGE_FLAG_SEND, HANDLE_INVALID,
+    CmdHandleTransfer, CmdRecv, Msg, CMD_HANDLE_RELEASE, CMD_HANDLE_TRANSFER, CMD_RECV,
+    CMD_SLICE_RELEASE, DEADLINE_NEVER, DEADLINE_NOW, HANDLE_INVALID,
 };
 use rustix::event::{poll, PollFd, PollFlags};
-use rustix::fs::{open, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
-/// The device.
-const DEVICE: &str = "/dev/bus1";
 /// Address space of a pool.
 const POOL: usize = 1 << 32;
 /// The ID that a peer gives its first node.
 pub const NODE: u64 = 8;
 
-/// Does commands, as `ioctl(2)` does.
-pub trait Door: AsRawFd {
-    /// One command.
-    ///
-    /// # Safety
-    ///
-    /// `arg` and what it points to are valid for what the command reads and writes.
-    unsafe fn command(&self, cmd: u32, arg: *mut c_void) -> rustix::io::Result<()>;
-}
+/// A peer of either host: it executes commands, and has a number that names it in them.
+pub trait Endpoint: Execute + AsRawFd {}
 
-/// A descriptor of `/dev/bus1`.
-pub struct Device(OwnedFd);
+impl<E: Execute + AsRawFd> Endpoint for E {}
 
-impl Device {
-    /// Opens one.
-    pub fn open() -> Result<Self> {
-        let fd = open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-        Ok(Self(fd.context("cannot open /dev/bus1")?))
-    }
-}
+/// A peer of the embedded host.
+pub struct Embedded(pub bus1_embedded::Peer);
 
-impl AsRawFd for Device {
+impl AsRawFd for Embedded {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 }
 
-impl AsFd for Device {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A number and an argument, passed on as they are.
-struct Command {
-    cmd: u32,
-    arg: *mut c_void,
-}
-
-// SAFETY: number and argument are passed on as they are; there is no result but the errno.
-unsafe impl Ioctl for Command {
-    type Output = ();
-
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        self.cmd as Opcode
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        self.arg
-    }
-
-    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Door for Device {
-    unsafe fn command(&self, cmd: u32, arg: *mut c_void) -> rustix::io::Result<()> {
+impl Execute for Embedded {
+    unsafe fn ioctl(&self, cmd: u32, arg: usize) -> rustix::io::Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { ioctl::ioctl(self.0.as_fd(), Command { cmd, arg }) }
-    }
-}
-
-impl Door for bus1_embedded::Peer {
-    unsafe fn command(&self, cmd: u32, arg: *mut c_void) -> rustix::io::Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe { self.ioctl(cmd, arg.expose_provenance()) }
+        unsafe { self.0.ioctl(cmd, arg) }
     }
 }
 
 /// A peer.
-pub struct Peer<D = Device>(pub D);
+pub struct Peer<E = Device>(pub E);
 
 /// The part of a message that is not its destinations.
 #[derive(Clone, Copy, Default)]
@@ -110,8 +55,8 @@ pub struct Cargo<'a> {
     pub vecs: &'a [IoSlice<'a>],
     /// IDs of handles.
     pub handles: &'a [u64],
-    /// Numbers of descriptors.
-    pub fds: &'a [RawFd],
+    /// Descriptors.
+    pub fds: &'a [BorrowedFd<'a>],
 }
 
 impl<'a> Cargo<'a> {
@@ -136,31 +81,21 @@ pub struct Exchange<'a> {
     pub wait: bool,
 }
 
-/// Where a slice starts in memory, as a field of an argument.
-fn pointer<T>(memory: &[T]) -> u64 {
-    memory.as_ptr().expose_provenance() as u64
-}
-
-/// The argument of SEND.
-fn send_command(to: &[u64], cargo: Cargo<'_>) -> CmdSend {
-    CmdSend {
-        flags: 0,
-        ptr_destinations: pointer(to),
-        ptr_errors: 0,
-        n_destinations: to.len() as u64,
-        ptr_vecs: pointer(cargo.vecs),
-        n_vecs: cargo.vecs.len() as u64,
-        ptr_handles: pointer(cargo.handles),
-        n_handles: cargo.handles.len() as u64,
-        ptr_fds: pointer(cargo.fds),
-        n_fds: cargo.fds.len() as u64,
+impl<'a> Cargo<'a> {
+    /// The argument of SEND that takes it to `to`.
+    fn send_args(self, to: &'a [u64]) -> SendArgs<'a> {
+        SendArgs::new()
+            .destinations(to)
+            .payload(self.vecs)
+            .handles(self.handles)
+            .fds(self.fds)
     }
 }
 
 impl Peer {
     /// Opens one on the device.
     pub fn open() -> Result<Self> {
-        Ok(Self(Device::open()?))
+        Ok(Self(Device::open().context("cannot open /dev/bus1")?))
     }
 
     /// Waits until there is something to receive.
@@ -171,7 +106,7 @@ impl Peer {
     }
 }
 
-impl<D: Door> Peer<D> {
+impl<E: Endpoint> Peer<E> {
     /// Gives a handle on the own node `id`, which is made if it is new, to another peer.
     pub fn transfer(&self, id: u64, to: &impl AsRawFd) -> Result<u64> {
         let mut transfer = CmdHandleTransfer {
@@ -180,20 +115,14 @@ impl<D: Door> Peer<D> {
             dst_handle: HANDLE_INVALID,
             ..Default::default()
         };
-        // SAFETY: the argument is ours, and points nowhere.
-        unsafe {
-            self.0
-                .command(CMD_HANDLE_TRANSFER, (&raw mut transfer).cast())
-        }
-        .context("HANDLE_TRANSFER")?;
+        // SAFETY: the argument points nowhere.
+        unsafe { self.0.command(CMD_HANDLE_TRANSFER, &mut transfer) }.context("HANDLE_TRANSFER")?;
         Ok(transfer.dst_handle)
     }
 
     /// Sends to all of `to` in one transaction.
     pub fn try_send(&self, to: &[u64], cargo: Cargo<'_>) -> rustix::io::Result<()> {
-        let mut send = send_command(to, cargo);
-        // SAFETY: it points to slices that live until it returns, and are only read.
-        unsafe { self.0.command(CMD_SEND, (&raw mut send).cast()) }
+        self.0.send(&mut cargo.send_args(to))
     }
 
     /// The same, for callers that expect no refusal.
@@ -208,8 +137,8 @@ impl<D: Door> Peer<D> {
             max_offset: POOL as u64,
             ..Default::default()
         };
-        // SAFETY: the argument is ours, and points nowhere.
-        match unsafe { self.0.command(CMD_RECV, (&raw mut recv).cast()) } {
+        // SAFETY: the argument points nowhere.
+        match unsafe { self.0.command(CMD_RECV, &mut recv) } {
             Ok(()) => Ok(Some(recv.msg)),
             Err(Errno::AGAIN) => Ok(None),
             Err(errno) => Err(errno).context("RECV"),
@@ -225,36 +154,27 @@ impl<D: Door> Peer<D> {
     /// Gives a slice back.
     pub fn release(&self, msg: &Msg) -> Result<()> {
         let mut offset = msg.offset;
-        // SAFETY: the argument is ours, and points nowhere.
-        unsafe { self.0.command(CMD_SLICE_RELEASE, (&raw mut offset).cast()) }
-            .context("SLICE_RELEASE")
+        // SAFETY: the argument points nowhere, and a pool is read by copies.
+        unsafe { self.0.command(CMD_SLICE_RELEASE, &mut offset) }.context("SLICE_RELEASE")
     }
 
     /// Gives slices back, sends, waits, and receives into `msgs`, in one call. Returns how many
     /// messages there were, at least one.
     pub fn exchange(&self, what: Exchange<'_>, msgs: &mut [Msg]) -> Result<usize> {
-        let mut exchange = CmdExchange {
-            size: CmdExchange::SIZE as u64,
-            ptr_slices: pointer(what.slices),
-            n_slices: what.slices.len() as u64,
-            n_msgs: msgs.len() as u64,
-            ptr_msgs: msgs.as_mut_ptr().expose_provenance() as u64,
-            max_offset: POOL as u64,
-            deadline: if what.wait {
-                DEADLINE_NEVER
-            } else {
-                DEADLINE_NOW
-            },
-            ..Default::default()
+        let deadline = if what.wait {
+            DEADLINE_NEVER
+        } else {
+            DEADLINE_NOW
         };
+        let mut args =
+            ExchangeArgs::new()
+                .release(what.slices)
+                .receive(msgs, POOL as u64, deadline);
         if let Some((to, cargo)) = what.send {
-            exchange.flags = EXCHANGE_FLAG_SEND;
-            exchange.send = send_command(to, cargo);
+            args = args.send(cargo.send_args(to));
         }
-        // SAFETY: it points to slices that live until it returns; only `msgs` is written, which is
-        // ours to write.
-        unsafe { self.0.command(CMD_EXCHANGE, (&raw mut exchange).cast()) }.context("EXCHANGE")?;
-        Ok(exchange.n_msgs as usize)
+        // SAFETY: a pool is read by copies.
+        unsafe { self.0.exchange(&mut args) }.context("EXCHANGE")
     }
 
     /// The same for one message; gives its slice.
@@ -266,9 +186,8 @@ impl<D: Door> Peer<D> {
 
     /// Drops one user reference of a handle.
     pub fn release_handle(&self, mut id: u64) -> Result<()> {
-        // SAFETY: the argument is ours, and points nowhere.
-        unsafe { self.0.command(CMD_HANDLE_RELEASE, (&raw mut id).cast()) }
-            .context("HANDLE_RELEASE")
+        // SAFETY: the argument points nowhere.
+        unsafe { self.0.command(CMD_HANDLE_RELEASE, &mut id) }.context("HANDLE_RELEASE")
     }
 
     /// Receives a message that is there and gives its slice back.

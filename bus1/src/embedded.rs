@@ -6,11 +6,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 
 use bus1_embedded::{Bus, Map, Peer};
+use bus1_ioctl::Execute;
+use rustix::io::Errno as Raw;
 
-use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::transport::Transport;
+use crate::transport::{PoolView, Transport};
 
 /// A peer of the process's bus.
 pub(crate) struct Embedded {
@@ -20,18 +21,23 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// A new peer.
+    /// Opens a new peer.
     pub(crate) fn open() -> Result<Self> {
-        match Bus::global().open() {
-            Ok(peer) => Ok(Self {
-                peer,
-                map: OnceLock::new(),
-            }),
-            Err(error) => Err(Error::from_command(
-                "opening a peer",
-                Errno::from_raw(error.raw_os_error().unwrap_or(0)),
-            )),
-        }
+        let peer = Bus::global().open().map_err(|error| {
+            let errno = Raw::from_io_error(&error).unwrap_or(Raw::NOMEM);
+            Error::from_host("opening a peer", errno)
+        })?;
+        Ok(Self {
+            peer,
+            map: OnceLock::new(),
+        })
+    }
+}
+
+impl Execute for Embedded {
+    unsafe fn ioctl(&self, cmd: u32, arg: usize) -> rustix::io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.peer.ioctl(cmd, arg) }
     }
 }
 
@@ -42,24 +48,26 @@ unsafe impl Transport for Embedded {
         Host::Embedded
     }
 
-    unsafe fn ioctl(&self, cmd: u32, arg: u64) -> Result<(), Errno> {
-        let arg = usize::try_from(arg).map_err(|_| Errno::from(rustix::io::Errno::FAULT))?;
-        // SAFETY: the caller's promise.
-        unsafe { self.peer.ioctl(cmd, arg) }.map_err(Errno::from)
-    }
-
-    fn pool(&self) -> Result<(*const u8, u64), Errno> {
+    fn pool(&self) -> Result<PoolView> {
         let map = match self.map.get() {
             Some(map) => map,
             None => {
-                let map = self.peer.pool()?;
+                let map = self
+                    .peer
+                    .pool()
+                    .map_err(|errno| Error::from_host("mapping the pool", errno))?;
                 self.map.get_or_init(|| map)
             }
         };
-        Ok((map.as_ptr(), map.len() as u64))
+        Ok(PoolView {
+            start: map.as_ptr(),
+            len: map.len() as u64,
+        })
     }
 
-    fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
-        Ok(self.peer.descriptor()?)
+    fn fd(&self) -> Result<BorrowedFd<'_>> {
+        self.peer
+            .descriptor()
+            .map_err(|errno| Error::from_host("making a descriptor", errno))
     }
 }

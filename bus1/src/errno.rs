@@ -7,7 +7,7 @@ use std::io;
 
 /// An error number of the system, as in `errno(3)`.
 ///
-/// It is the raw reason behind an [`Error`](crate::Error). It prints as the system's own text.
+/// It is the reason behind an [`Error`](crate::Error), and prints as the system's own text.
 ///
 /// ```
 /// let errno = bus1::Errno::from_raw(28);
@@ -18,13 +18,13 @@ use std::io;
 pub struct Errno(i32);
 
 impl Errno {
-    /// The error of this number. The number is not checked.
+    /// Makes an error of this number, which is not checked.
     #[must_use]
     pub const fn from_raw(errno: i32) -> Self {
         Self(errno)
     }
 
-    /// The number: positive, if it came from the system.
+    /// Returns the number: positive, if it came from the system.
     #[must_use]
     pub const fn raw(self) -> i32 {
         self.0

@@ -2,8 +2,9 @@
 
 //! What can go wrong, by what the caller can do about it.
 //!
-//! Every errno that docs/abi.md names for a command has a variant, but for those of EXCHANGE that are
-//! dealt with here; what no documented errno explains is [`Error::Os`].
+//! Every errno that docs/abi.md names for a command has a variant, except EAGAIN, EINTR and
+//! ETIMEDOUT, which the methods of this crate turn into `None` or deal with. [`Error::Os`] is
+//! anything else.
 
 use rustix::io::Errno as Raw;
 
@@ -33,9 +34,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// EDQUOT. The receiver, its user, or the sender's own user would hold too much that
-    /// this sender is answerable for: slices, handles, bytes or descriptors. It passes when
-    /// receivers receive and release.
+    /// EDQUOT. The receiver, its user, or the sender's own user would hold too much that is charged
+    /// to this sender: slices, handles, bytes or descriptors. It passes when receivers receive and
+    /// release.
     #[error(
         "over quota: too much from this sender waits at the receiver, or too many handles are \
          held; let the receiver receive and release, then try again"
@@ -55,10 +56,6 @@ pub enum Error {
     /// ESHUTDOWN. The peer is disconnected, and so is everything that came from it.
     #[error("the peer is disconnected; open a new one")]
     Disconnected,
-
-    /// EAGAIN. Nothing to receive. The methods of this crate say this with `None`.
-    #[error("nothing is ready; wait for the peer to become readable")]
-    WouldBlock,
 
     /// EMSGSIZE. More than 1024 pieces of payload, 2 GiB in all, 256 descriptors, or more than the
     /// receiver's pool can ever hold.
@@ -96,7 +93,7 @@ pub enum Error {
     /// cycles cannot travel; and only a peer of the same host can be given a handle.
     #[error(
         "a descriptor of this kind cannot be used here: bus1 peers, AF_UNIX sockets and io_uring \
-         cannot be sent, and handles go to peers of the same host alone"
+         cannot be sent, and handles go only to peers of the same host"
     )]
     DescriptorRefused,
 
@@ -112,8 +109,12 @@ pub enum Error {
     )]
     TooManyDescriptors,
 
-    /// ENOMEM. The system is out of memory.
-    #[error("out of memory; free some and try again")]
+    /// ENOMEM. The system is out of memory, or the process may not have more: its limit on address
+    /// space, or, after `mlockall(2)`, that on locked memory.
+    #[error(
+        "out of memory; free some, or raise the limits on address space and locked memory \
+         (ulimit -v, ulimit -l), and try again"
+    )]
     NoMemory,
 
     /// EINVAL. A number is out of range: a limit above `i32::MAX`, or more handles than the user
@@ -122,12 +123,12 @@ pub enum Error {
     OutOfRange,
 
     /// The handle, node or message belongs to another [`Peer`](crate::Peer) than the one that was
-    /// asked. Handles mean something to their own peer alone; send them, or
-    /// [transfer](crate::Peer::transfer) them.
+    /// asked. A handle has a meaning only for its own peer; send it, or
+    /// [transfer](crate::Peer::transfer) it.
     #[error("the handle belongs to another peer; send or transfer it to this one first")]
     WrongPeer,
 
-    /// A node of this ID exists in this peer, or objects of it are still around.
+    /// A node of this ID exists in this peer, or handles of it still do.
     #[error("this peer has a node of the ID {0} already, or still uses the ID; choose another")]
     NodeExists(HandleId),
 
@@ -135,7 +136,7 @@ pub enum Error {
     #[error("{0} cannot be the ID of an own node; take a multiple of 4")]
     InvalidId(HandleId),
 
-    /// Nodes, handles or messages of the peer are still around, so it cannot be flushed.
+    /// Nodes, handles or messages of the peer still exist, so it cannot be flushed.
     #[error("nodes, handles or messages of this peer are still in use; drop them, then flush")]
     InUse,
 
@@ -143,7 +144,8 @@ pub enum Error {
     #[error("the descriptor is not a bus1 peer; it has to come from /dev/bus1")]
     NotAPeer,
 
-    /// What was asked is not possible on this host.
+    /// Peers of the [embedded](crate::Host::Embedded) host have no descriptor that another process
+    /// could use.
     #[error("peers of the embedded host live in one process and cannot be handed to another")]
     NotOnThisHost,
 
@@ -170,7 +172,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error number behind it; `None` if this crate noticed by itself.
+    /// Returns the error number behind it; `None` if this crate noticed by itself.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         let raw = match self {
@@ -178,7 +180,6 @@ impl Error {
             Self::PoolFull => Raw::XFULL,
             Self::NodeDestroyed => Raw::HOSTUNREACH,
             Self::Disconnected => Raw::SHUTDOWN,
-            Self::WouldBlock => Raw::AGAIN,
             Self::TooLarge => Raw::MSGSIZE,
             Self::BeyondMapping => Raw::RANGE,
             Self::UnknownHandle => Raw::NXIO,
@@ -202,24 +203,29 @@ impl Error {
         Some(raw.into())
     }
 
-    /// Whether the same call can succeed later without anything to be changed about it: the
-    /// receiver has to catch up ([`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull)), or
-    /// something has to come ([`WouldBlock`](Self::WouldBlock)).
+    /// Whether the same call can succeed later without a change to it, once the receiver has caught
+    /// up: [`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull).
     ///
     /// There is no notice of that moment. Wait a little between attempts, longer each time.
+    ///
+    /// ```
+    /// use bus1::Error;
+    ///
+    /// assert!(Error::PoolFull.is_temporary());
+    /// assert!(!Error::TooLarge.is_temporary());
+    /// ```
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Quota | Self::PoolFull | Self::WouldBlock)
+        matches!(self, Self::Quota | Self::PoolFull)
     }
 
-    /// What a command of the bus reported.
-    pub(crate) fn from_command(call: &'static str, errno: Errno) -> Self {
-        match Raw::from_raw_os_error(errno.raw()) {
+    /// Returns the error that a command of the bus reported.
+    pub(crate) fn from_command(call: &'static str, errno: Raw) -> Self {
+        match errno {
             Raw::DQUOT => Self::Quota,
             Raw::XFULL => Self::PoolFull,
             Raw::HOSTUNREACH => Self::NodeDestroyed,
             Raw::SHUTDOWN => Self::Disconnected,
-            Raw::AGAIN => Self::WouldBlock,
             Raw::MSGSIZE => Self::TooLarge,
             Raw::RANGE => Self::BeyondMapping,
             Raw::NXIO => Self::UnknownHandle,
@@ -231,7 +237,27 @@ impl Error {
             Raw::MFILE | Raw::NFILE => Self::TooManyDescriptors,
             Raw::NOMEM => Self::NoMemory,
             Raw::INVAL => Self::OutOfRange,
-            _ => Self::Os { call, errno },
+            errno => Self::Os {
+                call,
+                errno: errno.into(),
+            },
+        }
+    }
+
+    /// Returns the error that a host reported of something other than a command: opening a peer,
+    /// mapping its pool, making its descriptor.
+    pub(crate) fn from_host(call: &'static str, errno: Raw) -> Self {
+        match errno {
+            // Reserved for a limit on peers.
+            Raw::DQUOT => Self::Quota,
+            Raw::SHUTDOWN => Self::Disconnected,
+            Raw::MFILE | Raw::NFILE => Self::TooManyDescriptors,
+            // After mlockall(2) a mapping beyond RLIMIT_MEMLOCK is EAGAIN. It does not pass.
+            Raw::NOMEM | Raw::AGAIN => Self::NoMemory,
+            errno => Self::Os {
+                call,
+                errno: errno.into(),
+            },
         }
     }
 }
@@ -248,7 +274,6 @@ mod tests {
             Raw::XFULL,
             Raw::HOSTUNREACH,
             Raw::SHUTDOWN,
-            Raw::AGAIN,
             Raw::MSGSIZE,
             Raw::RANGE,
             Raw::NXIO,
@@ -261,7 +286,7 @@ mod tests {
             Raw::NOMEM,
             Raw::INVAL,
         ] {
-            let error = Error::from_command("SEND", raw.into());
+            let error = Error::from_command("SEND", raw);
             assert!(!matches!(error, Error::Os { .. }), "{raw:?}");
             assert_eq!(error.errno(), Some(raw.into()));
         }
@@ -269,9 +294,21 @@ mod tests {
 
     #[test]
     fn other_errors_name_the_command_and_keep_the_reason() {
-        let error = Error::from_command("SEND", Raw::FAULT.into());
+        let error = Error::from_command("SEND", Raw::FAULT);
         assert_eq!(error.to_string(), "SEND failed");
         assert_eq!(error.errno(), Some(Raw::FAULT.into()));
         assert!(error.source().unwrap().to_string().contains("Bad address"));
+    }
+
+    #[test]
+    fn a_failure_of_memory_is_never_temporary() {
+        for raw in [Raw::NOMEM, Raw::AGAIN] {
+            let error = Error::from_host("mapping the pool", raw);
+            assert_eq!(error, Error::NoMemory);
+            assert!(!error.is_temporary());
+        }
+        // No command says that nothing came, except those that receive and deal with it.
+        let error = Error::from_command("SEND", Raw::AGAIN);
+        assert!(matches!(error, Error::Os { .. }) && !error.is_temporary());
     }
 }

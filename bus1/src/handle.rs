@@ -6,21 +6,20 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::id::HandleId;
-use crate::registry::Right;
+use crate::registry::{Registry, Right};
 
 /// A peer's right to one node: to send to it, and to pass the right on.
 ///
 /// A clone is the same handle, and costs the bus nothing. When the last clone is dropped, the peer
-/// gives the handle back; when nobody else has a handle of the node, its owner is told
+/// gives the handle back; when no other peer has a handle of the node, its owner is notified
 /// ([`Event::NodeReleased`](crate::Event::NodeReleased)).
 ///
-/// A handle means something to its own peer alone. Others get one by a
-/// [message](crate::Outgoing::handle) or a [transfer](crate::Peer::transfer). Receiving the handle
-/// of a node again gives the same handle: it is equal, and hashes equally, for which its
-/// [ID](Self::id) alone would do as well.
+/// A handle has a meaning only for its own peer. Other peers get one by a
+/// [message](crate::Outgoing::handle) or a [transfer](crate::Peer::transfer). A peer that receives
+/// the handle of a node again gets the same handle: it is equal, and hashes equally. Its
+/// [ID](Self::id) would do as well for that.
 ///
 /// A handle does not keep the node alive. When the owner destroys it, or goes away, the holder
 /// receives [`Event::NodeDestroyed`](crate::Event::NodeDestroyed), and from that point of the order
@@ -29,24 +28,49 @@ use crate::registry::Right;
 ///
 /// A handle does keep the peer connected, like everything that came from a
 /// [`Peer`](crate::Peer).
+///
+/// ```
+/// use bus1::{Host, Outgoing, Peer};
+///
+/// let (owner, user) = (Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?);
+/// let node = owner.create_node()?;
+/// let handle = owner.transfer(node.handle(), &user)?.expect("the node is alive");
+/// assert_eq!(handle.clone(), handle);
+///
+/// // The same node has another handle, and mostly another ID, at every peer.
+/// assert_ne!(&handle, node.handle());
+/// user.send(&handle, &Outgoing::new())?;
+/// # Ok::<(), bus1::Error>(())
+/// ```
 #[derive(Clone)]
-pub struct Handle(pub(crate) Arc<Right>);
+pub struct Handle(Arc<Right>);
 
 impl Handle {
-    /// Its ID, a name for it in this peer. It is that of [`Event::NodeDestroyed`] for its node.
+    /// Makes a handle of a right.
+    pub(crate) fn new(right: Arc<Right>) -> Self {
+        Self(right)
+    }
+
+    /// Returns the right behind it.
+    pub(crate) fn right(&self) -> &Arc<Right> {
+        &self.0
+    }
+
+    /// Returns its ID, a name for it in this peer. It is that of [`Event::NodeDestroyed`] for its
+    /// node.
     ///
     /// [`Event::NodeDestroyed`]: crate::Event::NodeDestroyed
     #[must_use]
     pub fn id(&self) -> HandleId {
-        HandleId::from_raw(self.0.id)
+        HandleId::from_raw(self.0.id())
     }
 
-    /// Gives up the ownership of one reference: nothing is released for it when the handle is
-    /// dropped, and the ID stays valid in the peer. [`Peer::adopt_handle`] takes it up again,
-    /// perhaps in another process that has a descriptor of the peer.
+    /// Gives up the ownership of one reference, and returns the ID: nothing is released for it when
+    /// the handle is dropped, and the ID stays valid in the peer. [`Peer::adopt_handle`] takes it up
+    /// again, perhaps in another process that has a descriptor of the peer.
     ///
-    /// The handle of an own node (from [`Node::handle`]) has no reference to give: it lives as long
-    /// as the node.
+    /// The handle of an own node (from [`Node::handle`]) has no reference to give up: it lives as
+    /// long as the node.
     ///
     /// [`Peer::adopt_handle`]: crate::Peer::adopt_handle
     /// [`Node::handle`]: crate::Node::handle
@@ -69,10 +93,19 @@ impl Handle {
         self.id()
     }
 
-    /// Its ID, if it belongs to this peer.
-    pub(crate) fn id_in(&self, connection: &Arc<Connection>) -> Result<u64> {
-        if Arc::ptr_eq(&self.0.connection, connection) {
-            Ok(self.0.id)
+    /// Whether both belong to one peer.
+    pub(crate) fn is_of_peer_of(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(self.0.registry(), other.0.registry())
+    }
+
+    /// Returns its ID in this peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongPeer`] if it belongs to another one.
+    pub(crate) fn id_in(&self, registry: &Arc<Registry>) -> Result<u64> {
+        if Arc::ptr_eq(self.0.registry(), registry) {
+            Ok(self.0.id())
         } else {
             Err(Error::WrongPeer)
         }
@@ -87,7 +120,7 @@ impl AsRef<Handle> for Handle {
 
 impl PartialEq for Handle {
     fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id && Arc::ptr_eq(&self.0.connection, &other.0.connection)
+        self.0.id() == other.0.id() && self.is_of_peer_of(other)
     }
 }
 
@@ -95,8 +128,8 @@ impl Eq for Handle {}
 
 impl Hash for Handle {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.hash(state);
-        Arc::as_ptr(&self.0.connection).hash(state);
+        self.0.id().hash(state);
+        Arc::as_ptr(self.0.registry()).hash(state);
     }
 }
 

@@ -3,12 +3,14 @@
 //! Where the bus runs.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
-use crate::kernel;
+use bus1_ioctl::Device;
 
-/// Where the bus runs that a peer is on. Peers reach peers of the same host alone.
+use crate::error::{Error, Result};
+
+/// Where the bus runs that a peer is on. A peer reaches only peers of the same host.
 ///
 /// ```
 /// use bus1::Host;
@@ -21,14 +23,14 @@ use crate::kernel;
 pub enum Host {
     /// The module `bus1.ko`, behind `/dev/bus1`: peers in all processes of the machine.
     Kernel,
-    /// This process: the same bus, for peers of its own threads and nobody else.
+    /// This process: the same bus, only for peers of its own threads.
     Embedded,
 }
 
 impl Host {
-    /// The host that [`Peer::open`](crate::Peer::open) takes: the one that `BUS1_HOST` in the
-    /// environment names (`kernel` or `embedded`); else, or if it says `auto` or nothing, the
-    /// kernel if `/dev/bus1` exists, and otherwise this process.
+    /// Returns the host that [`Peer::open`](crate::Peer::open) takes: the one that `BUS1_HOST` in
+    /// the environment names (`kernel` or `embedded`). If that is unset, empty or `auto`, the kernel
+    /// if `/dev/bus1` exists, otherwise this process.
     ///
     /// It looks each time, and does not try to open the device.
     ///
@@ -46,7 +48,8 @@ impl Host {
             Some(name) if !name.is_empty() && name != "auto" => {
                 name.to_str().ok_or(Error::UnknownHost)?.parse()
             }
-            _ if kernel::is_present() => Ok(Self::Kernel),
+            // It may still refuse to be opened.
+            _ if Path::new(Device::PATH).exists() => Ok(Self::Kernel),
             _ => Ok(Self::Embedded),
         }
     }

@@ -4,22 +4,17 @@
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::ptr::{self, NonNull};
 
+use bus1_ioctl::{Commands, Device, Execute};
 use bus1_uapi::{CmdPeerReset, CMD_PEER_QUERY};
-use rustix::fs::{fstat, open, FileType, Mode, OFlags};
+use rustix::fs::{fstat, FileType};
 use rustix::io::{fcntl_setfd, Errno as Raw, FdFlags};
-use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
-use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::transport::Transport;
-
-/// The device.
-const PATH: &str = "/dev/bus1";
+use crate::transport::{PoolView, Transport};
 
 /// Address space of a whole pool.
 const POOL: usize = if usize::BITS > 32 {
@@ -31,57 +26,52 @@ const POOL: usize = if usize::BITS > 32 {
 /// The least that is worth mapping.
 const POOL_MIN: usize = 1 << 20;
 
-/// Whether the device is there. It may still refuse to be opened.
-pub(crate) fn is_present() -> bool {
-    Path::new(PATH).exists()
-}
-
 /// A peer of the kernel.
 pub(crate) struct Kernel {
     map: Map,
-    fd: OwnedFd,
+    device: Device,
 }
 
 impl Kernel {
-    /// A new peer.
+    /// Opens a new peer.
     pub(crate) fn open() -> Result<Self> {
-        let fd = open(PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| Error::Open(errno.into()))?;
-        Self::map(fd)
+        let device = Device::open().map_err(|errno| Error::Open(errno.into()))?;
+        Self::map(device)
     }
 
-    /// The peer behind a descriptor.
+    /// Takes over the peer behind a descriptor.
     pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
-        let failed = |errno: Raw| Error::Os {
-            call: "examining the descriptor",
-            errno: errno.into(),
-        };
+        let failed = |errno| Error::from_host("examining the descriptor", errno);
         let stat = fstat(&fd).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice {
             return Err(Error::NotAPeer);
         }
+        let device = Device::from(fd);
         let mut limits = CmdPeerReset::default();
         // SAFETY: the structure is what the command demands. A driver other than bus1 knows
         // no command of this magic and refuses it.
-        match unsafe { command(fd.as_fd(), CMD_PEER_QUERY, (&raw mut limits).cast()) } {
+        match unsafe { device.command(CMD_PEER_QUERY, &mut limits) } {
             Ok(()) => {}
             Err(Raw::SHUTDOWN) => return Err(Error::Disconnected),
             Err(_) => return Err(Error::NotAPeer),
         }
-        // Inheriting is over: programs that this one starts are not meant to have it.
-        fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(failed)?;
-        Self::map(fd)
+        // It has been inherited: programs that this one starts are not meant to have it.
+        fcntl_setfd(&device, FdFlags::CLOEXEC).map_err(failed)?;
+        Self::map(device)
     }
 
-    fn map(fd: OwnedFd) -> Result<Self> {
-        match Map::new(fd.as_fd()) {
-            Ok(map) => Ok(Self { map, fd }),
-            Err(Raw::SHUTDOWN) => Err(Error::Disconnected),
-            Err(errno) => Err(Error::Os {
-                call: "mapping the pool",
-                errno: errno.into(),
-            }),
+    fn map(device: Device) -> Result<Self> {
+        match map_most(|len| Map::new(device.as_fd(), len)) {
+            Ok(map) => Ok(Self { map, device }),
+            Err(errno) => Err(Error::from_host("mapping the pool", errno)),
         }
+    }
+}
+
+impl Execute for Kernel {
+    unsafe fn ioctl(&self, cmd: u32, arg: usize) -> rustix::io::Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.device.ioctl(cmd, arg) }
     }
 }
 
@@ -92,25 +82,33 @@ unsafe impl Transport for Kernel {
         Host::Kernel
     }
 
-    unsafe fn ioctl(&self, cmd: u32, arg: u64) -> Result<(), Errno> {
-        let arg = match usize::try_from(arg) {
-            Ok(arg) => ptr::with_exposed_provenance_mut(arg),
-            Err(_) => return Err(Raw::FAULT.into()),
-        };
-        // SAFETY: the caller's promise.
-        unsafe { command(self.fd.as_fd(), cmd, arg) }.map_err(Errno::from)
+    fn pool(&self) -> Result<PoolView> {
+        Ok(PoolView {
+            start: self.map.start.as_ptr().cast(),
+            len: self.map.len as u64,
+        })
     }
 
-    fn pool(&self) -> Result<(*const u8, u64), Errno> {
-        Ok((self.map.start.as_ptr().cast(), self.map.len as u64))
-    }
-
-    fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
-        Ok(self.fd.as_fd())
+    fn fd(&self) -> Result<BorrowedFd<'_>> {
+        Ok(self.device.as_fd())
     }
 }
 
-/// The pool, read-only. Unmapped when dropped.
+/// Maps all of the pool; or half of it, and so on, as far as the process may have so much.
+///
+/// The limit is that on address space (ENOMEM) or, after `mlockall(2)`, that on locked memory
+/// (EAGAIN, by the kernel, before the device is asked).
+fn map_most<M>(mut map: impl FnMut(usize) -> Result<M, Raw>) -> Result<M, Raw> {
+    let mut len = POOL;
+    loop {
+        match map(len) {
+            Err(Raw::NOMEM | Raw::AGAIN) if len > POOL_MIN => len /= 2,
+            result => return result,
+        }
+    }
+}
+
+/// A mapping of the pool, read-only. Unmapped when dropped.
 struct Map {
     start: NonNull<c_void>,
     len: usize,
@@ -122,30 +120,13 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// As much of the pool as the process has address space for.
-    fn new(fd: BorrowedFd<'_>) -> Result<Self, Raw> {
-        let mut len = POOL;
-        loop {
-            // SAFETY: a new mapping, at an address that the system chooses.
-            let mapped = unsafe {
-                mmap(
-                    ptr::null_mut(),
-                    len,
-                    ProtFlags::READ,
-                    MapFlags::SHARED | MapFlags::NORESERVE,
-                    fd,
-                    0,
-                )
-            };
-            match mapped {
-                Ok(start) => {
-                    let start = NonNull::new(start).ok_or(Raw::NOMEM)?;
-                    return Ok(Self { start, len });
-                }
-                Err(Raw::NOMEM) if len > POOL_MIN => len /= 2,
-                Err(errno) => return Err(errno),
-            }
-        }
+    /// Maps the first `len` bytes.
+    fn new(fd: BorrowedFd<'_>, len: usize) -> Result<Self, Raw> {
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, at an address that the system chooses.
+        let start = unsafe { mmap(ptr::null_mut(), len, ProtFlags::READ, flags, fd, 0) }?;
+        let start = NonNull::new(start).ok_or(Raw::NOMEM)?;
+        Ok(Self { start, len })
     }
 }
 
@@ -157,35 +138,40 @@ impl Drop for Map {
     }
 }
 
-/// A command with its number and argument as they are.
-struct Command {
-    cmd: u32,
-    arg: *mut c_void,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-// SAFETY: number and argument are passed on as they are; the result is nothing but the errno.
-unsafe impl Ioctl for Command {
-    type Output = ();
-
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        self.cmd as Opcode
+    /// What a system that lets a process map up to `limit` bytes answers, and how often it is asked.
+    fn map_up_to(limit: usize, errno: Raw) -> (Result<usize, Raw>, u32) {
+        let mut asked = 0;
+        let mapped = map_most(|len| {
+            asked += 1;
+            if len <= limit {
+                Ok(len)
+            } else {
+                Err(errno)
+            }
+        });
+        (mapped, asked)
     }
 
-    fn as_ptr(&mut self) -> *mut c_void {
-        self.arg
+    #[test]
+    fn a_process_that_may_not_map_all_maps_less() {
+        // At the limit on address space, and at that on locked memory.
+        for errno in [Raw::NOMEM, Raw::AGAIN] {
+            assert_eq!(map_up_to(POOL, errno), (Ok(POOL), 1));
+            assert_eq!(map_up_to(POOL - 1, errno), (Ok(POOL / 2), 2));
+            assert_eq!(map_up_to(8 << 20, errno).0, Ok(8 << 20));
+            assert_eq!(map_up_to(POOL_MIN, errno).0, Ok(POOL_MIN));
+            assert_eq!(map_up_to(POOL_MIN - 1, errno).0, Err(errno));
+        }
     }
 
-    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
-        Ok(())
+    #[test]
+    fn other_failures_are_not_tried_again() {
+        for errno in [Raw::SHUTDOWN, Raw::NODEV, Raw::MFILE] {
+            assert_eq!(map_up_to(8 << 20, errno), (Err(errno), 1));
+        }
     }
-}
-
-/// # Safety
-///
-/// As for [`Transport::ioctl`].
-unsafe fn command(fd: BorrowedFd<'_>, cmd: u32, arg: *mut c_void) -> Result<(), Raw> {
-    // SAFETY: the caller's promise.
-    unsafe { ioctl::ioctl(fd, Command { cmd, arg }) }
 }

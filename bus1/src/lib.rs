@@ -3,17 +3,17 @@
 //! Capability-based messages between the threads and processes of one machine.
 //!
 //! bus1 is a message bus without a broker: messages go from the sender's memory straight into a
-//! pool that the receiver has mapped, copied once. Who has a [`Handle`] may send to the [`Node`]
-//! behind it, and nobody else can even name it. All messages of all peers stand in one global
-//! order, also those that go to many receivers at once.
+//! pool that the receiver has mapped, copied once. Only a holder of a [`Handle`] may send to the
+//! [`Node`] behind it, or can even name it. All messages of all peers stand in one global order,
+//! also those that go to many receivers at once.
 //!
 //! | type | is |
 //! |---|---|
 //! | [`Peer`] | a participant: a queue, nodes, handles |
 //! | [`Node`] | an object of a peer, which messages are sent to; dropping it destroys it |
 //! | [`Handle`] | the right to send to a node; dropping the last clone gives it back |
-//! | [`Outgoing`] | what a message is made of: payload, handles, descriptors |
-//! | [`Event`] | what a peer receives: messages, and news of nodes |
+//! | [`Outgoing`] | a message to send: payload, handles, descriptors |
+//! | [`Event`] | what a peer receives: messages, and notices about nodes |
 //! | [`Message`] | a received message; dropping it gives its memory back |
 //! | [`Host`] | where the bus runs: in the kernel (`/dev/bus1`), or in this process |
 //!
@@ -46,7 +46,7 @@
 //! let Event::Message(answer) = client.recv()? else { panic!("an answer was sent") };
 //! assert_eq!(answer.payload(), b"42");
 //!
-//! // The server gives its handle back; the client learns that nobody can answer any more.
+//! // The server gives its handle back; the client learns that no answer can come any more.
 //! drop(client_handle);
 //! assert!(matches!(client.recv()?, Event::NodeReleased(id) if id == answers.id()));
 //!
@@ -59,18 +59,19 @@
 //! # What it promises
 //!
 //! - **Order.** If two peers each receive parts of two transactions, they do so in the same order. If
-//!   one call had returned before another began, whatever connects the two, nobody receives the second
-//!   one's message first. [`Peer::send_to`] is one transaction: all receivers or none.
-//! - **Rights.** A handle is unforgeable, and is passed on only by who has it.
+//!   one call had returned before another began, whatever connects the two, no peer receives the
+//!   second one's message first. [`Peer::send_to`] is one transaction: all receivers or none.
+//! - **Rights.** A handle is unforgeable, and only a holder can pass it on.
 //! - **Release.** An owner learns when the last handle to a node is gone; a holder learns when the
 //!   node is.
-//! - **No waiting.** No call waits for another peer, except those that wait to receive.
+//! - **No waiting.** No call waits for another peer, except those that receive.
 //! - **Round trips.** [`Peer::call`] and [`Peer::reply_and_wait`] send and wait in one system call
 //!   each, [`Peer::recv_many`] receives many messages in one.
 //!
-//! # What it does not
+//! # What it does not promise
 //!
-//! - It does not say who sent a message: what is said by the handle that was used is who may use it.
+//! - It does not say who sent a message. A receiver knows which node the message was sent to, and
+//!   whom it gave handles of that node.
 //! - It does not block a sender whose receiver is slow: the sender gets [`Error::Quota`] or
 //!   [`Error::PoolFull`], and decides.
 //! - It does not look into the payload, and knows no names: handles come from messages, from
@@ -78,17 +79,25 @@
 //!
 //! # Hosts
 //!
-//! [`Peer::open`] takes the kernel's host if `/dev/bus1` exists, else the one inside this process,
-//! **where only threads of this process can be reached**. `BUS1_HOST=kernel` or `embedded` in the
+//! [`Peer::open`] takes the kernel's host if `/dev/bus1` exists, otherwise the one inside this
+//! process, **where only threads of this process can be reached**. `BUS1_HOST=kernel` or `embedded` in the
 //! environment overrides it. Both are the same bus and behave alike.
 
 #![warn(missing_docs)]
 
+// Layers, from bottom to top; a module imports only modules that stand before it:
+// errno id limits deadline error host transport kernel embedded gate connection registry handle
+// message event node outgoing exchange peer send recv call
+
+mod call;
 mod connection;
+mod deadline;
 mod embedded;
 mod errno;
 mod error;
+mod event;
 mod exchange;
+mod gate;
 mod handle;
 mod host;
 mod id;
@@ -105,6 +114,7 @@ mod transport;
 
 pub use errno::Errno;
 pub use error::{Error, Result};
+pub use event::Event;
 pub use exchange::CallError;
 pub use handle::Handle;
 pub use host::Host;
@@ -114,8 +124,7 @@ pub use message::Message;
 pub use node::Node;
 pub use outgoing::Outgoing;
 pub use peer::Peer;
-pub use recv::Event;
-pub use send::SendError;
+pub use send::{Refusal, SendError};
 
 // The example of the README runs with the other examples.
 #[cfg(doctest)]

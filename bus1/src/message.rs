@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bus1_uapi::{Msg, HANDLE_INVALID, MSG_FLAG_CONTINUE, OFFSET_INVALID};
 
-use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::id::HandleId;
 use crate::registry::Registry;
+use crate::transport::PoolView;
 
 /// A received message, which owns what came with it: its slice of the pool, handles, descriptors.
 ///
@@ -22,9 +22,23 @@ use crate::registry::Registry;
 /// on the peer's limits, so that senders may meet [`Error::Quota`](crate::Error::Quota): keep a
 /// copy if it has to be kept for long.
 ///
-/// It does not say who sent it. What it says is what it was sent to.
+/// It does not say who sent it, only which node it was sent to.
 ///
-/// A message keeps its peer connected, but survives [`Peer::disconnect`](crate::Peer::disconnect).
+/// A message keeps its peer connected, and survives [`Peer::disconnect`](crate::Peer::disconnect).
+///
+/// ```
+/// use bus1::{Host, Outgoing, Peer};
+///
+/// let peer = Peer::open_on(Host::Embedded)?;
+/// let node = peer.create_node()?;
+/// peer.send(node.handle(), &Outgoing::new().payload(b"note"))?;
+///
+/// let note = peer.recv()?.into_message().expect("a message was sent");
+/// assert_eq!(note.payload(), b"note");
+/// assert_eq!(note.destination(), node.id());
+/// assert!(note.handles().is_empty() && note.fds().is_empty() && !note.more());
+/// # Ok::<(), bus1::Error>(())
+/// ```
 pub struct Message {
     payload: Payload,
     destination: HandleId,
@@ -35,13 +49,15 @@ pub struct Message {
 
 /// Where the payload is.
 enum Payload {
+    /// In the pool.
     Pool(Slice),
+    /// In memory of its own.
     Copy(Box<[u8]>),
 }
 
 /// A slice that was received, and its payload. Given back when dropped.
 pub(crate) struct Slice {
-    connection: Arc<Connection>,
+    registry: Arc<Registry>,
     /// `OFFSET_INVALID` once the bus has it back.
     offset: u64,
     payload: *const u8,
@@ -56,14 +72,14 @@ unsafe impl Sync for Slice {}
 impl Slice {
     fn payload(&self) -> &[u8] {
         // SAFETY: the range lies in the pool, which the connection keeps mapped, a disconnect
-        // included. The bus wrote it before the message was received, and neither it nor anybody
-        // else writes there before the slice is released: this process cannot, the mapping is
-        // read-only, and who else has the peer has promised not to release what is not his. It is
-        // released in `drop`, which is after the life of the reference.
+        // included. The bus wrote it before the message was received, and nobody writes there
+        // before the slice is released: the mapping of this process is read-only, and other users
+        // of the peer have promised not to release a slice that is not theirs. It is released in
+        // `drop`, which is after the life of the reference.
         unsafe { std::slice::from_raw_parts(self.payload, self.len) }
     }
 
-    /// Where it starts. Nothing refers to it any more: it was taken out of its message.
+    /// Returns where it starts. Nothing refers to it any more: it was taken out of its message.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
@@ -76,28 +92,30 @@ impl Slice {
 
 impl Drop for Slice {
     fn drop(&mut self) {
+        let connection = &self.registry.connection;
         if self.offset != OFFSET_INVALID {
             // SAFETY: nothing but this slice gives out references, and they are gone.
-            let released = unsafe { self.connection.slice_release(self.offset) };
+            let released = unsafe { connection.slice_release(self.offset) };
             // It fails if the peer is disconnected, and then there is nothing to release.
             let _ = released;
         }
-        self.connection.object_gone();
+        connection.gate.object_gone();
     }
 }
 
 impl Message {
-    /// Takes over what a receipt gave. The caller holds the gate, or the connection busy.
+    /// Takes over what a receipt gave. The caller has entered the gate, or keeps the connection
+    /// busy.
     ///
     /// # Safety
     ///
-    /// `msg` and `pool` are what a command of `connection` has just returned for a message of
-    /// data, and it is taken over once.
-    pub(crate) unsafe fn new(connection: &Arc<Connection>, msg: &Msg, pool: *const u8) -> Self {
-        connection.object_made();
-        let payload = pool.wrapping_add(msg.offset as usize);
+    /// `msg` and `pool` are what a command of the registry's connection has just returned for a
+    /// message of data, and it is taken over once.
+    pub(crate) unsafe fn new(registry: &Arc<Registry>, msg: &Msg, pool: PoolView) -> Self {
+        registry.connection.gate.object_made();
+        let payload = pool.start.wrapping_add(msg.offset as usize);
         let slice = Slice {
-            connection: connection.clone(),
+            registry: registry.clone(),
             offset: msg.offset,
             payload,
             len: msg.n_bytes as usize,
@@ -109,7 +127,7 @@ impl Message {
         let handles = (0..n_handles)
             // SAFETY: the slice has as many IDs there, aligned as the slice is.
             .map(|index| unsafe { ids.add(index).read() })
-            .map(|id| (id != HANDLE_INVALID).then(|| Registry::add(connection, id)))
+            .map(|id| (id != HANDLE_INVALID).then(|| Handle::new(registry.add(id))))
             .collect();
         let numbers = ids.wrapping_add(n_handles).cast::<i32>();
         let fds = (0..msg.n_fds as usize)
@@ -126,7 +144,7 @@ impl Message {
         }
     }
 
-    /// The same message with a copy of its payload, and the slice given back.
+    /// Copies the payload, and gives the slice back.
     pub(crate) fn detached(mut self) -> Self {
         if let Payload::Pool(slice) = &self.payload {
             self.payload = Payload::Copy(slice.payload().into());
@@ -134,20 +152,20 @@ impl Message {
         self
     }
 
-    /// Ends it, except for its slice: that is still to be given back. A copy has none.
+    /// Ends it, and returns its slice, which is still to be given back. A copy has none.
     ///
     /// # Errors
     ///
     /// [`Error::WrongPeer`] if it is of another peer; all of it is dropped then.
-    pub(crate) fn into_slice(self, connection: &Arc<Connection>) -> Result<Option<Slice>> {
+    pub(crate) fn into_slice(self, registry: &Arc<Registry>) -> Result<Option<Slice>> {
         match self.payload {
             Payload::Copy(_) => Ok(None),
-            Payload::Pool(slice) if Arc::ptr_eq(&slice.connection, connection) => Ok(Some(slice)),
+            Payload::Pool(slice) if Arc::ptr_eq(&slice.registry, registry) => Ok(Some(slice)),
             Payload::Pool(_) => Err(Error::WrongPeer),
         }
     }
 
-    /// The payload, in place. It does not change as long as the message is held.
+    /// Returns the payload, in place. It does not change as long as the message is held.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         match &self.payload {
@@ -156,25 +174,25 @@ impl Message {
         }
     }
 
-    /// The ID of the own [`Node`](crate::Node) that it was sent to; [`HandleId::INVALID`] for a
-    /// seed.
+    /// Returns the ID of the own [`Node`](crate::Node) that it was sent to;
+    /// [`HandleId::INVALID`] for a seed.
     #[must_use]
     pub fn destination(&self) -> HandleId {
         self.destination
     }
 
-    /// Whether the next thing that the peer receives is part of the same transaction: the sender
-    /// named several nodes of this peer. It does come.
+    /// Whether the next message that the peer receives is part of the same transaction: the sender
+    /// named several nodes of this peer. That message does come, without another event before it.
     #[must_use]
     pub fn more(&self) -> bool {
         self.more
     }
 
-    /// The handles that came with it, in the order in which the sender named them. `None` stands in
+    /// Returns the handles that came with it, in the order in which the sender named them. `None` stands in
     /// the place of a handle whose node was destroyed before the message was received.
     ///
-    /// They are released with the message. To keep one, clone it, or
-    /// [take](Self::take_handles) all.
+    /// They are released with the message. A clone of one stays, and so do all that were
+    /// [taken](Self::take_handles).
     #[must_use]
     pub fn handles(&self) -> &[Option<Handle>] {
         &self.handles
@@ -199,15 +217,14 @@ impl Message {
         std::mem::take(&mut self.handles)
     }
 
-    /// The descriptors that came with it, in the order in which the sender named them. They are
-    /// close-on-exec.
+    /// Returns the descriptors that came with it, in the order in which the sender named them. They
+    /// are close-on-exec, and closed with the message.
     #[must_use]
     pub fn fds(&self) -> &[OwnedFd] {
         &self.fds
     }
 
-    /// Takes the descriptors out; afterwards the message has none. Those that are not taken are
-    /// closed with the message.
+    /// Takes the descriptors out; afterwards the message has none.
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.fds)
     }

@@ -7,15 +7,17 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use crate::connection::{Connection, Parts};
+use bus1_ioctl::SendArgs;
+
 use crate::error::{Error, Result};
 use crate::handle::Handle;
+use crate::registry::Registry;
 
 /// A message to send: payload, handles, descriptors. Each may be missing.
 ///
 /// It borrows all of them: nothing is copied before it is sent, and then once, straight into the
-/// pool of each receiver. It can be sent any number of times, from one peer, whose handles it
-/// carries. The sender keeps its handles and descriptors; receivers get their own.
+/// pool of each receiver. It can be sent any number of times, by the peer whose handles it carries.
+/// The sender keeps its handles and descriptors; receivers get their own.
 ///
 /// Limits: 1024 pieces of payload, 0x7ffff000 bytes in all, 256 descriptors, and as many handles as
 /// the user may have. They are checked when it is sent.
@@ -47,13 +49,23 @@ pub struct Outgoing<'a> {
     vecs: Vec<IoSlice<'a>>,
     ids: Vec<u64>,
     fds: Vec<BorrowedFd<'a>>,
-    /// The handles, for the lifetime and for their peer.
-    first: Option<&'a Handle>,
-    mixed: bool,
+    owner: HandlesOf<'a>,
+}
+
+/// Whose handles a message carries.
+#[derive(Clone, Copy, Default)]
+enum HandlesOf<'a> {
+    /// It carries none.
+    #[default]
+    Nobody,
+    /// All are of the peer of this one.
+    PeerOf(&'a Handle),
+    /// They are of several peers, so no peer can send it.
+    Several,
 }
 
 impl<'a> Outgoing<'a> {
-    /// An empty message, which is fine to send.
+    /// Makes an empty message, which is fine to send.
     pub fn new() -> Self {
         Self::default()
     }
@@ -73,9 +85,12 @@ impl<'a> Outgoing<'a> {
     /// Appends a handle. The receiver gets it in the same place of
     /// [`Message::handles`](crate::Message::handles). A handle may be named more than once.
     pub fn handle(mut self, handle: &'a Handle) -> Self {
-        let first = *self.first.get_or_insert(handle);
-        self.mixed |= !Arc::ptr_eq(&first.0.connection, &handle.0.connection);
-        self.ids.push(handle.0.id);
+        self.owner = match self.owner {
+            HandlesOf::Nobody => HandlesOf::PeerOf(handle),
+            HandlesOf::PeerOf(first) if handle.is_of_peer_of(first) => HandlesOf::PeerOf(first),
+            HandlesOf::PeerOf(_) | HandlesOf::Several => HandlesOf::Several,
+        };
+        self.ids.push(handle.right().id());
         self
     }
 
@@ -92,25 +107,27 @@ impl<'a> Outgoing<'a> {
         self
     }
 
-    /// Length of the payload in bytes.
+    /// Returns the length of the payload in bytes.
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.vecs.iter().map(|vec| vec.len()).sum()
     }
 
-    /// What a peer can send of it.
-    pub(crate) fn parts(&self, connection: &Arc<Connection>) -> Result<Parts<'_>> {
-        if self.mixed {
-            return Err(Error::WrongPeer);
+    /// Returns the argument of SEND for a peer, without flags and destinations.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongPeer`] if it carries a handle of another peer.
+    pub(crate) fn args(&self, registry: &Arc<Registry>) -> Result<SendArgs<'_>> {
+        match self.owner {
+            HandlesOf::Nobody => {}
+            HandlesOf::PeerOf(handle) => drop(handle.id_in(registry)?),
+            HandlesOf::Several => return Err(Error::WrongPeer),
         }
-        if let Some(first) = self.first {
-            first.id_in(connection)?;
-        }
-        Ok(Parts {
-            vecs: &self.vecs,
-            handles: &self.ids,
-            fds: &self.fds,
-        })
+        Ok(SendArgs::new()
+            .payload(&self.vecs)
+            .handles(&self.ids)
+            .fds(&self.fds))
     }
 }
 

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
-use crate::connection::{Connection, Parts};
+use crate::connection::Connection;
 use crate::embedded::Embedded;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
@@ -18,11 +18,12 @@ use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::node::Node;
 use crate::registry::Registry;
+use crate::transport::Transport;
 
 /// The first ID that is tried for a node of a new peer.
 const FIRST_NODE: u64 = 4;
 
-/// A participant on the bus: a queue of what it is to receive, the nodes that it owns, the handles
+/// A participant on the bus: a queue of events to receive, the nodes that it owns, the handles
 /// that it has.
 ///
 /// A clone is the same peer, and cheap; all threads may use it at once. The peer is disconnected
@@ -35,22 +36,44 @@ const FIRST_NODE: u64 = 4;
 /// It has a descriptor ([`AsFd`], [`descriptor`](Self::descriptor)) that is readable when
 /// [`try_recv`](Self::try_recv) may find something. It works with edge-triggered runtimes such as
 /// tokio's `AsyncFd`: on readiness receive until `None`, then clear it. It is always writable:
-/// nothing tells when a receiver has room again.
+/// there is no notice of a receiver that has room again.
+///
+/// ```
+/// use bus1::{Host, Outgoing, Peer};
+///
+/// let peer = Peer::open_on(Host::Embedded)?;
+/// let node = peer.create_node()?;
+/// std::thread::scope(|threads| {
+///     let same = peer.clone();
+///     threads.spawn(move || same.recv()?.into_message().ok_or(bus1::Error::NodeDestroyed));
+///     peer.send(node.handle(), &Outgoing::new())
+/// })?;
+/// # Ok::<(), bus1::Error>(())
+/// ```
 #[derive(Clone)]
-pub struct Peer(Arc<Connection>);
+pub struct Peer(Arc<Registry>);
 
 impl Peer {
     /// Opens a peer on the [preferred host](Host::preferred): the kernel's if `/dev/bus1` exists,
-    /// else the one in this process; `BUS1_HOST` in the environment (`kernel`, `embedded`, `auto`)
-    /// decides otherwise.
+    /// otherwise the one in this process. `BUS1_HOST` in the environment (`kernel`, `embedded`,
+    /// `auto`) overrides that.
     ///
-    /// **On the embedded host nobody but threads of this process can be reached.** A program for
-    /// which that is no use asks for [`Host::Kernel`] by [`open_on`](Self::open_on).
+    /// **On the embedded host only threads of this process can be reached.** A program for which
+    /// that is no use asks for [`Host::Kernel`] by [`open_on`](Self::open_on).
     ///
     /// # Errors
     ///
     /// [`Error::Open`] if `/dev/bus1` exists and cannot be opened (there is no falling back then);
-    /// [`Error::UnknownHost`]; [`Error::NoMemory`]. [`Error::Quota`] is reserved for a limit on peers.
+    /// [`Error::UnknownHost`]; [`Error::NoMemory`], on the kernel's host also if not even 1 MiB of
+    /// the pool can be mapped. [`Error::Quota`] is reserved for a limit on peers.
+    ///
+    /// ```
+    /// use bus1::{Host, Peer};
+    ///
+    /// let peer = Peer::open()?;
+    /// assert_eq!(peer.host(), Host::preferred()?);
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn open() -> Result<Self> {
         Self::open_on(Host::preferred()?)
     }
@@ -70,11 +93,16 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn open_on(host: Host) -> Result<Self> {
-        let connection = match host {
-            Host::Kernel => Connection::new(Box::new(Kernel::open()?), FIRST_NODE),
-            Host::Embedded => Connection::new(Box::new(Embedded::open()?), FIRST_NODE),
+        let transport: Box<dyn Transport> = match host {
+            Host::Kernel => Box::new(Kernel::open()?),
+            Host::Embedded => Box::new(Embedded::open()?),
         };
-        Ok(Self(Arc::new(connection)))
+        Ok(Self::new(transport, FIRST_NODE))
+    }
+
+    /// Makes a peer of an open transport; IDs of nodes are tried from `first_node` on.
+    pub(crate) fn new(transport: Box<dyn Transport>, first_node: u64) -> Self {
+        Self(Registry::new(Connection::new(transport, first_node)))
     }
 
     /// Takes over a descriptor of a peer on the kernel's host: one that was inherited, say, from
@@ -83,10 +111,10 @@ impl Peer {
     ///
     /// # Safety
     ///
-    /// As long as this process holds messages of the peer, nobody else who has a descriptor
-    /// of the same peer, in this process or another, releases their slices or flushes the peer:
-    /// messages borrow that memory. It is best to let one process at a time use a peer: who hands
-    /// a descriptor over drops its own [`Peer`] and what came from it.
+    /// As long as this process holds messages of the peer, no other user of a descriptor of the same
+    /// peer, in this process or another, releases their slices or flushes the peer: messages borrow
+    /// that memory. It is best to let one process at a time use a peer: a process that hands a
+    /// descriptor over drops its own [`Peer`] and what came from it.
     ///
     /// # Errors
     ///
@@ -96,7 +124,7 @@ impl Peer {
     /// use bus1::{HandleId, Peer};
     /// use std::os::fd::{FromRawFd, OwnedFd};
     ///
-    /// // SAFETY: whoever started this program put the descriptor there, for nobody else.
+    /// // SAFETY: the program that started this one put the descriptor there, for it alone.
     /// let fd = unsafe { OwnedFd::from_raw_fd(3) };
     /// // SAFETY: it handed the peer over, and does not use it any more.
     /// let peer = unsafe { Peer::from_fd(fd) }?;
@@ -105,27 +133,24 @@ impl Peer {
     /// ```
     pub unsafe fn from_fd(fd: OwnedFd) -> Result<Self> {
         let transport = Kernel::from_fd(fd)?;
-        // Who had it before may have left nodes there: begin far from them.
+        // The user before may have left nodes there: begin far from them.
         let first_node = RandomState::new().hash_one(std::process::id()) >> 1;
-        Ok(Self(Arc::new(Connection::new(
-            Box::new(transport),
-            first_node,
-        ))))
+        Ok(Self::new(Box::new(transport), first_node))
     }
 
-    /// The peer that a handle belongs to.
-    pub(crate) fn of(handle: &Handle) -> Self {
-        Self(handle.0.connection.clone())
-    }
-
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
+    /// Returns what all objects of the peer share.
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.0
     }
 
-    /// The host that it is on.
+    fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// Returns the host that it is on.
     #[must_use]
     pub fn host(&self) -> Host {
-        self.0.transport.host()
+        self.connection().transport().host()
     }
 
     /// Creates a node with an ID that is not in use.
@@ -145,7 +170,7 @@ impl Peer {
     /// ```
     pub fn create_node(&self) -> Result<Node> {
         loop {
-            match self.create_node_with_id(HandleId::from_raw(self.0.next_node())) {
+            match self.create_node_with_id(HandleId::from_raw(self.connection().next_node())) {
                 Err(Error::NodeExists(_)) => {}
                 result => return result,
             }
@@ -172,28 +197,11 @@ impl Peer {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn create_node_with_id(&self, id: HandleId) -> Result<Node> {
-        if !id.is_own() {
-            return Err(Error::InvalidId(id));
-        }
-        let _gate = self.0.enter();
-        let handle = Registry::own(&self.0, id.raw()).ok_or(Error::NodeExists(id))?;
-        // A message to nobody creates the nodes that it names.
-        let parts = Parts {
-            vecs: &[],
-            handles: &[id.raw()],
-            fds: &[],
-        };
-        match self.0.send(0, &[], &mut [], &parts) {
-            Ok(()) => Ok(Node::new(handle)),
-            Err(error) => {
-                self.0.handles.disown(&handle);
-                Err(error)
-            }
-        }
+        Node::create(&self.0, id)
     }
 
     /// Destroys nodes at one point of the global order, and lets messages that were sent before be
-    /// received: as [`Node::destroy`], for all of them at once.
+    /// received. It is [`Node::destroy`] for all of them at once.
     ///
     /// # Errors
     ///
@@ -210,27 +218,12 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn destroy_nodes(&self, nodes: impl IntoIterator<Item = Node>) -> Result<()> {
-        let nodes: Vec<Node> = nodes.into_iter().collect();
-        let ids = nodes
-            .iter()
-            .map(|node| node.handle().id_in(&self.0))
-            .collect::<Result<Vec<_>>>()?;
-        // Before the command: another thread may receive the notices at once.
-        self.0.handles.close(&ids);
-        for node in &nodes {
-            self.0.handles.end(node.handle());
-        }
-        if let Err(error) = self.0.nodes_destroy(&ids, false) {
-            self.0.handles.keep_open(&ids);
-            return Err(error);
-        }
-        nodes.into_iter().for_each(Node::disarm);
-        Ok(())
+        Node::destroy_all(&self.0, nodes.into_iter().collect())
     }
 
-    /// Gives a handle to another peer of this process at once: what is in no message and enters no
-    /// queue. This is how two peers first come to know each other. `None` if the node is destroyed
-    /// already.
+    /// Gives a handle to another peer of this process at once, without a message. Two peers first
+    /// come to know each other this way. Returns the handle of the other peer, or `None` if the node
+    /// is destroyed already.
     ///
     /// # Errors
     ///
@@ -250,14 +243,14 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn transfer(&self, handle: &Handle, to: &Peer) -> Result<Option<Handle>> {
-        let _gate = to.0.enter();
+        let _entered = to.connection().gate.enter();
         let id = self.transfer_to_fd(handle, to.descriptor()?)?;
-        Ok(id.map(|id| Registry::add(&to.0, id.raw())))
+        Ok(id.map(|id| Handle::new(to.0.add(id.raw()))))
     }
 
-    /// The same by a descriptor of the receiving peer, which need not be used by this process. Gives
-    /// the ID there: whoever uses the peer has to be told of it, and takes it up by
-    /// [`adopt_handle`](Self::adopt_handle).
+    /// Gives a handle to the peer behind a descriptor, which need not be used by this process.
+    /// Returns the ID there, or `None` if the node is destroyed already. The user of the peer has to
+    /// learn the ID, and takes the handle up by [`adopt_handle`](Self::adopt_handle).
     ///
     /// # Errors
     ///
@@ -270,14 +263,14 @@ impl Peer {
     /// let (server, client) = (Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?);
     /// let node = server.create_node()?;
     /// let id = server.transfer_to_fd(node.handle(), &client)?.expect("the node is alive");
-    /// // The client is told of the ID, by an argument of its program, say.
+    /// // The client learns the ID, by an argument of its program, say.
     /// let handle = client.adopt_handle(id);
     /// client.send(&handle, &Outgoing::new().payload(b"request"))?;
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn transfer_to_fd(&self, handle: &Handle, to: impl AsFd) -> Result<Option<HandleId>> {
         let id = handle.id_in(&self.0)?;
-        let id = self.0.handle_transfer(id, to.as_fd())?;
+        let id = self.connection().handle_transfer(id, to.as_fd())?;
         Ok(id.map(HandleId::from_raw))
     }
 
@@ -285,7 +278,7 @@ impl Peer {
     /// [leaked](Handle::leak), or was [given](Self::transfer_to_fd) to this peer from outside.
     ///
     /// The bus is not asked. If the peer has no such handle, using it fails with
-    /// [`Error::UnknownHandle`]; if nobody gave the reference up, dropping the handle releases
+    /// [`Error::UnknownHandle`]; if the reference was not given up, dropping the handle releases
     /// one that others count on.
     ///
     /// ```
@@ -304,17 +297,25 @@ impl Peer {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn adopt_handle(&self, id: HandleId) -> Handle {
-        let _gate = self.0.enter();
-        Registry::add(&self.0, id.raw())
+        let _entered = self.connection().gate.enter();
+        Handle::new(self.0.add(id.raw()))
     }
 
-    /// The limits of the peer.
+    /// Returns the limits of the peer.
     ///
     /// # Errors
     ///
     /// [`Error::Disconnected`].
+    ///
+    /// ```
+    /// use bus1::{Host, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// assert!(peer.limits()?.slices > 0);
+    /// # Ok::<(), bus1::Error>(())
+    /// ```
     pub fn limits(&self) -> Result<Limits> {
-        self.0.query()
+        self.connection().query()
     }
 
     /// Sets the limits of the peer. What is there already stays, also above a limit.
@@ -322,20 +323,31 @@ impl Peer {
     /// # Errors
     ///
     /// [`Error::OutOfRange`] if one is above [`Limits::MAX`]; [`Error::Disconnected`].
+    ///
+    /// ```
+    /// use bus1::{Error, Host, Limits, Peer};
+    ///
+    /// let peer = Peer::open_on(Host::Embedded)?;
+    /// let limits = peer.limits()?;
+    /// peer.set_limits(Limits { handles: 100, ..limits })?;
+    /// let beyond = Limits { handles: Limits::MAX + 1, ..limits };
+    /// assert_eq!(peer.set_limits(beyond), Err(Error::OutOfRange));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
-        self.0.set_limits(limits)
+        self.connection().set_limits(limits)
     }
 
     /// Drops all that the peer has, for a fresh start on a descriptor that was kept: nodes, except
     /// those that the [seed](Self::set_seed) carries, handles, and everything that waits to be
-    /// received. Holders of the nodes are told. The peer stays connected, and keeps its limits.
+    /// received. Holders of the nodes are notified. The peer stays connected, and keeps its limits.
     ///
     /// Handles and nodes that were leaked are dropped, too.
     ///
     /// # Errors
     ///
     /// [`Error::InUse`] as long as there are nodes, handles or messages of the peer in this
-    /// process: it would take them from under their users; and while a thread waits in
+    /// process, since it would take them from under their users; and while a thread waits in
     /// [`recv`](Self::recv) or its like. [`Error::Disconnected`].
     ///
     /// ```
@@ -371,13 +383,13 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn drop_seed(&self) -> Result<()> {
-        self.0.drop_seed()
+        self.connection().drop_seed()
     }
 
     /// Ends the peer at one point of the global order: all of its nodes are destroyed, its handles
-    /// released, and what waits to be received is dropped. Threads that wait for it wake up with
-    /// [`Error::Disconnected`], and so fails everything from here on. [Messages](crate::Message)
-    /// that are held stay readable.
+    /// released, and messages that wait to be received are dropped. Threads that wait for it wake up
+    /// with [`Error::Disconnected`], with which everything fails from here on.
+    /// [Messages](crate::Message) that are held stay readable.
     ///
     /// # Errors
     ///
@@ -392,11 +404,11 @@ impl Peer {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn disconnect(&self) -> Result<()> {
-        self.0.disconnect()
+        self.connection().disconnect()
     }
 
-    /// A descriptor that shows readiness: readable when there may be something to receive, or the
-    /// peer is disconnected. It is for `poll(2)` and the like alone.
+    /// Returns a descriptor that shows readiness: readable when there may be something to receive,
+    /// or the peer is disconnected. It is only for `poll(2)` and the like.
     ///
     /// # Errors
     ///
@@ -421,14 +433,11 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
-        self.0
-            .transport
-            .fd()
-            .map_err(|errno| Error::from_command("making a descriptor", errno))
+        self.connection().transport().fd()
     }
 
-    /// Another descriptor of the same peer, close-on-exec, to hand to another process. What that
-    /// may do with it is said at [`from_fd`](Self::from_fd).
+    /// Makes another descriptor of the same peer, close-on-exec, to hand to another process.
+    /// [`from_fd`](Self::from_fd) says what that may do with it.
     ///
     /// # Errors
     ///
@@ -451,11 +460,11 @@ impl Peer {
             return Err(Error::NotOnThisHost);
         }
         rustix::io::fcntl_dupfd_cloexec(self.descriptor()?, 0)
-            .map_err(|errno| Error::from_command("duplicating the descriptor", errno.into()))
+            .map_err(|errno| Error::from_host("duplicating the descriptor", errno))
     }
 }
 
-/// As [`Peer::descriptor`].
+/// Returns the [`descriptor`](Peer::descriptor).
 ///
 /// # Panics
 ///
@@ -470,7 +479,11 @@ impl AsFd for Peer {
     }
 }
 
-/// As [`AsFd`], for those who need a number.
+/// Returns the number of the [`descriptor`](Peer::descriptor).
+///
+/// # Panics
+///
+/// Like [`AsFd`] of a peer.
 impl AsRawFd for Peer {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()

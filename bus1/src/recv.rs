@@ -2,90 +2,16 @@
 
 //! Receiving.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bus1_uapi::{
-    Msg, DEADLINE_NEVER, MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS,
-    RECV_FLAG_SEED,
-};
+use bus1_uapi::{RECV_FLAG_INSTALL_FDS, RECV_FLAG_SEED};
 
-use crate::connection::Connection;
-use crate::error::{Error, Result};
-use crate::exchange::deadline;
-use crate::id::HandleId;
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::event::Event;
+use crate::exchange::receive_one;
 use crate::message::Message;
 use crate::peer::Peer;
-use crate::registry::Registry;
-
-/// What a peer receives. All of it comes in one queue, in the global order.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A message was sent to a node of the peer.
-    Message(Message),
-
-    /// Nobody else refers to this own node any more: all handles that were given away are gone, and
-    /// none is on its way. It comes once each time that happens, and not at all if the node is
-    /// given away again before it was received. A node that was never given away gets none.
-    NodeReleased(HandleId),
-
-    /// The owner destroyed a node that the peer has a handle to, or is gone: the ID is that of the
-    /// [`Handle`](crate::Handle). It comes once. What was sent to the node before this point of the
-    /// order was received by the owner, or dropped by it; nothing is from here on.
-    ///
-    /// For own nodes it comes after [`Node::destroy`](crate::Node::destroy).
-    NodeDestroyed(HandleId),
-}
-
-impl Event {
-    /// Takes over what a receipt gave. The caller holds the gate, or keeps the connection busy.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Message::new`], if it is one.
-    pub(crate) unsafe fn new(
-        connection: &Arc<Connection>,
-        msg: &Msg,
-        pool: *const u8,
-    ) -> Result<Self> {
-        Ok(match msg.kind {
-            // SAFETY: the caller's promise.
-            MSG_DATA => Event::Message(unsafe { Message::new(connection, msg, pool) }),
-            MSG_NODE_RELEASE => Event::NodeReleased(HandleId::from_raw(msg.destination)),
-            MSG_NODE_DESTROY => {
-                Registry::destroyed(connection, msg.destination);
-                Event::NodeDestroyed(HandleId::from_raw(msg.destination))
-            }
-            _ => {
-                return Err(Error::Os {
-                    call: "understanding what was received",
-                    errno: rustix::io::Errno::PROTO.into(),
-                })
-            }
-        })
-    }
-
-    /// The message, if it is one.
-    ///
-    /// ```
-    /// use bus1::{Host, Outgoing, Peer};
-    ///
-    /// let peer = Peer::open_on(Host::Embedded)?;
-    /// let node = peer.create_node()?;
-    /// peer.send(node.handle(), &Outgoing::new().payload(b"note"))?;
-    /// let note = peer.recv()?.into_message().expect("no news of nodes is due");
-    /// assert_eq!(note.payload(), b"note");
-    /// # Ok::<(), bus1::Error>(())
-    /// ```
-    #[must_use]
-    pub fn into_message(self) -> Option<Message> {
-        match self {
-            Self::Message(message) => Some(message),
-            _ => None,
-        }
-    }
-}
 
 /// Receiving.
 impl Peer {
@@ -107,8 +33,8 @@ impl Peer {
         self.receive(RECV_FLAG_INSTALL_FDS)
     }
 
-    /// The same, but drops the descriptors of the message: the way on for a process that has no
-    /// number left for them.
+    /// Receives what is next, without waiting and without its descriptors, which are dropped: the
+    /// way on for a process that has no number left for them.
     ///
     /// # Errors
     ///
@@ -134,7 +60,7 @@ impl Peer {
     }
 
     /// Receives what is next, and waits for it. Signals do not end the wait. If several threads
-    /// wait on one peer, each thing goes to one of them.
+    /// wait on one peer, each event goes to one of them.
     ///
     /// # Errors
     ///
@@ -154,8 +80,8 @@ impl Peer {
     /// ```
     pub fn recv(&self) -> Result<Event> {
         loop {
-            // It ends with nothing only where there is a deadline; but it costs nothing to make sure.
-            if let Some(event) = self.next(DEADLINE_NEVER)? {
+            // Without a deadline something comes; to make sure of it costs nothing.
+            if let Some(event) = self.next(Deadline::NEVER)? {
                 return Ok(event);
             }
         }
@@ -176,7 +102,7 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>> {
-        self.next(deadline(timeout))
+        self.next(Deadline::after(timeout))
     }
 
     /// Receives the seed of this peer, as often as asked; `None` if there is none. Handles and
@@ -201,37 +127,42 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn recv_seed(&self) -> Result<Option<Message>> {
-        let connection = self.connection();
-        // All receipts of a seed share one slice, and the first to give it back would take it from
-        // under the others.
+        let registry = self.registry();
+        let connection = &registry.connection;
+        // One receipt at a time: it is copied and given back before the next.
         let _alone = connection.lock_seed();
-        let _gate = connection.enter();
-        let Some((msg, pool)) = connection.recv(RECV_FLAG_SEED | RECV_FLAG_INSTALL_FDS)? else {
-            return Ok(None);
-        };
-        // SAFETY: it was just received.
-        Ok(Some(
-            unsafe { Message::new(connection, &msg, pool) }.detached(),
-        ))
+        let _entered = connection.gate.enter();
+        let flags = RECV_FLAG_SEED | RECV_FLAG_INSTALL_FDS;
+        Ok(connection.recv(flags)?.map(|receipt| {
+            // SAFETY: it was just received.
+            let message = unsafe { Message::new(registry, &receipt.msg, receipt.pool) };
+            message.detached()
+        }))
     }
 
+    /// Receives what is next, without waiting.
     fn receive(&self, flags: u64) -> Result<Option<Event>> {
-        let connection = self.connection();
-        let _gate = connection.enter();
-        let Some((msg, pool)) = connection.recv(flags)? else {
-            return Ok(None);
-        };
-        // SAFETY: it was just received.
-        unsafe { Event::new(connection, &msg, pool) }.map(Some)
+        let registry = self.registry();
+        let _entered = registry.connection.gate.enter();
+        match registry.connection.recv(flags)? {
+            // SAFETY: it was just received.
+            Some(receipt) => unsafe { Event::new(registry, &receipt.msg, receipt.pool) }.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Receives what is next, and waits for it until `deadline`.
+    fn next(&self, deadline: Deadline) -> Result<Option<Event>> {
+        Ok(receive_one(self.registry(), None, None, deadline)?)
     }
 }
 
-// Peers, and all that comes from them, may be used by any thread.
+// Peers, and all that comes from them, may be used by every thread.
 const _: () = {
     const fn anywhere<T: Send + Sync>() {}
     anywhere::<Peer>();
     anywhere::<Event>();
     anywhere::<crate::Node>();
     anywhere::<crate::Handle>();
-    anywhere::<Arc<Message>>();
+    anywhere::<Message>();
 };

@@ -1,124 +1,140 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A peer's handles in this process, by ID: so that one ID is one [`Handle`], however often it
-//! is received.
+//! A peer's connection together with its rights in this process, by ID: one ID is one right,
+//! however often it is received.
 //!
 //! The bus counts user references per ID. The [`Right`] behind all clones of a handle counts them
-//! along, and releases as many when the last clone goes.
+//! along, and releases as many when the last clone is dropped.
 //!
 //! Invariants:
 //! - The table holds no strong reference.
 //! - The references that the rights of an ID count add up to those that the bus counts, less the
 //!   pin of a node, less what [`Handle::leak`](crate::Handle::leak) gave away. An ID may have two
 //!   rights for a moment, an old one that is being released and a new one: each gives back what
-//!   it counted, so their order does not matter.
+//!   it counted, so their order does not matter. The table has the new one, and its stage.
 //! - As long as a right to an own node exists, the ID is in use, by the pin or by a reference:
-//!   naming one that is not would create a node.
+//!   a command that named an unused one would create a node.
 //!
-//! Lock: `inner`; it also guards [`Right::stage`]. No command is given and no right is dropped
-//! under it.
+//! Lock: `rights`. No command is given and no right is dropped under it.
+//!
+//! Memory order: references are counted Relaxed. A change is made with a strong reference held, and
+//! the last one to be dropped sees all that others did.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::connection::Connection;
-use crate::handle::Handle;
+use crate::error::Result;
 
-/// The table of one peer.
-#[derive(Default)]
+/// One peer in this process: what all objects of it share.
 pub(crate) struct Registry {
-    inner: Mutex<Inner>,
+    pub(crate) connection: Connection,
+    rights: Mutex<Rights>,
 }
 
 #[derive(Default)]
-struct Inner {
-    rights: HashMap<u64, Weak<Right>>,
+struct Rights {
+    by_id: HashMap<u64, Known>,
     /// Own nodes that are destroyed, and whose pin goes when the notice of it is received.
     closing: HashSet<u64>,
 }
 
-/// What the clones of a handle share. Dropping it releases.
-pub(crate) struct Right {
-    pub(crate) connection: Arc<Connection>,
-    pub(crate) id: u64,
-    /// User references to release. Relaxed: whoever changes it holds a strong reference, and
-    /// the last one to go sees all that others did.
-    references: AtomicU64,
-    /// One of those below.
-    stage: AtomicU8,
+/// A right that the table knows.
+struct Known {
+    right: Weak<Right>,
+    stage: Stage,
 }
 
-/// No `Node` stands for it.
-const FREE: u8 = 0;
-/// A `Node` stands for it, and the pin keeps its ID.
-const OWNED: u8 = 1;
-/// The `Node` has destroyed it, or is about to.
-const ENDED: u8 = 2;
+/// What a [`Node`](crate::Node) has to do with a right.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No `Node` stands for it.
+    Free,
+    /// A `Node` stands for it, and the pin keeps its ID.
+    Owned,
+    /// Its `Node` has destroyed it, or is about to.
+    Ended,
+}
+
+/// What the clones of a handle share. Dropping it releases.
+pub(crate) struct Right {
+    registry: Arc<Registry>,
+    id: u64,
+    /// User references to release.
+    references: AtomicU64,
+}
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// An empty table for a connection.
+    pub(crate) fn new(connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            rights: Mutex::default(),
+        })
     }
 
-    /// The handle of an ID for which the peer has got another user reference. The caller holds the
-    /// gate, or keeps the connection busy.
+    fn lock(&self) -> MutexGuard<'_, Rights> {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the right of an ID for which the peer has got another user reference. The caller has
+    /// entered the gate, or keeps the connection busy.
     ///
-    /// If a `Node` stands for it the reference is given back at once: an owner's own handle does
+    /// If a `Node` stands for it, the reference is given back at once: an owner's own handle does
     /// not count as given away.
-    pub(crate) fn add(connection: &Arc<Connection>, id: u64) -> Handle {
-        let mut inner = connection.handles.lock();
-        let right = inner.find_or_insert(connection, id);
-        let owned = right.stage() == OWNED;
-        drop(inner);
-        if owned {
+    pub(crate) fn add(self: &Arc<Self>, id: u64) -> Arc<Right> {
+        let mut rights = self.lock();
+        let right = rights.find_or_insert(self, id);
+        let stage = rights.stage(id);
+        drop(rights);
+        if stage == Stage::Owned {
             // If it is destroyed meanwhile, the pin stays as long as this right does.
             right.release(1);
         } else {
             right.count();
         }
-        Handle(right)
+        right
     }
 
-    /// The handle of an own node that is about to be made, or to be taken over; nothing if a `Node`
-    /// stands for it already. The caller holds the gate.
-    pub(crate) fn own(connection: &Arc<Connection>, id: u64) -> Option<Handle> {
-        let mut inner = connection.handles.lock();
-        let dying = inner
-            .rights
+    /// Returns the right to an own node that is about to be made, or to be taken over; `None` if a
+    /// `Node` stands for it already, or its ID is still in use. The caller has entered the gate.
+    pub(crate) fn own(self: &Arc<Self>, id: u64) -> Option<Arc<Right>> {
+        let mut rights = self.lock();
+        let is_dying = rights
+            .by_id
             .get(&id)
-            .is_some_and(|right| right.strong_count() == 0);
-        if dying || inner.closing.contains(&id) {
+            .is_some_and(|known| known.right.strong_count() == 0);
+        if is_dying || rights.closing.contains(&id) {
             return None;
         }
-        let right = inner.find_or_insert(connection, id);
-        let free = right.stage() == FREE;
-        if free {
-            right.set_stage(OWNED);
+        let right = rights.find_or_insert(self, id);
+        let is_free = rights.stage(id) == Stage::Free;
+        if is_free {
+            rights.set_stage(id, Stage::Owned);
         }
-        drop(inner);
-        if !free {
+        drop(rights);
+        if !is_free {
             return None;
         }
-        // From now on it is the pin that keeps it.
+        // From now on the pin keeps it.
         let references = right.references.swap(0, Ordering::Relaxed);
         right.release(references);
-        Some(Handle(right))
+        Some(right)
     }
 
-    /// No `Node` stands for it any more, but it lives on, or was never made.
-    pub(crate) fn disown(&self, handle: &Handle) {
-        let _inner = self.lock();
-        handle.0.set_stage(FREE);
+    /// Notes that no `Node` stands for the right any more: its node lives on, or was never made.
+    pub(crate) fn disown(&self, right: &Right) {
+        self.lock().set_stage(right.id, Stage::Free);
     }
 
-    /// The node is about to be destroyed. Returns whether nobody has this handle but the caller;
-    /// who gets it from now on brings a reference of its own.
-    pub(crate) fn end(&self, handle: &Handle) -> bool {
-        let _inner = self.lock();
-        handle.0.set_stage(ENDED);
-        Arc::strong_count(&handle.0) == 1
+    /// Notes that the node is about to be destroyed. Returns whether the caller has the only
+    /// reference to the right; one that is made from now on brings a user reference of its own.
+    pub(crate) fn end(&self, right: &Arc<Right>) -> bool {
+        let mut rights = self.lock();
+        rights.set_stage(right.id, Stage::Ended);
+        Arc::strong_count(right) == 1
     }
 
     /// Notes that the pins of these nodes, which are about to be destroyed, go with the notice.
@@ -126,65 +142,90 @@ impl Registry {
         self.lock().closing.extend(ids);
     }
 
-    /// Takes that back.
+    /// Takes [`close`](Self::close) back.
     pub(crate) fn keep_open(&self, ids: &[u64]) {
-        let mut inner = self.lock();
+        let mut rights = self.lock();
         for id in ids {
-            inner.closing.remove(id);
+            rights.closing.remove(id);
         }
     }
 
     /// Takes the notice of a destruction: gives up the pin if this process has closed the node. The
-    /// caller holds the gate, or keeps the connection busy.
-    pub(crate) fn destroyed(connection: &Arc<Connection>, id: u64) {
-        let mut inner = connection.handles.lock();
-        if inner.closing.remove(&id) {
-            let right = inner.find_or_insert(connection, id);
-            right.set_stage(ENDED);
-            drop(inner);
+    /// caller has entered the gate, or keeps the connection busy.
+    pub(crate) fn destroyed(self: &Arc<Self>, id: u64) {
+        let mut rights = self.lock();
+        if rights.closing.remove(&id) {
+            let right = rights.find_or_insert(self, id);
+            rights.set_stage(id, Stage::Ended);
+            drop(rights);
             right.count();
         }
     }
 
-    /// Nothing of the peer is in use, and the bus has dropped all that was.
-    pub(crate) fn flushed(&self) {
-        *self.lock() = Inner::default();
+    /// Flushes the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InUse`](crate::Error::InUse) if there are objects of it; those of the command.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let closed = self.connection.gate.close()?;
+        self.connection.flush(&closed)?;
+        *self.lock() = Rights::default();
+        Ok(())
     }
 }
 
-impl Inner {
-    /// The right of an ID; a new one counts nothing yet.
-    fn find_or_insert(&mut self, connection: &Arc<Connection>, id: u64) -> Arc<Right> {
-        if let Some(right) = self.rights.get(&id).and_then(Weak::upgrade) {
+impl Rights {
+    /// Returns the right of an ID; a new one counts nothing yet.
+    fn find_or_insert(&mut self, registry: &Arc<Registry>, id: u64) -> Arc<Right> {
+        let known = self.by_id.get(&id);
+        if let Some(right) = known.and_then(|known| known.right.upgrade()) {
             return right;
         }
-        connection.object_made();
+        registry.connection.gate.object_made();
         let right = Arc::new(Right {
-            connection: connection.clone(),
+            registry: registry.clone(),
             id,
             references: AtomicU64::new(0),
-            stage: AtomicU8::new(FREE),
         });
-        self.rights.insert(id, Arc::downgrade(&right));
+        let known = Known {
+            right: Arc::downgrade(&right),
+            stage: Stage::Free,
+        };
+        self.by_id.insert(id, known);
         right
+    }
+
+    /// Returns the stage of the right of an ID.
+    fn stage(&self, id: u64) -> Stage {
+        self.by_id.get(&id).map_or(Stage::Free, |known| known.stage)
+    }
+
+    /// Sets the stage of the right of an ID. The caller has a reference to that right.
+    fn set_stage(&mut self, id: u64, stage: Stage) {
+        if let Some(known) = self.by_id.get_mut(&id) {
+            known.stage = stage;
+        }
     }
 }
 
 impl Right {
-    fn stage(&self) -> u8 {
-        self.stage.load(Ordering::Relaxed)
+    /// Returns the ID.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
-    fn set_stage(&self, stage: u8) {
-        self.stage.store(stage, Ordering::Relaxed);
+    /// Returns the registry that it is in.
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
-    /// Counts another reference, which goes with the last handle.
+    /// Counts another user reference, which goes with the last handle.
     pub(crate) fn count(&self) {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes one reference away, to be released by somebody else, if there is one.
+    /// Takes one user reference away, to be released by others, if there is one.
     pub(crate) fn give_away(&self) {
         // An error says that there is none.
         let _ = self
@@ -192,11 +233,11 @@ impl Right {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 
-    /// Gives references back.
+    /// Gives user references back.
     fn release(&self, references: u64) {
         for _ in 0..references {
             // It fails if the peer is disconnected, and then they are gone.
-            if self.connection.handle_release(self.id).is_err() {
+            if self.registry.connection.handle_release(self.id).is_err() {
                 break;
             }
         }
@@ -208,14 +249,14 @@ impl Drop for Right {
         let references = *self.references.get_mut();
         self.release(references);
         {
-            let mut inner = self.connection.handles.lock();
+            let mut rights = self.registry.lock();
             // Another right may have come in its place.
-            if let Entry::Occupied(entry) = inner.rights.entry(self.id) {
-                if std::ptr::eq(entry.get().as_ptr(), self) {
+            if let Entry::Occupied(entry) = rights.by_id.entry(self.id) {
+                if std::ptr::eq(entry.get().right.as_ptr(), self) {
                     entry.remove();
                 }
             }
         }
-        self.connection.object_gone();
+        self.registry.connection.gate.object_gone();
     }
 }

@@ -6,7 +6,8 @@ use std::fmt;
 
 use bus1_uapi::{SEND_FLAG_CONTINUE, SEND_FLAG_SEED};
 
-use crate::errno::Errno;
+use rustix::io::Errno as Raw;
+
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::outgoing::Outgoing;
@@ -18,29 +19,38 @@ use crate::peer::Peer;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SendError {
     error: Error,
-    failed: Vec<(usize, Error)>,
+    refusals: Vec<Refusal>,
+}
+
+/// A destination that refused a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its place among the destinations of the call.
+    pub index: usize,
+    /// Why it refused.
+    pub error: Error,
 }
 
 impl SendError {
-    /// Why it was not sent.
+    /// Returns why it was not sent.
     #[must_use]
     pub fn error(&self) -> Error {
         self.error
     }
 
-    /// Destinations that refused it, by their place in the call, with their reason. It need not
-    /// name all that would have refused: the bus may stop at the first. Empty if the
-    /// failure was no destination's.
+    /// Returns the destinations that refused it, in the order of the call. The bus may stop at the
+    /// first, so others that would have refused may be missing. It is empty if the failure was no
+    /// destination's.
     #[must_use]
-    pub fn failed(&self) -> &[(usize, Error)] {
-        &self.failed
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
     }
 }
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.failed.first() {
-            Some((index, _)) => write!(f, "destination {index}: {}", self.error),
+        match self.refusals.first() {
+            Some(Refusal { index, .. }) => write!(f, "destination {index}: {}", self.error),
             None => self.error.fmt(f),
         }
     }
@@ -56,7 +66,7 @@ impl From<Error> for SendError {
     fn from(error: Error) -> Self {
         Self {
             error,
-            failed: Vec::new(),
+            refusals: Vec::new(),
         }
     }
 }
@@ -67,11 +77,44 @@ impl From<SendError> for Error {
     }
 }
 
-/// The result of one destination.
-fn outcome(errno: i32) -> Result<()> {
-    match errno {
-        0 => Ok(()),
-        errno => Err(Error::from_command("SEND", Errno::from_raw(errno))),
+/// Destinations, and room for the result of each.
+struct Destinations {
+    ids: Vec<u64>,
+    results: Vec<i32>,
+}
+
+impl Destinations {
+    /// Collects handles of a peer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongPeer`] if one is of another peer.
+    fn new<H: AsRef<Handle>>(peer: &Peer, to: impl IntoIterator<Item = H>) -> Result<Self> {
+        let ids = to
+            .into_iter()
+            .map(|handle| handle.as_ref().id_in(peer.registry()))
+            .collect::<Result<Vec<_>>>()?;
+        let results = vec![0; ids.len()];
+        Ok(Self { ids, results })
+    }
+
+    /// Returns the result of each destination.
+    fn outcomes(&self) -> impl Iterator<Item = Result<()>> + '_ {
+        self.results.iter().map(|&errno| match errno {
+            0 => Ok(()),
+            errno => Err(Error::from_command("SEND", Raw::from_raw_os_error(errno))),
+        })
+    }
+
+    /// Returns the destinations that refused.
+    fn refusals(&self) -> Vec<Refusal> {
+        self.outcomes()
+            .enumerate()
+            .filter_map(|(index, outcome)| {
+                let error = outcome.err()?;
+                Some(Refusal { index, error })
+            })
+            .collect()
     }
 }
 
@@ -95,9 +138,10 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn send(&self, to: &Handle, message: &Outgoing<'_>) -> Result<()> {
-        let connection = self.connection();
-        let to = [to.id_in(connection)?];
-        connection.send(0, &to, &mut [], &message.parts(connection)?)
+        let registry = self.registry();
+        let to = [to.id_in(registry)?];
+        let message = message.args(registry)?.destinations(&to);
+        registry.connection.send(message)
     }
 
     /// Sends a message to any number of nodes, as one atomic transaction: either all get it, at
@@ -105,16 +149,16 @@ impl Peer {
     /// two such messages get them in the same order.
     ///
     /// Nodes of one peer each get their copy, one after the other, in the order given here;
-    /// all but the last are marked by [`Message::more`](crate::Message::more). No node may be named
-    /// twice. No destination at all is fine, and does nothing.
+    /// all except the last are marked by [`Message::more`](crate::Message::more). No node may be
+    /// named twice. No destination at all is fine, and does nothing.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and [`Error::Duplicate`]. [`SendError::failed`] names
+    /// Those of [`send`](Self::send), and [`Error::Duplicate`]. [`SendError::refusals`] names
     /// destinations that were in the way.
     ///
     /// ```
-    /// use bus1::{Error, Host, Outgoing, Peer};
+    /// use bus1::{Error, Host, Outgoing, Peer, Refusal};
     ///
     /// let publisher = Peer::open_on(Host::Embedded)?;
     /// let subscribers = [Peer::open_on(Host::Embedded)?, Peer::open_on(Host::Embedded)?];
@@ -130,7 +174,8 @@ impl Peer {
     ///
     /// drop(inboxes.pop());
     /// let error = publisher.send_to(&handles, &Outgoing::new()).unwrap_err();
-    /// assert_eq!(error.failed(), [(1, Error::NodeDestroyed)]);
+    /// let refusal = Refusal { index: 1, error: Error::NodeDestroyed };
+    /// assert_eq!(error.refusals(), [refusal]);
     /// # Ok::<(), Error>(())
     /// ```
     pub fn send_to<H: AsRef<Handle>>(
@@ -138,29 +183,23 @@ impl Peer {
         to: impl IntoIterator<Item = H>,
         message: &Outgoing<'_>,
     ) -> Result<(), SendError> {
-        let (to, mut errors) = self.destinations(to)?;
-        let connection = self.connection();
-        connection
-            .send(0, &to, &mut errors, &message.parts(connection)?)
+        let mut to = Destinations::new(self, to)?;
+        self.send_with(0, &mut to, message)
             .map_err(|error| SendError {
                 error,
-                failed: errors
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(index, &errno)| Some((index, outcome(errno).err()?)))
-                    .collect(),
+                refusals: to.refusals(),
             })
     }
 
     /// Sends a message to each of these nodes that can take it: a destination that refuses does not
-    /// stop the others. Those that get it get it at one point of the order, as with
-    /// [`send_to`](Self::send_to). Gives the result of each destination, in the order given here.
+    /// stop the others. All receivers get it at one point of the order, as with
+    /// [`send_to`](Self::send_to). Returns the result of each destination, in the order given here.
     ///
     /// # Errors
     ///
     /// Failures that are not a destination's: [`Error::WrongPeer`],
     /// [`Error::DescriptorRefused`], [`Error::TooLarge`] for more than any message may carry,
-    /// [`Error::Disconnected`]. Nobody gets the message then.
+    /// [`Error::Disconnected`]. No destination gets the message then.
     ///
     /// ```
     /// use bus1::{Error, Host, Outgoing, Peer};
@@ -179,11 +218,9 @@ impl Peer {
         to: impl IntoIterator<Item = H>,
         message: &Outgoing<'_>,
     ) -> Result<Vec<Result<()>>> {
-        let (to, mut errors) = self.destinations(to)?;
-        let connection = self.connection();
-        let parts = message.parts(connection)?;
-        connection.send(SEND_FLAG_CONTINUE, &to, &mut errors, &parts)?;
-        Ok(errors.into_iter().map(outcome).collect())
+        let mut to = Destinations::new(self, to)?;
+        self.send_with(SEND_FLAG_CONTINUE, &mut to, message)?;
+        Ok(to.outcomes().collect())
     }
 
     /// Keeps a message as the seed of this peer, in place of the one before: the state from which a
@@ -208,20 +245,19 @@ impl Peer {
     /// # Ok::<(), bus1::Error>(())
     /// ```
     pub fn set_seed(&self, message: &Outgoing<'_>) -> Result<()> {
-        let connection = self.connection();
-        connection.send(SEND_FLAG_SEED, &[], &mut [], &message.parts(connection)?)
+        let registry = self.registry();
+        let message = message.args(registry)?.flags(SEND_FLAG_SEED);
+        registry.connection.send(message)
     }
 
-    /// The IDs of destinations, and room for their results.
-    fn destinations<H: AsRef<Handle>>(
-        &self,
-        to: impl IntoIterator<Item = H>,
-    ) -> Result<(Vec<u64>, Vec<i32>)> {
-        let to = to
-            .into_iter()
-            .map(|handle| handle.as_ref().id_in(self.connection()))
-            .collect::<Result<Vec<_>>>()?;
-        let errors = vec![0; to.len()];
-        Ok((to, errors))
+    /// Sends a message to destinations whose results are wanted.
+    fn send_with(&self, flags: u64, to: &mut Destinations, message: &Outgoing<'_>) -> Result<()> {
+        let registry = self.registry();
+        let message = message
+            .args(registry)?
+            .flags(flags)
+            .destinations(&to.ids)
+            .results(&mut to.results);
+        registry.connection.send(message)
     }
 }

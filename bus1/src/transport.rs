@@ -6,8 +6,19 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::errno::Errno;
+use bus1_ioctl::Execute;
+
+use crate::error::Result;
 use crate::host::Host;
+
+/// A pool as the process sees it: memory that can only be read.
+#[derive(Clone, Copy)]
+pub(crate) struct PoolView {
+    /// Where offset 0 is.
+    pub(crate) start: *const u8,
+    /// How many bytes can be reached.
+    pub(crate) len: u64,
+}
 
 /// An open peer of some host. Dropping it closes it.
 ///
@@ -16,22 +27,23 @@ use crate::host::Host;
 /// Pool memory, as [`Transport::pool`] describes it, is readable at every offset where a received
 /// slice lies, until the transport is dropped, a disconnect included. The bytes of a slice do not
 /// change between its receipt and its release.
-pub(crate) unsafe trait Transport: Send + Sync {
-    /// Which host it is on.
+pub(crate) unsafe trait Transport: Execute + Send + Sync {
+    /// Returns the host that the peer is on.
     fn host(&self) -> Host;
 
-    /// One command.
+    /// Returns the peer's pool, and maps it if that was not done before. It is always the same once
+    /// it succeeded.
     ///
-    /// # Safety
+    /// # Errors
     ///
-    /// `arg` is what `cmd` demands: an address of its structure, valid for reads and writes, and
-    /// what this refers to is valid as its fields say.
-    unsafe fn ioctl(&self, cmd: u32, arg: u64) -> Result<(), Errno>;
+    /// Those of [`Error::from_host`](crate::Error::from_host).
+    fn pool(&self) -> Result<PoolView>;
 
-    /// Where the pool starts, and how much of it can be reached. Always the same once it succeeded.
-    fn pool(&self) -> Result<(*const u8, u64), Errno>;
-
-    /// The descriptor that shows readiness to `poll(2)` and that names the peer in commands.
-    /// Always the same once it succeeded.
-    fn fd(&self) -> Result<BorrowedFd<'_>, Errno>;
+    /// Returns the descriptor that shows readiness to `poll(2)` and that names the peer in
+    /// commands. It is always the same once it succeeded.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Error::from_host`](crate::Error::from_host).
+    fn fd(&self) -> Result<BorrowedFd<'_>>;
 }

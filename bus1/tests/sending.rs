@@ -7,7 +7,7 @@ mod common;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use bus1::{Error, Event, Handle, Node, Outgoing, Peer};
+use bus1::{Error, Event, Handle, Node, Outgoing, Peer, Refusal};
 use common::*;
 
 /// Subscribers with a node each, and the handles of a publisher.
@@ -47,7 +47,11 @@ fn a_multicast_reaches_all_or_nobody() {
     let large = [0; 1000];
     let error = publisher.send_to(&handles, &text(&large)).unwrap_err();
     assert_eq!(error.error(), Error::Quota);
-    assert_eq!(error.failed(), [(1, Error::Quota)]);
+    let refusal = Refusal {
+        index: 1,
+        error: Error::Quota,
+    };
+    assert_eq!(error.refusals(), [refusal]);
     assert!(error.to_string().starts_with("destination 1: over quota"));
     subscribers.iter().for_each(|(peer, _)| nothing(peer));
 

@@ -19,7 +19,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use bus1_core::bus::host;
-use kernel::error::{code::*, Result};
+use kernel::error::{code::*, Error, Result};
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use once_cell::sync::OnceCell;
 use rustix::fs::{ftruncate, memfd_create, MemfdFlags};
@@ -97,6 +97,16 @@ impl Mapped {
     }
 }
 
+/// Returns the errno of memory that could not be made: ENOMEM, except where the process has no
+/// descriptor left or may not have files of this size. The system's own may mean something else in
+/// a command: at the limit on locked memory mmap(2) fails with EAGAIN.
+fn failure(error: &io::Error) -> Error {
+    match Errno::from_io_error(error) {
+        Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::FBIG)) => to_core(errno),
+        _ => ENOMEM,
+    }
+}
+
 /// The memory of a pool; a clone is another reference to the same.
 #[derive(Clone)]
 pub(crate) struct Pool(Arc<OnceCell<Mapped>>);
@@ -127,9 +137,8 @@ impl Pool {
     }
 
     fn mapped(&self) -> Result<&Mapped> {
-        self.0.get_or_try_init(|| {
-            Mapped::new().map_err(|error| Errno::from_io_error(&error).map_or(ENOMEM, to_core))
-        })
+        self.0
+            .get_or_try_init(|| Mapped::new().map_err(|error| failure(&error)))
     }
 
     /// The range of `len` bytes at `offset`, which somebody pinned.
@@ -288,6 +297,17 @@ mod tests {
         assert_eq!(read(&pool, 64 * MIB, 8 << 20), vec![0; 8 << 20]);
         pool.pin(64 * MIB, 8 * MIB).unwrap();
         assert_eq!(read(&pool, 64 * MIB, 8 << 20), vec![0; 8 << 20]);
+    }
+
+    #[test]
+    fn memory_that_cannot_be_made_is_enomem_or_a_limit_of_files() {
+        for errno in [Errno::AGAIN, Errno::NOMEM, Errno::PERM, Errno::NOSYS] {
+            assert_eq!(failure(&errno.into()), ENOMEM, "{errno:?}");
+        }
+        assert_eq!(failure(&io::Error::other("no errno")), ENOMEM);
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::FBIG] {
+            assert_eq!(failure(&errno.into()), to_core(errno), "{errno:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ const SHORTEST: Duration = Duration::from_micros(50);
 /// The longest one.
 const LONGEST: Duration = Duration::from_millis(5);
 
-/// After so long nobody believes any more that a receiver will catch up.
+/// After so long a receiver is not expected to catch up any more.
 const HOPELESS: Duration = Duration::from_secs(60);
 
 /// What was refused, and tried again.
@@ -24,8 +24,17 @@ pub struct Refused {
     pub pool_full: u64,
 }
 
-/// Sends until it succeeds: what a slow receiver refuses is tried again after a pause.
-pub fn send(refused: &mut Refused, send: impl Fn() -> Result<(), SendError>) -> Result<()> {
+/// Sends until it succeeds: what a slow receiver refuses is tried again after a pause, unless
+/// `go_on` fails.
+///
+/// # Errors
+///
+/// That of `go_on`; those of `send`, except temporary ones; no receiver caught up in a minute.
+pub fn send(
+    refused: &mut Refused,
+    go_on: impl Fn() -> Result<()>,
+    send: impl Fn() -> Result<(), SendError>,
+) -> Result<()> {
     let mut pause = SHORTEST;
     let mut begin = None;
     loop {
@@ -44,6 +53,7 @@ pub fn send(refused: &mut Refused, send: impl Fn() -> Result<(), SendError>) -> 
                 HOPELESS.as_secs()
             );
         }
+        go_on()?;
         thread::sleep(pause);
         pause = (pause * 2).min(LONGEST);
     }
@@ -58,13 +68,29 @@ mod tests {
     fn refusals_are_counted_and_other_errors_end_it() {
         let left = Cell::new(3);
         let mut refused = Refused::default();
-        let result = send(&mut refused, || match left.replace(left.get() - 1) {
-            3 => Err(Error::Quota.into()),
-            2 => Err(Error::PoolFull.into()),
-            _ => Ok(()),
+        let always = || Ok(());
+        let result = send(&mut refused, always, || {
+            match left.replace(left.get() - 1) {
+                3 => Err(Error::Quota.into()),
+                2 => Err(Error::PoolFull.into()),
+                _ => Ok(()),
+            }
         });
         assert!(result.is_ok());
         assert_eq!((refused.over_quota, refused.pool_full), (1, 1));
-        assert!(send(&mut refused, || Err(Error::NodeDestroyed.into())).is_err());
+        assert!(send(&mut refused, always, || Err(Error::NodeDestroyed.into())).is_err());
+    }
+
+    #[test]
+    fn it_is_given_up_when_the_caller_does() {
+        let left = Cell::new(3);
+        let go_on = || match left.replace(left.get() - 1) {
+            0 => bail!("no more"),
+            _ => Ok(()),
+        };
+        let mut refused = Refused::default();
+        let error = send(&mut refused, go_on, || Err(Error::Quota.into())).unwrap_err();
+        assert_eq!(error.to_string(), "no more");
+        assert_eq!(refused.over_quota, 4);
     }
 }

@@ -6,19 +6,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{ensure, Context, Result};
-use bus1::{Host, Peer};
-use clap::{Args, ValueEnum};
+use bus1::Peer;
+use clap::Args;
 
 use crate::crew::Crew;
 use crate::directory::Directory;
+use crate::host::HostChoice;
 use crate::input::Input;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::pieces::Block;
 use crate::progress::Progress;
 use crate::verdict::{count, Verdict};
-use crate::wire::{Control, Header, Role};
+use crate::wire::{Control, Header};
 
-/// Multicasts that a demo should have at least, if nothing else is said ...
+/// Multicasts that a demo has at least without `--rounds` ...
 const ENOUGH_MULTICASTS: u64 = 20_000;
 
 /// ... as long as the text is not published in more bytes than these.
@@ -58,31 +59,9 @@ pub struct Options {
     host: HostChoice,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum HostChoice {
-    /// What BUS1_HOST says; else the kernel if /dev/bus1 exists, else this process
-    Auto,
-    /// The module bus1.ko
-    Kernel,
-    /// This process
-    Embedded,
-}
-
-impl HostChoice {
-    pub fn open(self) -> Result<Peer> {
-        let host = match self {
-            Self::Auto => Host::preferred()?,
-            Self::Kernel => Host::Kernel,
-            Self::Embedded => Host::Embedded,
-        };
-        Peer::open_on(host).with_context(|| format!("cannot use the {host} host"))
-    }
-}
-
 /// Runs the demo; the exit status is that of its verdict.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let interrupt = Interrupt::watch()?;
-    match demonstrate(options, interrupt) {
+    match demonstrate(options) {
         Ok(good) => Ok(ExitCode::from(u8::from(!good))),
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("bus1: {error}");
@@ -92,18 +71,44 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
 }
 
-fn demonstrate(options: &Options, interrupt: Interrupt) -> Result<bool> {
+/// How much is to be published.
+struct Plan {
+    rounds: u64,
+    /// Multicasts of all publishers.
+    multicasts: u64,
+    /// Receipts of all subscribers.
+    deliveries: u64,
+}
+
+impl Plan {
+    fn new(options: &Options, input: &Input) -> Result<Self> {
+        let rounds = options.rounds.unwrap_or_else(|| enough_rounds(input));
+        let plan = || {
+            let pieces = input.pieces.checked_mul(rounds)?;
+            // Each publisher says in a message of its own that it has ended.
+            let multicasts = pieces.checked_add(options.publishers.into())?;
+            let deliveries = multicasts.checked_mul(options.subscribers.into())?;
+            Some(Self {
+                rounds,
+                multicasts,
+                deliveries,
+            })
+        };
+        plan().context("too many messages; take fewer --rounds")
+    }
+}
+
+/// Returns whether the verdict is good.
+fn demonstrate(options: &Options) -> Result<bool> {
     let (publishers, subscribers) = (options.publishers, options.subscribers);
     let input = Input::open(options.input.as_deref(), options.block)?;
-    let rounds = options.rounds.unwrap_or_else(|| rounds(&input));
-    let pieces = input
-        .pieces
-        .checked_mul(rounds)
-        .context("too many rounds")?;
+    let plan = Plan::new(options, &input)?;
+    // From here on there is something to tidy up. Before, a signal ends the program, also while it
+    // waits for its input.
+    let interrupt = Interrupt::watch()?;
 
     let peer = options.host.open()?;
     check_quota(&peer, &input, subscribers)?;
-    let node = peer.create_node()?;
     let mut crew = Crew::new(&peer);
     println!(
         "{} host: {} and {}, all of them {}",
@@ -118,48 +123,37 @@ fn demonstrate(options: &Options, interrupt: Interrupt) -> Result<bool> {
         count(input.bytes, "byte"),
         count(input.pieces, "piece"),
         options.block,
-        count(rounds, "time")
+        count(plan.rounds, "time")
     );
 
-    let mut directory = Directory::new(peer, interrupt.clone(), publishers, subscribers);
-    let roles = [
-        (Role::Subscriber, subscribers),
-        (Role::Publisher, publishers),
-    ];
-    for (role, n) in roles {
-        for index in 0..n {
-            interrupt.check()?;
-            crew.start(role, index, &node)?;
-        }
-    }
+    let mut directory = Directory::new(peer, interrupt.clone(), publishers, subscribers)?;
+    directory.start(&mut crew)?;
     directory.gather(&mut crew)?;
-
     let order = Control::Publish {
         publishers,
-        rounds,
+        rounds: plan.rounds,
         block: options.block,
     };
     directory.begin(&order, &input.file)?;
-    // Each publisher says in a message of its own that it has ended.
-    let multicasts = pieces + u64::from(publishers);
-    let mut progress = Progress::new(multicasts * u64::from(subscribers));
+    let mut progress = Progress::new(plan.deliveries);
     directory.collect(&mut crew, &mut progress)?;
     drop(progress);
-    crew.join()?;
+    crew.join(&interrupt)?;
 
-    let verdict = Verdict::new(&directory, multicasts);
+    let verdict = Verdict::new(&directory, plan.multicasts);
     println!("{verdict}");
     Ok(verdict.is_good())
 }
 
-/// How often to publish a text that may be short.
-fn rounds(input: &Input) -> u64 {
+/// Returns how often to publish a text that may be short.
+fn enough_rounds(input: &Input) -> u64 {
     let for_messages = ENOUGH_MULTICASTS.div_ceil(input.pieces);
     let for_bytes = ENOUGH_BYTES / input.bytes;
     for_messages.min(for_bytes).max(1)
 }
 
-/// One sender may have half of what a user may have in flight, so a larger multicast would never go.
+/// Checks that one multicast fits below the quota: one sender may have half of what a user may have
+/// in flight, so a larger one would never go.
 fn check_quota(peer: &Peer, input: &Input, subscribers: u32) -> Result<()> {
     let limit = u64::from(peer.limits()?.inflight_bytes);
     // Charges are kept in batches, which may take 1/32 of the limit.

@@ -3,52 +3,101 @@
 //! The directory: the one peer that all workers know at the start.
 //!
 //! Subscribers hand it their capabilities, it hands them to the publishers, together with the text.
-//! Then it collects what the workers tell, and compares while it comes in. A worker that goes away
-//! before its time is noticed by the destruction of its node.
+//! Then it collects the reports of the workers, and compares while they come in. A worker that goes
+//! away before its time is noticed by the destruction of its node.
+//!
+//! Invariant: a worker is known by the node that the directory gave it a handle to, and by nothing
+//! that it says. So no message can come from a stranger or in another worker's name.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
-use bus1::{Event, Handle, HandleId, Message, Outgoing, Peer};
+use bus1::{Event, Handle, HandleId, Message, Node, Outgoing, Peer};
 
 use crate::backoff::{self, Refused};
 use crate::crew::Crew;
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::sequence::Comparison;
-use crate::wire::{Control, Done, Role, Summary};
+use crate::wire::{Control, Done, Role, Summary, WorkerId};
 
 /// How long to wait for a message before looking at workers and signals.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// A worker as the directory knows it.
+struct Seat {
+    id: WorkerId,
+    /// Stands for the worker: only it gets a handle to this node.
+    node: Node,
+    /// A handle to the worker's node, once it has greeted.
+    handle: Option<Handle>,
+}
 
 /// All that the directory knows.
 pub struct Directory {
     peer: Peer,
     interrupt: Interrupt,
-    handles: HashMap<(Role, u32), Handle>,
-    names: HashMap<HandleId, (Role, u32)>,
+    seats: Vec<Seat>,
+    /// Indices of `seats`, by the node that stands for the worker.
+    by_node: HashMap<HandleId, usize>,
+    /// Indices of `seats`, by the handle to the worker's node.
+    by_handle: HashMap<HandleId, usize>,
     pub comparison: Comparison,
+    /// What each subscriber found, at its index.
     pub summaries: Vec<Option<Summary>>,
+    /// What each publisher did, at its index.
     pub done: Vec<Option<Done>>,
 }
 
 impl Directory {
-    pub fn new(peer: Peer, interrupt: Interrupt, publishers: u32, subscribers: u32) -> Self {
-        Self {
+    /// Makes a seat for each worker.
+    pub fn new(
+        peer: Peer,
+        interrupt: Interrupt,
+        publishers: u32,
+        subscribers: u32,
+    ) -> Result<Self> {
+        let mut directory = Self {
             peer,
             interrupt,
-            handles: HashMap::new(),
-            names: HashMap::new(),
+            seats: Vec::new(),
+            by_node: HashMap::new(),
+            by_handle: HashMap::new(),
             comparison: Comparison::new(publishers as usize, subscribers as usize),
             summaries: vec![None; subscribers as usize],
             done: vec![None; publishers as usize],
+        };
+        let roles = [
+            (Role::Subscriber, subscribers),
+            (Role::Publisher, publishers),
+        ];
+        for (role, n) in roles {
+            for index in 0..n {
+                let node = directory.peer.create_node()?;
+                directory.by_node.insert(node.id(), directory.seats.len());
+                directory.seats.push(Seat {
+                    id: WorkerId { role, index },
+                    node,
+                    handle: None,
+                });
+            }
         }
+        Ok(directory)
+    }
+
+    /// Starts all workers.
+    pub fn start(&self, crew: &mut Crew) -> Result<()> {
+        for seat in &self.seats {
+            self.interrupt.check()?;
+            crew.start(seat.id, &seat.node)?;
+        }
+        Ok(())
     }
 
     /// Waits until all workers are there.
     pub fn gather(&mut self, crew: &mut Crew) -> Result<()> {
-        while self.handles.len() < self.summaries.len() + self.done.len() {
+        while self.by_handle.len() < self.seats.len() {
             self.step(crew)?;
         }
         Ok(())
@@ -56,16 +105,10 @@ impl Directory {
 
     /// Gives the publishers what they need, and lets all begin.
     pub fn begin(&self, order: &Control, text: &std::fs::File) -> Result<()> {
-        let all = |role, n: usize| -> Vec<&Handle> {
-            (0..n as u32)
-                .filter_map(|index| self.handles.get(&(role, index)))
-                .collect()
-        };
-        let publishers = all(Role::Publisher, self.done.len());
-        let subscribers = all(Role::Subscriber, self.summaries.len());
-
+        let publishers = self.handles(Role::Publisher);
+        let subscribers = self.handles(Role::Subscriber);
         let expect = Control::Expect {
-            publishers: self.done.len() as u32,
+            publishers: publishers.len() as u32,
         }
         .encode()?;
         self.multicast(&subscribers, &Outgoing::new().payload(&expect))?;
@@ -78,28 +121,36 @@ impl Directory {
         self.multicast(&publishers, &message)
     }
 
+    /// Returns handles to all workers of a role that have greeted, by their index.
+    fn handles(&self, role: Role) -> Vec<&Handle> {
+        self.seats
+            .iter()
+            .filter(|seat| seat.id.role == role)
+            .filter_map(|seat| seat.handle.as_ref())
+            .collect()
+    }
+
     fn multicast(&self, to: &[&Handle], message: &Outgoing<'_>) -> Result<()> {
-        backoff::send(&mut Refused::default(), || self.peer.send_to(to, message))
-            .context("cannot reach the workers")
+        let go_on = || self.interrupt.check();
+        let send = || self.peer.send_to(to, message);
+        backoff::send(&mut Refused::default(), go_on, send).context("cannot reach the workers")
     }
 
     /// Collects until all workers have told everything.
     pub fn collect(&mut self, crew: &mut Crew, progress: &mut Progress) -> Result<()> {
-        while !self.is_complete() {
+        while !self.seats.iter().all(|seat| self.is_finished(seat.id)) {
             self.step(crew)?;
             progress.show(self.comparison.told_by_all());
         }
         Ok(())
     }
 
-    fn is_complete(&self) -> bool {
-        self.summaries.iter().all(Option::is_some) && self.done.iter().all(Option::is_some)
-    }
-
-    fn is_finished(&self, role: Role, index: u32) -> bool {
-        match role {
-            Role::Publisher => self.done[index as usize].is_some(),
-            Role::Subscriber => self.summaries[index as usize].is_some(),
+    /// Whether a worker has told everything.
+    fn is_finished(&self, id: WorkerId) -> bool {
+        let index = id.index as usize;
+        match id.role {
+            Role::Publisher => self.done[index].is_some(),
+            Role::Subscriber => self.summaries[index].is_some(),
         }
     }
 
@@ -107,67 +158,69 @@ impl Directory {
     fn step(&mut self, crew: &mut Crew) -> Result<()> {
         self.interrupt.check()?;
         match self.peer.recv_timeout(LOOK).context("cannot receive")? {
-            Some(Event::Message(message)) => self.take(message)?,
-            Some(Event::NodeDestroyed(id)) => {
-                if let Some(&(role, index)) = self.names.get(&id) {
-                    if !self.is_finished(role, index) {
-                        // An interrupt on a terminal is for the workers as well.
-                        self.interrupt.check()?;
-                        bail!("{} {index} is gone", role.name());
-                    }
-                }
-            }
-            Some(_) => {}
+            Some(Event::Message(message)) => self.take(message),
+            Some(Event::NodeDestroyed(id)) => self.worker_is_gone(id),
+            Some(_) => Ok(()),
             None => {
                 // Everything that it said before it ended was received: the queue is empty.
-                let checked = crew.check(|role, index| self.is_finished(role, index));
+                let checked = crew.check(|id| self.is_finished(id));
+                // An interrupt on a terminal is for the workers as well.
                 self.interrupt.check()?;
-                checked?;
+                checked
             }
+        }
+    }
+
+    /// Takes the end of a worker's node: an error, unless the worker has told everything.
+    fn worker_is_gone(&self, handle: HandleId) -> Result<()> {
+        let Some(&seat) = self.by_handle.get(&handle) else {
+            return Ok(());
+        };
+        let id = self.seats[seat].id;
+        if !self.is_finished(id) {
+            // An interrupt on a terminal is for the workers as well.
+            self.interrupt.check()?;
+            bail!("{id} is gone");
         }
         Ok(())
     }
 
     fn take(&mut self, mut message: Message) -> Result<()> {
-        match Control::decode(message.payload())? {
-            Control::Hello { role, index } => {
+        let seat = *self
+            .by_node
+            .get(&message.destination())
+            .context("a message came to a node that stands for no worker")?;
+        let id = self.seats[seat].id;
+        let index = id.index as usize;
+        let control = Control::decode(message.payload())
+            .with_context(|| format!("{id} is not understood"))?;
+        ensure!(!self.is_finished(id), "{id} goes on after its end");
+        match (id.role, control) {
+            (_, Control::Hello) => {
                 let handle = message.take_handles().into_iter().flatten().next();
-                let handle = handle.with_context(|| format!("{} {index} is gone", role.name()))?;
-                self.names.insert(handle.id(), (role, index));
-                let before = self.handles.insert((role, index), handle);
-                ensure!(before.is_none(), "{} {index} came twice", role.name());
+                let handle = handle.with_context(|| format!("{id} is gone"))?;
+                ensure!(self.seats[seat].handle.is_none(), "{id} came twice");
+                let before = self.by_handle.insert(handle.id(), seat);
+                ensure!(before.is_none(), "{id} has another worker's node");
+                self.seats[seat].handle = Some(handle);
             }
-            Control::Received {
-                index,
-                first,
-                entries,
-            } => {
-                ensure!(
-                    (index as usize) < self.summaries.len(),
-                    "a stranger reports"
-                );
-                self.comparison.add(index as usize, first, &entries);
+            (Role::Subscriber, Control::Received { first, entries }) => {
+                self.comparison.add(index, first, &entries);
             }
-            Control::Summary { index, summary } => {
-                let place = self.summaries.get_mut(index as usize);
-                *place.context("a stranger reports")? = Some(summary);
+            (Role::Subscriber, Control::Summary(summary)) => {
+                self.summaries[index] = Some(summary);
             }
-            Control::Done { index, done } => {
-                let place = self.done.get_mut(index as usize);
-                *place.context("a stranger reports")? = Some(done);
-            }
-            Control::Failed {
-                role,
-                index,
-                reason,
-            } => {
+            (Role::Publisher, Control::Done(done)) => self.done[index] = Some(done),
+            (_, Control::Failed { reason }) => {
                 self.interrupt.check()?;
-                bail!("{} {index} failed: {reason}", role.name());
+                bail!("{id} failed: {reason}");
             }
-            Control::Expect { .. } | Control::Publish { .. } => {
-                bail!("an order came to the one who gives them")
-            }
+            (_, control) => bail!("{id} sent what is not its to send: {control:?}"),
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

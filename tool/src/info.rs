@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `bus1 info`: which host would be taken, and its limits.
+//! `bus1 info`: shows the host that would be taken, and its limits.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use anyhow::Result;
 use bus1::Host;
 use clap::Args;
 
-use crate::demo::HostChoice;
+use crate::host::HostChoice;
 
 #[derive(Args)]
 pub struct Options {
@@ -17,6 +17,7 @@ pub struct Options {
     host: HostChoice,
 }
 
+/// Shows them.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let peer = options.host.open()?;
     let reach = match peer.host() {

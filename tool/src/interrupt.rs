@@ -13,7 +13,7 @@ use signal_hook::flag;
 #[derive(Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
-/// The user wanted it.
+/// The error that the user wants an end.
 #[derive(Debug)]
 pub struct Interrupted;
 
@@ -26,7 +26,8 @@ impl std::fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 impl Interrupt {
-    /// Watches for signals from now on.
+    /// Watches for signals from now on: they no longer end the program at once, so everything that
+    /// waits has to [check](Self::check) now and then.
     pub fn watch() -> Result<Self> {
         let interrupt = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -36,6 +37,12 @@ impl Interrupt {
                 .context("cannot watch for signals")?;
         }
         Ok(interrupt)
+    }
+
+    /// Acts as the user's wish.
+    #[cfg(test)]
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 
     /// Fails if the user wants an end.

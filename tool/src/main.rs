@@ -5,13 +5,20 @@
 //! Results go to stdout, news of the work and errors to stderr. Exit status: 0, 1 for a bad
 //! verdict or a failure, 2 for a command line that makes no sense, 130 after an interrupt.
 
+// Layers, from bottom to top; a module imports only modules that stand before it:
+// clock pieces wire sequence backoff interrupt progress input host worker publisher subscriber
+// launch crew directory verdict demo info
+
 mod backoff;
+mod clock;
 mod crew;
 mod demo;
 mod directory;
+mod host;
 mod info;
 mod input;
 mod interrupt;
+mod launch;
 mod pieces;
 mod progress;
 mod publisher;
@@ -28,8 +35,8 @@ use clap::{Parser, Subcommand};
 /// Capability-based messages between the threads and processes of this machine.
 ///
 /// bus1 runs in the kernel (module bus1.ko, /dev/bus1), or, where that is not loaded, inside a
-/// process for its own threads. BUS1_HOST=kernel or BUS1_HOST=embedded in the environment decides
-/// which one is taken.
+/// process for its own threads. BUS1_HOST=kernel or BUS1_HOST=embedded in the environment chooses
+/// one of them.
 #[derive(Parser)]
 #[command(name = "bus1", version)]
 struct Cli {
@@ -41,17 +48,17 @@ struct Cli {
 enum Command {
     /// Publish a text to many subscribers and check that all of them saw the same
     Demo(demo::Options),
-    /// Say which host would be taken, and its limits
+    /// Show the host that would be taken, and its limits
     Info(info::Options),
     #[command(flatten)]
-    Worker(worker::Command),
+    Worker(launch::Command),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Info(options) => info::run(&options),
-        Command::Worker(command) => worker::run_process(&command),
+        Command::Worker(command) => launch::run_process(&command),
     };
     match done {
         Ok(code) => code,

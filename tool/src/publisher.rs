@@ -8,6 +8,7 @@ use anyhow::{bail, Context, Result};
 use bus1::{Handle, Outgoing};
 
 use crate::backoff::{self, Refused};
+use crate::clock::now;
 use crate::pieces::{Block, Pieces};
 use crate::wire::{Control, Done, Header, Kind};
 use crate::worker::Worker;
@@ -15,7 +16,7 @@ use crate::worker::Worker;
 /// Multicasts between two looks at what came in.
 const LOOK: u64 = 256;
 
-/// What a publisher is told.
+/// The order that a publisher gets.
 struct Order {
     publishers: u32,
     rounds: u64,
@@ -46,15 +47,12 @@ pub fn publish(worker: &Worker) -> Result<()> {
         }
     }
     publisher.multicast(Kind::End, b"")?;
-    worker.tell(&Control::Done {
-        index: worker.index,
-        done: Done {
-            messages: publisher.sequence,
-            over_quota: publisher.refused.over_quota,
-            pool_full: publisher.refused.pool_full,
-            start,
-        },
-    })
+    worker.tell(&Control::Done(Done {
+        messages: publisher.sequence,
+        over_quota: publisher.refused.over_quota,
+        pool_full: publisher.refused.pool_full,
+        start,
+    }))
 }
 
 fn receive(worker: &Worker) -> Result<Order> {
@@ -97,22 +95,15 @@ impl Publisher<'_> {
     fn multicast(&mut self, kind: Kind, piece: &[u8]) -> Result<()> {
         let header = Header::new(kind, self.worker.index, self.sequence, piece).to_bytes();
         let message = Outgoing::new().payload(&header).payload(piece);
-        backoff::send(&mut self.refused, || {
-            self.worker.peer.send_to(self.subscribers, &message)
-        })
-        .with_context(|| format!("cannot publish message {}", self.sequence))?;
+        let send = || self.worker.peer.send_to(self.subscribers, &message);
+        backoff::send(&mut self.refused, || Ok(()), send)
+            .with_context(|| format!("cannot publish message {}", self.sequence))?;
         self.sequence += 1;
-        if self.sequence.is_multiple_of(LOOK) {
+        if self.sequence % LOOK == 0 {
             while let Some(event) = self.worker.peer.try_recv().context("cannot receive")? {
                 self.worker.understand(event)?;
             }
         }
         Ok(())
     }
-}
-
-/// Nanoseconds of the system's monotonic clock, which is the same in all processes.
-pub fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

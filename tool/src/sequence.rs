@@ -2,21 +2,36 @@
 
 //! The order in which subscribers received, and its comparison while it comes in.
 //!
-//! Nobody knows the right order before: whoever is first to tell what stands at a position sets
-//! it, and all others are held to it. What all have told is forgotten, so memory is taken for the
-//! difference between the fastest and the slowest alone.
+//! The right order is not known before: the first subscriber to tell what stands at a position sets
+//! it, and all others are held to it. Positions that all have told are forgotten, so memory is taken
+//! only for the difference between the fastest and the slowest.
 
 use std::collections::VecDeque;
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// One publication in a sequence: who published it, and its number.
-pub fn entry(publisher: u32, sequence: u64) -> u64 {
-    u64::from(publisher) << 48 | sequence
+/// One publication in a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Index of its publisher, below 2^16.
+    pub publisher: u64,
+    /// Its number among those of its publisher, below 2^48.
+    pub sequence: u64,
 }
 
-fn parts(entry: u64) -> (u64, u64) {
-    (entry >> 48, entry & ((1 << 48) - 1))
+impl Publication {
+    /// Returns it as one word, as it is reported.
+    pub fn to_entry(self) -> u64 {
+        self.publisher << 48 | self.sequence
+    }
+
+    /// Takes a word apart. Every word is a publication.
+    pub fn from_entry(entry: u64) -> Self {
+        Self {
+            publisher: entry >> 48,
+            sequence: entry & ((1 << 48) - 1),
+        }
+    }
 }
 
 /// A short form of a sequence.
@@ -38,10 +53,10 @@ impl Digest {
 pub struct Difference {
     pub subscriber: usize,
     pub position: u64,
-    /// Publisher and number that another subscriber had there.
-    pub expected: (u64, u64),
+    /// What another subscriber had there.
+    pub expected: Publication,
     /// What this one had.
-    pub found: (u64, u64),
+    pub found: Publication,
 }
 
 /// Compares the sequences of all subscribers.
@@ -78,7 +93,8 @@ impl Comparison {
         }
     }
 
-    /// Takes what a subscriber received from position `first` on.
+    /// Takes what a subscriber received from position `first` on. Entries and positions may be
+    /// anything; the subscriber is one of those that there are.
     pub fn add(&mut self, subscriber: usize, first: u64, entries: &[u64]) {
         if first != self.told[subscriber] {
             self.gaps += 1;
@@ -93,8 +109,8 @@ impl Comparison {
                     self.first_difference.get_or_insert(Difference {
                         subscriber,
                         position,
-                        expected: parts(expected),
-                        found: parts(found),
+                        expected: Publication::from_entry(expected),
+                        found: Publication::from_entry(found),
                     });
                 }
                 None => self.set(found),
@@ -109,7 +125,10 @@ impl Comparison {
     fn set(&mut self, entry: u64) {
         self.window.push_back(entry);
         self.digest.add(entry);
-        let (publisher, sequence) = parts(entry);
+        let Publication {
+            publisher,
+            sequence,
+        } = Publication::from_entry(entry);
         match self.next.get_mut(publisher as usize) {
             Some(next) if *next == sequence => *next += 1,
             Some(next) => {
@@ -120,17 +139,17 @@ impl Comparison {
         }
     }
 
-    /// How much all subscribers together have told.
+    /// Returns how much all subscribers together have told.
     pub fn told_by_all(&self) -> u64 {
         self.told.iter().sum()
     }
 
-    /// Length of the order that was told.
+    /// Returns the length of the order that was told.
     pub fn len(&self) -> u64 {
         self.base + self.window.len() as u64
     }
 
-    /// Digest of the order that was told.
+    /// Returns the digest of the order that was told.
     pub fn digest(&self) -> u64 {
         self.digest.value()
     }
@@ -166,6 +185,17 @@ mod tests {
 
     const RED: [u64; 3] = [0, 1, 2];
 
+    fn entry(publisher: u64, sequence: u64) -> u64 {
+        publication(publisher, sequence).to_entry()
+    }
+
+    fn publication(publisher: u64, sequence: u64) -> Publication {
+        Publication {
+            publisher,
+            sequence,
+        }
+    }
+
     fn blue(sequence: u64) -> u64 {
         entry(1, sequence)
     }
@@ -194,8 +224,8 @@ mod tests {
             Some(Difference {
                 subscriber: 2,
                 position: 2,
-                expected: (0, 1),
-                found: (1, 1)
+                expected: publication(0, 1),
+                found: publication(1, 1)
             })
         );
     }
@@ -220,5 +250,15 @@ mod tests {
         comparison.add(0, 3, &[3]);
         assert!(!comparison.is_total(3));
         assert_eq!(comparison.gaps, 1);
+    }
+
+    #[test]
+    fn reports_may_say_anything() {
+        let mut comparison = Comparison::new(2, 2);
+        comparison.add(0, u64::MAX, &[0]);
+        comparison.add(0, 0, &[u64::MAX, u64::MAX, 0]);
+        comparison.add(1, 0, &[u64::MAX, 0, entry(1, (1 << 48) - 1)]);
+        assert!(!comparison.is_total(3));
+        assert_eq!((comparison.gaps, comparison.differences), (1, 2));
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::publisher::now;
-use crate::sequence::{entry, Digest};
+use crate::clock::now;
+use crate::sequence::{Digest, Publication};
 use crate::wire::{Control, Header, Kind, Summary};
 use crate::worker::Worker;
 
@@ -59,10 +59,7 @@ pub fn subscribe(worker: &Worker) -> Result<()> {
     }
     subscriber.tell()?;
     subscriber.summary.digest = subscriber.digest.value();
-    worker.tell(&Control::Summary {
-        index: worker.index,
-        summary: subscriber.summary,
-    })
+    worker.tell(&Control::Summary(subscriber.summary))
 }
 
 struct Subscriber<'a> {
@@ -101,7 +98,11 @@ impl Subscriber<'_> {
         if header.kind == Kind::End {
             self.left -= 1;
         }
-        let entry = entry(header.publisher, header.sequence);
+        let publication = Publication {
+            publisher: header.publisher.into(),
+            sequence: header.sequence,
+        };
+        let entry = publication.to_entry();
         self.digest.add(entry);
         self.untold.push(entry);
         Ok(())
@@ -116,7 +117,6 @@ impl Subscriber<'_> {
         let entries = std::mem::take(&mut self.untold);
         let n = entries.len() as u64;
         self.worker.tell(&Control::Received {
-            index: self.worker.index,
             first: self.told,
             entries,
         })?;

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What came out: the verdict, and the figures.
+//! The verdict, and the figures.
 
 use std::fmt;
 
 use crate::directory::Directory;
 
-/// What came out of a demo.
+/// The outcome of a demo.
 pub struct Verdict {
     /// Multicasts that there should be.
     pub expected: u64,
     /// Multicasts that the publishers made.
-    pub published: u64,
+    pub published: u128,
     /// Receipts of all subscribers together.
-    pub delivered: u64,
-    pub bytes: u64,
-    pub damaged: u64,
-    pub misplaced: u64,
+    pub delivered: u128,
+    pub bytes: u128,
+    pub damaged: u128,
+    pub misplaced: u128,
     pub subscribers: usize,
     pub publishers: usize,
     /// Whether all subscribers told one order.
@@ -24,14 +24,15 @@ pub struct Verdict {
     /// What is wrong about the order.
     pub fault: Option<String>,
     pub digest: u64,
-    pub over_quota: u64,
-    pub pool_full: u64,
+    pub over_quota: u128,
+    pub pool_full: u128,
     /// From the first send to the last receipt.
     pub seconds: f64,
 }
 
 impl Verdict {
-    /// Judges what the directory collected. The text should have made `expected` multicasts.
+    /// Judges the reports that the directory collected. The text should have made `expected`
+    /// multicasts.
     pub fn new(directory: &Directory, expected: u64) -> Self {
         let comparison = &directory.comparison;
         let summaries: Vec<_> = directory.summaries.iter().flatten().collect();
@@ -40,11 +41,17 @@ impl Verdict {
             .iter()
             .all(|summary| summary.digest == comparison.digest());
         let fault = if let Some(difference) = comparison.first_difference {
-            let ((p, n), (q, m)) = (difference.expected, difference.found);
+            let (expected, found) = (difference.expected, difference.found);
             Some(format!(
-                "{} differences; the first: at position {} subscriber {} has message {m} of \
-                 publisher {q}, another has message {n} of publisher {p}",
-                comparison.differences, difference.position, difference.subscriber
+                "{} differences; the first: at position {} subscriber {} has message {} of \
+                 publisher {}, another has message {} of publisher {}",
+                comparison.differences,
+                difference.position,
+                difference.subscriber,
+                found.sequence,
+                found.publisher,
+                expected.sequence,
+                expected.publisher
             ))
         } else if comparison.gaps > 0 {
             Some("a report of a subscriber is missing".into())
@@ -61,22 +68,19 @@ impl Verdict {
             .unwrap_or(0);
         Self {
             expected,
-            published: done.iter().map(|done| done.messages).sum(),
-            delivered: summaries.iter().map(|summary| summary.messages).sum(),
-            bytes: summaries.iter().map(|summary| summary.bytes).sum(),
-            damaged: summaries.iter().map(|summary| summary.damaged).sum(),
-            misplaced: summaries
-                .iter()
-                .map(|summary| summary.misplaced)
-                .sum::<u64>()
-                + comparison.misplaced,
+            published: total(done.iter().map(|done| done.messages)),
+            delivered: total(summaries.iter().map(|summary| summary.messages)),
+            bytes: total(summaries.iter().map(|summary| summary.bytes)),
+            damaged: total(summaries.iter().map(|summary| summary.damaged)),
+            misplaced: total(summaries.iter().map(|summary| summary.misplaced))
+                + u128::from(comparison.misplaced),
             subscribers: summaries.len(),
             publishers: done.len(),
             one_order: comparison.is_total(comparison.len()) && digests_agree,
             fault,
             digest: comparison.digest(),
-            over_quota: done.iter().map(|done| done.over_quota).sum(),
-            pool_full: done.iter().map(|done| done.pool_full).sum(),
+            over_quota: total(done.iter().map(|done| done.over_quota)),
+            pool_full: total(done.iter().map(|done| done.pool_full)),
             seconds: end.saturating_sub(start) as f64 / 1e9,
         }
     }
@@ -86,18 +90,29 @@ impl Verdict {
         self.one_order
             && self.misplaced == 0
             && self.damaged == 0
-            && self.published == self.expected
-            && self.delivered == self.expected * self.subscribers as u64
+            && self.published == u128::from(self.expected)
+            && self.delivered == self.deliveries()
+    }
+
+    /// Returns the receipts that there should be.
+    fn deliveries(&self) -> u128 {
+        u128::from(self.expected) * self.subscribers as u128
     }
 }
 
-/// A number of things.
+/// Returns the sum of numbers that workers report, and that may be anything. As many as there are
+/// workers do not overflow it.
+fn total(reported: impl Iterator<Item = u64>) -> u128 {
+    reported.map(u128::from).sum()
+}
+
+/// Returns a number of things in words.
 pub fn count(n: u64, thing: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{n} {thing}{plural}")
 }
 
-/// A line of the report.
+/// Writes a line of the report.
 fn line(f: &mut fmt::Formatter<'_>, name: &str, good: Option<bool>, text: &str) -> fmt::Result {
     let mark = match good {
         Some(true) => "ok ",
@@ -109,11 +124,11 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, good: Option<bool>, text: &str) 
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted = self.expected * self.subscribers as u64;
+        let wanted = self.deliveries();
         line(
             f,
             "published",
-            Some(self.published == self.expected),
+            Some(self.published == u128::from(self.expected)),
             &format!(
                 "{} multicasts of {} expected, by {}",
                 self.published,
@@ -229,6 +244,19 @@ mod tests {
         assert!(text.contains("5 attempts repeated: 4 over quota, 1 with a full pool"));
         assert!(text.contains("copies      30 of 3.4 MB in all"), "{text}");
         assert!(!text.contains("BAD"));
+    }
+
+    #[test]
+    fn reports_of_any_size_are_added_up() {
+        let most = u64::MAX;
+        assert_eq!(total([most, most, 2].into_iter()), 2 * u128::from(most) + 2);
+        // In 64 bits they would add up to what is expected.
+        let mut wrapped = good();
+        wrapped.published = total([most, 11].into_iter());
+        wrapped.delivered = total([most, most, 32].into_iter());
+        let text = wrapped.to_string();
+        assert!(!wrapped.is_good());
+        assert_eq!(text.matches("BAD").count(), 3, "{text}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the parts of the demo say to each other.
+//! Messages of the demo.
 //!
 //! [`Control`] messages go between a worker and the directory. A publication is a [`Header`] and a
 //! piece of the text behind it; the bus does not know of either.
+
+use std::fmt;
 
 use anyhow::{ensure, Context, Result};
 use serde::{Deserialize, Serialize};
@@ -12,10 +14,18 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::pieces::Block;
 
 /// What a worker does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Publisher,
     Subscriber,
+}
+
+/// A worker of a demo. The directory makes these, one for each worker that it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerId {
+    pub role: Role,
+    /// Its number among those of its role, from 0.
+    pub index: u32,
 }
 
 impl Role {
@@ -27,11 +37,19 @@ impl Role {
     }
 }
 
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.role.name(), self.index)
+    }
+}
+
 /// Messages between workers and the directory.
+///
+/// A worker does not say who it is: the directory knows by the node that it was given a handle to.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
     /// A worker is there. Comes with a handle to its node.
-    Hello { role: Role, index: u32 },
+    Hello,
     /// To subscribers: so many publishers will end.
     Expect { publishers: u32 },
     /// To publishers: begin. Comes with handles to all subscribers and a descriptor of the text.
@@ -41,21 +59,13 @@ pub enum Control {
         block: Block,
     },
     /// From a subscriber: what it received, from position `first` of its sequence on.
-    Received {
-        index: u32,
-        first: u64,
-        entries: Vec<u64>,
-    },
+    Received { first: u64, entries: Vec<u64> },
     /// From a subscriber, after all publishers ended.
-    Summary { index: u32, summary: Summary },
+    Summary(Summary),
     /// From a publisher, after its last message.
-    Done { index: u32, done: Done },
+    Done(Done),
     /// From a worker that gives up, and why.
-    Failed {
-        role: Role,
-        index: u32,
-        reason: String,
-    },
+    Failed { reason: String },
 }
 
 /// What a subscriber found. Times are nanoseconds of the system's monotonic clock.
@@ -82,7 +92,7 @@ pub struct Done {
     pub messages: u64,
     /// Attempts that were refused because of a quota, and tried again.
     pub over_quota: u64,
-    /// The same because of a full pool.
+    /// Attempts that were refused because of a full pool, and tried again.
     pub pool_full: u64,
     /// When it began.
     pub start: u64,
@@ -98,7 +108,7 @@ impl Control {
     }
 }
 
-/// What a publication is.
+/// The kind of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A piece of the text.
@@ -107,11 +117,11 @@ pub enum Kind {
     End,
 }
 
-/// What stands before a piece of the text.
+/// The header before a piece of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub kind: Kind,
-    /// Who sent it.
+    /// Index of its publisher.
     pub publisher: u32,
     /// Its number among those of its publisher, from 0.
     pub sequence: u64,
@@ -124,7 +134,7 @@ pub struct Header {
 impl Header {
     pub const SIZE: usize = 32;
 
-    /// The header of a piece.
+    /// Makes the header of a piece.
     pub fn new(kind: Kind, publisher: u32, sequence: u64, piece: &[u8]) -> Self {
         Self {
             kind,
@@ -204,14 +214,13 @@ mod tests {
     #[test]
     fn control_messages_come_back() {
         let sent = Control::Received {
-            index: 3,
             first: 9,
             entries: vec![1, u64::MAX],
         };
         let found = Control::decode(&sent.encode().unwrap()).unwrap();
         assert!(matches!(
             found,
-            Control::Received { index: 3, first: 9, entries } if entries == [1, u64::MAX]
+            Control::Received { first: 9, entries } if entries == [1, u64::MAX]
         ));
         assert!(Control::decode(b"\xff\xff").is_err());
     }

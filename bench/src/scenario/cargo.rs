@@ -3,7 +3,7 @@
 //! Messages that carry handles or a descriptor; one thread, no payload.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{ensure, Context, Result};
 use bus1_uapi::{MSG_NODE_RELEASE, RECV_FLAG_INSTALL_FDS};
@@ -95,7 +95,7 @@ fn descriptor() -> Result<impl FnMut() -> Result<()>> {
     let file = file()?;
     Ok(move || {
         let cargo = Cargo {
-            fds: &[file.as_raw_fd()],
+            fds: &[file.as_fd()],
             ..Cargo::default()
         };
         from.send(&[destination], cargo)?;

@@ -17,11 +17,8 @@ use crossbeam_channel::{bounded, Receiver, Sender};
 use super::multicast::{self, RECEIVERS};
 use super::unicast::{by_crate, pair, SIZES};
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Exchange, Peer, NODE};
+use crate::peer::{Cargo, Embedded, Exchange, Peer, NODE};
 use crate::process::pin;
-
-/// A peer of the embedded host.
-type Embedded = Peer<bus1_embedded::Peer>;
 
 /// Messages that may be on their way to another thread.
 const WINDOW: u64 = 256;
@@ -77,8 +74,8 @@ fn bus() -> Result<Bus> {
     Bus::with_limits(limits).context("no bus")
 }
 
-fn open(bus: &Bus) -> Result<Embedded> {
-    Ok(Peer(bus.open()?))
+fn open(bus: &Bus) -> Result<Peer<Embedded>> {
+    Ok(Peer(Embedded(bus.open()?)))
 }
 
 /// SEND, RECV and SLICE_RELEASE.
@@ -192,7 +189,7 @@ impl<S: FnMut() -> Result<()>> Drop for Reader<S> {
 }
 
 /// A peer, and what sends to it from another one.
-fn line(size: usize) -> Result<(impl FnMut() -> Result<()>, Embedded)> {
+fn line(size: usize) -> Result<(impl FnMut() -> Result<()>, Peer<Embedded>)> {
     let bus = bus()?;
     let (from, to) = (open(&bus)?, open(&bus)?);
     let handle = to.transfer(NODE, &from.0)?;
@@ -212,7 +209,7 @@ pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
             to.release(&msg)?;
             return Ok(1);
         }
-        to.0.wait(None);
+        to.0 .0.wait(None);
     };
     let mut reader = Reader::start(send, receive)?;
     Ok(move || reader.send())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use bus1::{Event, Handle, Host, Outgoing};
 
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Door, Exchange, Peer, NODE};
+use crate::peer::{Cargo, Endpoint, Exchange, Peer, NODE};
 use crate::scenario::unicast::FOLD;
 use crate::socket::{get, put, Pair};
 
@@ -34,10 +34,10 @@ pub fn run(bench: &mut Bench) {
 }
 
 /// What sends the payload to all receivers, and these.
-fn group<D: Door>(
-    open: impl Fn() -> Result<Peer<D>>,
+fn group<E: Endpoint>(
+    open: impl Fn() -> Result<Peer<E>>,
     receivers: usize,
-) -> Result<(impl FnMut() -> Result<()>, Vec<Peer<D>>)> {
+) -> Result<(impl FnMut() -> Result<()>, Vec<Peer<E>>)> {
     let from = open()?;
     let peers: Vec<_> = (0..receivers).map(|_| open()).collect::<Result<_>>()?;
     let handles: Vec<_> = peers
@@ -52,8 +52,8 @@ fn group<D: Door>(
 }
 
 /// One SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
-pub fn peers<D: Door>(
-    open: impl Fn() -> Result<Peer<D>>,
+pub fn peers<E: Endpoint>(
+    open: impl Fn() -> Result<Peer<E>>,
     receivers: usize,
 ) -> Result<impl FnMut() -> Result<()>> {
     let (mut send, peers) = group(open, receivers)?;

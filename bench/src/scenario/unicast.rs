@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bus1::{Host, Outgoing};
 
 use crate::measure::{Bench, Point};
-use crate::peer::{Cargo, Door, Exchange, Peer, NODE};
+use crate::peer::{Cargo, Endpoint, Exchange, Peer, NODE};
 use crate::socket::{get, get_pipe, pipe, put, put_pipe, Pair};
 
 /// Bytes of payload.
@@ -49,9 +49,9 @@ pub fn run(bench: &mut Bench) {
 }
 
 /// SEND, RECV and SLICE_RELEASE between two peers of either host.
-pub fn pair<D: Door>(
-    from: Peer<D>,
-    to: Peer<D>,
+pub fn pair<E: Endpoint>(
+    from: Peer<E>,
+    to: Peer<E>,
     size: usize,
 ) -> Result<impl FnMut() -> Result<()>> {
     let handle = to.transfer(NODE, &from.0)?;

@@ -2,6 +2,7 @@
 
 //! SEND, well-formed or not.
 
+use bus1_ioctl::{RawVec, SendArgs};
 use bus1_uapi as abi;
 
 use super::Peer;
@@ -10,14 +11,6 @@ use crate::host::Result;
 /// What the error array holds before the call; a host that does not write leaves it.
 pub const UNWRITTEN: i32 = -12345;
 
-/// `struct iovec` of a 64-bit caller.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Vector {
-    base: u64,
-    len: u64,
-}
-
 type Edit<'a> = Box<dyn FnOnce(&mut abi::CmdSend) + 'a>;
 
 /// A SEND to be filled in.
@@ -25,7 +18,7 @@ pub struct Send<'a> {
     peer: &'a Peer,
     flags: u64,
     to: Vec<u64>,
-    vectors: Vec<Vector>,
+    vectors: Vec<RawVec>,
     handles: Vec<u64>,
     fds: Vec<i32>,
     edits: Vec<Edit<'a>>,
@@ -62,7 +55,7 @@ impl<'a> Send<'a> {
     /// Adds a vector.
     pub fn bytes(mut self, bytes: &'a [u8]) -> Self {
         let base = bytes.as_ptr().expose_provenance() as u64;
-        self.vectors.push(Vector {
+        self.vectors.push(RawVec {
             base,
             len: bytes.len() as u64,
         });
@@ -71,7 +64,7 @@ impl<'a> Send<'a> {
 
     /// Adds a vector of any address and length.
     pub fn vector(mut self, base: u64, len: u64) -> Self {
-        self.vectors.push(Vector { base, len });
+        self.vectors.push(RawVec { base, len });
         self
     }
 
@@ -127,21 +120,15 @@ impl<'a> Send<'a> {
 
     /// The structure. It points into this value and, if there are any, to `errors`.
     pub(super) fn command(&mut self, errors: &mut [i32]) -> abi::CmdSend {
-        let mut arg = abi::CmdSend {
-            flags: self.flags,
-            ptr_destinations: addr(&self.to),
-            ptr_errors: 0,
-            n_destinations: self.to.len() as u64,
-            ptr_vecs: addr(&self.vectors),
-            n_vecs: self.vectors.len() as u64,
-            ptr_handles: addr(&self.handles),
-            n_handles: self.handles.len() as u64,
-            ptr_fds: addr(&self.fds),
-            n_fds: self.fds.len() as u64,
-        };
-        if !errors.is_empty() {
-            arg.ptr_errors = errors.as_mut_ptr().expose_provenance() as u64;
-        }
+        let args = SendArgs::new()
+            .flags(self.flags)
+            .destinations(&self.to)
+            .results(errors)
+            .handles(&self.handles);
+        // SAFETY: the structure goes to hosts that check every address and every number, and the
+        // suite names no descriptor that must not travel.
+        let args = unsafe { args.raw_payload(&self.vectors).raw_fds(&self.fds) };
+        let mut arg = *args.command();
         for edit in self.edits.drain(..) {
             edit(&mut arg);
         }
@@ -163,13 +150,5 @@ impl<'a> Send<'a> {
         let mut arg = self.command(wanted);
         let result = self.peer.command(abi::CMD_SEND, &mut arg);
         Outcome { result, errors }
-    }
-}
-
-fn addr<T>(slice: &[T]) -> u64 {
-    if slice.is_empty() {
-        0
-    } else {
-        slice.as_ptr().expose_provenance() as u64
     }
 }

@@ -15,7 +15,7 @@ use super::{Bus, Door, Errno, Events, Kind, Result, View};
 use crate::sys::process::become_user;
 
 /// The device.
-pub const DEVICE: &str = "/dev/bus1";
+pub const DEVICE: &str = bus1_ioctl::Device::PATH;
 /// Where the module's parameters are.
 const PARAMETERS: &str = "/sys/module/bus1/parameters";
 
@@ -120,21 +120,17 @@ impl From<OwnedFd> for KernelDoor {
     }
 }
 
-/// The ioctl itself.
+/// Calls `ioctl(2)`, and checks that it returns 0 or an error.
 pub fn raw_ioctl(fd: RawFd, cmd: u32, arg: u64) -> Result {
-    // SAFETY: the device reads and writes the caller's memory only as its interface says; the
-    // suite gives it addresses of its own or ones that nothing is mapped at.
-    let result = unsafe { libc::ioctl(fd, cmd as _, arg) };
-    match result {
-        0 => Ok(()),
-        -1 => Err(last_errno()),
-        other => panic!("the command {cmd:#x} returned {other}, neither 0 nor an error"),
-    }
-}
-
-fn last_errno() -> Errno {
-    let error = std::io::Error::last_os_error();
-    Errno::from_io_error(&error).expect("a system call failed without errno")
+    // SAFETY: the descriptor is open in every caller. The device reads and writes the caller's
+    // memory only as its interface says; the suite gives it addresses of its own or ones that
+    // nothing is mapped at.
+    let returned = unsafe { bus1_ioctl::ioctl(BorrowedFd::borrow_raw(fd), cmd, arg as usize)? };
+    assert_eq!(
+        returned, 0,
+        "the command {cmd:#x} returned neither 0 nor an error"
+    );
+    Ok(())
 }
 
 impl Door for KernelDoor {
