@@ -155,7 +155,8 @@ fn full_pool_is_exfull(env: &Env) {
     let [peer, sender] = env.peers();
     let to = sender.handle_of(&peer);
     let pool_size = peer.door().pool_size();
-    let bytes = vec![0x5a; 8 * MIB - 4096];
+    // The seed takes of the quota of bytes as well.
+    let bytes = vec![0x5a; 7 * MIB];
     seed(&peer, &bytes[..MIB]);
     let mut last = 0;
     for len in [bytes.len(), MIB] {
