@@ -16,7 +16,7 @@ pub const USERS: u32 = 64;
 
 /// The surroundings of one case.
 ///
-/// Peers of one case share no user with those of another, so neither does quota.
+/// Two cases have no user in common, hence no quota.
 pub struct Env {
     bus: Box<dyn Bus>,
     first_user: u32,
@@ -38,8 +38,8 @@ impl Env {
         self.bus.kind() == Kind::Kernel
     }
 
-    /// Returns when a thread, of this process or another, sleeps for a message: in the device, or on
-    /// a futex of the embedded host.
+    /// Returns when a thread, of this process or another, sleeps for a message: in the device, or
+    /// on a futex of the embedded host.
     ///
     /// The thread can also sleep for a lock, so a case may rely only on the thread being about to
     /// wait.

@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// List all cases with the requirements that each of them checks
     List,
-    /// Record what many senders and receivers do and see, and check its order
+    /// Record the calls and receipts of many senders and receivers, and check their order
     History(HistoryArgs),
     /// Give random commands from everywhere, and check that nothing is left behind
     Storm(StormArgs),

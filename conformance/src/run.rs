@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Runs cases: each in a thread of its own, on fresh peers, with an eye on the clock.
+//! Runs cases: each in a thread of its own, on fresh peers, with a time limit.
 //!
-//! A case that hangs is a failure, and its thread is left behind. On a host that can tell, a case
-//! that leaves a charge behind is a failure as well.
+//! A case that hangs is a failure, and its thread is left behind. On a host that counts charges, a
+//! case that leaves a charge behind is a failure as well.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::cases::{self, Case, Needs, On};
 use crate::env::{Env, USERS};
 use crate::host::{self, Kind};
 
-/// First user ID that cases use; far from those of the system.
+/// First user ID that cases use, far from the users of the system.
 const FIRST_USER: u32 = 1_000_000;
 
 /// The cases to run, and how.
@@ -58,7 +58,7 @@ struct Running {
     since: Instant,
 }
 
-/// What a case that has ended reports.
+/// Report of a case that has ended.
 struct Report {
     name: String,
     verdict: Verdict,
@@ -95,7 +95,7 @@ fn keep_panics() {
 /// The host cannot be opened, a thread cannot be started, or `out` cannot be written. A case that
 /// fails is no error; the returned counts tell.
 pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
-    // Says what is wrong before the first case does.
+    // A host that cannot be opened is reported once, before the first case.
     let bus = host::open(options.kind)?;
     let alone_here = bus.left_over().is_none();
     keep_panics();

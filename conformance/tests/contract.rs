@@ -4,7 +4,8 @@
 //!
 //! - Every function with `#[case]` is registered.
 //! - Every requirement that a case cites has an anchor in the documents.
-//! - Every anchor is cited by a case, or stands in the document's table "What no case checks".
+//! - Every anchor is cited by a case, or stands in the document's table "Requirements without a
+//!   case".
 //! - The cases that cite a row of a table of errors name every errno of that row in their code.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use bus1_conformance::cases::{self, Case};
 const DOCUMENTS: [&str; 2] = ["abi.md", "ordering.md"];
 
 /// Heading of the table of requirements that no case cites.
-const UNCHECKED: &str = "## What no case checks";
+const UNCHECKED: &str = "## Requirements without a case";
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -149,7 +150,7 @@ fn names(case: &Case, errno: &str) -> bool {
         .any(|path| wanted.iter().any(|wanted| wanted == path))
 }
 
-/// Fails with a list of what was found wrong.
+/// Fails with the list, unless it is empty.
 #[track_caller]
 fn expect_none(wrong: &[String], rule: &str) {
     assert!(wrong.is_empty(), "{rule}:\n  {}", wrong.join("\n  "));

@@ -34,7 +34,7 @@ pub fn case(arguments: TokenStream, function: TokenStream) -> TokenStream {
     expand(&arguments, &function).into()
 }
 
-/// What stands in the parentheses of the attribute.
+/// The arguments of the attribute.
 #[derive(Default)]
 struct Arguments {
     requirements: Vec<LitStr>,

@@ -50,7 +50,8 @@ impl Pair {
         }
     }
 
-    /// Fills the receiver with messages that have some of everything; the sender may take an eighth.
+    /// Fills the receiver with messages that have some of everything; the sender may take an
+    /// eighth.
     fn fill(&self) {
         let fd = self.null.as_raw_fd();
         let nodes: [u64; 4] = std::array::from_fn(|_| self.sender.new_node());
@@ -68,8 +69,8 @@ impl Pair {
         assert_eq!(sent, 16, "room for 64 of each");
     }
 
-    /// Checks that nothing is charged any more, by claiming all there is.
-    fn is_empty(&self) {
+    /// Asserts that nothing is charged any more, by claiming everything.
+    fn expect_empty(&self) {
         for resource in ALL {
             let taken = claim_all(resource, &self.sender, self.to);
             assert_eq!(taken, 64, "{resource:?} are still charged");
@@ -97,7 +98,7 @@ fn after_receipt_and_release(env: &Env) {
         pair.fill();
         pair.receive();
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -112,7 +113,7 @@ fn after_receipt_without_install(env: &Env) {
             }
         }
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -125,7 +126,7 @@ fn after_flush(env: &Env) {
         pair.sender.expect_all();
         pair.to = pair.sender.handle_of(&pair.receiver);
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -146,7 +147,7 @@ fn after_destruction_of_the_node(env: &Env) {
         pair.sender.expect_all();
     }
     pair.to = pair.sender.handle_of(&pair.receiver);
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -168,7 +169,7 @@ fn after_refused_sends(env: &Env) {
         assert_eq!(full().to(&[pair.to, pair.to]).send(), Err(E::NOTUNIQ));
         assert_eq!(full().to(&[pair.to]).bytes(&[1; 5]).send(), Err(E::DQUOT));
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -188,7 +189,7 @@ fn after_faults(env: &Env) {
             "round {round}"
         );
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -204,7 +205,7 @@ fn after_the_death_of_the_sender(env: &Env) {
         pair.sender.expect_all();
         pair.to = pair.sender.handle_of(&pair.receiver);
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -226,7 +227,7 @@ fn after_dead_handles(env: &Env) {
         pair.sender.destroy_and_release(&nodes[4..]).unwrap();
         pair.receive();
     }
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -249,7 +250,7 @@ fn after_seeds(env: &Env) {
         .flush(abi::PEER_RESET_FLAG_FLUSH_SEED)
         .unwrap();
     pair.receiver.destroy_and_release(&[0x900]).unwrap();
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved", "abi.md#charge-given")]
@@ -266,7 +267,7 @@ fn after_transfers(env: &Env) {
         }
     }
     pair.sender.expect_all();
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]
@@ -318,7 +319,7 @@ fn after_random_use(env: &Env) {
     ids.into_iter()
         .for_each(|id| pair.receiver.release(id).unwrap());
     pair.receive();
-    pair.is_empty();
+    pair.expect_empty();
 }
 
 #[case("abi.md#charge-conserved")]

@@ -39,7 +39,8 @@ fn errors_must_be_there(env: &Env) {
     b.expect_data();
 }
 
-/// Handles at `holder` of nodes of each of `owners`; those at `dead` are destroyed.
+/// Handles at `holder` of nodes of each of `owners`; the nodes at the positions `dead` are
+/// destroyed.
 fn with_dead(holder: &Peer, owners: &[&Peer], dead: &[usize]) -> Vec<u64> {
     let pairs: Vec<_> = owners.iter().map(|owner| owner.node_for(holder)).collect();
     for &i in dead {

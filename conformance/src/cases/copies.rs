@@ -127,7 +127,7 @@ fn forbidden_memory_is_efault(env: &Env) {
 
 #[case("abi.md#send-copy")]
 fn payload_may_be_read_only(env: &Env) {
-    // SEND writes nothing but errors, so all it reads may be read-only.
+    // SEND writes only errors, so everything that it reads may be read-only.
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     let pages = Pages::new(1);

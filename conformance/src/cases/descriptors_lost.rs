@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What becomes of descriptors that do not arrive, and of the receiver's table when it is full.
+//! Descriptors that do not arrive, and receivers whose table of descriptors is full.
 //!
-//! A pipe tells: its reader meets the end exactly when the last writer is closed.
+//! The witness is a pipe: its reader meets the end exactly when the last writer is closed.
 //!
 //! That a security module refuses the receiver a file has no case: `docs/caveats.md` says why.
 
@@ -31,8 +31,8 @@ fn send_writers(sender: &Peer, to: u64, n: usize) -> PipeReader {
     out
 }
 
-/// Waits until nobody has the writing end any more.
-fn ended(mut out: PipeReader) {
+/// Waits until every writing end is closed.
+fn expect_end(mut out: PipeReader) {
     let mut all = Vec::new();
     out.read_to_end(&mut all).unwrap();
     assert_eq!(all, b"");
@@ -95,7 +95,7 @@ fn emfile_can_be_avoided(env: &Env) {
     let message = a.receive().flags(0).run().unwrap();
     assert_eq!((message.msg.n_fds, &*message.bytes), (0, &b"pipes"[..]));
     drop((limit, fill));
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#recv-efault", alone)]
@@ -116,7 +116,7 @@ fn fault_installs_none(env: &Env) {
         assert_eq!(open_descriptors(), before);
     }
     assert_eq!(a.expect_data().fds.len(), 5);
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#recv-erange", alone)]
@@ -128,7 +128,7 @@ fn erange_installs_none(env: &Env) {
     assert_eq!(a.receive().max_offset(8).expect_errno(), E::RANGE);
     assert_eq!(open_descriptors(), before);
     assert_eq!(a.expect_data().fds.len(), 5);
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#fds-kept", alone)]
@@ -147,7 +147,7 @@ fn many_rounds_leak_nothing(env: &Env) {
         let message = a.receive().flags(flags).run().unwrap();
         a.release_slice(message.msg.offset).unwrap();
         drop(message);
-        ended(out);
+        expect_end(out);
     }
     assert_eq!(open_descriptors(), before);
 }
@@ -158,7 +158,7 @@ fn dropped_with_the_queue(env: &Env) {
     let to = b.handle_of(&a);
     let out = send_writers(&b, to, 3);
     a.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#fds-kept")]
@@ -167,10 +167,10 @@ fn dropped_with_the_receiver(env: &Env) {
     let (to_a, to_c) = (b.handle_of(&a), b.handle_of(&c));
     let out = send_writers(&b, to_a, 3);
     a.close();
-    ended(out);
+    expect_end(out);
     let out = send_writers(&b, to_c, 3);
     c.disconnect().unwrap();
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#destroy-release", "abi.md#fds-kept")]
@@ -179,7 +179,7 @@ fn dropped_with_the_node(env: &Env) {
     let (node, to) = a.node_for(&b);
     let out = send_writers(&b, to, 3);
     a.destroy_and_release(&[node]).unwrap();
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#fds-kept")]
@@ -197,7 +197,7 @@ fn refused_message_keeps_none(env: &Env) {
     let all_dead = message().to(&[dead]).proceed();
     assert_eq!(all_dead.send(), Ok(()));
     drop(into);
-    ended(out);
+    expect_end(out);
 }
 
 #[case("abi.md#send-nowhere", "abi.md#fds-kept")]
@@ -206,5 +206,5 @@ fn message_without_destination_keeps_none(env: &Env) {
     let (out, into) = std::io::pipe().unwrap();
     assert_eq!(peer.message().fds(&[into.as_raw_fd()]).send(), Ok(()));
     drop(into);
-    ended(out);
+    expect_end(out);
 }

@@ -150,8 +150,8 @@ fn killed_process_disconnects(env: &Env) {
     b.expect_node_destroy(to);
 }
 
-/// What the other program does: it takes the seed and a request, answers, and ends. Panics if that
-/// does not work.
+/// The part of the other program: takes the seed and a request, answers, and ends. Panics if a step
+/// fails.
 pub fn take_over(fd: OwnedFd) {
     let peer = Peer::new(Box::new(KernelDoor::from(fd)));
     let seed = peer.recv_seed().expect("the seed");
@@ -240,7 +240,7 @@ impl Poller {
         Self(poller)
     }
 
-    /// What is reported within that time.
+    /// The events that are reported within that time.
     fn wait(&self, limit: Option<&Timespec>) -> Option<EventFlags> {
         let mut events = Vec::with_capacity(4);
         epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), limit).unwrap();
@@ -283,7 +283,7 @@ fn epoll_edge(env: &Env) {
         a.expect_data();
         a.expect_nothing();
     }
-    // One that is not drained reports what comes on top as well.
+    // A peer that is not drained reports later messages as well.
     b.message().to(&[to]).send().unwrap();
     assert_eq!(poller.now(), Some(EventFlags::IN));
     assert_eq!(poller.now(), None, "an edge is reported once");

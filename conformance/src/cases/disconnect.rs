@@ -60,7 +60,8 @@ fn only_one_of_many_threads_succeeds(env: &Env) {
     }
 }
 
-/// Three nodes of `owner` with handles at `holder`, which are then lost by `end`; checks the notices.
+/// Three nodes of `owner` with handles at `holder`, which are then lost by `end`; checks the
+/// notices.
 fn destroyed_by(env: &Env, end: fn(Peer)) {
     let [owner, holder] = env.peers();
     let mut there: Vec<_> = (0..3).map(|_| owner.node_for(&holder).1).collect();

@@ -177,7 +177,7 @@ fn checks_are_made_in_order(env: &Env) {
     check(flags, E::INVAL);
     let counts = abi::CmdExchange { flags: 1, ..flags };
     check(counts, E::MSGSIZE);
-    // What is to be sent is looked at after the slices, and room for messages at last.
+    // The message to send is checked after the slices, and the room for messages at last.
     let slices = abi::CmdExchange {
         n_slices: 1,
         n_msgs: 1,
@@ -234,7 +234,7 @@ fn empty_request_does_nothing(env: &Env) {
         let before = exchange.arg;
         assert_eq!(exchange.call(), Ok(()));
         assert_eq!(exchange.arg, before);
-        // Without SEND what is to be sent is not looked at.
+        // Without SEND the message is not read.
         let bad = a.exchange().until(deadline).edit(|arg| {
             arg.send.flags = u64::MAX;
             arg.send.ptr_vecs = NOWHERE;

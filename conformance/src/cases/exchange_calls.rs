@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Many who ask, several who answer, all by EXCHANGE: every question is answered exactly once.
+//! Many clients and several servers that use EXCHANGE: every question is answered exactly once.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const CLIENTS: usize = 6;
 const SERVERS: usize = 3;
 const QUESTIONS: u64 = 150;
 
-/// Those who take part, with the handles that they have of each other.
+/// The server and its clients, with the handles that they have of each other.
 struct Scene {
     server: Peer,
     clients: Vec<Peer>,

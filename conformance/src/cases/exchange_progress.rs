@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! EXCHANGE that fails in the middle: it says what is left, so that the same call again does that
-//! and no more.
+//! EXCHANGE that fails in the middle: it writes the remaining work back, so that the same call
+//! again does exactly that work.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -378,7 +378,7 @@ fn no_memory_for_the_remaining_work(env: &Env) {
     let message = a.message().to(&[to]).bytes(b"sent all the same");
     let exchange = a.exchange().send(message).room(1);
     let page = frozen(&exchange.arg);
-    // Not EAGAIN: what is left is not what stands there.
+    // Not EAGAIN: the structure does not have the remaining work.
     assert_eq!(a.ioctl(abi::CMD_EXCHANGE, page.addr(0)), Err(E::FAULT));
     b.expect_text(b"sent all the same");
     b.expect_nothing();

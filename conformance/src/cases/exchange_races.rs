@@ -45,7 +45,7 @@ fn multicasts_taken_back(env: &Env) {
         for _ in 0..3 {
             scope.spawn(|| count_until_the_end(&a, &taken));
         }
-        // Multicasts that are taken back if the other is fast, and what waits behind them.
+        // Multicasts that are taken back if the other thread is fast, and messages behind them.
         scope.spawn(|| {
             for _ in 0..ROUNDS {
                 let (node, dead) = victim.node_for(&multicaster);
@@ -78,7 +78,7 @@ fn multicasts_taken_back(env: &Env) {
         for _ in 0..ROUNDS {
             start.wait();
             over.wait();
-            // Nothing else is sent, so that nothing hides a loss.
+            // No other message is sent that could hide a loss.
             expect_count(&taken, sent.load(SeqCst), &a);
         }
         for _ in 0..3 {
@@ -111,7 +111,7 @@ fn timeouts_at_the_moment(env: &Env) {
                     }
                     Err(errno) => assert!(errno == E::TIMEDOUT || errno == E::SHUTDOWN),
                 }
-                // It does not come back for what it left.
+                // The waiter does not come back for a message that it left.
                 over.wait();
             }
         });

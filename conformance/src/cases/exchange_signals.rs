@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! EXCHANGE and what happens to those who wait in it: signals, stops, death. A part of that is
-//! about processes that share a peer.
+//! Signals, stops and deaths of EXCHANGE waiters, of processes that share a peer as well.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{mpsc, Barrier};
@@ -53,10 +52,10 @@ fn during<T: Send>(env: &Env, body: impl FnOnce() -> T + Send, act: impl FnOnce(
     })
 }
 
-/// Returns when that holds. If it does not come, `peer` is disconnected, so that nobody waits for
-/// it any more, and the case fails.
+/// Returns when `holds` does. If that does not happen, disconnects `peer`, which ends all its
+/// waits, and fails the case.
 #[track_caller]
-fn until(peer: &Peer, mut holds: impl FnMut() -> bool) {
+fn wait_until(peer: &Peer, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         if started.elapsed() > PATIENCE {
@@ -71,7 +70,7 @@ fn until(peer: &Peer, mut holds: impl FnMut() -> bool) {
 fn interrupt(peer: &Peer, tid: i32, signal: i32) {
     let before = handled();
     send_signal(tid, signal);
-    until(peer, || handled() != before);
+    wait_until(peer, || handled() != before);
 }
 
 /// Releases a slice, asks, and waits for the answer.
@@ -208,11 +207,11 @@ fn interrupted_waiter_passes_it_on(env: &Env) {
                             scope.spawn(|| send_signal(early, INTERRUPTS));
                             b.expect_sent(to, b"for one of them");
                         });
-                        until(&a, || ends[0].load(SeqCst) != 0);
+                        wait_until(&a, || ends[0].load(SeqCst) != 0);
                         if ends[0].load(SeqCst) == u32::MAX {
                             b.expect_sent(to, b"for the other");
                         }
-                        until(&a, || ends[1].load(SeqCst) != 0);
+                        wait_until(&a, || ends[1].load(SeqCst) != 0);
                         over.wait();
                     },
                 );
@@ -253,7 +252,7 @@ fn stopped_and_continued(env: &Env) {
     let child = waiter(env, &a);
     let stop = || {
         child.signal(libc::SIGSTOP);
-        until(&a, || state(child.pid()) == Some('T'));
+        wait_until(&a, || state(child.pid()) == Some('T'));
     };
     for _ in 0..3 {
         stop();
@@ -301,7 +300,7 @@ fn killed_waiter_has_sent(env: &Env) {
     b.expect_text(b"question");
     b.expect_nothing();
     assert_eq!(a.release_slice(slice), Err(E::NXIO));
-    // The answer is for whoever has the peer now.
+    // The answer is for the remaining holder of the peer.
     b.expect_sent(to_a, b"answer");
     a.expect_text(b"answer");
     a.expect_nothing();
@@ -320,12 +319,12 @@ fn killed_at_the_moment(env: &Env) {
             b.expect_sent(to, b"go");
         });
         first.wait();
-        // Whoever took it: the one that was killed may have been faster.
-        until(&a, || queued(&a) == 0);
+        // Either waiter took the message: the killed one may have been faster.
+        wait_until(&a, || queued(&a) == 0);
         if second.try_wait().is_none() {
             // Either it is about to end, or it needs another.
             b.expect_sent(to, b"go");
-            until(&a, || second.try_wait().is_some());
+            wait_until(&a, || second.try_wait().is_some());
         }
         a.expect_all();
     }

@@ -51,8 +51,8 @@ fn while_asleep<T: Send>(
     })
 }
 
-/// Returns when the count is reached. If that does not happen, disconnects `peer`, which ends all its
-/// waits, and fails the case.
+/// Returns when the count is reached. If that does not happen, disconnects `peer`, which ends all
+/// its waits, and fails the case.
 #[track_caller]
 pub fn expect_count(count: &AtomicUsize, wanted: usize, peer: &Peer) {
     let started = Instant::now();
@@ -302,7 +302,7 @@ fn pollers_see_remaining_messages(env: &Env) {
         let got = while_asleep(env, 4, call, |_| {
             b.message().to(&[to]).bytes(b"two").send().unwrap();
             b.message().to(&[to]).bytes(b"two").send().unwrap();
-            // What is left wakes both pollers, whoever has the others.
+            // The remaining messages wake both pollers, whichever waiters have the others.
             b.message().to(&[to]).bytes(b"two").send().unwrap();
         });
         assert_eq!(got, [true; 4]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Every fault that an earlier bus1 had, so that it does not come back. Of those that are not here,
+//! Every fault that an earlier bus1 had, so that it does not come back. Some faults are elsewhere:
 //! a stalled sender that blocked the receiver's close is in `stalled.rs`, different payloads of one
 //! multicast are in `copies.rs`. A commit that is stored too weakly for causality shows on few
 //! machines, so no case finds it: loom models of the core do (`transaction_tests.rs`,

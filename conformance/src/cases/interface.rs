@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The door itself: numbers, sizes, and what holds for every command.
+//! The device itself: numbers, sizes, and the rules of every command.
 
 use bus1_conformance_case::case;
 use bus1_uapi as abi;
@@ -88,7 +88,7 @@ fn published_constants_are_met(env: &Env) {
     assert_eq!((abi::DEADLINE_NOW, abi::DEADLINE_NEVER), (0, u64::MAX));
     assert_eq!(abi::EXCHANGE_MAX, 1024);
 
-    // What a host makes of them: an ID that it chose, and the types of notices.
+    // The values as a host uses them: an ID that it chose, and the types of notices.
     let [a, b] = env.peers();
     let (node, there) = a.node_for(&b);
     assert_eq!(

@@ -75,7 +75,7 @@ fn writing_is_a_fault(env: &Env) {
 
 #[case("abi.md#mmap-any", kernel)]
 fn the_bus_does_not_write_there_for_users(env: &Env) {
-    // A system call that is told to store its result there must fail as well.
+    // A system call that would store its result there must fail as well.
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     b.message().to(&[to]).bytes(&[0; 64]).send().unwrap();

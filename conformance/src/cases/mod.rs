@@ -2,7 +2,7 @@
 
 //! The cases, a file for each subject.
 //!
-//! A case is a function that panics if the bus does not do what the contract says. The attribute
+//! A case is a function that panics if the bus breaks the contract. The attribute
 //! [`case`](bus1_conformance_case::case) registers it in [`CASES`] and names the requirements that
 //! it checks, by their anchors in `docs/abi.md` and `docs/ordering.md`.
 

@@ -85,7 +85,7 @@ fn withdrawn_by_a_message(env: &Env) {
 fn no_release_for_a_node_that_never_rose(env: &Env) {
     let peer = env.peer();
     let node = peer.new_node();
-    // Made, and held by nobody but its owner's pin.
+    // The node exists, and only its owner's pin holds it.
     peer.message().handles(&[node]).send().unwrap();
     peer.expect_nothing();
     assert_eq!(peer.release(node), Err(E::BUSY));

@@ -151,7 +151,7 @@ fn destruction_lies_between_messages(env: &Env) {
 
 #[case("ordering.md#consistency")]
 fn destruction_is_seen_with_the_messages(env: &Env) {
-    // Destructions and multicasts race; all who see both see them in one order.
+    // Destructions and multicasts race; all peers that see both see them in one order.
     let receivers: [Peer; 4] = env.peers();
     let [owner, sender] = env.peers();
     let to = receivers
@@ -238,8 +238,8 @@ fn release_follows_earlier_messages(env: &Env) {
 
 #[case("ordering.md#point")]
 fn delivered_on_one_peer_is_ready_on_all(env: &Env) {
-    // Whoever has a part in hand may rely on all other parts being receivable once SEND has
-    // returned; a second receiver asks right after the first has answered.
+    // A receiver of a part may rely on all other parts being receivable once SEND has returned; a
+    // second receiver asks right after the first has answered.
     let [a, b, sender] = env.peers();
     let to = [sender.handle_of(&a), sender.handle_of(&b)];
     for _ in 0..200 {
@@ -289,7 +289,7 @@ fn random_calls_in_sequence(env: &Env) {
                 }
             }
         }
-        // Now and then somebody catches up.
+        // Now and then a receiver catches up.
         let reader = random.random_range(0..20_usize);
         if reader < 5 {
             catch_up(&peers[reader], &mut expected[reader]);

@@ -226,7 +226,7 @@ fn multicasts_race_with_disconnects(env: &Env) {
             scope.spawn(|| b.close());
             send.join().unwrap()
         });
-        // Whole or not at all: what was refused was seen by nobody.
+        // Whole or not at all: no receiver saw a refused multicast.
         assert_eq!((a.expect_all().len(), c.expect_all().len()), (sent, sent));
     }
 }

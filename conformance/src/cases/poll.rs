@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What poll says, and when it wakes.
+//! The events that poll reports, and its wake-ups.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -88,7 +88,7 @@ fn wakes(peer: &Peer, act: impl FnOnce()) {
     assert!(!peer.events().readable);
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| peer.door().poll(PATIENCE));
-        // Mostly it sleeps by now. If not, it must see what happened before it does.
+        // The waiter mostly sleeps by now. If not, it must see the event before it sleeps.
         std::thread::sleep(Duration::from_millis(5));
         act();
         let events = waiter.join().unwrap();
@@ -235,7 +235,7 @@ fn many_senders_never_lose_a_wake_up(env: &Env) {
                         std::thread::yield_now();
                     }
                 }
-                // What the end of the sender brings is not counted below.
+                // Notices of the end of the sender are not counted below.
                 let _ = sender.flush(abi::PEER_RESET_FLAG_FLUSH);
             });
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is in a pool, as its owner sees it.
+//! The content of a pool, as its owner sees it.
 
 use std::os::fd::AsRawFd;
 

@@ -45,7 +45,7 @@ impl Resource {
     }
 }
 
-/// A node of the sender that claims of handles name, as often as needed.
+/// The node of the sender that claims of handles name, as often as needed.
 const NODE: u64 = 0x40;
 
 /// One message from `sender` that claims `n` of a resource, and as little of the others as can be.
@@ -65,7 +65,7 @@ pub fn claim(resource: Resource, sender: &Peer, to: u64, n: usize) -> Result {
     }
 }
 
-/// Claims as much as `sender` is granted; how much that was. All claims stay.
+/// Claims as much as `sender` is granted, and returns the amount. All claims stay.
 pub fn claim_all(resource: Resource, sender: &Peer, to: u64) -> usize {
     let mut total = 0;
     let mut step = match resource {
@@ -99,7 +99,7 @@ fn limited(env: &Env, resource: Resource) -> Peer {
     receiver
 }
 
-/// What peers of these users can take, one after the other; user 0 owns the receiver.
+/// Amounts that peers of these users can take, one after the other; user 0 owns the receiver.
 fn take(env: &Env, resource: Resource, users: &[u32]) -> Vec<usize> {
     let receiver = limited(env, resource);
     let node = receiver.new_node();
@@ -113,7 +113,7 @@ fn take(env: &Env, resource: Resource, users: &[u32]) -> Vec<usize> {
         .zip(&to)
         .map(|(sender, &to)| claim_all(resource, sender, to));
     let taken = taken.collect();
-    // Nobody gets more by asking again.
+    // No sender gets more by asking again.
     for (sender, &to) in senders.iter().zip(&to) {
         assert_eq!(claim(resource, sender, to, 1), Err(E::DQUOT));
     }

@@ -11,7 +11,7 @@ use super::quota::{claim, claim_all, Resource};
 use crate::client::Peer;
 use crate::env::Env;
 
-/// What a single sender of user `from` can take at all peers of user 0 together.
+/// Amount that a single sender of user `from` can take at all peers of user 0 together.
 fn take(env: &Env, resource: Resource, from: u32, receivers: usize) -> usize {
     let sender = env.peer_of(from);
     let receivers: Vec<_> = (0..receivers).map(|_| env.peer()).collect();
@@ -90,7 +90,7 @@ fn receivers_of_other_users_are_not_affected(env: &Env) {
     }
 }
 
-/// Peers of as many users, and what `sender` can name them by.
+/// Peers of `n` users, each with a handle that `sender` has of it.
 fn receivers(env: &Env, sender: &Peer, n: u32) -> Vec<(Peer, u64)> {
     (0..n)
         .map(|i| {
@@ -101,7 +101,8 @@ fn receivers(env: &Env, sender: &Peer, n: u32) -> Vec<(Peer, u64)> {
         .collect()
 }
 
-/// Sends descriptors to all in turn until the sender's user has no more; how many.
+/// Sends descriptors to all receivers in turn until the sender's user has no more, and returns the
+/// number sent.
 fn exhaust(env: &Env, sender: &Peer, receivers: &[(Peer, u64)]) -> usize {
     let share = limit(env, Resource::Descriptors) / 8;
     let mut all = 0;
@@ -124,8 +125,8 @@ fn descriptors_are_charged_to_their_sender(env: &Env) {
         all <= limit(env, Resource::Descriptors),
         "{all} are in flight"
     );
-    // Nobody else may send for that user: not even another peer of it that has sent nothing
-    // gets past the user's limit; and no other user suffers.
+    // No other peer may send for that user: even a peer that has sent nothing does not get past the
+    // user's limit. No other user suffers.
     let last = &receivers[11].0;
     let other = env.peer_of(1);
     let to = other.handle_of(last);
@@ -156,7 +157,7 @@ fn received_descriptors_are_given_back_to_the_sender(env: &Env) {
 fn dropped_descriptors_are_given_back_to_the_sender(env: &Env) {
     let sender = env.peer();
     let all = exhaust(env, &sender, &receivers(env, &sender, 12));
-    // Those peers are closed by now.
+    // The receivers are closed by now.
     expect_same(exhaust(env, &sender, &receivers(env, &sender, 12)), all);
 }
 

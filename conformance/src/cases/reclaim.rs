@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pool memory: who it is charged to, and how it goes back to the system.
+//! Pool memory: the cgroup that it is charged to, and its way back to the system.
 //!
-//! A process in a cgroup of its own does the sending, so that what is charged there is pool
-//! memory and little else.
+//! A process in a cgroup of its own does the sending, so that the memory charged there is pool
+//! memory and little more.
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::sys::process::{fork, End};
 const MESSAGE: usize = 8 << 20;
 /// Messages that fill a pool.
 const MANY: usize = 12;
-/// What a process needs for itself, and what the system counts ahead.
+/// Memory of the process itself, and memory that the system counts ahead.
 const LITTLE: usize = 6 << 20;
 
 /// A process in a cgroup of its own sends; the offsets of the slices, all of them received.
@@ -50,7 +50,7 @@ fn fill(cgroup: &Cgroup, sender: &Peer, to: u64, receiver: &Peer) -> Vec<u64> {
 }
 
 /// Waits until no more than that is charged, doing `act` over and over.
-fn falls_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
+fn expect_fall_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
     let started = Instant::now();
     loop {
         act();
@@ -64,7 +64,7 @@ fn falls_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
     }
 }
 
-/// Asks the system to give back whatever the kernel's parts can do without.
+/// Asks the kernel to give back all memory that its caches can do without.
 fn press() {
     std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }
@@ -91,7 +91,7 @@ fn memory_comes_back_with_the_peer(env: &Env) {
     let to = sender.handle_of(&receiver);
     fill(&cgroup, &sender, to, &receiver);
     receiver.close();
-    falls_to(&cgroup, 0, || ());
+    expect_fall_to(&cgroup, 0, || ());
 }
 
 #[case("abi.md#mmap-reclaim", kernel, alone)]
@@ -103,7 +103,7 @@ fn memory_comes_back_under_pressure(env: &Env) {
         for offset in fill(&cgroup, &sender, to, &receiver) {
             receiver.release_slice(offset).unwrap();
         }
-        falls_to(&cgroup, 0, press);
+        expect_fall_to(&cgroup, 0, press);
     }
 }
 
@@ -117,7 +117,7 @@ fn live_slices_survive_pressure(env: &Env) {
     for offset in offsets {
         receiver.release_slice(offset).unwrap();
     }
-    falls_to(&cgroup, 2 * MESSAGE, press);
+    expect_fall_to(&cgroup, 2 * MESSAGE, press);
     let view = receiver.door().map(receiver.door().pool_size()).unwrap();
     for offset in kept {
         let mut bytes = vec![0; MESSAGE];

@@ -300,7 +300,7 @@ fn failed_send_creates_no_node(env: &Env) {
 
 #[case("abi.md#handle-right")]
 fn handle_needs_no_reference_from_the_target(env: &Env) {
-    // One direction only: the owner knows nothing of who holds a handle.
+    // One direction only: the owner knows nothing about the holders of a handle.
     let [server, client] = env.peers();
     let to = client.handle_of(&server);
     for i in 0..10_u8 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Callers that are stuck in a page fault, for as long as these cases like, disturb nobody.
+//! Callers that are stuck in a page fault, for as long as these cases like, disturb no other task.
 
 use bus1_conformance_case::case;
 use bus1_uapi as abi;
@@ -21,7 +21,7 @@ impl Drop for Resume<'_> {
     }
 }
 
-/// Runs `act` while another thread is stalled in `call`, and gives what that returns afterwards.
+/// Runs `act` while another thread is stalled in `call`, and returns the result of `call`.
 fn during<T: Send>(page: &StallingPage, call: impl FnOnce() -> T + Send, act: impl FnOnce()) -> T {
     std::thread::scope(|scope| {
         let call = scope.spawn(call);
@@ -244,7 +244,7 @@ fn stalled_in_any_array(env: &Env) {
                     _ => (),
                 });
             if array == 4 {
-                // The argument itself: a SEND of nothing to nobody.
+                // The argument itself: an empty SEND without destinations.
                 return sender.ioctl(abi::CMD_SEND, addr);
             }
             message.send()
@@ -359,7 +359,7 @@ fn receiver_stalled_on_the_way_out(env: &Env) {
         || a.ioctl(abi::CMD_RECV, page.addr(0)),
         || {
             b.message().to(&[to]).bytes(b"second").send().unwrap();
-            // Another thread of the receiver takes what the stalled one was about to.
+            // Another thread of the receiver takes the message of the stalled one.
             a.expect_text(b"first");
             b.message().to(&[to]).bytes(b"third").send().unwrap();
         },

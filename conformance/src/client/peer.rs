@@ -189,8 +189,8 @@ impl Peer {
         self.door.poll(Duration::ZERO)
     }
 
-    /// Sleeps in poll until there is input or a hang-up, or until `timeout` is over; returns whether
-    /// there was one.
+    /// Sleeps in poll until there is input or a hang-up, or until `timeout` is over; returns
+    /// whether there was one.
     pub fn wait(&self, timeout: Duration) -> bool {
         let events = self.door.poll(timeout);
         events.readable || events.hangup

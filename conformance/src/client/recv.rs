@@ -106,7 +106,7 @@ impl Message {
             .map(|fd| {
                 let fd = i32::from_ne_bytes(fd.try_into().expect("four bytes"));
                 assert!(fd >= 0, "the slice has the descriptor {fd}");
-                // SAFETY: the bus has just installed it for us, and nobody else knows it.
+                // SAFETY: the bus has just installed it for us, and it is known only here.
                 unsafe { OwnedFd::from_raw_fd(fd) }
             })
             .collect();

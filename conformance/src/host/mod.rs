@@ -30,7 +30,7 @@ pub enum Kind {
     Embedded,
 }
 
-/// What `poll` says.
+/// The events that `poll` reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
     /// POLLHUP
@@ -39,7 +39,7 @@ pub struct Events {
     pub readable: bool,
     /// POLLOUT
     pub writable: bool,
-    /// POLLERR, or anything else that has no business there
+    /// POLLERR, or any other event that a peer never reports
     pub other: bool,
 }
 
@@ -54,11 +54,12 @@ pub trait Bus: Send + Sync {
     /// The limits that every user has.
     fn user_limits(&self) -> Limits;
 
-    /// What is still there. For those who have closed every peer, and know that nobody else has one.
+    /// Describes anything that is still there. Meaningful only when every peer is closed, those of
+    /// other processes too.
     fn left_over(&self) -> Option<String>;
 }
 
-/// One open file description of `/dev/bus1`, or what stands for it.
+/// One open file description of `/dev/bus1`, or its counterpart on another host.
 ///
 /// Dropping it closes it.
 pub trait Door: Send + Sync {
@@ -74,7 +75,7 @@ pub trait Door: Send + Sync {
     /// Bytes in the pool.
     fn pool_size(&self) -> u64;
 
-    /// What the peer has and is charged, by name.
+    /// The counts and charges of the peer, by name.
     fn counts(&self) -> Vec<(String, u64)>;
 
     /// A number that stands for the peer as a descriptor.

@@ -2,7 +2,7 @@
 
 //! A worker of a storm: some peers, and a mind of its own.
 //!
-//! Every command may fail, but only with an error that the contract has for it.
+//! A command may fail only with an error that the contract has for it.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -34,7 +34,7 @@ const UNSENT: [E; 8] = [
     E::FAULT,
 ];
 
-/// A peer and what it knows.
+/// A peer, its handles, and its slices.
 struct Mate {
     peer: Peer,
     ids: Vec<u64>,
@@ -53,7 +53,7 @@ pub struct Worker<'a> {
     limits: Limits,
 }
 
-/// What went wrong.
+/// Description of a failure.
 pub type Trouble = String;
 
 /// Accepts success and the errors that a command may give.
@@ -70,7 +70,7 @@ fn allow<T>(
 }
 
 impl<'a> Worker<'a> {
-    /// A worker with fresh peers; `life` tells one from the next.
+    /// A worker with fresh peers; `life` counts the workers of this number.
     pub fn new(
         place: &'a Place<'a>,
         number: usize,
@@ -259,7 +259,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Remembers what came with a message.
+    /// Remembers the handles and the slice of a message.
     fn keep(&mut self, at: usize, message: Message) -> std::result::Result<(), Trouble> {
         let mate = &mut self.mates[at];
         if message.msg.offset != abi::OFFSET_INVALID {
@@ -406,7 +406,7 @@ impl<'a> Worker<'a> {
                 }
             }
             _ => {
-                // Flags that nobody knows, and pointers to nowhere.
+                // Undefined flags, and pointers to nowhere.
                 let mut words = [
                     u64::MAX << 3,
                     NOWHERE,
