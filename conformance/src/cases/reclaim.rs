@@ -1,32 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pool memory: who it is charged to, and how it goes back to the system.
+//! Pool memory: the cgroup that it is charged to, and its way back to the system.
 //!
-//! A process in a cgroup of its own does the sending, so that what is charged there is pool
-//! memory and little else.
+//! A process in a cgroup of its own does the sending, so that the memory charged there is pool
+//! memory and little more.
 
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use super::Case;
+use bus1_conformance_case::case;
+
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::process::{fork, End};
 
-pub const CASES: &[Case] = &[
-    case!(memory_is_charged_to_the_sender, "6: charged to the sender's memory cgroup").kernel().alone(),
-    case!(memory_comes_back_with_the_peer, "6: and at the latest with the peer").kernel().alone(),
-    case!(memory_comes_back_under_pressure, "6: go back under memory pressure").kernel().alone(),
-    case!(live_slices_survive_pressure, "6: pages that no slice needs any more").kernel().alone(),
-    case!(mapped_slices_survive_the_peer, "4 mmap: outlives a disconnect").kernel().alone(),
-];
-
 /// Bytes of a message; as large as quota lets one be.
 const MESSAGE: usize = 8 << 20;
 /// Messages that fill a pool.
 const MANY: usize = 12;
-/// What a process needs for itself, and what the system counts ahead.
+/// Memory of the process itself, and memory that the system counts ahead.
 const LITTLE: usize = 6 << 20;
 
 /// A process in a cgroup of its own sends; the offsets of the slices, all of them received.
@@ -57,7 +50,7 @@ fn fill(cgroup: &Cgroup, sender: &Peer, to: u64, receiver: &Peer) -> Vec<u64> {
 }
 
 /// Waits until no more than that is charged, doing `act` over and over.
-fn falls_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
+fn expect_fall_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
     let started = Instant::now();
     loop {
         act();
@@ -71,11 +64,12 @@ fn falls_to(cgroup: &Cgroup, most: usize, mut act: impl FnMut()) {
     }
 }
 
-/// Asks the system to give back whatever the kernel's parts can do without.
+/// Asks the kernel to give back all memory that its caches can do without.
 fn press() {
     std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }
 
+#[case("abi.md#mmap-reclaim", kernel, alone)]
 fn memory_is_charged_to_the_sender(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -84,18 +78,23 @@ fn memory_is_charged_to_the_sender(env: &Env) {
     fill(&cgroup, &sender, to, &receiver);
     let charged = cgroup.charged();
     assert!(charged >= MANY * MESSAGE, "{charged} bytes are charged");
-    assert!(charged <= MANY * MESSAGE + LITTLE, "{charged} bytes are charged");
+    assert!(
+        charged <= MANY * MESSAGE + LITTLE,
+        "{charged} bytes are charged"
+    );
 }
 
+#[case("abi.md#mmap-reclaim", kernel, alone)]
 fn memory_comes_back_with_the_peer(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
     let to = sender.handle_of(&receiver);
     fill(&cgroup, &sender, to, &receiver);
     receiver.close();
-    falls_to(&cgroup, 0, || ());
+    expect_fall_to(&cgroup, 0, || ());
 }
 
+#[case("abi.md#mmap-reclaim", kernel, alone)]
 fn memory_comes_back_under_pressure(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -104,10 +103,11 @@ fn memory_comes_back_under_pressure(env: &Env) {
         for offset in fill(&cgroup, &sender, to, &receiver) {
             receiver.release_slice(offset).unwrap();
         }
-        falls_to(&cgroup, 0, press);
+        expect_fall_to(&cgroup, 0, press);
     }
 }
 
+#[case("abi.md#slice-lives", kernel, alone)]
 fn live_slices_survive_pressure(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -117,7 +117,7 @@ fn live_slices_survive_pressure(env: &Env) {
     for offset in offsets {
         receiver.release_slice(offset).unwrap();
     }
-    falls_to(&cgroup, 2 * MESSAGE, press);
+    expect_fall_to(&cgroup, 2 * MESSAGE, press);
     let view = receiver.door().map(receiver.door().pool_size()).unwrap();
     for offset in kept {
         let mut bytes = vec![0; MESSAGE];
@@ -127,6 +127,7 @@ fn live_slices_survive_pressure(env: &Env) {
     }
 }
 
+#[case("abi.md#mmap-outlives", kernel, alone)]
 fn mapped_slices_survive_the_peer(env: &Env) {
     let [receiver, sender] = env.peers();
     let to = sender.handle_of(&receiver);
@@ -139,5 +140,8 @@ fn mapped_slices_survive_the_peer(env: &Env) {
     press();
     let mut bytes = vec![0; MESSAGE];
     view.read(offset, &mut bytes);
-    assert!(bytes == payload, "what was received is gone, and still mapped");
+    assert!(
+        bytes == payload,
+        "what was received is gone, and still mapped"
+    );
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What all actors of a history have in common: a peer, the shared memory, and the log.
+//! The common parts of all actors of a history: a peer, the shared memory, and the log.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::Options;
 use crate::client::{Outcome, Peer};
 use crate::host::Errno as E;
 
-/// How long an actor naps when it is told that a receiver is full.
+/// Time that an actor naps after EDQUOT or EXFULL.
 const NAP: Duration = Duration::from_micros(200);
 
-/// Why an actor gave up: a command failed that should not have, or somebody else gave up.
+/// The reason why an actor gave up: a command failed unexpectedly, or another actor gave up.
 pub type Trouble = String;
 
-/// Where every actor's peer stands, and what it can reach from the beginning.
+/// The peers of all actors, and the handles that they have from the beginning.
 pub struct Stage {
     /// The peers: senders first.
     pub peers: Vec<Peer>,
@@ -28,7 +28,7 @@ pub struct Stage {
     pub to_control: Vec<Vec<u64>>,
     /// The memory beside the bus.
     pub shared: Shared,
-    /// What was asked for.
+    /// The options of the history.
     pub options: Options,
 }
 
@@ -38,9 +38,9 @@ pub struct Voice<'a> {
     actor: usize,
     serial: u32,
     bytes: Vec<u8>,
-    /// What it has sent.
+    /// The transactions that it has made.
     pub sent: Vec<Sent>,
-    /// Its own chances.
+    /// Its own source of chance.
     pub random: SmallRng,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Voice<'a> {
         &self.stage.peers[self.actor]
     }
 
-    /// Lets others run; an error if somebody gave up.
+    /// Lets other actors run. Fails if one of them gave up.
     pub fn nap(&self) -> Result<(), Trouble> {
         if self.stage.shared.has_failed() {
             return Err("another actor gave up".to_owned());
@@ -89,8 +89,8 @@ impl<'a> Voice<'a> {
         self.stage.shared.publish(self.actor, serial);
     }
 
-    /// One attempt to send to these handles; `parts` says what they stand for. Gives the error that
-    /// refused it, and notes it otherwise.
+    /// Attempts once to send to these handles, which stand for `parts`. Returns the error of a
+    /// refusal, and otherwise logs the transaction.
     pub fn send(
         &mut self,
         to: &[u64],

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Holds a history against the promises about order.
+//! Compares a history with the promises of `docs/ordering.md`.
 //!
-//! Checked are, in this order: that every payload is whole and no message comes to a node after
-//! its destruction; that every part received was sent and every part sent was received, once;
-//! that the parts of a transaction at one receiver are consecutive and in the order in which they
-//! were named (3.3); that any two receivers saw what both saw in one order (3.1), and that all
-//! receivers together leave one order possible (3.3); that nothing came before what had returned,
-//! or had been received, before it began (3.2); that a part is flagged as long as another follows
-//! (3.3).
+//! The checks are, in this order:
+//! - Every payload is whole, and no message comes to a node after its destruction.
+//! - Every part received was sent, and every part sent was received, once.
+//! - The parts of a transaction at one receiver are consecutive and in the order in which they were
+//!   named (`#consecutive`).
+//! - Any two receivers saw their common transactions in one order (`#consistency`), and all
+//!   receivers together leave one order possible.
+//! - No transaction came before one that had returned, or had been received, before it began
+//!   (`#causality`).
+//! - A part is flagged as long as another follows (`#flag`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +25,7 @@ pub enum Violation {
     Corrupt(Place),
     /// A message came to a node after the notice of its destruction.
     Late(Place),
-    /// A part was received that nobody sent, or whose sender was told that it failed.
+    /// A part was received that no actor sent, or whose SEND failed.
     Invented(Place),
     /// A part was received twice.
     Doubled(Place),
@@ -44,12 +47,12 @@ pub enum Violation {
     Triangle(Name, Name, u8),
 }
 
-/// A position in what a receiver received.
+/// A position in the log of a receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The receiver.
     pub receiver: u8,
-    /// How many it had received before.
+    /// Number of parts that it had received before.
     pub at: usize,
 }
 
@@ -57,7 +60,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name(pub Actor, pub u32);
 
-/// What was checked.
+/// Counts of a checked history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// Transactions.
@@ -143,7 +146,7 @@ type Id = usize;
 /// All transactions, to be found by name or by the handles that they destroyed.
 struct Index<'a> {
     all: Vec<(Name, &'a Sent)>,
-    /// For each actor, by serial; those that failed are not there.
+    /// For each actor, by serial, without failed transactions.
     by_serial: Vec<HashMap<u32, Id>>,
     by_handle: HashMap<(u8, u64), Id>,
 }
@@ -240,7 +243,7 @@ impl<'a> Index<'a> {
         Ok(order)
     }
 
-    /// Checks that every part but the last of its transaction promises another.
+    /// Checks that every part except the last of its transaction promises another.
     fn flags_at(&self, receiver: u8, got: &[Got]) -> Result<(), Violation> {
         for at in 0..got.len() {
             let id = self.find(receiver, &got[at]);
@@ -254,7 +257,7 @@ impl<'a> Index<'a> {
         Ok(())
     }
 
-    /// Checks that every receiver saw what was meant for it.
+    /// Checks that every receiver saw all parts for it.
     fn complete(&self, orders: &[Vec<Id>]) -> Result<(), Violation> {
         let mut seen = vec![vec![false; self.all.len()]; orders.len()];
         for (r, order) in orders.iter().enumerate() {
@@ -280,7 +283,8 @@ fn positions(index: &Index<'_>, order: &[Id]) -> Vec<Option<usize>> {
     positions
 }
 
-/// 3.1, receiver by receiver: what both saw must rise in the second as it does in the first.
+/// Checks consistency, receiver by receiver: transactions that both saw must rise in the second as
+/// they do in the first.
 fn consistent(index: &Index<'_>, orders: &[Vec<Id>]) -> Result<(), Violation> {
     for (b, other) in orders.iter().enumerate() {
         let positions = positions(index, other);
@@ -326,12 +330,13 @@ fn circles(index: &Index<'_>, orders: &[Vec<Id>]) -> Result<(), Violation> {
     }
 }
 
-/// 3.2, for each receiver: whatever was known to have happened before comes before.
+/// Checks causality, for each receiver: a transaction comes after those that were known when it
+/// began.
 fn causal(index: &Index<'_>, orders: &[Vec<Id>]) -> Result<(), Violation> {
     for (r, order) in orders.iter().enumerate() {
         let positions = positions(index, order);
-        // For each actor what this receiver saw of it: serial, the latest position up to it, and
-        // what stands there.
+        // For each actor, its transactions at this receiver: serial, the latest position up to it,
+        // and the transaction there.
         let mut latest: Vec<Vec<(u32, usize)>> = vec![Vec::new(); index.by_serial.len()];
         for (id, (Name(actor, serial), _)) in index.all.iter().enumerate() {
             if let Some(at) = positions[id] {

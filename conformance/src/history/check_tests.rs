@@ -46,8 +46,8 @@ fn destroyed(handle: u64, more: bool) -> Got {
     }
 }
 
-/// Three actors, of which the last two are the receivers. Actor 0 sends to both, twice to the first;
-/// actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
+/// Three actors, of which the last two are the receivers. Actor 0 sends to both, twice to the
+/// first; actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
 fn good() -> History {
     let both = |a, b| {
         [
@@ -212,7 +212,7 @@ fn wrong_flags_are_found() {
 #[test]
 fn two_orders_are_found() {
     let violation = broken(|history| {
-        // Nothing tells which of the two came first, but both receivers have to agree.
+        // Either of the two may come first; both receivers have to agree.
         history.sent[1][1].seen = NOBODY.to_vec();
         history.got[1].swap(1, 2);
     });

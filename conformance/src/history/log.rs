@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What senders and receivers write down, in memory and as words that travel between processes.
+//! The logs of senders and receivers, in memory and as words that travel between processes.
 
-/// Who makes transactions: senders first, then receivers, which send now and then as well.
+/// A maker of transactions: senders first, then receivers, which send now and then as well.
 pub type Actor = u8;
 
 /// One part of a transaction.
@@ -10,11 +10,11 @@ pub type Actor = u8;
 pub struct Part {
     /// The receiver that it goes to.
     pub receiver: u8,
-    /// What it goes to there.
+    /// The target there.
     pub target: Target,
 }
 
-/// What a part is about, at its receiver.
+/// The target of a part at its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A message to one of the receiver's own nodes.
@@ -23,7 +23,7 @@ pub enum Target {
     Handle(u64),
 }
 
-/// One transaction that its maker was told has succeeded.
+/// One transaction whose call succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Counts the attempts of this actor, from 1.
@@ -40,7 +40,7 @@ pub struct Sent {
 /// One part as it was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Got {
-    /// What was received.
+    /// The content of the part.
     pub what: What,
     /// Whether another part of the transaction was promised.
     pub more: bool,
@@ -50,14 +50,14 @@ pub struct Got {
     pub late: bool,
 }
 
-/// What was received.
+/// The content of a received part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// A message.
     Data {
-        /// Who sent it.
+        /// The sender.
         actor: Actor,
-        /// Its number there.
+        /// The number of the message at its sender.
         serial: u32,
         /// The node that it came to.
         slot: u8,
@@ -67,7 +67,7 @@ pub enum What {
 }
 
 impl Got {
-    /// What it was about.
+    /// The target of the part.
     pub fn target(&self) -> Target {
         match self.what {
             What::Data { slot, .. } => Target::Slot(slot),
@@ -76,12 +76,12 @@ impl Got {
     }
 }
 
-/// All that happened.
+/// The logs of all actors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// For each actor, its transactions as they were made.
     pub sent: Vec<Vec<Sent>>,
-    /// For each receiver, what it received, in that order.
+    /// For each receiver, the parts that it received, in order.
     pub got: Vec<Vec<Got>>,
 }
 
@@ -134,7 +134,7 @@ pub fn put_got(words: &mut Vec<u64>, all: &[Got]) {
     }
 }
 
-/// Reads words back. Panics at the end: what wrote them was this program.
+/// Reads words back. Panics at the end of the words: this program wrote them.
 pub struct Words<'a>(pub &'a [u64]);
 
 impl Words<'_> {
@@ -144,7 +144,7 @@ impl Words<'_> {
         first
     }
 
-    /// What [`put_sent`] wrote.
+    /// Reads the words of [`put_sent`].
     pub fn sent(&mut self) -> Vec<Sent> {
         (0..self.next())
             .map(|_| {
@@ -171,7 +171,7 @@ impl Words<'_> {
         Part { receiver, target }
     }
 
-    /// What [`put_got`] wrote.
+    /// Reads the words of [`put_got`].
     pub fn got(&mut self) -> Vec<Got> {
         (0..self.next())
             .map(|_| {

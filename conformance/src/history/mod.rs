@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The history checker: many senders and receivers at full speed, each of which writes down what it
-//! did and saw, and a judge that holds all of it against the promises about order.
+//! The history checker: many senders and receivers at full speed, each of which logs its calls and
+//! receipts, and a checker that compares all logs with the promises about order.
 //!
 //! On the kernel every actor is a process; embedded, a thread. See [`check`] for the promises,
 //! `shared.rs` for the channel beside the bus.
@@ -64,7 +64,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Opens all peers, and gives every actor what it can reach at first.
+/// Opens all peers, and gives every actor its first handles.
 fn set(bus: &dyn Bus, uid: u32, options: &Options) -> Result<Stage, Failed> {
     let (senders, receivers) = (options.senders, options.receivers);
     if senders == 0 || receivers == 0 || senders + receivers > 64 {
@@ -99,7 +99,7 @@ fn set(bus: &dyn Bus, uid: u32, options: &Options) -> Result<Stage, Failed> {
     Ok(stage)
 }
 
-/// What one actor wrote down.
+/// The log of one actor.
 type Record = (Vec<log::Sent>, Vec<log::Got>);
 
 /// Plays one actor.
@@ -115,7 +115,7 @@ fn play(stage: &Stage, actor: usize) -> Result<Record, Trouble> {
     played
 }
 
-/// Joins what all actors wrote down.
+/// Joins the logs of all actors.
 fn join(options: &Options, records: Vec<Record>) -> History {
     let (sent, got): (Vec<_>, Vec<_>) = records.into_iter().unzip();
     History {

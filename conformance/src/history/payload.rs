@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a message of a history carries: who, which, what was known, and filler under a sum.
+//! The payload of a message of a history: sender, number, known transactions, and filler, under a
+//! sum.
 
 use super::log::Actor;
 
@@ -15,9 +16,9 @@ pub const FLAG_LAST: u32 = 1;
 /// A message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Who sent it.
+    /// The sender.
     pub actor: Actor,
-    /// Its number there.
+    /// The number of the message at its sender.
     pub serial: u32,
     /// `FLAG_*`
     pub flags: u32,
@@ -46,7 +47,7 @@ pub fn put(bytes: &mut Vec<u8>, header: Header, known: &[u32], filler: usize) {
     bytes[..8].copy_from_slice(&sum.to_ne_bytes());
 }
 
-/// Reads a message; none if it is not what somebody wrote.
+/// Reads a message; none if the payload is corrupt.
 pub fn get(bytes: &[u8]) -> Option<Header> {
     let (head, _) = bytes.split_at_checked(HEAD)?;
     let word = |at: usize| u32::from_ne_bytes(head[at..at + 4].try_into().expect("four bytes"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A history with a process for each actor. What an actor writes down it leaves in a memory file.
+//! A history with a process for each actor. An actor leaves its log in a memory file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -31,7 +31,7 @@ pub fn record(stage: Stage) -> Result<History, Failed> {
         actors.push((child, file));
     }
     let options = stage.options.clone();
-    // From now on the peers live in the actors' hands alone.
+    // From now on only the actors have the peers.
     drop(stage.peers);
     let ends = wait(actors.iter_mut().map(|(child, _)| child).collect())?;
     let mut records = Vec::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A receiver of a history: notes what comes, destroys and renews its nodes, answers now and then.
+//! A receiver of a history: logs its messages, destroys and renews its nodes, answers now and then.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ struct Node {
     /// Of the node of the moment.
     id: u64,
     /// Whether it was destroyed and the notice is still to come.
-    condemned: bool,
+    destroyed: bool,
 }
 
 /// The ID of a receiver's node: which one it is, and for the how manieth time.
@@ -54,7 +54,7 @@ struct Ear<'a> {
     farewells: usize,
 }
 
-/// Makes a node of the receiver anew, and tells all senders.
+/// Makes a node of the receiver anew, and sends its handle to all senders.
 pub fn renew(stage: &Stage, me: usize, slot: usize, times: u64) -> Result<u64, Trouble> {
     let id = node_id(slot, times);
     let peer = &stage.peers[stage.options.senders + me];
@@ -78,7 +78,7 @@ pub fn play(stage: &Stage, me: usize) -> Result<(Vec<Sent>, Vec<Got>), Trouble> 
     let voice = Voice::new(stage, stage.options.senders + me);
     let nodes = std::array::from_fn(|slot| Node {
         id: node_id(slot, 1),
-        condemned: false,
+        destroyed: false,
     });
     let mut ear = Ear {
         stage,
@@ -92,7 +92,7 @@ pub fn play(stage: &Stage, me: usize) -> Result<(Vec<Sent>, Vec<Got>), Trouble> 
     let mut parted = false;
     while ear.farewells < senders + receivers - 1 {
         if ear.farewells >= senders && !parted {
-            // Nothing is left to answer to. What other receivers answer still comes.
+            // No message is left to answer to. Answers of other receivers still come.
             parted = true;
             for receiver in (0..receivers).filter(|&receiver| receiver != me) {
                 ear.voice.farewell(receiver)?;
@@ -139,7 +139,7 @@ impl Ear<'_> {
                 let released = peer.release(msg.destination);
                 released.map_err(|errno| format!("HANDLE_RELEASE says {errno:?}"))
             }
-            abi::MSG_NODE_DESTROY => self.bury(msg.destination),
+            abi::MSG_NODE_DESTROY => self.renew_node(msg.destination),
             // Senders release handles of nodes that are gone, which is no event.
             other => Err(format!(
                 "a receiver received a message of type {other}: {msg:?}"
@@ -197,12 +197,12 @@ impl Ear<'_> {
             self.answer((actor, serial))?;
         }
         if self.voice.random.random_ratio(1, DESTRUCTIONS) {
-            self.condemn()?;
+            self.destroy_node()?;
         }
         Ok(())
     }
 
-    /// Sends to another receiver, because of what was just received.
+    /// Sends to another receiver, because of the message that was just received.
     fn answer(&mut self, cause: (Actor, u32)) -> Result<(), Trouble> {
         let receivers = self.stage.options.receivers;
         if receivers < 2 {
@@ -222,11 +222,11 @@ impl Ear<'_> {
     }
 
     /// Destroys one of the own nodes. Its notice comes after the last message to it.
-    fn condemn(&mut self) -> Result<(), Trouble> {
+    fn destroy_node(&mut self) -> Result<(), Trouble> {
         let slot = self.voice.random.random_range(0..SLOTS);
         let node = &mut self.nodes[slot];
-        if !node.condemned {
-            node.condemned = true;
+        if !node.destroyed {
+            node.destroyed = true;
             let destroyed = self.voice.peer().destroy(&[node.id]);
             destroyed.map_err(|errno| format!("NODES_DESTROY says {errno:?}"))?;
         }
@@ -234,14 +234,14 @@ impl Ear<'_> {
     }
 
     /// The notice of an own node has come: makes the next one.
-    fn bury(&mut self, id: u64) -> Result<(), Trouble> {
+    fn renew_node(&mut self, id: u64) -> Result<(), Trouble> {
         let released = self.voice.peer().release(id);
         released.map_err(|errno| format!("HANDLE_RELEASE of an own node says {errno:?}"))?;
         let slot = usize::from(slot_of(id));
         let id = renew(self.stage, self.me, slot, (id >> 8) + 1)?;
         self.nodes[slot] = Node {
             id,
-            condemned: false,
+            destroyed: false,
         };
         Ok(())
     }

@@ -147,7 +147,7 @@ fn destroy(stage: &Stage, voice: &mut Voice<'_>) -> Result<(), Trouble> {
         .collect();
     let mut parts = Vec::new();
     for &node in &nodes {
-        // One that nobody is given does not exist yet, and is made by its destruction.
+        // A node that no peer was given does not exist yet, and is made by its destruction.
         for receiver in 0..stage.options.receivers {
             if !voice.random.random::<bool>() {
                 continue;

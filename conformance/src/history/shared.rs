@@ -4,7 +4,7 @@
 //!
 //! It is the channel beside the bus through which news travels. An actor stores the number of its
 //! transaction after the call has returned (Release); before a call of its own every actor loads
-//! the numbers of all others (Acquire), so what it knows is what had returned by then.
+//! the numbers of all others (Acquire), so it knows the calls that had returned by then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,7 +46,7 @@ impl Shared {
         self.pages.words()[Self::ALIGN * actor].store(u64::from(serial), Ordering::Release);
     }
 
-    /// What has returned by now, for each actor.
+    /// For each actor, the last transaction whose call has returned.
     pub fn known(&self) -> Vec<u32> {
         (0..self.actors())
             // Pairs with the store in `publish`.
@@ -83,7 +83,7 @@ impl Shared {
         self.failed().store(1, Ordering::Relaxed);
     }
 
-    /// Whether somebody gave up.
+    /// Whether an actor gave up.
     pub fn has_failed(&self) -> bool {
         self.failed().load(Ordering::Relaxed) != 0
     }

@@ -12,6 +12,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
 use super::{Bus, Door, Errno, Events, Kind, Result, View};
+use crate::client::Limits;
 use crate::sys::process::become_user;
 
 /// The device.
@@ -43,7 +44,7 @@ pub fn open_device() -> Result<OwnedFd> {
     open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Unloads the module; needs root, and that nobody has a peer.
+/// Unloads the module. The caller needs root, and no peer may be open.
 pub fn unload() -> std::io::Result<()> {
     // SAFETY: plain system call with a string.
     let result = unsafe { libc::syscall(libc::SYS_delete_module, c"bus1".as_ptr(), 0) };
@@ -72,7 +73,7 @@ impl Bus for Kernel {
 
     fn open(&self, uid: u32) -> Result<Box<dyn Door>> {
         // The real user ID belongs to a thread as far as the kernel is concerned, so a thread
-        // of its own can be somebody else.
+        // of its own can be another user.
         let opened = std::thread::scope(|scope| {
             let open = || {
                 become_user(uid, None).unwrap_or_else(|error| {
@@ -86,14 +87,13 @@ impl Bus for Kernel {
         Ok(Box::new(KernelDoor { fd }))
     }
 
-    fn user_limits(&self) -> [u32; 4] {
-        [
-            "user_slices_max",
-            "user_handles_max",
-            "user_inflight_bytes_max",
-            "user_inflight_fds_max",
-        ]
-        .map(parameter)
+    fn user_limits(&self) -> Limits {
+        Limits {
+            slices: parameter("user_slices_max"),
+            handles: parameter("user_handles_max"),
+            bytes: parameter("user_inflight_bytes_max"),
+            fds: parameter("user_inflight_fds_max"),
+        }
     }
 
     fn left_over(&self) -> Option<String> {
@@ -166,10 +166,10 @@ impl Door for KernelDoor {
     }
 }
 
-/// Polls a descriptor for all that a peer may say.
+/// Polls a descriptor for all events that a peer can report.
 pub fn poll_fd(fd: impl AsFd, timeout: Duration) -> Events {
     let asked = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
-    // OUT is nearly always there, so it must not be asked for by one who wants to wait.
+    // OUT is nearly always there, so a caller that wants to wait must not ask for it.
     let asked = if timeout.is_zero() {
         asked
     } else {
@@ -203,7 +203,7 @@ pub struct Mapping {
 
 // SAFETY: the mapping is only read, by copies.
 unsafe impl Send for Mapping {}
-// SAFETY: as above.
+// SAFETY: the mapping is only read, by copies.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -265,8 +265,8 @@ impl View for Mapping {
             .checked_add(to.len() as u64)
             .expect("beyond the mapping");
         assert!(end <= self.len, "beyond the mapping");
-        // SAFETY: in bounds; a slice does not change once its message was received, and the test
-        // that looks elsewhere only compares what it sees.
+        // SAFETY: in bounds; a slice does not change once its message was received, and a
+        // test that reads elsewhere only compares the bytes.
         unsafe {
             let from = self.base.as_ptr().cast::<u8>().add(offset as usize);
             std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len());

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::client::Limits;
+
 pub use embedded::Embedded;
 pub use kernel::{Kernel, DEVICE};
 
@@ -28,7 +30,7 @@ pub enum Kind {
     Embedded,
 }
 
-/// What `poll` says.
+/// The events that `poll` reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
     /// POLLHUP
@@ -37,7 +39,7 @@ pub struct Events {
     pub readable: bool,
     /// POLLOUT
     pub writable: bool,
-    /// POLLERR, or anything else that has no business there
+    /// POLLERR, or any other event that a peer never reports
     pub other: bool,
 }
 
@@ -49,14 +51,15 @@ pub trait Bus: Send + Sync {
     /// Opens a peer of the user `uid`.
     fn open(&self, uid: u32) -> Result<Box<dyn Door>>;
 
-    /// The limits of every user, in the order slices, handles, bytes, descriptors.
-    fn user_limits(&self) -> [u32; 4];
+    /// The limits that every user has.
+    fn user_limits(&self) -> Limits;
 
-    /// What is still there. For those who have closed every peer, and know that nobody else has one.
+    /// Describes anything that is still there. Meaningful only when every peer is closed, those of
+    /// other processes too.
     fn left_over(&self) -> Option<String>;
 }
 
-/// One open file description of `/dev/bus1`, or what stands for it.
+/// One open file description of `/dev/bus1`, or its counterpart on another host.
 ///
 /// Dropping it closes it.
 pub trait Door: Send + Sync {
@@ -72,7 +75,7 @@ pub trait Door: Send + Sync {
     /// Bytes in the pool.
     fn pool_size(&self) -> u64;
 
-    /// What the peer has and is charged, by name.
+    /// The counts and charges of the peer, by name.
     fn counts(&self) -> Vec<(String, u64)>;
 
     /// A number that stands for the peer as a descriptor.

@@ -4,7 +4,7 @@
 //! is over, every counter has to be back where it began.
 //!
 //! On the kernel every worker is a process, and dies by SIGKILL; embedded it is a thread, and
-//! drops what it has. A few peers, the hubs, belong to all workers at once and outlive them.
+//! drops its peers. A few peers, the hubs, belong to all workers at once and outlive them.
 
 mod processes;
 mod threads;
@@ -16,7 +16,7 @@ use std::fmt;
 use crate::client::Peer;
 use crate::host::{Bus, Kind};
 
-/// How much of a storm there should be.
+/// The size of a storm.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Processes or threads.
@@ -25,7 +25,7 @@ pub struct Options {
     pub peers: usize,
     /// Commands of each worker.
     pub rounds: u64,
-    /// Commands of all workers between two deaths; 0 lets everybody live.
+    /// Commands of all workers between two deaths; 0 for none.
     pub kill_every: u64,
     /// Where all chances come from.
     pub seed: u64,
@@ -43,7 +43,7 @@ impl Default for Options {
     }
 }
 
-/// What happened.
+/// Counts of a storm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Commands given.
@@ -52,7 +52,7 @@ pub struct Summary {
     pub deaths: u64,
 }
 
-/// What is wrong.
+/// Description of a failure.
 #[derive(Debug)]
 pub struct Failed(String);
 
@@ -83,7 +83,7 @@ impl Place<'_> {
     }
 }
 
-/// Runs a storm with the users `first_user` and on, and checks what is left.
+/// Runs a storm with the users `first_user` and on, and checks that nothing is left.
 pub fn run(bus: &dyn Bus, first_user: u32, options: &Options) -> Result<Summary, Failed> {
     if options.workers == 0 || options.peers == 0 {
         return Err(Failed(

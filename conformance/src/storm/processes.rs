@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A storm with a process for each worker. SIGKILL takes one after the other; another takes its place
-//! and goes on where it stopped.
+//! A storm with a process for each worker. SIGKILL takes one after the other; another takes its
+//! place and goes on where it stopped.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use super::{Failed, Place, Summary};
 use crate::sys::memory::Pages;
 use crate::sys::process::{fork, Child, End};
 
-/// Exit status of a worker that has written what is wrong.
+/// Exit status of a worker that has reported a failure.
 const GAVE_UP: i32 = 3;
 /// Longest time without any command.
 const SILENCE: Duration = Duration::from_secs(120);
@@ -57,8 +57,8 @@ impl Storm<'_> {
 
     fn work(&self, number: usize, life: u64) -> Result<(), Trouble> {
         let mut worker = Worker::new(self.place, number, life)?;
-        // The process may be killed at any time, so the count is what is shared; what it counts
-        // needs no order.
+        // The process may be killed at any time, so the count is shared; the counted commands need
+        // no order.
         while self.progress(number).load(Ordering::Relaxed) < self.place.options.rounds {
             worker.step()?;
             self.progress(number).fetch_add(1, Ordering::Relaxed);

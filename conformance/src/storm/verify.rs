@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What has to be true when a storm is over.
+//! The conditions that have to hold when a storm is over.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::host::{Bus, Errno as E};
 /// Longest time until the last peer of a killed process is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one peer of each user can claim at another one, of each resource.
+/// Amounts that one peer of each user can claim at another one, of each resource.
 pub fn room(bus: &dyn Bus, users: &[u32]) -> Result<Vec<[usize; 4]>, Failed> {
     let open = |user| bus.open(user).map(Peer::new);
     let failed = |errno: E| Failed(format!("cannot look for room: {errno:?}"));

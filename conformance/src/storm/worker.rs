@@ -2,7 +2,7 @@
 
 //! A worker of a storm: some peers, and a mind of its own.
 //!
-//! Every command may fail, but only with an error that the contract has for it.
+//! A command may fail only with an error that the contract has for it.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::{Place, HUB_NODE};
-use crate::client::{Message, Peer};
+use crate::client::{Limits, Message, Peer};
 use crate::host::{Errno as E, Result};
 use crate::sys::memory::NOWHERE;
 use crate::sys::thread::monotonic;
@@ -34,7 +34,7 @@ const UNSENT: [E; 8] = [
     E::FAULT,
 ];
 
-/// A peer and what it knows.
+/// A peer, its handles, and its slices.
 struct Mate {
     peer: Peer,
     ids: Vec<u64>,
@@ -50,10 +50,10 @@ pub struct Worker<'a> {
     hub_ids: Vec<Vec<u64>>,
     files: Vec<OwnedFd>,
     payload: Vec<u8>,
-    limits: [u32; 4],
+    limits: Limits,
 }
 
-/// What went wrong.
+/// Description of a failure.
 pub type Trouble = String;
 
 /// Accepts success and the errors that a command may give.
@@ -70,7 +70,7 @@ fn allow<T>(
 }
 
 impl<'a> Worker<'a> {
-    /// A worker with fresh peers; `life` tells one from the next.
+    /// A worker with fresh peers; `life` counts the workers of this number.
     pub fn new(
         place: &'a Place<'a>,
         number: usize,
@@ -259,7 +259,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Remembers what came with a message.
+    /// Remembers the handles and the slice of a message.
     fn keep(&mut self, at: usize, message: Message) -> std::result::Result<(), Trouble> {
         let mate = &mut self.mates[at];
         if message.msg.offset != abi::OFFSET_INVALID {
@@ -347,13 +347,14 @@ impl<'a> Worker<'a> {
     fn reset(&mut self, at: usize) -> std::result::Result<(), Trouble> {
         let mate = &mut self.mates[at];
         if self.random.random() {
-            let limits = self
-                .limits
-                .map(|limit| match self.random.random_range(0..4) {
-                    0 => self.random.random_range(0..200),
-                    1 => u32::MAX,
-                    _ => limit,
-                });
+            let mut limits = self.limits;
+            for limit in limits.each_mut() {
+                match self.random.random_range(0..4) {
+                    0 => *limit = self.random.random_range(0..200),
+                    1 => *limit = u32::MAX,
+                    _ => (),
+                }
+            }
             allow("PEER_RESET", mate.peer.limit(limits), &[])?;
         } else {
             let flags = self.random.random_range(1..4);
@@ -405,7 +406,7 @@ impl<'a> Worker<'a> {
                 }
             }
             _ => {
-                // Flags that nobody knows, and pointers to nowhere.
+                // Undefined flags, and pointers to nowhere.
                 let mut words = [
                     u64::MAX << 3,
                     NOWHERE,

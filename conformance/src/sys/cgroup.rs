@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A memory cgroup of our own, to see what memory is charged to whom.
+//! A memory cgroup of our own, to see the memory that is charged to a process.
 
 use std::fs;
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use rustix::mm::{mmap_anonymous, mprotect, munmap, MapFlags, MprotectFlags, Prot
 /// Size of a page on every machine that the suite runs on.
 pub const PAGE: usize = 4096;
 
-/// An address that nobody can map.
+/// An address that no process can map.
 pub const NOWHERE: u64 = 0x10;
 
 /// Anonymous pages of our own.
@@ -56,7 +56,7 @@ impl Pages {
         self.len
     }
 
-    /// Whether there is nothing.
+    /// Whether there are no pages.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -84,16 +84,16 @@ impl Pages {
     /// The pages as atomic words, to be shared by processes.
     pub fn words(&self) -> &[AtomicU64] {
         let words = self.len / size_of::<AtomicU64>();
-        // SAFETY: the pages are mapped, zeroed, page-aligned and live as long as `self`; whoever
-        // uses `words` of these pages uses nothing else on them.
+        // SAFETY: the pages are mapped, zeroed, page-aligned and live as long as `self`; users
+        // of `words` use no other access to these pages.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast(), words) }
     }
 
-    /// Changes what may be done with the pages from byte `from` on; `None` is nothing at all.
+    /// Changes the allowed accesses to the pages from byte `from` on; empty flags allow none.
     fn protect(&self, from: usize, flags: MprotectFlags) {
         assert!(from.is_multiple_of(PAGE) && from <= self.len);
-        // SAFETY: our own pages; nothing in Rust refers to them but by `peek` and `poke`, which
-        // the caller does not use on forbidden ones.
+        // SAFETY: our own pages; Rust refers to them only by `peek` and `poke`, which the
+        // caller does not use on forbidden ones.
         unsafe {
             let start = self.base.as_ptr().cast::<u8>().add(from);
             mprotect(start.cast(), self.len - from, flags).expect("mprotect failed");
@@ -123,8 +123,8 @@ impl Drop for Pages {
     }
 }
 
-/// A page that holds `bytes` and cannot be written: what is read from it is fine, what is written
-/// to it is EFAULT.
+/// A page that holds `bytes` and cannot be written: the bus can read from it, and a write to it is
+/// EFAULT.
 pub fn read_only(bytes: &[u8]) -> Pages {
     let pages = Pages::new(1);
     pages.poke(0, bytes);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the suite asks of the system itself, apart from the bus: memory of every bad sort,
-//! processes, threads that sleep, user faults.
+//! Services of the system itself, apart from the bus: memory of every bad sort, processes, threads
+//! that sleep, user faults.
 
 pub mod cgroup;
 pub mod memory;

@@ -21,12 +21,12 @@ pub enum End {
     Signal(i32),
 }
 
-/// Forks; the child runs `body` and exits with what it returns, or with 101 after a panic.
+/// Forks; the child runs `body` and exits with its result, or with 101 after a panic.
 ///
-/// In a process with several threads `body` may make system calls and nothing else: no lock of the
-/// allocator or of the standard streams may be needed, because another thread could hold it.
+/// In a process with several threads `body` may only make system calls. It must not need a lock of
+/// the allocator or of the standard streams, because another thread could hold it.
 pub fn fork(body: impl FnOnce() -> i32) -> Child {
-    // SAFETY: the child runs `body` alone and leaves by _exit; what it may do is said above.
+    // SAFETY: the child only runs `body`, which is limited as said above, and leaves by _exit.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork failed: {}", std::io::Error::last_os_error());
     if pid == 0 {
@@ -191,7 +191,7 @@ pub fn io_uring() -> OwnedFd {
     /// Bytes of `struct io_uring_params`.
     const PARAMS: usize = 120;
     let mut params = [0_u8; PARAMS];
-    // SAFETY: `params` is large enough, and nobody else knows the descriptor.
+    // SAFETY: `params` is large enough, and the descriptor is known only here.
     unsafe {
         let fd = libc::syscall(libc::SYS_io_uring_setup, 2, params.as_mut_ptr());
         assert!(

@@ -67,7 +67,7 @@ pub fn handle_signal(signal: libc::c_int, restart: bool) {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
     action.sa_flags = if restart { libc::SA_RESTART } else { 0 };
-    // SAFETY: the handler does nothing but to count.
+    // SAFETY: the handler only counts.
     let result = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
     assert_eq!(result, 0, "sigaction: {}", std::io::Error::last_os_error());
 }

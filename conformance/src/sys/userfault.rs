@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Memory whose first access stalls until somebody says otherwise: userfaultfd(2).
+//! Memory whose first access stalls until the case lets it go: userfaultfd(2).
 //!
 //! A caller of the bus that names such memory sleeps in the page fault, for as long as a test
 //! wants.
@@ -63,9 +63,9 @@ const IOCTL_REGISTER: u64 = iowr(0x00, size_of::<Register>());
 const IOCTL_COPY: u64 = iowr(0x03, size_of::<Copy>());
 const IOCTL_WRITE_PROTECT: u64 = iowr(0x06, size_of::<WriteProtect>());
 
-/// What stalls.
+/// The accesses that stall.
 enum Stalls {
-    /// Any access. What the page will hold then.
+    /// Any access, with the later content of the page.
     Access(Pages),
     /// Writing.
     Write,
@@ -97,7 +97,7 @@ impl StallingPage {
     }
 
     fn register(pages: Pages, mode: u64, stalls: Stalls) -> Self {
-        // SAFETY: the system call makes a descriptor that nobody else knows.
+        // SAFETY: the system call makes a descriptor that is known only here.
         let uffd = unsafe {
             let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK);
             assert!(fd >= 0, "userfaultfd: {}", std::io::Error::last_os_error());
@@ -140,8 +140,8 @@ impl StallingPage {
     }
 
     fn ioctl<T>(&self, cmd: u64, arg: &mut T) {
-        // SAFETY: every command here takes the structure that it is called with, and writes to
-        // nothing but that and the page.
+        // SAFETY: every command here takes the structure that it is called with, and writes only to
+        // the structure and the page.
         let result = unsafe { libc::ioctl(self.uffd.as_raw_fd(), cmd as _, arg) };
         assert_eq!(
             result,
@@ -166,7 +166,7 @@ impl StallingPage {
         self.pages.addr(at)
     }
 
-    /// Waits until somebody is stalled.
+    /// Waits until a task is stalled.
     pub fn wait_for_fault(&self) {
         let limit = Timespec::try_from(Duration::from_secs(30)).expect("a small number");
         let mut fds = [PollFd::from_borrowed_fd(self.uffd.as_fd(), PollFlags::IN)];
