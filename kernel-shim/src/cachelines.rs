@@ -75,11 +75,12 @@ pub fn record<R>(run: impl FnOnce() -> R) -> (R, Lines) {
 /// Notes a write to `at`, which is part of a `T`.
 #[inline]
 pub(crate) fn wrote<T: ?Sized, W: ?Sized>(at: &W) {
+    // A thread that ends drops values after its recording is gone.
     #[cfg(feature = "cachelines")]
-    state::WRITTEN.with_borrow_mut(|written| {
-        let first = core::ptr::from_ref(at).addr();
-        let last = first + size_of_val(at).max(1) - 1;
-        if let Some(lines) = written {
+    let _ = state::WRITTEN.try_with(|written| {
+        if let Some(lines) = written.borrow_mut().as_mut() {
+            let first = core::ptr::from_ref(at).addr();
+            let last = first + size_of_val(at).max(1) - 1;
             for line in first / LINE..=last / LINE {
                 lines.0.entry(line).or_insert(core::any::type_name::<T>());
             }
@@ -151,6 +152,24 @@ mod tests {
         writes("Atomic", || word.fetch_sub(1_u64, Relaxed));
         let (_, read) = record(|| word.load(Relaxed));
         assert!(read.0.is_empty(), "{read:?}");
+    }
+
+    #[test]
+    fn a_thread_that_ends_writes_after_its_recording_is_gone() {
+        std::thread_local! {
+            static AT_END: core::cell::RefCell<Option<Arc<u8>>> =
+                const { core::cell::RefCell::new(None) };
+        }
+        let arc = Arc::new(1_u8, GFP_KERNEL).unwrap();
+        let shared = arc.clone();
+        // Thread-locals are destroyed in the reverse order of their first use.
+        let thread = std::thread::spawn(move || {
+            AT_END.set(Some(shared));
+            record(|| ());
+        });
+        // A panic of a destructor would have aborted the process.
+        thread.join().unwrap();
+        assert!(Arc::into_unique_or_drop(arc).is_some());
     }
 
     #[test]
