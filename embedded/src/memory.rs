@@ -11,7 +11,7 @@
 
 use std::ptr;
 
-use bus1_core::bus::host;
+use bus1_core::bus;
 use kernel::error::{code::*, Result};
 use rustix::io::Errno;
 use smallvec::{smallvec, SmallVec};
@@ -219,7 +219,7 @@ impl<M: Memory> Payload<M> {
     }
 }
 
-impl<M: Memory> host::Payload<Embedded> for Payload<M> {
+impl<M: Memory> bus::Payload<Embedded> for Payload<M> {
     fn len(&self) -> u64 {
         self.len
     }

@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use bus1_embedded::abi::*;
 use bus1_embedded::{Bus, Errno, Map, Peer};
 
-/// A peer with its pool mapped.
+/// A peer with its pool mapped. A clone is the same peer.
+#[derive(Clone)]
 pub struct Client {
     pub peer: Peer,
     pub map: Map,
