@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a case runs in: a bus, and users that no other case uses.
+//! The surroundings of a case: a bus, and users that no other case uses.
 
 use std::time::Duration;
 
 use crate::client::Peer;
 use crate::host::{Bus, Kind};
-use crate::sys::thread::wait_until_asleep;
+use crate::sys::thread;
 
-/// Longest wait for something that has to come.
+/// Longest wait for an event that has to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// User IDs that a case may use.
@@ -38,13 +38,15 @@ impl Env {
         self.bus.kind() == Kind::Kernel
     }
 
-    /// Returns when a thread, of this process or another, sleeps for a message: in the device, or
-    /// embedded on a futex. (It may as well sleep for a lock, so no case relies on more than that
-    /// it is about to wait.)
+    /// Returns when a thread, of this process or another, sleeps for a message: in the device, or on
+    /// a futex of the embedded host.
+    ///
+    /// The thread can also sleep for a lock, so a case may rely only on the thread being about to
+    /// wait.
     #[track_caller]
-    pub fn asleep(&self, tid: i32) {
+    pub fn wait_until_asleep(&self, tid: i32) {
         let sleeps = |call| (call == libc::SYS_futex) != self.on_kernel();
-        wait_until_asleep(tid, sleeps, PATIENCE);
+        thread::wait_until_asleep(tid, sleeps, PATIENCE);
     }
 
     /// The system's number of user number `user` of this case.
@@ -67,7 +69,7 @@ impl Env {
         (a, b, to)
     }
 
-    /// Several of them.
+    /// Several peers of the case's first user.
     #[track_caller]
     pub fn peers<const N: usize>(&self) -> [Peer; N] {
         std::array::from_fn(|_| self.peer())

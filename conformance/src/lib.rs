@@ -2,15 +2,15 @@
 
 //! One suite for every host of bus1.
 //!
-//! - [`cases`]: what every command does, case by case, each with the line of the contract that it
+//! - [`cases`]: the effects of every command, case by case, each with the requirements that it
 //!   checks; [`run`] runs them.
-//! - [`history`]: senders and receivers at full speed, and a checker that holds what they saw
-//!   against the promises about order.
+//! - [`history`]: senders and receivers at full speed, and a checker that compares their
+//!   histories with the promises about order.
 //! - [`storm`]: random commands from everywhere, processes killed at random, and the proof
 //!   that nothing is left behind.
 //!
-//! The suite knows a host only by its binary interface ([`host`]). It checks what a user of it can
-//! see.
+//! The suite knows a host only by its binary interface ([`host`]). It checks the
+//! effects that a user of the interface can see.
 
 pub mod cases;
 pub mod client;

@@ -2,6 +2,7 @@
 
 //! The command `conformance`.
 
+use std::io::Write;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,13 +23,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List all cases with the line of the contract that each one checks
+    /// List all cases with the requirements that each of them checks
     List,
     /// Record what many senders and receivers do and see, and check its order
     History(HistoryArgs),
     /// Give random commands from everywhere, and check that nothing is left behind
     Storm(StormArgs),
-    /// What a case runs as another program
+    /// Run the part of a case that is another program
     #[command(hide = true)]
     TakeOver {
         /// Number of the inherited descriptor
@@ -227,7 +228,7 @@ fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
 }
 
 fn take_over(fd: i32) -> ExitCode {
-    // SAFETY: the program that started this one left the descriptor open for it alone.
+    // SAFETY: the program that started this one left the descriptor open for this one only.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     cases::take_over(fd);
     ExitCode::SUCCESS
@@ -235,11 +236,9 @@ fn take_over(fd: i32) -> ExitCode {
 
 fn list() -> std::io::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
-    for subject in cases::SUBJECTS {
-        for case in subject.cases {
-            use std::io::Write;
-            writeln!(out, "{}::{}  [{}]", subject.name, case.name, case.spec)?;
-        }
+    for case in cases::all() {
+        let requirements = case.requirements.join(" ");
+        writeln!(out, "{}  [{requirements}]", case.full_name())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,31 +15,31 @@ use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cases::{Case, On, SUBJECTS};
+use crate::cases::{self, Case, Needs, On};
 use crate::env::{Env, USERS};
 use crate::host::{self, Kind};
 
 /// First user ID that cases use; far from those of the system.
 const FIRST_USER: u32 = 1_000_000;
 
-/// What to run, and how.
+/// The cases to run, and how.
 pub struct Options {
     /// The host.
     pub kind: Kind,
-    /// Only cases whose name contains this.
+    /// Text that the names of the cases contain.
     pub filter: Option<String>,
-    /// How many at once.
+    /// Cases at once.
     pub jobs: usize,
-    /// How long one may take before it counts as hanging.
+    /// Time after which a case counts as hanging.
     pub patience: Duration,
 }
 
-/// How it went.
+/// Counts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Cases that did what they should.
+    /// Cases that passed.
     pub passed: usize,
-    /// The others.
+    /// Cases that failed.
     pub failed: usize,
     /// Cases that could not run here.
     pub ignored: usize,
@@ -47,16 +47,29 @@ pub struct Tally {
 
 struct Job {
     name: String,
-    case: Case,
+    case: &'static Case,
     first_user: u32,
 }
 
+/// A case that was started and has not reported yet.
+struct Running {
+    name: String,
+    requirements: &'static [&'static str],
+    since: Instant,
+}
+
+/// What a case that has ended reports.
+struct Report {
+    name: String,
+    verdict: Verdict,
+}
+
 thread_local! {
-    /// What the last panic of this thread said.
+    /// Message of the last panic of this thread.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps what a panic says for the report, instead of printing it at once.
+/// Keeps the message of a panic for the report, instead of printing it at once.
 fn keep_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -75,7 +88,12 @@ fn keep_panics() {
     });
 }
 
-/// Runs all cases that fit, and prints how each went to `out`.
+/// Runs all cases that the options ask for, and prints the result of each to `out`.
+///
+/// # Errors
+///
+/// The host cannot be opened, a thread cannot be started, or `out` cannot be written. A case that
+/// fails is no error; the returned counts tell.
 pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     // Says what is wrong before the first case does.
     let bus = host::open(options.kind)?;
@@ -83,16 +101,15 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     keep_panics();
     crate::sys::process::allow_many_descriptors();
 
-    let (jobs, missing): (Vec<_>, Vec<_>) =
-        Vec::from(select(options)).into_iter().partition(|job| {
-            job.case
-                .needs
-                .is_none_or(|(device, _)| Path::new(device).exists())
-        });
+    let (jobs, missing): (Vec<_>, Vec<_>) = select(options).into_iter().partition(|job| {
+        let needs = job.case.needs;
+        needs.is_none_or(|needs| Path::new(needs.device).exists())
+    });
     let (alone, together): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.case.alone);
     let mut tally = Tally::default();
     for Job { name, case, .. } in missing {
-        if let Some((device, module)) = case.needs {
+        if let Some(needs) = case.needs {
+            let Needs { device, module } = needs;
             writeln!(
                 out,
                 "test {name} ... ignored: no {device}, load the module {module}"
@@ -117,35 +134,36 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     Ok(tally)
 }
 
-fn select(options: &Options) -> VecDeque<Job> {
-    let mut first_user = FIRST_USER;
-    let mut jobs = VecDeque::new();
-    for subject in SUBJECTS {
-        for &case in subject.cases {
-            first_user += USERS;
-            let name = format!("{}::{}", subject.name, case.name);
-            let here = match case.on {
-                On::All => true,
-                On::Kernel => options.kind == Kind::Kernel,
-                On::Embedded => options.kind == Kind::Embedded,
-            };
-            if here
-                && options
-                    .filter
-                    .as_deref()
-                    .is_none_or(|filter| name.contains(filter))
-            {
-                jobs.push_back(Job {
-                    name,
-                    case,
-                    first_user,
-                });
-            }
-        }
-    }
-    jobs
+/// The cases that the options ask for, each with users of its own.
+fn select(options: &Options) -> Vec<Job> {
+    let users = (FIRST_USER..).step_by(USERS as usize);
+    let jobs = cases::all().into_iter().zip(users);
+    let jobs = jobs.map(|(case, first_user)| Job {
+        name: case.full_name(),
+        case,
+        first_user,
+    });
+    jobs.filter(|job| runs_on(job.case, options.kind) && fits(&job.name, options))
+        .collect()
 }
 
+fn runs_on(case: &Case, kind: Kind) -> bool {
+    match case.on {
+        On::All => true,
+        On::Kernel => kind == Kind::Kernel,
+        On::Embedded => kind == Kind::Embedded,
+    }
+}
+
+fn fits(name: &str, options: &Options) -> bool {
+    let filter = options.filter.as_deref();
+    filter.is_none_or(|filter| name.contains(filter))
+}
+
+/// How often cases that hang are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs the cases, `at_once` at a time.
 fn run_all(
     jobs: Vec<Job>,
     at_once: usize,
@@ -154,65 +172,78 @@ fn run_all(
     out: &mut dyn Write,
 ) -> std::io::Result<()> {
     let mut jobs = VecDeque::from(jobs);
-    let mut running: Vec<(String, &'static str, Instant)> = Vec::new();
+    let mut running: Vec<Running> = Vec::new();
     let (done, finished) = mpsc::channel();
     loop {
         while running.len() < at_once {
             let Some(job) = jobs.pop_front() else { break };
-            running.push((job.name.clone(), job.case.spec, Instant::now()));
+            running.push(Running {
+                name: job.name.clone(),
+                requirements: job.case.requirements,
+                since: Instant::now(),
+            });
             start(job, options.kind, done.clone())?;
         }
         if running.is_empty() {
             return Ok(());
         }
-        let verdict = match finished.recv_timeout(Duration::from_millis(100)) {
-            Ok((name, verdict)) => {
-                // One that was given up may still end: it was counted.
-                let Some(at) = running.iter().position(|(running, ..)| *running == name) else {
-                    continue;
-                };
-                let (name, spec, _) = running.swap_remove(at);
-                Some((name, spec, verdict))
+        let ended = match finished.recv_timeout(LOOK_EVERY) {
+            Ok(Report { name, verdict }) => {
+                // A case that was given up may still end: it was counted.
+                let at = running.iter().position(|running| running.name == name);
+                at.map(|at| (running.swap_remove(at), verdict))
             }
             Err(_) => {
-                let late = |(.., since): &(_, _, Instant)| since.elapsed() > options.patience;
-                running.iter().position(late).map(|at| {
-                    let (name, spec, _) = running.swap_remove(at);
-                    let seconds = options.patience.as_secs();
-                    (
-                        name,
-                        spec,
-                        Err(format!("it hangs: no end after {seconds} s")),
-                    )
-                })
+                let late = |case: &Running| case.since.elapsed() > options.patience;
+                let seconds = options.patience.as_secs();
+                let why = format!("it hangs: no end after {seconds} s");
+                let at = running.iter().position(late);
+                at.map(|at| (running.swap_remove(at), Err(why)))
             }
         };
-        match verdict {
-            None => (),
-            Some((name, _, Ok(()))) => {
-                tally.passed += 1;
-                writeln!(out, "test {name} ... ok")?;
-            }
-            Some((name, spec, Err(why))) => {
-                tally.failed += 1;
-                writeln!(out, "test {name} ... FAILED\n    contract: {spec}")?;
-                for line in why.lines() {
-                    writeln!(out, "    {line}")?;
-                }
+        if let Some((case, verdict)) = ended {
+            print(&case, verdict, tally, out)?;
+        }
+    }
+}
+
+/// Counts and prints how one case went.
+fn print(
+    case: &Running,
+    verdict: Verdict,
+    tally: &mut Tally,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let name = &case.name;
+    match verdict {
+        Ok(()) => {
+            tally.passed += 1;
+            writeln!(out, "test {name} ... ok")?;
+        }
+        Err(why) => {
+            tally.failed += 1;
+            let requirements = case.requirements.join(", docs/");
+            writeln!(out, "test {name} ... FAILED")?;
+            writeln!(out, "    contract: docs/{requirements}")?;
+            for line in why.lines() {
+                writeln!(out, "    {line}")?;
             }
         }
-        out.flush()?;
     }
+    out.flush()
 }
 
 type Verdict = Result<(), String>;
 
-fn start(job: Job, kind: Kind, done: mpsc::Sender<(String, Verdict)>) -> std::io::Result<()> {
+fn start(job: Job, kind: Kind, done: mpsc::Sender<Report>) -> std::io::Result<()> {
     let builder = thread::Builder::new().name(job.name.clone());
     builder.spawn(move || {
         let verdict = run_one(&job, kind);
-        // If nobody listens, the run is over.
-        let _ = done.send((job.name, verdict));
+        // Without a receiver the run is over.
+        let _ = done.send(Report {
+            name: job.name,
+            verdict,
+        });
     })?;
     Ok(())
 }
@@ -244,15 +275,18 @@ mod tests {
         keep_panics();
         let case = Case {
             name: "case",
-            spec: "5 SEND",
+            module: "subject",
+            line: 1,
+            requirements: &["abi.md#send-copy"],
             on: On::All,
             alone: false,
             needs: None,
             run,
+            source: "",
         };
         let job = Job {
             name: "subject::case".into(),
-            case,
+            case: Box::leak(Box::new(case)),
             first_user: FIRST_USER,
         };
         let options = Options {
@@ -267,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_panics_fails_with_its_line_of_the_contract() {
+    fn a_case_that_panics_fails_with_its_requirement() {
         let (tally, said) = verdict(|_| panic!("no such luck"), Duration::from_secs(10));
         assert_eq!(
             tally,
@@ -276,7 +310,10 @@ mod tests {
                 ..Tally::default()
             }
         );
-        assert!(said.contains("FAILED\n    contract: 5 SEND\n"), "{said}");
+        assert!(
+            said.contains("FAILED\n    contract: docs/abi.md#send-copy\n"),
+            "{said}"
+        );
         assert!(said.contains("no such luck"), "{said}");
     }
 
@@ -327,10 +364,7 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = SUBJECTS
-            .iter()
-            .flat_map(|subject| subject.cases.iter().map(|case| (subject.name, case.name)))
-            .collect();
+        let mut names: Vec<_> = cases::all().iter().map(|case| case.full_name()).collect();
         let all = names.len();
         names.sort_unstable();
         names.dedup();

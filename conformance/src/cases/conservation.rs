@@ -5,30 +5,15 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 use rand::{rngs::SmallRng, Rng, SeedableRng};
 
 use super::quota::{claim_all, Resource};
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::NOWHERE;
-
-pub const CASES: &[Case] = &[
-    case!(after_receipt_and_release, "7: after any storm, all counters return"),
-    case!(after_receipt_without_install, "7: charges are conserved exactly"),
-    case!(after_flush, "7: charges are conserved exactly"),
-    case!(after_destruction_of_the_node, "7: charges are conserved exactly"),
-    case!(after_refused_sends, "7: charges are conserved exactly"),
-    case!(after_faults, "7: charges are conserved exactly"),
-    case!(after_the_death_of_the_sender, "7: charges are conserved exactly"),
-    case!(after_dead_handles, "7: charges are conserved exactly"),
-    case!(after_seeds, "7: charges are conserved exactly"),
-    case!(after_transfers, "7: charges are conserved exactly"),
-    case!(after_random_use, "7: after any storm, all counters return to where they began"),
-    case!(after_the_receiver_is_closed_full, "7: charges are conserved exactly"),
-];
 
 /// A receiver with room for little, a sender, and the sender's handle of it.
 struct Pair {
@@ -37,25 +22,45 @@ struct Pair {
     to: u64,
     null: File,
 }
-
-const KEEP: u32 = u32::MAX;
-const ALL: [Resource; 4] =
-    [Resource::Slices, Resource::Handles, Resource::Bytes, Resource::Descriptors];
+const ALL: [Resource; 4] = [
+    Resource::Slices,
+    Resource::Handles,
+    Resource::Bytes,
+    Resource::Descriptors,
+];
 
 impl Pair {
     fn new(env: &Env) -> Self {
         let (receiver, sender) = (env.peer(), env.peer_of(1));
-        receiver.limit([512, 514, 512, 512]).unwrap();
+        receiver
+            .limit(Limits {
+                slices: 512,
+                handles: 514,
+                bytes: 512,
+                fds: 512,
+            })
+            .unwrap();
         let to = sender.handle_of(&receiver);
         let null = File::open("/dev/null").unwrap();
-        Self { receiver, sender, to, null }
+        Self {
+            receiver,
+            sender,
+            to,
+            null,
+        }
     }
 
     /// Fills the receiver with messages that have some of everything; the sender may take an eighth.
     fn fill(&self) {
         let fd = self.null.as_raw_fd();
         let nodes: [u64; 4] = std::array::from_fn(|_| self.sender.new_node());
-        let message = || self.sender.message().to(&[self.to]).bytes(&[3; 4]).handles(&nodes);
+        let message = || {
+            self.sender
+                .message()
+                .to(&[self.to])
+                .bytes(&[3; 4])
+                .handles(&nodes)
+        };
         let mut sent = 0;
         while message().fds(&[fd; 4]).send().is_ok() {
             sent += 1;
@@ -74,17 +79,18 @@ impl Pair {
 
     /// Receives everything, and gives everything back.
     fn receive(&self) {
-        for message in self.receiver.drain() {
+        for message in self.receiver.expect_all() {
             for id in message.handles {
                 if id != abi::HANDLE_INVALID {
                     self.receiver.release(id).unwrap();
                 }
             }
         }
-        self.sender.drain();
+        self.sender.expect_all();
     }
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_receipt_and_release(env: &Env) {
     let pair = Pair::new(env);
     for _ in 0..5 {
@@ -94,6 +100,7 @@ fn after_receipt_and_release(env: &Env) {
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_receipt_without_install(env: &Env) {
     let pair = Pair::new(env);
     for _ in 0..5 {
@@ -108,58 +115,83 @@ fn after_receipt_without_install(env: &Env) {
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_flush(env: &Env) {
     let mut pair = Pair::new(env);
     for _ in 0..5 {
         pair.fill();
         pair.receiver.recv().unwrap();
         pair.receiver.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
-        pair.sender.drain();
+        pair.sender.expect_all();
         pair.to = pair.sender.handle_of(&pair.receiver);
     }
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_destruction_of_the_node(env: &Env) {
     let mut pair = Pair::new(env);
     for _ in 0..5 {
         let node = pair.receiver.new_node();
         pair.to = pair.receiver.give(&pair.sender, node).unwrap();
         // One node more than `fill` counts on; it goes with the messages.
-        pair.receiver.limit([KEEP, 516, KEEP, KEEP]).unwrap();
+        pair.receiver
+            .limit(Limits {
+                handles: 516,
+                ..Limits::KEEP
+            })
+            .unwrap();
         pair.fill();
         pair.receiver.destroy_and_release(&[node]).unwrap();
-        pair.sender.drain();
+        pair.sender.expect_all();
     }
     pair.to = pair.sender.handle_of(&pair.receiver);
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_refused_sends(env: &Env) {
     let pair = Pair::new(env);
     let (dead_node, dead) = pair.receiver.node_for(&pair.sender);
     pair.receiver.destroy_and_release(&[dead_node]).unwrap();
     let fd = pair.null.as_raw_fd();
     for _ in 0..100 {
-        let full = || pair.sender.message().bytes(&[1; 60]).handles(&[8, 12, 16]).fds(&[fd; 50]);
+        let full = || {
+            pair.sender
+                .message()
+                .bytes(&[1; 60])
+                .handles(&[8, 12, 16])
+                .fds(&[fd; 50])
+        };
         assert_eq!(full().to(&[pair.to, dead]).send(), Err(E::HOSTUNREACH));
-        assert_eq!(full().to(&[pair.to, 0x7f3]).send(), Err(E::NXIO));
+        assert_eq!(full().to(&[pair.to, UNKNOWN_ID]).send(), Err(E::NXIO));
         assert_eq!(full().to(&[pair.to, pair.to]).send(), Err(E::NOTUNIQ));
         assert_eq!(full().to(&[pair.to]).bytes(&[1; 5]).send(), Err(E::DQUOT));
     }
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_faults(env: &Env) {
     let pair = Pair::new(env);
     let fd = pair.null.as_raw_fd();
     for round in 0..100 {
-        let message = pair.sender.message().to(&[pair.to]).handles(&[8, 12]).fds(&[fd; 60]);
-        assert_eq!(message.vector(NOWHERE, 60).send(), Err(E::FAULT), "round {round}");
+        let message = pair
+            .sender
+            .message()
+            .to(&[pair.to])
+            .handles(&[8, 12])
+            .fds(&[fd; 60]);
+        assert_eq!(
+            message.vector(NOWHERE, 60).send(),
+            Err(E::FAULT),
+            "round {round}"
+        );
     }
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_the_death_of_the_sender(env: &Env) {
     let mut pair = Pair::new(env);
     for _ in 0..5 {
@@ -169,17 +201,25 @@ fn after_the_death_of_the_sender(env: &Env) {
         pair.receive();
         // Nodes given to one sender after the other would add up.
         pair.receiver.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
-        pair.sender.drain();
+        pair.sender.expect_all();
         pair.to = pair.sender.handle_of(&pair.receiver);
     }
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_dead_handles(env: &Env) {
     let pair = Pair::new(env);
     for _ in 0..50 {
         let nodes: [u64; 8] = std::array::from_fn(|_| pair.sender.new_node());
-        let send = || pair.sender.message().to(&[pair.to]).handles(&nodes).send().unwrap();
+        let send = || {
+            pair.sender
+                .message()
+                .to(&[pair.to])
+                .handles(&nodes)
+                .send()
+                .unwrap()
+        };
         send();
         pair.sender.destroy_and_release(&nodes[..4]).unwrap();
         send();
@@ -189,21 +229,30 @@ fn after_dead_handles(env: &Env) {
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_seeds(env: &Env) {
     let pair = Pair::new(env);
     let fd = pair.null.as_raw_fd();
     for _ in 0..20 {
-        let seed = pair.receiver.message().bytes(&[1; 50]).handles(&[0x900]).fds(&[fd; 20]);
+        let seed = pair
+            .receiver
+            .message()
+            .bytes(&[1; 50])
+            .handles(&[0x900])
+            .fds(&[fd; 20]);
         seed.seed().send().unwrap();
         let message = pair.receiver.recv_seed().unwrap();
         pair.receiver.release_slice(message.msg.offset).unwrap();
         pair.receiver.release(0x900).unwrap();
     }
-    pair.receiver.flush(abi::PEER_RESET_FLAG_FLUSH_SEED).unwrap();
+    pair.receiver
+        .flush(abi::PEER_RESET_FLAG_FLUSH_SEED)
+        .unwrap();
     pair.receiver.destroy_and_release(&[0x900]).unwrap();
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved", "abi.md#charge-given")]
 fn after_transfers(env: &Env) {
     let pair = Pair::new(env);
     for _ in 0..20 {
@@ -216,10 +265,11 @@ fn after_transfers(env: &Env) {
             pair.receiver.release(id).unwrap();
         }
     }
-    pair.sender.drain();
+    pair.sender.expect_all();
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_random_use(env: &Env) {
     let pair = Pair::new(env);
     let fd = pair.null.as_raw_fd();
@@ -230,7 +280,9 @@ fn after_random_use(env: &Env) {
             0..3 => {
                 let bytes = vec![1; random.random_range(0..30)];
                 let nodes = random.random_range(0..20);
-                let handles: Vec<_> = (0..random.random_range(0..6)).map(|i| 4 * (nodes + i)).collect();
+                let handles: Vec<_> = (0..random.random_range(0..6))
+                    .map(|i| 4 * (nodes + i))
+                    .collect();
                 let fds = vec![fd; random.random_range(0..10)];
                 let message = pair.sender.message().to(&[pair.to]).bytes(&bytes);
                 match message.handles(&handles).fds(&fds).send() {
@@ -239,7 +291,11 @@ fn after_random_use(env: &Env) {
                 }
             }
             3 => {
-                let flags = if random.random() { abi::RECV_FLAG_INSTALL_FDS } else { 0 };
+                let flags = if random.random() {
+                    abi::RECV_FLAG_INSTALL_FDS
+                } else {
+                    0
+                };
                 if let Ok(message) = pair.receiver.receive().flags(flags).run() {
                     offsets.push(message.msg.offset);
                     ids.extend(message.handles);
@@ -256,15 +312,19 @@ fn after_random_use(env: &Env) {
             _ => (),
         }
     }
-    offsets.into_iter().for_each(|offset| pair.receiver.release_slice(offset).unwrap());
-    ids.into_iter().for_each(|id| pair.receiver.release(id).unwrap());
+    offsets
+        .into_iter()
+        .for_each(|offset| pair.receiver.release_slice(offset).unwrap());
+    ids.into_iter()
+        .for_each(|id| pair.receiver.release(id).unwrap());
     pair.receive();
     pair.is_empty();
 }
 
+#[case("abi.md#charge-conserved")]
 fn after_the_receiver_is_closed_full(env: &Env) {
     // Its user's account must not remember a peer that is gone.
-    let half = env.bus().user_limits()[0] as usize / 2;
+    let half = env.bus().user_limits().slices as usize / 2;
     let mut first = None;
     for _ in 0..3 {
         let [receiver, sender] = env.peers();

@@ -2,50 +2,41 @@
 
 //! SEND with CONTINUE, and the errors of single destinations.
 
-use super::Case;
-use crate::client::Peer;
+use bus1_conformance_case::case;
+
+use crate::client::{Limits, Peer, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::{read_only, NOWHERE};
 
-pub const CASES: &[Case] = &[
-    case!(all_well_writes_zeros, "5 SEND: ptr_errors[i] is 0 or that destination's errno"),
-    case!(errors_must_be_there, "5 SEND: without CONTINUE ptr_errors may be null"),
-    case!(dead_destination_does_not_stop_the_others, "5 SEND: CONTINUE"),
-    case!(every_kind_of_failure_has_its_errno, "5 SEND: CONTINUE, that destination's errno"),
-    case!(named_twice_fails_the_second_time, "5 SEND: named twice ENOTUNIQ; CONTINUE"),
-    case!(all_destinations_may_fail, "5 SEND: CONTINUE"),
-    case!(full_receiver_does_not_stop_the_others, "5 SEND: CONTINUE, EDQUOT"),
-    case!(bad_payload_fails_the_whole, "5 SEND: failures that are not a destination's"),
-    case!(bad_handle_fails_the_whole, "5 SEND: failures that are not a destination's"),
-    case!(bad_descriptor_fails_the_whole, "5 SEND: failures that are not a destination's"),
-    case!(errors_that_cannot_be_written_fail_the_whole, "5: EFAULT on the way out included"),
-    case!(failed_last_part_is_not_promised, "3.3: the flag never promises"),
-    case!(failed_middle_part_leaves_the_flags_right, "3.3: every part but the last"),
-    case!(failed_destination_is_not_charged, "7: charges are conserved exactly"),
-    case!(handles_go_to_those_who_are_reached, "5 SEND: CONTINUE"),
-    case!(unknown_clear_ids_are_made_as_needed, "2: creates a node; 5 SEND: CONTINUE"),
-];
-
+#[case("abi.md#send-continue")]
 fn all_well_writes_zeros(env: &Env) {
     let [a, b] = env.peers();
     let to = [a.handle_of(&b), a.handle_of(&b)];
     let outcome = a.message().to(&to).proceed().outcome();
     assert_eq!((outcome.result, &*outcome.errors), (Ok(()), &[0, 0][..]));
-    b.data();
-    b.data();
+    b.expect_data();
+    b.expect_data();
 }
 
+#[case("abi.md#send-errors", "abi.md#send-efault-errors")]
 fn errors_must_be_there(env: &Env) {
     let [a, b] = env.peers();
     let to = a.handle_of(&b);
     for bad in [0, NOWHERE] {
-        let sent = a.message().to(&[to]).proceed().edit(|arg| arg.ptr_errors = bad);
+        let sent = a
+            .message()
+            .to(&[to])
+            .proceed()
+            .edit(|arg| arg.ptr_errors = bad);
         assert_eq!(sent.send(), Err(E::FAULT));
     }
-    b.nothing();
-    assert_eq!(a.message().to(&[to]).edit(|arg| arg.ptr_errors = 0).send(), Ok(()));
-    b.data();
+    b.expect_nothing();
+    assert_eq!(
+        a.message().to(&[to]).edit(|arg| arg.ptr_errors = 0).send(),
+        Ok(())
+    );
+    b.expect_data();
 }
 
 /// Handles at `holder` of nodes of each of `owners`; those at `dead` are destroyed.
@@ -54,90 +45,141 @@ fn with_dead(holder: &Peer, owners: &[&Peer], dead: &[usize]) -> Vec<u64> {
     for &i in dead {
         owners[i].destroy_and_release(&[pairs[i].0]).unwrap();
     }
-    holder.drain();
+    holder.expect_all();
     pairs.into_iter().map(|(_, to)| to).collect()
 }
 
+#[case("abi.md#send-continue")]
 fn dead_destination_does_not_stop_the_others(env: &Env) {
     let [sender, a, b, c] = env.peers();
     let to = with_dead(&sender, &[&a, &b, &c], &[1]);
-    let outcome = sender.message().to(&to).bytes(b"on we go").proceed().outcome();
+    let outcome = sender
+        .message()
+        .to(&to)
+        .bytes(b"on we go")
+        .proceed()
+        .outcome();
     assert_eq!(outcome.result, Ok(()));
     assert_eq!(outcome.errors, [0, libc::EHOSTUNREACH, 0]);
-    a.text(b"on we go");
-    b.nothing();
-    c.text(b"on we go");
+    a.expect_text(b"on we go");
+    b.expect_nothing();
+    c.expect_text(b"on we go");
 }
 
+#[case("abi.md#send-continue")]
 fn every_kind_of_failure_has_its_errno(env: &Env) {
     let [sender, a, full, gone] = env.peers();
-    full.limit([0, u32::MAX, u32::MAX, u32::MAX]).unwrap();
+    full.limit(Limits {
+        slices: 0,
+        ..Limits::KEEP
+    })
+    .unwrap();
     let to = with_dead(&sender, &[&a, &a, &full, &gone, &a], &[1]);
     gone.close();
-    let named = [to[0], to[1], to[2], to[3], 0x7f3, to[4]];
+    let named = [to[0], to[1], to[2], to[3], UNKNOWN_ID, to[4]];
     let outcome = sender.message().to(&named).proceed().outcome();
     assert_eq!(outcome.result, Ok(()));
     let unreachable = libc::EHOSTUNREACH;
-    assert_eq!(outcome.errors, [0, unreachable, libc::EDQUOT, unreachable, libc::ENXIO, 0]);
-    assert!(a.data().more());
-    assert!(!a.data().more());
-    a.nothing();
+    assert_eq!(
+        outcome.errors,
+        [0, unreachable, libc::EDQUOT, unreachable, libc::ENXIO, 0]
+    );
+    assert!(a.expect_data().more());
+    assert!(!a.expect_data().more());
+    a.expect_nothing();
 }
 
+#[case("abi.md#send-enotuniq")]
 fn named_twice_fails_the_second_time(env: &Env) {
     let [sender, a, b] = env.peers();
     let to = with_dead(&sender, &[&a, &b], &[]);
-    let outcome = sender.message().to(&[to[0], to[1], to[0], to[0]]).proceed().outcome();
+    let outcome = sender
+        .message()
+        .to(&[to[0], to[1], to[0], to[0]])
+        .proceed()
+        .outcome();
     assert_eq!(outcome.result, Ok(()));
     assert_eq!(outcome.errors, [0, 0, libc::ENOTUNIQ, libc::ENOTUNIQ]);
-    assert!(!a.data().more());
-    a.nothing();
-    b.data();
-    b.nothing();
+    assert!(!a.expect_data().more());
+    a.expect_nothing();
+    b.expect_data();
+    b.expect_nothing();
 }
 
+#[case("abi.md#send-continue")]
 fn all_destinations_may_fail(env: &Env) {
     let [sender, a] = env.peers();
     let to = with_dead(&sender, &[&a, &a], &[0, 1]);
-    let outcome = sender.message().to(&to).bytes(b"nobody").proceed().outcome();
+    let outcome = sender
+        .message()
+        .to(&to)
+        .bytes(b"nobody")
+        .proceed()
+        .outcome();
     assert_eq!(outcome.result, Ok(()));
     assert_eq!(outcome.errors, [libc::EHOSTUNREACH; 2]);
-    a.nothing();
+    a.expect_nothing();
 }
 
+#[case("abi.md#send-continue")]
 fn full_receiver_does_not_stop_the_others(env: &Env) {
     let [sender, full, free] = env.peers();
-    full.limit([u32::MAX, u32::MAX, 100, u32::MAX]).unwrap();
+    full.limit(Limits {
+        bytes: 100,
+        ..Limits::KEEP
+    })
+    .unwrap();
     let to = with_dead(&sender, &[&full, &free], &[]);
     for _ in 0..3 {
         let outcome = sender.message().to(&to).bytes(&[9; 51]).proceed().outcome();
-        assert_eq!((outcome.result, &*outcome.errors), (Ok(()), &[libc::EDQUOT, 0][..]));
+        assert_eq!(
+            (outcome.result, &*outcome.errors),
+            (Ok(()), &[libc::EDQUOT, 0][..])
+        );
     }
-    full.nothing();
-    assert_eq!(free.drain().len(), 3);
+    full.expect_nothing();
+    assert_eq!(free.expect_all().len(), 3);
 }
 
+#[case("abi.md#send-continue-whole")]
 fn bad_payload_fails_the_whole(env: &Env) {
     let [sender, a] = env.peers();
     let to = with_dead(&sender, &[&a, &a], &[]);
-    assert_eq!(sender.message().to(&to).vector(NOWHERE, 8).proceed().send(), Err(E::FAULT));
-    a.nothing();
+    assert_eq!(
+        sender.message().to(&to).vector(NOWHERE, 8).proceed().send(),
+        Err(E::FAULT)
+    );
+    a.expect_nothing();
 }
 
+#[case("abi.md#send-continue-whole")]
 fn bad_handle_fails_the_whole(env: &Env) {
     let [sender, a] = env.peers();
     let to = with_dead(&sender, &[&a, &a], &[]);
-    assert_eq!(sender.message().to(&to).handles(&[0x7f3]).proceed().send(), Err(E::NXIO));
-    a.nothing();
+    assert_eq!(
+        sender
+            .message()
+            .to(&to)
+            .handles(&[UNKNOWN_ID])
+            .proceed()
+            .send(),
+        Err(E::NXIO)
+    );
+    a.expect_nothing();
 }
 
+#[case("abi.md#send-continue-whole")]
 fn bad_descriptor_fails_the_whole(env: &Env) {
     let [sender, a] = env.peers();
     let to = with_dead(&sender, &[&a, &a], &[]);
-    assert_eq!(sender.message().to(&to).fds(&[-1]).proceed().send(), Err(E::BADF));
-    a.nothing();
+    assert_eq!(
+        sender.message().to(&to).fds(&[-1]).proceed().send(),
+        Err(E::BADF)
+    );
+    a.expect_nothing();
 }
 
+#[case("abi.md#send-efault-errors")]
 fn errors_that_cannot_be_written_fail_the_whole(env: &Env) {
     let [sender, a, b] = env.peers();
     let to = with_dead(&sender, &[&a, &b, &a], &[2]);
@@ -147,73 +189,97 @@ fn errors_that_cannot_be_written_fail_the_whole(env: &Env) {
     for _ in 0..3 {
         let sent = sender.message().to(&to).handles(&[node]).proceed();
         assert_eq!(sent.edit(|arg| arg.ptr_errors = addr).send(), Err(E::FAULT));
-        a.nothing();
-        b.nothing();
-        sender.nothing();
+        a.expect_nothing();
+        b.expect_nothing();
+        sender.expect_nothing();
     }
 }
 
+#[case("ordering.md#flag")]
 fn failed_last_part_is_not_promised(env: &Env) {
     let [sender, a] = env.peers();
     let to = with_dead(&sender, &[&a, &a, &a], &[2]);
     sender.message().to(&to).proceed().send().unwrap();
-    assert!(a.data().more());
-    assert!(!a.data().more(), "the third part does not come");
-    a.nothing();
+    assert!(a.expect_data().more());
+    assert!(!a.expect_data().more(), "the third part does not come");
+    a.expect_nothing();
     let to = with_dead(&sender, &[&a, &a], &[1]);
     sender.message().to(&to).proceed().send().unwrap();
-    assert!(!a.data().more());
-    a.nothing();
+    assert!(!a.expect_data().more());
+    a.expect_nothing();
 }
 
+#[case("ordering.md#flag")]
 fn failed_middle_part_leaves_the_flags_right(env: &Env) {
     let [sender, a, b] = env.peers();
     let to = with_dead(&sender, &[&a, &b, &a, &b, &a], &[2, 3]);
     let outcome = sender.message().to(&to).proceed().outcome();
     let unreachable = libc::EHOSTUNREACH;
     assert_eq!(outcome.errors, [0, 0, unreachable, unreachable, 0]);
-    assert!(a.data().more());
-    assert!(!a.data().more());
-    assert!(!b.data().more());
-    a.nothing();
-    b.nothing();
+    assert!(a.expect_data().more());
+    assert!(!a.expect_data().more());
+    assert!(!b.expect_data().more());
+    a.expect_nothing();
+    b.expect_nothing();
 }
 
+#[case("abi.md#charge-conserved")]
 fn failed_destination_is_not_charged(env: &Env) {
     let [sender, a] = env.peers();
-    a.limit([8, u32::MAX, 80, u32::MAX]).unwrap();
+    a.limit(Limits {
+        slices: 8,
+        bytes: 80,
+        ..Limits::KEEP
+    })
+    .unwrap();
     let to = with_dead(&sender, &[&a, &a], &[0]);
     for _ in 0..4 {
         let outcome = sender.message().to(&to).bytes(&[1; 10]).proceed().outcome();
-        assert_eq!((outcome.result, &*outcome.errors), (Ok(()), &[libc::EHOSTUNREACH, 0][..]));
+        assert_eq!(
+            (outcome.result, &*outcome.errors),
+            (Ok(()), &[libc::EHOSTUNREACH, 0][..])
+        );
     }
     let outcome = sender.message().to(&to).proceed().outcome();
     assert_eq!(outcome.errors, [libc::EHOSTUNREACH, libc::EDQUOT]);
-    assert_eq!(a.drain().len(), 4);
+    assert_eq!(a.expect_all().len(), 4);
     assert_eq!(sender.message().to(&to[1..]).bytes(&[1; 40]).send(), Ok(()));
 }
 
-fn handles_go_to_those_who_are_reached(env: &Env) {
+#[case("abi.md#send-continue")]
+fn handles_go_to_reached_destinations(env: &Env) {
     let [sender, a, b, owner] = env.peers();
     let (node, handle) = owner.node_for(&sender);
     let to = with_dead(&sender, &[&a, &b], &[0]);
-    sender.message().to(&to).handles(&[handle]).proceed().send().unwrap();
+    sender
+        .message()
+        .to(&to)
+        .handles(&[handle])
+        .proceed()
+        .send()
+        .unwrap();
     sender.release(handle).unwrap();
-    let id = b.data().handle();
-    owner.nothing();
+    let id = b.expect_data().expect_handle();
+    owner.expect_nothing();
     b.release(id).unwrap();
-    owner.node_release(node);
-    owner.nothing();
+    owner.expect_node_release(node);
+    owner.expect_nothing();
 }
 
+#[case("abi.md#id-clear", "abi.md#id-whole")]
 fn unknown_clear_ids_are_made_as_needed(env: &Env) {
     let [sender, a] = env.peers();
     let to = with_dead(&sender, &[&a], &[0]);
-    let outcome = sender.message().to(&[600, to[0], 604]).bytes(b"me").proceed().outcome();
+    let outcome = sender
+        .message()
+        .to(&[600, to[0], 604])
+        .bytes(b"me")
+        .proceed()
+        .outcome();
     assert_eq!(outcome.result, Ok(()));
     assert_eq!(outcome.errors, [0, libc::EHOSTUNREACH, 0]);
-    let first = sender.text(b"me");
+    let first = sender.expect_text(b"me");
     assert_eq!((first.msg.destination, first.more()), (600, true));
-    let last = sender.text(b"me");
+    let last = sender.expect_text(b"me");
     assert_eq!((last.msg.destination, last.more()), (604, false));
 }

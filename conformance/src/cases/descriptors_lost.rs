@@ -9,33 +9,25 @@
 use std::io::{PipeReader, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Peer, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::{read_only, NOWHERE};
 use crate::sys::process::{open_below, open_descriptors, DescriptorLimit};
 
-pub const CASES: &[Case] = &[
-    case!(emfile_keeps_the_message, "5 RECV: on EMFILE the message stays").alone(),
-    case!(emfile_installs_none, "5 RECV: descriptors are installed, all or none").alone(),
-    case!(emfile_can_be_avoided, "5 RECV: without it the files are dropped").alone(),
-    case!(fault_installs_none, "5: EFAULT on the way out included").alone(),
-    case!(erange_installs_none, "5 RECV: ERANGE, and the message stays").alone(),
-    case!(many_rounds_leak_nothing, "8: descriptors").alone(),
-    case!(dropped_with_the_queue, "8: a message never loses a descriptor silently"),
-    case!(dropped_with_the_receiver, "8: a message never loses a descriptor silently"),
-    case!(dropped_with_the_node, "2: messages still queued vanish"),
-    case!(refused_message_keeps_none, "8: a refused message"),
-    case!(message_to_nobody_keeps_none, "5 SEND: n_destinations 0 succeeds"),
-];
-
 /// A message with `n` descriptors of a pipe, and the pipe's other end.
 fn send_writers(sender: &Peer, to: u64, n: usize) -> PipeReader {
     let (out, into) = std::io::pipe().unwrap();
-    sender.message().to(&[to]).bytes(b"pipes").fds(&vec![into.as_raw_fd(); n]).send().unwrap();
+    sender
+        .message()
+        .to(&[to])
+        .bytes(b"pipes")
+        .fds(&vec![into.as_raw_fd(); n])
+        .send()
+        .unwrap();
     out
 }
 
@@ -60,6 +52,7 @@ fn table_with_room_for(room: usize) -> (DescriptorLimit, Vec<OwnedFd>) {
     (limit, fill)
 }
 
+#[case("abi.md#recv-emfile", "abi.md#recv-stays", alone)]
 fn emfile_keeps_the_message(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -67,14 +60,15 @@ fn emfile_keeps_the_message(env: &Env) {
     a.view();
     let (limit, fill) = table_with_room_for(2);
     for _ in 0..3 {
-        assert_eq!(a.receive().refused(), E::MFILE);
+        assert_eq!(a.receive().expect_errno(), E::MFILE);
         assert!(a.events().readable);
     }
     drop((limit, fill));
-    assert_eq!(a.text(b"pipes").fds.len(), 3);
-    a.nothing();
+    assert_eq!(a.expect_text(b"pipes").fds.len(), 3);
+    a.expect_nothing();
 }
 
+#[case("abi.md#recv-emfile", "abi.md#recv-fds", alone)]
 fn emfile_installs_none(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -83,53 +77,61 @@ fn emfile_installs_none(env: &Env) {
     let (limit, fill) = table_with_room_for(9);
     let before = open_below(limit.limit());
     for _ in 0..3 {
-        assert_eq!(a.receive().refused(), E::MFILE);
+        assert_eq!(a.receive().expect_errno(), E::MFILE);
         assert_eq!(open_below(limit.limit()), before);
     }
     drop((limit, fill));
-    assert_eq!(a.data().fds.len(), 10);
+    assert_eq!(a.expect_data().fds.len(), 10);
 }
 
+#[case("abi.md#recv-emfile", "abi.md#recv-fds", alone)]
 fn emfile_can_be_avoided(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     let out = send_writers(&b, to, 3);
     a.view();
     let (limit, fill) = table_with_room_for(0);
-    assert_eq!(a.receive().refused(), E::MFILE);
+    assert_eq!(a.receive().expect_errno(), E::MFILE);
     let message = a.receive().flags(0).run().unwrap();
     assert_eq!((message.msg.n_fds, &*message.bytes), (0, &b"pipes"[..]));
     drop((limit, fill));
     ended(out);
 }
 
+#[case("abi.md#recv-efault", alone)]
 fn fault_installs_none(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     let out = send_writers(&b, to, 5);
     let flags = abi::RECV_FLAG_INSTALL_FDS;
-    let arg = abi::CmdRecv { flags, max_offset: a.mapped(), ..Default::default() };
+    let arg = abi::CmdRecv {
+        flags,
+        max_offset: a.mapped(),
+        ..Default::default()
+    };
     let page = read_only(&arg.to_bytes());
     let before = open_descriptors();
     for _ in 0..3 {
         assert_eq!(a.ioctl(abi::CMD_RECV, page.addr(0)), Err(E::FAULT));
         assert_eq!(open_descriptors(), before);
     }
-    assert_eq!(a.data().fds.len(), 5);
+    assert_eq!(a.expect_data().fds.len(), 5);
     ended(out);
 }
 
+#[case("abi.md#recv-erange", alone)]
 fn erange_installs_none(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     let out = send_writers(&b, to, 5);
     let before = open_descriptors();
-    assert_eq!(a.receive().max_offset(8).refused(), E::RANGE);
+    assert_eq!(a.receive().max_offset(8).expect_errno(), E::RANGE);
     assert_eq!(open_descriptors(), before);
-    assert_eq!(a.data().fds.len(), 5);
+    assert_eq!(a.expect_data().fds.len(), 5);
     ended(out);
 }
 
+#[case("abi.md#fds-kept", alone)]
 fn many_rounds_leak_nothing(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -137,7 +139,11 @@ fn many_rounds_leak_nothing(env: &Env) {
     let before = open_descriptors();
     for round in 0..100 {
         let out = send_writers(&b, to, 7);
-        let flags = if round % 2 == 0 { 0 } else { abi::RECV_FLAG_INSTALL_FDS };
+        let flags = if round % 2 == 0 {
+            0
+        } else {
+            abi::RECV_FLAG_INSTALL_FDS
+        };
         let message = a.receive().flags(flags).run().unwrap();
         a.release_slice(message.msg.offset).unwrap();
         drop(message);
@@ -146,6 +152,7 @@ fn many_rounds_leak_nothing(env: &Env) {
     assert_eq!(open_descriptors(), before);
 }
 
+#[case("abi.md#fds-kept")]
 fn dropped_with_the_queue(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -154,6 +161,7 @@ fn dropped_with_the_queue(env: &Env) {
     ended(out);
 }
 
+#[case("abi.md#fds-kept")]
 fn dropped_with_the_receiver(env: &Env) {
     let [a, b, c] = env.peers();
     let (to_a, to_c) = (b.handle_of(&a), b.handle_of(&c));
@@ -165,6 +173,7 @@ fn dropped_with_the_receiver(env: &Env) {
     ended(out);
 }
 
+#[case("abi.md#destroy-release", "abi.md#fds-kept")]
 fn dropped_with_the_node(env: &Env) {
     let [a, b] = env.peers();
     let (node, to) = a.node_for(&b);
@@ -173,6 +182,7 @@ fn dropped_with_the_node(env: &Env) {
     ended(out);
 }
 
+#[case("abi.md#fds-kept")]
 fn refused_message_keeps_none(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -181,7 +191,7 @@ fn refused_message_keeps_none(env: &Env) {
     let (out, into) = std::io::pipe().unwrap();
     let message = || b.message().fds(&[into.as_raw_fd(); 4]);
     assert_eq!(message().to(&[to, dead]).send(), Err(E::HOSTUNREACH));
-    assert_eq!(message().to(&[to, 0x7f3]).send(), Err(E::NXIO));
+    assert_eq!(message().to(&[to, UNKNOWN_ID]).send(), Err(E::NXIO));
     assert_eq!(message().to(&[to]).vector(NOWHERE, 1).send(), Err(E::FAULT));
     assert_eq!(message().to(&[to]).fds(&[-1]).send(), Err(E::BADF));
     let all_dead = message().to(&[dead]).proceed();
@@ -190,7 +200,8 @@ fn refused_message_keeps_none(env: &Env) {
     ended(out);
 }
 
-fn message_to_nobody_keeps_none(env: &Env) {
+#[case("abi.md#send-nowhere", "abi.md#fds-kept")]
+fn message_without_destination_keeps_none(env: &Env) {
     let peer = env.peer();
     let (out, into) = std::io::pipe().unwrap();
     assert_eq!(peer.message().fds(&[into.as_raw_fd()]).send(), Ok(()));

@@ -12,80 +12,68 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::Timespec;
 use rustix::io::{fcntl_dupfd_cloexec, fcntl_setfd, FdFlags};
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
 use super::quota::{claim_all, Resource};
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer};
 use crate::env::{Env, PATIENCE};
 use crate::host::kernel::{descriptor, open_device, poll_fd, raw_ioctl, KernelDoor};
 use crate::host::{Errno as E, DEVICE};
 use crate::sys::process::{become_user, fork, End};
-
-pub const CASES: &[Case] = &[
-    case!(device_is_open_to_all, "4: misc character device, mode 0666").kernel(),
-    case!(every_open_is_a_peer, "2: one open file description is one peer").kernel(),
-    case!(duplicate_is_the_same_peer, "2: one open file description is one peer").kernel(),
-    case!(last_close_disconnects, "4: close of the last descriptor disconnects").kernel(),
-    case!(transfer_by_any_duplicate, "5 HANDLE_TRANSFER: dst_fd").kernel(),
-    case!(o_path_is_no_peer, "5 HANDLE_TRANSFER: no open descriptor EBADF").kernel(),
-    case!(child_inherits_the_peer, "2: descriptors may be inherited").kernel().alone(),
-    case!(peer_outlives_the_parents_descriptor, "2: it belongs to no process").kernel().alone(),
-    case!(killed_process_disconnects, "4: close of the last descriptor").kernel().alone(),
-    case!(another_program_takes_over, "5 RECV: a service can be restarted").kernel().alone(),
-    case!(real_user_counts, "7: per user (real kuid)").kernel(),
-    case!(epoll_level, "4 poll: POLLIN if something is ready").kernel(),
-    case!(epoll_edge, "4 poll: wake-ups are never lost").kernel(),
-    case!(epoll_sees_the_hangup, "4 poll: POLLHUP alone once disconnected").kernel(),
-    case!(fdinfo_shows_id_and_counts, "4: fdinfo shows the peer's id and counts").kernel(),
-    case!(module_counts_its_users, "4: open makes a peer").kernel().alone(),
-];
 
 fn fd(peer: &Peer) -> BorrowedFd<'_> {
     descriptor(peer.door())
 }
 
 fn duplicate(peer: &Peer) -> Peer {
-    Peer::new(Box::new(KernelDoor::from(fcntl_dupfd_cloexec(fd(peer), 0).unwrap())))
+    Peer::new(Box::new(KernelDoor::from(
+        fcntl_dupfd_cloexec(fd(peer), 0).unwrap(),
+    )))
 }
 
+#[case("abi.md#device-mode", kernel)]
 fn device_is_open_to_all(_: &Env) {
     let metadata = std::fs::metadata(DEVICE).unwrap();
     assert!(metadata.file_type().is_char_device());
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o666);
 }
 
+#[case("abi.md#device-peer", kernel)]
 fn every_open_is_a_peer(env: &Env) {
     let [a, b] = env.peers();
     let id = a.give(&b, 8).unwrap();
     a.disconnect().unwrap();
-    b.node_destroy(id);
+    b.expect_node_destroy(id);
     assert!(!b.events().hangup);
 }
 
+#[case("abi.md#device-peer", kernel)]
 fn duplicate_is_the_same_peer(env: &Env) {
     let [a, b] = env.peers();
     let twin = duplicate(&a);
     let (node, to) = a.node_for(&b);
     b.message().to(&[to]).bytes(b"for both").send().unwrap();
-    assert_eq!(twin.text(b"for both").msg.destination, node);
-    a.nothing();
+    assert_eq!(twin.expect_text(b"for both").msg.destination, node);
+    a.expect_nothing();
     twin.disconnect().unwrap();
     assert_eq!(a.disconnect(), Err(E::SHUTDOWN));
 }
 
+#[case("abi.md#close-disconnects", kernel)]
 fn last_close_disconnects(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
     let twin = duplicate(&a);
     a.close();
-    b.nothing();
+    b.expect_nothing();
     b.message().to(&[to]).bytes(b"still there").send().unwrap();
-    twin.text(b"still there");
+    twin.expect_text(b"still there");
     twin.close();
-    b.node_destroy(to);
+    b.expect_node_destroy(to);
 }
 
+#[case("abi.md#device-peer", kernel)]
 fn transfer_by_any_duplicate(env: &Env) {
     let [a, b] = env.peers();
     let twin = duplicate(&b);
@@ -94,14 +82,22 @@ fn transfer_by_any_duplicate(env: &Env) {
     assert_eq!(a.give(&duplicate(&a), 8), Ok(8), "to itself");
 }
 
+#[case("abi.md#transfer-ebadf", kernel)]
 fn o_path_is_no_peer(env: &Env) {
     use rustix::fs::{open, Mode, OFlags};
     use std::os::fd::AsRawFd;
     let place = open(DEVICE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    assert_eq!(env.peer().give_fd(place.as_raw_fd() as u64, 8), Err(E::BADF));
-    assert_eq!(raw_ioctl(place.as_raw_fd(), abi::CMD_PEER_DISCONNECT, 0), Err(E::BADF));
+    assert_eq!(
+        env.peer().give_fd(place.as_raw_fd() as u64, 8),
+        Err(E::BADF)
+    );
+    assert_eq!(
+        raw_ioctl(place.as_raw_fd(), abi::CMD_PEER_DISCONNECT, 0),
+        Err(E::BADF)
+    );
 }
 
+#[case("abi.md#close-inherited", kernel, alone)]
 fn child_inherits_the_peer(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -111,12 +107,17 @@ fn child_inherits_the_peer(env: &Env) {
     })
     .wait();
     assert_eq!(end, End::Exit(0));
-    a.text(b"from the child");
+    a.expect_text(b"from the child");
     assert!(!b.events().hangup, "the child's end is not the peer's");
-    b.message().to(&[to]).bytes(b"from the parent").send().unwrap();
-    a.text(b"from the parent");
+    b.message()
+        .to(&[to])
+        .bytes(b"from the parent")
+        .send()
+        .unwrap();
+    a.expect_text(b"from the parent");
 }
 
+#[case("abi.md#device-peer", kernel, alone)]
 fn peer_outlives_the_parents_descriptor(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -126,14 +127,15 @@ fn peer_outlives_the_parents_descriptor(env: &Env) {
         0
     });
     a.close();
-    b.nothing();
+    b.expect_nothing();
     assert_eq!(b.message().to(&[to]).bytes(b"to the child").send(), Ok(()));
     rustix::io::write(&into, b"!").unwrap();
     assert_eq!(child.wait(), End::Exit(0));
     assert!(b.wait(PATIENCE));
-    b.node_destroy(to);
+    b.expect_node_destroy(to);
 }
 
+#[case("abi.md#close-disconnects", kernel, alone)]
 fn killed_process_disconnects(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -141,11 +143,11 @@ fn killed_process_disconnects(env: &Env) {
         std::thread::park();
     });
     a.close();
-    b.nothing();
+    b.expect_nothing();
     child.kill();
     assert_eq!(child.wait(), End::Signal(libc::SIGKILL));
     assert!(b.wait(PATIENCE));
-    b.node_destroy(to);
+    b.expect_node_destroy(to);
 }
 
 /// What the other program does: it takes the seed and a request, answers, and ends. Panics if that
@@ -155,31 +157,54 @@ pub fn take_over(fd: OwnedFd) {
     let seed = peer.recv_seed().expect("the seed");
     assert_eq!(seed.bytes, b"what to do");
     assert!(peer.wait(PATIENCE), "the request");
-    let request = peer.text(b"request");
-    assert_eq!(request.msg.destination, seed.handles[0], "to the node that the seed names");
-    peer.message().to(&[request.handle()]).bytes(b"answer").send().expect("the answer");
+    let request = peer.expect_text(b"request");
+    assert_eq!(
+        request.msg.destination, seed.handles[0],
+        "to the node that the seed names"
+    );
+    peer.message()
+        .to(&[request.expect_handle()])
+        .bytes(b"answer")
+        .send()
+        .expect("the answer");
 }
 
+#[case("abi.md#seed-again", kernel, alone)]
 fn another_program_takes_over(env: &Env) {
     let [service, client] = env.peers();
     let (node, to) = service.node_for(&client);
-    service.message().bytes(b"what to do").handles(&[node]).seed().send().unwrap();
+    service
+        .message()
+        .bytes(b"what to do")
+        .handles(&[node])
+        .seed()
+        .send()
+        .unwrap();
     fcntl_setfd(fd(&service), FdFlags::empty()).unwrap();
     for _ in 0..3 {
         client.message().to(&[to]).bytes(b"lost").send().unwrap();
         service.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
-        client.drain();
+        client.expect_all();
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("conformance").args(["take-over", &service.fd().to_string()]);
+        command
+            .arg0("conformance")
+            .args(["take-over", &service.fd().to_string()]);
         let mut child = command.spawn().unwrap();
         let back = client.new_node();
-        client.message().to(&[to]).bytes(b"request").handles(&[back]).send().unwrap();
+        client
+            .message()
+            .to(&[to])
+            .bytes(b"request")
+            .handles(&[back])
+            .send()
+            .unwrap();
         assert!(client.wait(PATIENCE));
-        assert_eq!(client.text(b"answer").msg.destination, back);
+        assert_eq!(client.expect_text(b"answer").msg.destination, back);
         assert!(child.wait().unwrap().success());
     }
 }
 
+#[case("abi.md#device-user", kernel)]
 fn real_user_counts(env: &Env) {
     let opened = std::thread::scope(|scope| {
         let open = || {
@@ -191,9 +216,18 @@ fn real_user_counts(env: &Env) {
     let sender = Peer::new(Box::new(KernelDoor::from(opened)));
     for (user, most) in [(0, 512), (1, 128)] {
         let receiver = env.peer_of(user);
-        receiver.limit([1024, u32::MAX, u32::MAX, u32::MAX]).unwrap();
+        receiver
+            .limit(Limits {
+                slices: 1024,
+                ..Limits::KEEP
+            })
+            .unwrap();
         let to = sender.handle_of(&receiver);
-        assert_eq!(claim_all(Resource::Slices, &sender, to), most, "at user {user}");
+        assert_eq!(
+            claim_all(Resource::Slices, &sender, to),
+            most,
+            "at user {user}"
+        );
     }
 }
 
@@ -218,6 +252,7 @@ impl Poller {
     }
 }
 
+#[case("abi.md#poll-in", kernel)]
 fn epoll_level(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -226,10 +261,11 @@ fn epoll_level(env: &Env) {
     b.message().to(&[to]).send().unwrap();
     assert_eq!(poller.now(), Some(EventFlags::IN));
     assert_eq!(poller.now(), Some(EventFlags::IN));
-    a.data();
+    a.expect_data();
     assert_eq!(poller.now(), None);
 }
 
+#[case("abi.md#poll-wake", kernel)]
 fn epoll_edge(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -239,9 +275,13 @@ fn epoll_edge(env: &Env) {
         // Every arrival on a drained peer is an edge.
         b.message().to(&[to]).send().unwrap();
         let limit = Timespec::try_from(PATIENCE).unwrap();
-        assert_eq!(poller.wait(Some(&limit)), Some(EventFlags::IN), "an edge was lost");
-        a.data();
-        a.nothing();
+        assert_eq!(
+            poller.wait(Some(&limit)),
+            Some(EventFlags::IN),
+            "an edge was lost"
+        );
+        a.expect_data();
+        a.expect_nothing();
     }
     // One that is not drained reports what comes on top as well.
     b.message().to(&[to]).send().unwrap();
@@ -249,10 +289,11 @@ fn epoll_edge(env: &Env) {
     assert_eq!(poller.now(), None, "an edge is reported once");
     let (node, id) = a.node_for(&b);
     b.release(id).unwrap();
-    a.data();
-    a.node_release(node);
+    a.expect_data();
+    a.expect_node_release(node);
 }
 
+#[case("abi.md#poll-hup", kernel)]
 fn epoll_sees_the_hangup(env: &Env) {
     let peer = env.peer();
     let poller = Poller::new(&peer, EventFlags::IN | EventFlags::OUT | EventFlags::ET);
@@ -262,12 +303,15 @@ fn epoll_sees_the_hangup(env: &Env) {
     assert!(poll_fd(fd(&peer).as_fd(), PATIENCE).hangup);
 }
 
+#[case("abi.md#fdinfo-counts", kernel)]
 fn fdinfo_shows_id_and_counts(env: &Env) {
     let [a, b] = env.peers();
     let id = |peer: &Peer| {
         let path = format!("/proc/self/fdinfo/{}", peer.fd());
         let text = std::fs::read_to_string(path).unwrap();
-        let id = text.lines().find_map(|line| line.strip_prefix("bus1-peer:"));
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("bus1-peer:"));
         id.expect("an id").trim().parse::<u64>().unwrap()
     };
     assert_ne!(id(&a), id(&b), "every peer has its own id");
@@ -281,16 +325,26 @@ fn fdinfo_shows_id_and_counts(env: &Env) {
     b.message().to(&[to]).bytes(b"counted").send().unwrap();
     let now = counts(&a);
     assert_eq!(now["nodes"], 1);
-    assert_eq!((now["queued"], now["slices"], now["charged-bytes"]), (2, 2, 14));
+    assert_eq!(
+        (now["queued"], now["slices"], now["charged-bytes"]),
+        (2, 2, 14)
+    );
     assert_eq!(counts(&b)["handles"], 1);
-    let offset = a.data().msg.offset;
+    let offset = a.expect_data().msg.offset;
     let now = counts(&a);
-    assert_eq!((now["queued"], now["slices"], now["charged-bytes"]), (1, 2, 7));
+    assert_eq!(
+        (now["queued"], now["slices"], now["charged-bytes"]),
+        (1, 2, 7)
+    );
     a.release_slice(offset).unwrap();
     a.destroy_and_release(&[node]).unwrap();
-    b.node_destroy(to);
+    b.expect_node_destroy(to);
     b.release(to).unwrap();
-    assert_eq!((counts(&a), counts(&b)), (before_a, before_b), "back to where it began");
+    assert_eq!(
+        (counts(&a), counts(&b)),
+        (before_a, before_b),
+        "back to where it began"
+    );
 }
 
 fn references_to_module() -> u64 {
@@ -298,10 +352,21 @@ fn references_to_module() -> u64 {
     text.trim().parse().unwrap()
 }
 
+#[case("abi.md#device-peer", kernel, alone)]
 fn module_counts_its_users(env: &Env) {
     let before = references_to_module();
     let peers: [Peer; 3] = env.peers();
     assert_eq!(references_to_module(), before + 3);
     drop(peers);
     assert_eq!(references_to_module(), before);
+}
+
+#[case("abi.md#no-read", kernel)]
+fn read_and_write_are_einval(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    b.expect_sent(to, b"not for read");
+    assert_eq!(rustix::io::read(fd(&a), &mut [0; 8]), Err(E::INVAL));
+    assert_eq!(rustix::io::write(fd(&a), &[0; 8]), Err(E::INVAL));
+    a.expect_text(b"not for read");
 }

@@ -5,20 +5,14 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::Case;
+use bus1_conformance_case::case;
+
 use crate::client::{Exchange, Message, Peer};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::Pages;
 use crate::sys::process::{fork, Child, End};
 use crate::sys::thread::handle_signal;
-
-pub const CASES: &[Case] = &[
-    case!(threads_call, "9 exchange: a round trip costs one syscall on each side"),
-    case!(processes_call_under_signals, "9 exchange: restarts correctly after a signal")
-        .kernel()
-        .alone(),
-];
 
 const CLIENTS: usize = 6;
 const SERVERS: usize = 3;
@@ -45,8 +39,14 @@ impl Scene {
             client.view();
         }
         Self {
-            to_server: clients.iter().map(|client| client.handle_of(&server)).collect(),
-            to_clients: clients.iter().map(|client| server.handle_of(client)).collect(),
+            to_server: clients
+                .iter()
+                .map(|client| client.handle_of(&server))
+                .collect(),
+            to_clients: clients
+                .iter()
+                .map(|client| server.handle_of(client))
+                .collect(),
             server,
             clients,
             answered: Pages::shared(CLIENTS),
@@ -66,11 +66,17 @@ impl Scene {
         for question in 0..QUESTIONS {
             let bytes = [(client as u64).to_ne_bytes(), question.to_ne_bytes()].concat();
             let message = peer.message().to(&[self.to_server[client]]).bytes(&bytes);
-            let answer = finish(peer.exchange().release(&held).send(message).room(1).patient());
+            let answer = finish(
+                peer.exchange()
+                    .release(&held)
+                    .send(message)
+                    .room(1)
+                    .patient(),
+            );
             assert_eq!(answer.bytes, bytes, "the answer to another question");
             held = vec![answer.msg.offset];
         }
-        peer.nothing();
+        peer.expect_nothing();
     }
 
     /// Answers until there is nothing more to answer.
@@ -84,7 +90,13 @@ impl Scene {
             let to = [self.to_clients[client as usize]];
             let message = peer.message().to(&to).bytes(&question.bytes);
             let held = [question.msg.offset];
-            let next = finish(peer.exchange().release(&held).send(message).room(1).patient());
+            let next = finish(
+                peer.exchange()
+                    .release(&held)
+                    .send(message)
+                    .room(1)
+                    .patient(),
+            );
             question = next;
         }
     }
@@ -92,7 +104,11 @@ impl Scene {
     /// Has all servers end.
     fn dismiss(&self) {
         for _ in 0..SERVERS {
-            self.clients[0].message().to(&self.to_server[..1]).send().unwrap();
+            self.clients[0]
+                .message()
+                .to(&self.to_server[..1])
+                .send()
+                .unwrap();
         }
     }
 
@@ -104,8 +120,8 @@ impl Scene {
                 assert_eq!(times, 1, "question {question} of client {client}");
             }
         }
-        self.server.nothing();
-        self.clients.iter().for_each(Peer::nothing);
+        self.server.expect_nothing();
+        self.clients.iter().for_each(Peer::expect_nothing);
     }
 }
 
@@ -120,6 +136,7 @@ fn finish(mut exchange: Exchange<'_>) -> Message {
     }
 }
 
+#[case("abi.md#exchange-receive")]
 fn threads_call(env: &Env) {
     let scene = Scene::new(env);
     std::thread::scope(|scope| {
@@ -132,12 +149,15 @@ fn threads_call(env: &Env) {
                 scope.spawn(move || scene.ask(client))
             })
             .collect();
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        clients
+            .into_iter()
+            .for_each(|client| client.join().unwrap());
         scene.dismiss();
     });
     scene.check();
 }
 
+#[case("abi.md#exchange-signals", kernel, alone)]
 fn processes_call_under_signals(env: &Env) {
     handle_signal(libc::SIGUSR1, true);
     handle_signal(libc::SIGUSR2, false);
@@ -149,14 +169,20 @@ fn processes_call_under_signals(env: &Env) {
         })
     };
     let servers: Vec<Child> = (0..SERVERS).map(|_| start(&|| scene.answer())).collect();
-    let mut clients: Vec<Child> = (0..CLIENTS).map(|client| start(&|| scene.ask(client))).collect();
+    let mut clients: Vec<Child> = (0..CLIENTS)
+        .map(|client| start(&|| scene.ask(client)))
+        .collect();
     // Signals as long as there is a question.
     let mut ends = Vec::new();
     let mut round = 0;
     while !clients.is_empty() {
         for child in servers.iter().chain(&clients) {
             round += 1;
-            child.signal(if round % 3 == 0 { libc::SIGUSR2 } else { libc::SIGUSR1 });
+            child.signal(if round % 3 == 0 {
+                libc::SIGUSR2
+            } else {
+                libc::SIGUSR1
+            });
         }
         clients.retain_mut(|client| match client.try_wait() {
             Some(end) => {

@@ -7,35 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{mpsc, Barrier};
 use std::time::{Duration, Instant};
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
 use crate::client::{Exchange, Peer};
 use crate::env::{Env, PATIENCE};
 use crate::host::Errno as E;
 use crate::sys::process::{fork, Child, End};
 use crate::sys::thread::{current, handle_signal, handled, monotonic, send_signal, state};
-
-pub const CASES: &[Case] = &[
-    case!(restarted_after_a_handler, "9 exchange: restarts correctly after a signal")
-        .kernel()
-        .alone(),
-    case!(deadline_survives_a_restart, "9 exchange: a timeout; restarts correctly")
-        .kernel()
-        .alone(),
-    case!(deadline_in_a_time_namespace, "9 exchange: until ... a timeout").kernel().alone(),
-    case!(interrupted_by_a_handler, "9 exchange: until ... a signal; restarts correctly")
-        .kernel()
-        .alone(),
-    case!(interrupted_waiter_passes_it_on, "9 exchange; 4 poll: wake-ups are never lost")
-        .kernel()
-        .alone(),
-    case!(stopped_and_continued, "9 exchange: restarts correctly after a signal").kernel().alone(),
-    case!(child_waits_on_an_inherited_peer, "2: descriptors may be inherited").kernel().alone(),
-    case!(killed_waiter_takes_nothing, "9 exchange; 2: it belongs to no process").kernel().alone(),
-    case!(killed_waiter_has_sent, "9 exchange; 2: it belongs to no process").kernel().alone(),
-    case!(killed_at_the_moment, "9 exchange; 4 poll: wake-ups are never lost").kernel().alone(),
-];
 
 /// Handled, and system calls go on.
 const RESTARTS: i32 = libc::SIGUSR1;
@@ -45,14 +24,18 @@ const INTERRUPTS: i32 = libc::SIGUSR2;
 /// A slice that the peer has received.
 fn held(peer: &Peer) -> u64 {
     let own = peer.new_node();
-    peer.say(own, b"held");
-    peer.text(b"held").msg.offset
+    peer.expect_sent(own, b"held");
+    peer.expect_text(b"held").msg.offset
 }
 
 /// How many messages wait.
 fn queued(peer: &Peer) -> u64 {
     let counts = peer.door().counts();
-    counts.iter().find(|(name, _)| name == "queued").expect("they are counted").1
+    counts
+        .iter()
+        .find(|(name, _)| name == "queued")
+        .expect("they are counted")
+        .1
 }
 
 /// Runs `body` in a thread, and `act` with the thread's number once it sleeps there.
@@ -64,7 +47,7 @@ fn during<T: Send>(env: &Env, body: impl FnOnce() -> T + Send, act: impl FnOnce(
             body()
         });
         let tid = told.recv().unwrap();
-        env.asleep(tid);
+        env.wait_until_asleep(tid);
         act(tid);
         thread.join().unwrap()
     })
@@ -94,9 +77,14 @@ fn interrupt(peer: &Peer, tid: i32, signal: i32) {
 /// Releases a slice, asks, and waits for the answer.
 fn question<'a>(peer: &'a Peer, to: u64, slice: u64, room: usize) -> Exchange<'a> {
     let message = peer.message().to(&[to]).bytes(b"question");
-    peer.exchange().release(&[slice]).send(message).room(room).patient()
+    peer.exchange()
+        .release(&[slice])
+        .send(message)
+        .room(room)
+        .patient()
 }
 
+#[case("abi.md#exchange-signals", kernel, alone)]
 fn restarted_after_a_handler(env: &Env) {
     handle_signal(RESTARTS, true);
     let [a, b] = env.peers();
@@ -105,23 +93,24 @@ fn restarted_after_a_handler(env: &Env) {
         let slice = held(&a);
         let messages = during(
             env,
-            || question(&a, to_b, slice, room).get(),
+            || question(&a, to_b, slice, room).expect_messages(),
             |tid| {
                 for _ in 0..5 {
                     interrupt(&a, tid, RESTARTS);
-                    env.asleep(tid);
+                    env.wait_until_asleep(tid);
                 }
-                b.text(b"question");
-                b.nothing();
-                b.say(to_a, b"answer");
+                b.expect_text(b"question");
+                b.expect_nothing();
+                b.expect_sent(to_a, b"answer");
             },
         );
         assert_eq!(messages.len(), 1);
         assert_eq!(messages[0].bytes, b"answer");
-        b.nothing();
+        b.expect_nothing();
     }
 }
 
+#[case("abi.md#exchange-signals", "abi.md#exchange-deadline", kernel, alone)]
 fn deadline_survives_a_restart(env: &Env) {
     handle_signal(RESTARTS, true);
     let [a, b] = env.peers();
@@ -145,12 +134,16 @@ fn deadline_survives_a_restart(env: &Env) {
         }
         end.wait();
     });
-    assert_eq!((result, flags), (Err(E::TIMEDOUT), abi::EXCHANGE_FLAG_INSTALL_FDS));
+    assert_eq!(
+        (result, flags),
+        (Err(E::TIMEDOUT), abi::EXCHANGE_FLAG_INSTALL_FDS)
+    );
     assert!(now >= deadline);
-    b.text(b"question");
-    b.nothing();
+    b.expect_text(b"question");
+    b.expect_nothing();
 }
 
+#[case("abi.md#exchange-eintr", kernel, alone)]
 fn interrupted_by_a_handler(env: &Env) {
     handle_signal(INTERRUPTS, false);
     let [a, b] = env.peers();
@@ -170,11 +163,11 @@ fn interrupted_by_a_handler(env: &Env) {
     let (before, left, n, bytes) = during(env, body, |tid| {
         for _ in 0..3 {
             interrupt(&a, tid, INTERRUPTS);
-            env.asleep(tid);
+            env.wait_until_asleep(tid);
         }
-        b.text(b"question");
-        b.nothing();
-        b.say(to_a, b"answer");
+        b.expect_text(b"question");
+        b.expect_nothing();
+        b.expect_sent(to_a, b"answer");
     });
     let wanted = abi::CmdExchange {
         flags: before.flags & !abi::EXCHANGE_FLAG_SEND,
@@ -184,9 +177,10 @@ fn interrupted_by_a_handler(env: &Env) {
     };
     assert_eq!(left, [wanted; 3]);
     assert_eq!((n, &*bytes), (1, &b"answer"[..]));
-    b.nothing();
+    b.expect_nothing();
 }
 
+#[case("abi.md#exchange-passes", kernel, alone)]
 fn interrupted_waiter_passes_it_on(env: &Env) {
     handle_signal(INTERRUPTS, false);
     let [a, b] = env.peers();
@@ -212,11 +206,11 @@ fn interrupted_waiter_passes_it_on(env: &Env) {
                         // The first to sleep is the first to be woken: interrupted at that moment.
                         std::thread::scope(|scope| {
                             scope.spawn(|| send_signal(early, INTERRUPTS));
-                            b.say(to, b"for one of them");
+                            b.expect_sent(to, b"for one of them");
                         });
                         until(&a, || ends[0].load(SeqCst) != 0);
                         if ends[0].load(SeqCst) == u32::MAX {
-                            b.say(to, b"for the other");
+                            b.expect_sent(to, b"for the other");
                         }
                         until(&a, || ends[1].load(SeqCst) != 0);
                         over.wait();
@@ -226,28 +220,33 @@ fn interrupted_waiter_passes_it_on(env: &Env) {
         );
         assert_eq!(ends[1].load(SeqCst), u32::MAX);
         let first = ends[0].load(SeqCst);
-        assert!(first == u32::MAX || first == libc::EINTR as u32, "errno {first}");
-        a.nothing();
+        assert!(
+            first == u32::MAX || first == libc::EINTR as u32,
+            "errno {first}"
+        );
+        a.expect_nothing();
     }
 }
 
 /// A process that waits for a message that says "go".
 fn waiter(env: &Env, peer: &Peer) -> Child {
     peer.view();
-    let child = fork(|| i32::from(peer.exchange().room(1).patient().one().bytes != b"go"));
-    env.asleep(child.pid());
+    let child = fork(|| i32::from(peer.exchange().room(1).patient().expect_one().bytes != b"go"));
+    env.wait_until_asleep(child.pid());
     child
 }
 
+#[case("abi.md#device-peer", "abi.md#exchange-use", kernel, alone)]
 fn child_waits_on_an_inherited_peer(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     let child = waiter(env, &a);
-    b.say(to, b"go");
+    b.expect_sent(to, b"go");
     assert_eq!(child.wait(), End::Exit(0));
-    a.nothing();
+    a.expect_nothing();
 }
 
+#[case("abi.md#exchange-signals", kernel, alone)]
 fn stopped_and_continued(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -259,15 +258,16 @@ fn stopped_and_continued(env: &Env) {
     for _ in 0..3 {
         stop();
         child.signal(libc::SIGCONT);
-        env.asleep(child.pid());
+        env.wait_until_asleep(child.pid());
     }
     stop();
-    b.say(to, b"go");
+    b.expect_sent(to, b"go");
     assert_eq!(queued(&a), 1);
     child.signal(libc::SIGCONT);
     assert_eq!(child.wait(), End::Exit(0));
 }
 
+#[case("abi.md#exchange-passes", kernel, alone)]
 fn killed_waiter_takes_nothing(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -275,37 +275,39 @@ fn killed_waiter_takes_nothing(env: &Env) {
     let second = waiter(env, &a);
     first.kill();
     assert_eq!(first.wait(), End::Signal(libc::SIGKILL));
-    b.say(to, b"go");
+    b.expect_sent(to, b"go");
     assert_eq!(second.wait(), End::Exit(0));
-    a.nothing();
+    a.expect_nothing();
 
     let last = waiter(env, &a);
     last.kill();
     assert_eq!(last.wait(), End::Signal(libc::SIGKILL));
-    b.say(to, b"for whoever is left");
-    a.text(b"for whoever is left");
+    b.expect_sent(to, b"for whoever is left");
+    a.expect_text(b"for whoever is left");
 }
 
+#[case("abi.md#exchange-passes", kernel, alone)]
 fn killed_waiter_has_sent(env: &Env) {
     let [a, b] = env.peers();
     let (to_a, to_b) = (b.handle_of(&a), a.handle_of(&b));
     let slice = held(&a);
     let child = fork(|| {
-        question(&a, to_b, slice, 1).one();
+        question(&a, to_b, slice, 1).expect_one();
         0
     });
-    env.asleep(child.pid());
+    env.wait_until_asleep(child.pid());
     child.kill();
     assert_eq!(child.wait(), End::Signal(libc::SIGKILL));
-    b.text(b"question");
-    b.nothing();
+    b.expect_text(b"question");
+    b.expect_nothing();
     assert_eq!(a.release_slice(slice), Err(E::NXIO));
     // The answer is for whoever has the peer now.
-    b.say(to_a, b"answer");
-    a.text(b"answer");
-    a.nothing();
+    b.expect_sent(to_a, b"answer");
+    a.expect_text(b"answer");
+    a.expect_nothing();
 }
 
+#[case("abi.md#exchange-passes", kernel, alone)]
 fn killed_at_the_moment(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -315,21 +317,22 @@ fn killed_at_the_moment(env: &Env) {
         let mut second = waiter(env, &a);
         std::thread::scope(|scope| {
             scope.spawn(|| first.kill());
-            b.say(to, b"go");
+            b.expect_sent(to, b"go");
         });
         first.wait();
         // Whoever took it: the one that was killed may have been faster.
         until(&a, || queued(&a) == 0);
         if second.try_wait().is_none() {
             // Either it is about to end, or it needs another.
-            b.say(to, b"go");
+            b.expect_sent(to, b"go");
             until(&a, || second.try_wait().is_some());
         }
-        a.drain();
+        a.expect_all();
     }
 }
 
 /// The deadline is of the clock that the caller sees, which another one may not.
+#[case("abi.md#exchange-deadline", kernel, alone)]
 fn deadline_in_a_time_namespace(env: &Env) {
     const DAY: i64 = 24 * 60 * 60;
     for shift in [-1, DAY] {

@@ -9,52 +9,35 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::read_only;
 
-pub const CASES: &[Case] = &[
-    case!(received_handles_were_not_usable, "2: handles travel with messages and pass on"),
-    case!(concurrent_senders_corrupted_the_queue, "3.1; 2: a message queue"),
-    case!(counters_drifted_with_dead_handles, "7: charges are conserved exactly"),
-    case!(unbounded_counts_exhausted_memory, "5 SEND: nothing is allocated in proportion"),
-    case!(only_one_element_worked, "5: arrays of handles, nodes, destinations"),
-    case!(an_id_twice_linked_one_entry_twice, "5: ENOTUNIQ"),
-    case!(release_returned_0_on_failure, "5 HANDLE_RELEASE: ENXIO"),
-    case!(copy_out_fault_lost_the_message, "5: EFAULT on the way out included"),
-    case!(continue_promised_parts_that_never_came, "3.3: never promises a part"),
-    case!(releasing_a_released_id_crashed, "5 HANDLE_RELEASE: unknown ID ENXIO"),
-    case!(late_holders_were_never_told, "2: never a silent dead handle"),
-    case!(order_was_causal_only, "3.1: consistency"),
-    case!(descriptors_were_not_accounted, "7: descriptors are charged to the sender's user"),
-    case!(quota_was_never_charged, "7: slices, handles and bytes are charged at SEND"),
-    case!(partial_multicast_was_missing, "5 SEND: CONTINUE"),
-    case!(seed_was_always_an_error, "5 SEND: SEED"),
-];
-
+#[case("abi.md#handle-pass")]
 fn received_handles_were_not_usable(env: &Env) {
     let [a, b, c] = env.peers();
     let (to_b, to_c) = (a.handle_of(&b), b.handle_of(&c));
     let node = a.new_node();
     a.message().to(&[to_b]).handles(&[node]).send().unwrap();
-    let at_b = b.data().handle();
+    let at_b = b.expect_data().expect_handle();
     assert_eq!(b.message().to(&[at_b]).bytes(b"sent to").send(), Ok(()));
     assert_eq!(b.message().to(&[to_c]).handles(&[at_b]).send(), Ok(()));
-    let at_c = c.data().handle();
+    let at_c = c.expect_data().expect_handle();
     assert_eq!(c.message().to(&[at_c]).bytes(b"passed on").send(), Ok(()));
     assert_eq!(c.give(&b, at_c), Ok(at_b));
-    a.text(b"sent to");
-    a.text(b"passed on");
+    a.expect_text(b"sent to");
+    a.expect_text(b"passed on");
     assert_eq!(b.release(at_b), Ok(()));
     assert_eq!(b.release(at_b), Ok(()));
     assert_eq!(c.release(at_c), Ok(()));
-    a.node_release(node);
+    a.expect_node_release(node);
 }
 
+#[case("ordering.md#consistency")]
 fn concurrent_senders_corrupted_the_queue(env: &Env) {
     let receivers: [Peer; 3] = env.peers();
     const SENDERS: u8 = 6;
@@ -64,11 +47,18 @@ fn concurrent_senders_corrupted_the_queue(env: &Env) {
             let receivers = &receivers;
             scope.spawn(move || {
                 let sender = env.peer();
-                let to = receivers.each_ref().map(|receiver| sender.handle_of(receiver));
+                let to = receivers
+                    .each_ref()
+                    .map(|receiver| sender.handle_of(receiver));
                 for i in 0..ALL {
                     let bytes = [&[name][..], &i.to_ne_bytes()].concat();
                     let first = i as usize % 3;
-                    sender.message().to(&to[first..]).bytes(&bytes).send().unwrap();
+                    sender
+                        .message()
+                        .to(&to[first..])
+                        .bytes(&bytes)
+                        .send()
+                        .unwrap();
                     if i % 16 == 0 {
                         // Nodes come and go in the queues as well.
                         let node = sender.new_node();
@@ -82,7 +72,7 @@ fn concurrent_senders_corrupted_the_queue(env: &Env) {
     });
     for (r, receiver) in receivers.iter().enumerate() {
         let mut next = [0; SENDERS as usize];
-        for message in receiver.drain() {
+        for message in receiver.expect_all() {
             if message.msg.kind != abi::MSG_DATA {
                 continue;
             }
@@ -91,56 +81,110 @@ fn concurrent_senders_corrupted_the_queue(env: &Env) {
                 *expected += 1;
             }
             let i = u32::from_ne_bytes(message.bytes[1..].try_into().unwrap());
-            assert_eq!(i, *expected, "of sender {} at receiver {r}", message.bytes[0]);
+            assert_eq!(
+                i, *expected,
+                "of sender {} at receiver {r}",
+                message.bytes[0]
+            );
             *expected += 1;
         }
         let last = (0..ALL).rfind(|i| i % 3 <= r as u32).unwrap();
-        assert_eq!(next, [last + 1; SENDERS as usize], "receiver {r} misses some");
+        assert_eq!(
+            next,
+            [last + 1; SENDERS as usize],
+            "receiver {r} misses some"
+        );
     }
 }
 
+#[case("abi.md#charge-conserved")]
 fn counters_drifted_with_dead_handles(env: &Env) {
     let [owner, sender, receiver] = env.peers();
     let to = sender.handle_of(&receiver);
     // Room for the receiver's node and four handles.
-    receiver.limit([u32::MAX, 10, u32::MAX, u32::MAX]).unwrap();
+    receiver
+        .limit(Limits {
+            handles: 10,
+            ..Limits::KEEP
+        })
+        .unwrap();
     for _ in 0..200 {
         let (node, id) = owner.node_for(&sender);
-        sender.message().to(&[to]).handles(&[id, id]).send().unwrap();
+        sender
+            .message()
+            .to(&[to])
+            .handles(&[id, id])
+            .send()
+            .unwrap();
         owner.destroy_and_release(&[node]).unwrap();
-        sender.message().to(&[to]).handles(&[id, id]).send().unwrap();
-        let early = receiver.data().handles;
-        assert_eq!(receiver.node_destroy(early[0]).msg.n_handles, 0);
-        assert_eq!(receiver.data().handles, [abi::HANDLE_INVALID; 2]);
+        sender
+            .message()
+            .to(&[to])
+            .handles(&[id, id])
+            .send()
+            .unwrap();
+        let early = receiver.expect_data().handles;
+        assert_eq!(receiver.expect_node_destroy(early[0]).msg.n_handles, 0);
+        assert_eq!(receiver.expect_data().handles, [abi::HANDLE_INVALID; 2]);
         receiver.release(early[0]).unwrap();
         receiver.release(early[1]).unwrap();
-        sender.node_destroy(id);
+        sender.expect_node_destroy(id);
         sender.release(id).unwrap();
     }
     let nodes: [u64; 4] = std::array::from_fn(|_| sender.new_node());
     assert_eq!(sender.message().to(&[to]).handles(&nodes).send(), Ok(()));
-    assert_eq!(sender.message().to(&[to]).handles(&nodes[..1]).send(), Err(E::DQUOT));
+    assert_eq!(
+        sender.message().to(&[to]).handles(&nodes[..1]).send(),
+        Err(E::DQUOT)
+    );
 }
 
+#[case("abi.md#every-bounded")]
 fn unbounded_counts_exhausted_memory(env: &Env) {
     let peer = env.peer();
     // All of these would take more memory than there is, if they were believed.
     for huge in [1 << 31, 1 << 40, 1 << 61, u64::MAX / 8, u64::MAX] {
-        assert_eq!(peer.message().edit(|arg| arg.n_vecs = huge).send(), Err(E::MSGSIZE));
-        assert_eq!(peer.message().edit(|arg| arg.n_fds = huge).send(), Err(E::MSGSIZE));
-        assert_eq!(peer.message().edit(|arg| arg.n_destinations = huge).send(), Err(E::MSGSIZE));
-        assert_eq!(peer.message().edit(|arg| arg.n_handles = huge).send(), Err(E::INVAL));
-        let mut destroy = abi::CmdNodesDestroy { flags: 0, ptr_nodes: 8, n_nodes: huge };
-        assert_eq!(peer.command(abi::CMD_NODES_DESTROY, &mut destroy), Err(E::INVAL));
+        assert_eq!(
+            peer.message().edit(|arg| arg.n_vecs = huge).send(),
+            Err(E::MSGSIZE)
+        );
+        assert_eq!(
+            peer.message().edit(|arg| arg.n_fds = huge).send(),
+            Err(E::MSGSIZE)
+        );
+        assert_eq!(
+            peer.message().edit(|arg| arg.n_destinations = huge).send(),
+            Err(E::MSGSIZE)
+        );
+        assert_eq!(
+            peer.message().edit(|arg| arg.n_handles = huge).send(),
+            Err(E::INVAL)
+        );
+        let mut destroy = abi::CmdNodesDestroy {
+            flags: 0,
+            ptr_nodes: 8,
+            n_nodes: huge,
+        };
+        assert_eq!(
+            peer.command(abi::CMD_NODES_DESTROY, &mut destroy),
+            Err(E::INVAL)
+        );
     }
     // As many as are allowed, from memory that is not there: cheap as well.
-    let most = u64::from(env.bus().user_limits()[1]);
+    let most = u64::from(env.bus().user_limits().handles);
     for _ in 0..200 {
-        assert_eq!(peer.message().edit(|arg| arg.n_destinations = most).send(), Err(E::FAULT));
-        assert_eq!(peer.message().edit(|arg| arg.n_handles = most).send(), Err(E::FAULT));
+        assert_eq!(
+            peer.message().edit(|arg| arg.n_destinations = most).send(),
+            Err(E::FAULT)
+        );
+        assert_eq!(
+            peer.message().edit(|arg| arg.n_handles = most).send(),
+            Err(E::FAULT)
+        );
     }
 }
 
+#[case("abi.md#send-each")]
 fn only_one_element_worked(env: &Env) {
     let [a, b] = env.peers();
     for n in [2, 3, 5, 17, 100] {
@@ -149,11 +193,11 @@ fn only_one_element_worked(env: &Env) {
         let nodes: Vec<_> = (0..n).map(|_| a.new_node()).collect();
         a.message().to(&to).handles(&nodes).send().unwrap();
         for &(node, _) in &pairs {
-            let message = b.data();
+            let message = b.expect_data();
             assert_eq!(message.msg.destination, node);
             for (&id, &node) in message.handles.iter().zip(&nodes) {
                 b.message().to(&[id]).send().unwrap();
-                let msg = a.data().msg;
+                let msg = a.expect_data().msg;
                 assert_eq!(msg.destination, node);
                 a.release_slice(msg.offset).unwrap();
             }
@@ -161,11 +205,12 @@ fn only_one_element_worked(env: &Env) {
         let gone: Vec<_> = pairs.iter().map(|&(node, _)| node).collect();
         b.destroy_and_release(&gone).unwrap();
         for id in to {
-            a.node_destroy(id);
+            a.expect_node_destroy(id);
         }
     }
 }
 
+#[case("abi.md#send-enotuniq", "abi.md#destroy-enotuniq")]
 fn an_id_twice_linked_one_entry_twice(env: &Env) {
     let [a, b] = env.peers();
     let (node, to) = b.node_for(&a);
@@ -173,43 +218,56 @@ fn an_id_twice_linked_one_entry_twice(env: &Env) {
     assert_eq!(b.destroy(&[node, node]), Err(E::NOTUNIQ));
     let own = a.new_node();
     assert_eq!(a.message().to(&[to]).handles(&[own, own]).send(), Ok(()));
-    let ids = b.data().handles;
+    let ids = b.expect_data().handles;
     assert_eq!(ids[0], ids[1]);
-    assert_eq!([0; 3].map(|_| b.release(ids[0])), [Ok(()), Ok(()), Err(E::NXIO)]);
+    assert_eq!(
+        [0; 3].map(|_| b.release(ids[0])),
+        [Ok(()), Ok(()), Err(E::NXIO)]
+    );
     assert_eq!(b.destroy(&[node]), Ok(()));
-    a.node_release(own);
-    a.node_destroy(to);
-    a.nothing();
-    b.node_destroy(node);
-    b.nothing();
+    a.expect_node_release(own);
+    a.expect_node_destroy(to);
+    a.expect_nothing();
+    b.expect_node_destroy(node);
+    b.expect_nothing();
 }
 
+#[case("abi.md#release-enxio")]
 fn release_returned_0_on_failure(env: &Env) {
     let peer = env.peer();
-    assert_eq!(peer.release(0x7f3), Err(E::NXIO));
+    assert_eq!(peer.release(UNKNOWN_ID), Err(E::NXIO));
     assert_eq!(peer.release(8), Err(E::BUSY));
     assert_eq!(peer.release_slice(8), Err(E::NXIO));
 }
 
+#[case("abi.md#recv-efault")]
 fn copy_out_fault_lost_the_message(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     b.message().to(&[to]).bytes(b"not lost").send().unwrap();
-    let page = read_only(&abi::CmdRecv { max_offset: a.mapped(), ..Default::default() }.to_bytes());
+    let page = read_only(
+        &abi::CmdRecv {
+            max_offset: a.mapped(),
+            ..Default::default()
+        }
+        .to_bytes(),
+    );
     assert_eq!(a.ioctl(abi::CMD_RECV, page.addr(0)), Err(E::FAULT));
-    a.text(b"not lost");
+    a.expect_text(b"not lost");
 }
 
+#[case("ordering.md#flag")]
 fn continue_promised_parts_that_never_came(env: &Env) {
     let [sender, a] = env.peers();
     let (_, live) = a.node_for(&sender);
     let (node, dead) = a.node_for(&sender);
     a.destroy_and_release(&[node]).unwrap();
     sender.message().to(&[live, dead]).proceed().send().unwrap();
-    assert!(!a.data().more());
-    a.nothing();
+    assert!(!a.expect_data().more());
+    a.expect_nothing();
 }
 
+#[case("abi.md#release-enxio")]
 fn releasing_a_released_id_crashed(env: &Env) {
     let [a, b] = env.peers();
     for _ in 0..50 {
@@ -221,22 +279,26 @@ fn releasing_a_released_id_crashed(env: &Env) {
     }
 }
 
-fn late_holders_were_never_told(env: &Env) {
+#[case("abi.md#notify-destroy")]
+fn late_holders_were_never_notified(env: &Env) {
     let [owner, late] = env.peers();
     let to = owner.handle_of(&late);
     let node = owner.new_node();
     owner.message().to(&[to]).handles(&[node]).send().unwrap();
     owner.destroy_and_release(&[node]).unwrap();
-    let id = late.data().handle();
-    late.node_destroy(id);
+    let id = late.expect_data().expect_handle();
+    late.expect_node_destroy(id);
 }
 
+#[case("ordering.md#consistency")]
 fn order_was_causal_only(env: &Env) {
     let receivers: [Peer; 2] = env.peers();
     let senders: [Peer; 2] = env.peers();
-    let to = senders
-        .each_ref()
-        .map(|sender| receivers.each_ref().map(|receiver| sender.handle_of(receiver)));
+    let to = senders.each_ref().map(|sender| {
+        receivers
+            .each_ref()
+            .map(|receiver| sender.handle_of(receiver))
+    });
     for round in 0..300_u32 {
         std::thread::scope(|scope| {
             for (s, sender) in senders.iter().enumerate() {
@@ -247,18 +309,26 @@ fn order_was_causal_only(env: &Env) {
                 });
             }
         });
-        let seen = receivers.each_ref().map(|receiver| [0; 2].map(|_| receiver.data().bytes[0]));
+        let seen = receivers
+            .each_ref()
+            .map(|receiver| [0; 2].map(|_| receiver.expect_data().bytes[0]));
         assert_eq!(seen[0], seen[1], "round {round}");
     }
 }
 
+#[case("abi.md#charge-fds")]
 fn descriptors_were_not_accounted(env: &Env) {
     let (receiver, sender) = (env.peer(), env.peer_of(1));
     let to = sender.handle_of(&receiver);
     let null = File::open("/dev/null").unwrap();
     let mut sent = 0;
     let refused = loop {
-        match sender.message().to(&[to]).fds(&[null.as_raw_fd(); 16]).send() {
+        match sender
+            .message()
+            .to(&[to])
+            .fds(&[null.as_raw_fd(); 16])
+            .send()
+        {
             Ok(()) => sent += 16,
             Err(errno) => break errno,
         }
@@ -267,6 +337,7 @@ fn descriptors_were_not_accounted(env: &Env) {
     assert_eq!(refused, E::DQUOT);
 }
 
+#[case("abi.md#limit-edquot")]
 fn quota_was_never_charged(env: &Env) {
     let (receiver, sender) = (env.peer(), env.peer_of(1));
     let to = sender.handle_of(&receiver);
@@ -274,24 +345,44 @@ fn quota_was_never_charged(env: &Env) {
     let mut sent = 0;
     while sender.message().to(&[to]).send().is_ok() {
         sent += 1;
-        assert!(sent <= limits[0], "nobody counts");
+        assert!(sent <= limits.slices, "nobody counts");
     }
-    receiver.drain();
-    let most = vec![0; limits[2] as usize / 8 + 1];
-    assert_eq!(sender.message().to(&[to]).bytes(&most).send(), Err(E::DQUOT));
-    assert_eq!(sender.message().to(&[to]).bytes(&most[..most.len() / 2]).send(), Ok(()));
+    receiver.expect_all();
+    let most = vec![0; limits.bytes as usize / 8 + 1];
+    assert_eq!(
+        sender.message().to(&[to]).bytes(&most).send(),
+        Err(E::DQUOT)
+    );
+    assert_eq!(
+        sender
+            .message()
+            .to(&[to])
+            .bytes(&most[..most.len() / 2])
+            .send(),
+        Ok(())
+    );
 }
 
+#[case("abi.md#send-continue")]
 fn partial_multicast_was_missing(env: &Env) {
     let [sender, a, b] = env.peers();
     let (to_a, to_b) = (sender.handle_of(&a), sender.handle_of(&b));
     a.close();
-    sender.node_destroy(to_a);
-    let outcome = sender.message().to(&[to_a, to_b]).bytes(b"part").proceed().outcome();
-    assert_eq!((outcome.result, &*outcome.errors), (Ok(()), &[libc::EHOSTUNREACH, 0][..]));
-    b.text(b"part");
+    sender.expect_node_destroy(to_a);
+    let outcome = sender
+        .message()
+        .to(&[to_a, to_b])
+        .bytes(b"part")
+        .proceed()
+        .outcome();
+    assert_eq!(
+        (outcome.result, &*outcome.errors),
+        (Ok(()), &[libc::EHOSTUNREACH, 0][..])
+    );
+    b.expect_text(b"part");
 }
 
+#[case("abi.md#send-seed")]
 fn seed_was_always_an_error(env: &Env) {
     let peer = env.peer();
     assert_eq!(peer.message().bytes(b"seed").seed().send(), Ok(()));

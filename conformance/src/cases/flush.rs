@@ -2,35 +2,17 @@
 
 //! PEER_RESET as it flushes.
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
+use crate::client::Limits;
 use crate::env::Env;
 use crate::host::Errno as E;
-
-pub const CASES: &[Case] = &[
-    case!(flush_drops_the_queue, "5 PEER_RESET: FLUSH drops the queue"),
-    case!(flush_destroys_nodes, "5 PEER_RESET: FLUSH destroys every node"),
-    case!(flush_releases_handles, "5 PEER_RESET: FLUSH releases handles"),
-    case!(flush_releases_slices, "5 PEER_RESET: FLUSH releases slices"),
-    case!(flush_drops_handles_in_flight, "5 PEER_RESET: FLUSH drops the queue"),
-    case!(flush_drops_notices, "5 PEER_RESET: FLUSH drops the queue"),
-    case!(flushed_node_id_may_be_used_again, "2: unknown ID with clear bits creates a node"),
-    case!(flushed_remote_ids_do_not_come_back, "2: bus-chosen IDs never come back"),
-    case!(peer_works_after_flush, "5 PEER_RESET: sets limits, then flushes as asked"),
-    case!(flush_keeps_limits, "5 PEER_RESET: all-ones (keep)"),
-    case!(flush_keeps_the_seed_and_its_nodes, "5 PEER_RESET: that the seed does not pin"),
-    case!(flush_drops_messages_for_seed_nodes, "5 PEER_RESET: FLUSH drops the queue"),
-    case!(flush_seed_alone_keeps_the_rest, "5 PEER_RESET: FLUSH_SEED drops the seed"),
-    case!(both_flags_leave_nothing, "5 PEER_RESET: FLUSH, FLUSH_SEED"),
-    case!(flush_gives_charges_back, "7: charges are conserved exactly"),
-    case!(flush_with_limits_sets_them, "5 PEER_RESET: sets limits, then flushes as asked"),
-    case!(flush_while_others_send, "5 PEER_RESET: FLUSH"),
-];
 
 const FLUSH: u64 = abi::PEER_RESET_FLAG_FLUSH;
 const FLUSH_SEED: u64 = abi::PEER_RESET_FLAG_FLUSH_SEED;
 
+#[case("abi.md#reset-flush")]
 fn flush_drops_the_queue(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -38,57 +20,65 @@ fn flush_drops_the_queue(env: &Env) {
         b.message().to(&[to]).bytes(b"gone").send().unwrap();
     }
     a.flush(FLUSH).unwrap();
-    a.nothing();
+    a.expect_nothing();
     assert!(!a.events().readable);
 }
 
+#[case("abi.md#reset-flush")]
 fn flush_destroys_nodes(env: &Env) {
     let [a, b] = env.peers();
     let mut there: Vec<_> = (0..3).map(|_| a.node_for(&b).1).collect();
     a.flush(FLUSH).unwrap();
-    let mut told: Vec<_> = (0..3).map(|_| b.any().msg).collect();
+    let mut told: Vec<_> = (0..3).map(|_| b.expect_message().msg).collect();
     assert!(told.iter().all(|msg| msg.kind == abi::MSG_NODE_DESTROY));
     told.sort_unstable_by_key(|msg| msg.destination);
     there.sort_unstable();
-    assert_eq!(told.iter().map(|msg| msg.destination).collect::<Vec<_>>(), there);
-    b.nothing();
-    a.nothing();
+    assert_eq!(
+        told.iter().map(|msg| msg.destination).collect::<Vec<_>>(),
+        there
+    );
+    b.expect_nothing();
+    a.expect_nothing();
     for to in there {
         assert_eq!(b.message().to(&[to]).send(), Err(E::HOSTUNREACH));
     }
 }
 
+#[case("abi.md#reset-flush", "abi.md#ref-flush")]
 fn flush_releases_handles(env: &Env) {
     let [owner, holder] = env.peers();
     let (node, handle) = owner.node_for(&holder);
     owner.give(&holder, node).unwrap();
     holder.flush(FLUSH).unwrap();
-    owner.node_release(node);
-    owner.nothing();
+    owner.expect_node_release(node);
+    owner.expect_nothing();
     assert_eq!(holder.release(handle), Err(E::NXIO));
     assert_eq!(holder.message().to(&[handle]).send(), Err(E::NXIO));
 }
 
+#[case("abi.md#reset-flush")]
 fn flush_releases_slices(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
     b.message().to(&[to]).bytes(b"slice").send().unwrap();
-    let offset = a.data().msg.offset;
+    let offset = a.expect_data().msg.offset;
     a.flush(FLUSH).unwrap();
     assert_eq!(a.release_slice(offset), Err(E::NXIO));
 }
 
+#[case("abi.md#reset-flush")]
 fn flush_drops_handles_in_flight(env: &Env) {
     let [owner, a, b] = env.peers();
     let (_, to) = a.node_for(&b);
     let (node, handle) = owner.node_for(&b);
     b.message().to(&[to]).handles(&[handle]).send().unwrap();
     b.release(handle).unwrap();
-    owner.nothing();
+    owner.expect_nothing();
     a.flush(FLUSH).unwrap();
-    owner.node_release(node);
+    owner.expect_node_release(node);
 }
 
+#[case("abi.md#reset-flush")]
 fn flush_drops_notices(env: &Env) {
     let [a, b] = env.peers();
     let (theirs, _) = b.node_for(&a);
@@ -96,21 +86,23 @@ fn flush_drops_notices(env: &Env) {
     b.release(mine).unwrap();
     b.destroy_and_release(&[theirs]).unwrap();
     a.flush(FLUSH).unwrap();
-    a.nothing();
+    a.expect_nothing();
 }
 
+#[case("abi.md#id-reuse")]
 fn flushed_node_id_may_be_used_again(env: &Env) {
     let [a, b] = env.peers();
     let (node, old) = a.node_for(&b);
     a.flush(FLUSH).unwrap();
-    b.node_destroy(old);
+    b.expect_node_destroy(old);
     let new = a.give(&b, node).unwrap();
     assert_ne!(new, old, "another node, another ID");
     assert_eq!(b.message().to(&[old]).send(), Err(E::HOSTUNREACH));
     b.message().to(&[new]).bytes(b"reborn").send().unwrap();
-    assert_eq!(a.text(b"reborn").msg.destination, node);
+    assert_eq!(a.expect_text(b"reborn").msg.destination, node);
 }
 
+#[case("abi.md#reset-stays")]
 fn flushed_remote_ids_do_not_come_back(env: &Env) {
     let [owner, holder] = env.peers();
     let mut seen = Vec::new();
@@ -123,93 +115,139 @@ fn flushed_remote_ids_do_not_come_back(env: &Env) {
     }
 }
 
+#[case("abi.md#reset-stays")]
 fn peer_works_after_flush(env: &Env) {
     let [a, b] = env.peers();
     a.node_for(&b);
     for round in 0..3_u8 {
         a.flush(FLUSH).unwrap();
-        b.drain();
+        b.expect_all();
         let (node, to) = a.node_for(&b);
         b.message().to(&[to]).bytes(&[round]).send().unwrap();
-        assert_eq!(a.text(&[round]).msg.destination, node);
+        assert_eq!(a.expect_text(&[round]).msg.destination, node);
     }
     assert!(!a.events().hangup);
 }
 
+#[case("abi.md#reset-limits")]
 fn flush_keeps_limits(env: &Env) {
     let peer = env.peer();
-    peer.limit([10, 20, 30, 40]).unwrap();
+    peer.limit(Limits {
+        slices: 10,
+        handles: 20,
+        bytes: 30,
+        fds: 40,
+    })
+    .unwrap();
     peer.flush(FLUSH | FLUSH_SEED).unwrap();
     let limits = peer.query().unwrap();
     assert_eq!((limits.max_slices, limits.max_inflight_fds), (10, 40));
 }
 
+#[case("abi.md#reset-flush", "abi.md#seed-pins")]
 fn flush_keeps_the_seed_and_its_nodes(env: &Env) {
     let [a, b] = env.peers();
     let (kept, to_kept) = a.node_for(&b);
     let (lost, to_lost) = a.node_for(&b);
-    a.message().bytes(b"state").handles(&[kept]).seed().send().unwrap();
+    a.message()
+        .bytes(b"state")
+        .handles(&[kept])
+        .seed()
+        .send()
+        .unwrap();
     a.flush(FLUSH).unwrap();
-    b.node_destroy(to_lost);
-    b.nothing();
-    b.message().to(&[to_kept]).bytes(b"hello again").send().unwrap();
+    b.expect_node_destroy(to_lost);
+    b.expect_nothing();
+    b.message()
+        .to(&[to_kept])
+        .bytes(b"hello again")
+        .send()
+        .unwrap();
     assert_eq!(b.message().to(&[to_lost]).send(), Err(E::HOSTUNREACH));
-    assert_eq!(a.text(b"hello again").msg.destination, kept, "a node keeps its ID for life");
+    assert_eq!(
+        a.expect_text(b"hello again").msg.destination,
+        kept,
+        "a node keeps its ID for life"
+    );
     let seed = a.recv_seed().unwrap();
     assert_eq!((&*seed.bytes, &*seed.handles), (&b"state"[..], &[kept][..]));
-    assert_eq!(a.release(lost), Err(E::BUSY), "an unknown ID that would create");
+    assert_eq!(
+        a.release(lost),
+        Err(E::BUSY),
+        "an unknown ID that would create"
+    );
 }
 
+#[case("abi.md#reset-flush")]
 fn flush_drops_messages_for_seed_nodes(env: &Env) {
     let [a, b] = env.peers();
     let (kept, to) = a.node_for(&b);
     a.message().handles(&[kept]).seed().send().unwrap();
     b.message().to(&[to]).bytes(b"before").send().unwrap();
     a.flush(FLUSH).unwrap();
-    a.nothing();
+    a.expect_nothing();
     b.message().to(&[to]).bytes(b"after").send().unwrap();
-    a.text(b"after");
+    a.expect_text(b"after");
 }
 
-fn flush_seed_alone_keeps_the_rest(env: &Env) {
+#[case("abi.md#reset-flush-seed")]
+fn flush_seed_keeps_the_rest(env: &Env) {
     let [a, b] = env.peers();
     let (node, to) = a.node_for(&b);
     a.message().handles(&[node]).seed().send().unwrap();
     b.message().to(&[to]).bytes(b"queued").send().unwrap();
     a.flush(FLUSH_SEED).unwrap();
-    assert_eq!(a.receive().flags(abi::RECV_FLAG_SEED).refused(), E::AGAIN);
-    assert_eq!(a.text(b"queued").msg.destination, node);
+    assert_eq!(
+        a.receive().flags(abi::RECV_FLAG_SEED).expect_errno(),
+        E::AGAIN
+    );
+    assert_eq!(a.expect_text(b"queued").msg.destination, node);
     b.message().to(&[to]).bytes(b"alive").send().unwrap();
-    a.text(b"alive");
-    b.nothing();
+    a.expect_text(b"alive");
+    b.expect_nothing();
 }
 
+#[case("abi.md#reset-flush")]
 fn both_flags_leave_nothing(env: &Env) {
     let [a, b] = env.peers();
     let (node, to) = a.node_for(&b);
     a.message().handles(&[node]).seed().send().unwrap();
     a.flush(FLUSH | FLUSH_SEED).unwrap();
-    b.node_destroy(to);
-    assert_eq!(a.receive().flags(abi::RECV_FLAG_SEED).refused(), E::AGAIN);
+    b.expect_node_destroy(to);
+    assert_eq!(
+        a.receive().flags(abi::RECV_FLAG_SEED).expect_errno(),
+        E::AGAIN
+    );
     assert_eq!(b.message().to(&[to]).send(), Err(E::HOSTUNREACH));
-    a.nothing();
+    a.expect_nothing();
 }
 
+#[case("abi.md#charge-conserved")]
 fn flush_gives_charges_back(env: &Env) {
     let [a, b] = env.peers();
     for _ in 0..5 {
-        a.limit([8, u32::MAX, 64, u32::MAX]).unwrap();
+        a.limit(Limits {
+            slices: 8,
+            bytes: 64,
+            ..Limits::KEEP
+        })
+        .unwrap();
         let (_, to) = a.node_for(&b);
         for _ in 0..4 {
             assert_eq!(b.message().to(&[to]).bytes(&[7; 8]).send(), Ok(()));
         }
-        assert_eq!(b.message().to(&[to]).send(), Err(E::DQUOT), "half of the slices are taken");
-        a.data();
+        assert_eq!(
+            b.message().to(&[to]).send(),
+            Err(E::DQUOT),
+            "half of the slices are taken"
+        );
+        a.expect_data();
         a.flush(FLUSH).unwrap();
-        b.drain();
+        b.expect_all();
     }
 }
 
+#[case("abi.md#reset-limits")]
 fn flush_with_limits_sets_them(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -224,9 +262,10 @@ fn flush_with_limits_sets_them(env: &Env) {
     };
     a.reset(arg).unwrap();
     assert_eq!(a.query().unwrap().max_slices, 3);
-    a.nothing();
+    a.expect_nothing();
 }
 
+#[case("abi.md#reset-flush")]
 fn flush_while_others_send(env: &Env) {
     let receiver = env.peer();
     std::thread::scope(|scope| {
@@ -241,11 +280,17 @@ fn flush_while_others_send(env: &Env) {
                     }
                     let node = sender.new_node();
                     let payload = round.to_ne_bytes();
-                    match sender.message().to(&[to]).bytes(&payload).handles(&[node]).send() {
+                    match sender
+                        .message()
+                        .to(&[to])
+                        .bytes(&payload)
+                        .handles(&[node])
+                        .send()
+                    {
                         Ok(()) | Err(E::HOSTUNREACH) => (),
                         Err(errno) => panic!("SEND says {errno:?}"),
                     }
-                    sender.drain();
+                    sender.expect_all();
                 }
             });
         }
@@ -254,5 +299,5 @@ fn flush_while_others_send(env: &Env) {
         }
     });
     receiver.flush(FLUSH).unwrap();
-    receiver.nothing();
+    receiver.expect_nothing();
 }

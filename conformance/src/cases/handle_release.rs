@@ -2,42 +2,27 @@
 
 //! HANDLE_RELEASE.
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
+use crate::client::{Limits, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 
-pub const CASES: &[Case] = &[
-    case!(unknown_flagged_id_is_enxio, "5 HANDLE_RELEASE: unknown ID ENXIO"),
-    case!(invalid_id_is_enxio, "5 HANDLE_RELEASE: unknown ID ENXIO"),
-    case!(unknown_clear_id_is_ebusy, "5 HANDLE_RELEASE: an unknown ID that would create EBUSY"),
-    case!(refused_release_creates_nothing, "5: a failed command leaves no trace"),
-    case!(owners_pin_is_ebusy, "5 HANDLE_RELEASE: the owner's pin EBUSY"),
-    case!(each_call_drops_one_reference, "5 HANDLE_RELEASE: otherwise drops one user reference"),
-    case!(released_twice_is_enxio, "5 HANDLE_RELEASE: unknown ID ENXIO"),
-    case!(released_id_is_unknown_to_every_command, "2: references"),
-    case!(released_ids_never_come_back, "2: bus-chosen IDs never come back"),
-    case!(ids_are_a_counter_with_flags, "2: counter << 3 | MANAGED | REMOTE"),
-    case!(owner_releases_what_it_gained_but_not_the_pin, "2: the owner's anchor is pinned"),
-    case!(pin_may_go_once_the_node_is_destroyed, "2: pinned until the node is destroyed"),
-    case!(clear_id_names_a_new_node_after_its_release, "2: unknown ID with clear bits creates"),
-    case!(handle_of_a_dead_node_is_released_as_any, "5 HANDLE_RELEASE: drops one user reference"),
-    case!(many_handles_are_released_in_any_order, "5 HANDLE_RELEASE: drops one user reference"),
-    case!(concurrent_releases_are_counted, "2: user references change in ioctls of their peer"),
-];
-
+#[case("abi.md#release-enxio")]
 fn unknown_flagged_id_is_enxio(env: &Env) {
     let peer = env.peer();
-    for id in [1, 2, 3, 0x7f1, 0x7f2, 0x7f3, u64::MAX - 4] {
+    for id in [1, 2, 3, 0x7f1, 0x7f2, UNKNOWN_ID, u64::MAX - 4] {
         assert_eq!(peer.release(id), Err(E::NXIO), "{id:#x}");
     }
 }
 
+#[case("abi.md#release-enxio", "abi.md#id-invalid")]
 fn invalid_id_is_enxio(env: &Env) {
     assert_eq!(env.peer().release(abi::HANDLE_INVALID), Err(E::NXIO));
 }
 
+#[case("abi.md#release-ebusy-unknown")]
 fn unknown_clear_id_is_ebusy(env: &Env) {
     let peer = env.peer();
     for id in [0, 4, 8, 12, u64::MAX - 3] {
@@ -45,24 +30,31 @@ fn unknown_clear_id_is_ebusy(env: &Env) {
     }
 }
 
+#[case("abi.md#no-trace")]
 fn refused_release_creates_nothing(env: &Env) {
     let peer = env.peer();
     // Room for one node: were one made by the refused call, the next would find none.
-    peer.limit([u32::MAX, 2, u32::MAX, u32::MAX]).unwrap();
+    peer.limit(Limits {
+        handles: 2,
+        ..Limits::KEEP
+    })
+    .unwrap();
     assert_eq!(peer.release(8), Err(E::BUSY));
     assert_eq!(peer.message().handles(&[16]).send(), Ok(()));
     assert_eq!(peer.message().handles(&[24]).send(), Err(E::DQUOT));
 }
 
+#[case("abi.md#release-ebusy-pin", "abi.md#ref-pin")]
 fn owners_pin_is_ebusy(env: &Env) {
     let [a, b] = env.peers();
     let (node, to) = a.node_for(&b);
     assert_eq!(a.release(node), Err(E::BUSY));
     assert_eq!(a.release(node), Err(E::BUSY));
     b.message().to(&[to]).bytes(b"alive").send().unwrap();
-    a.text(b"alive");
+    a.expect_text(b"alive");
 }
 
+#[case("abi.md#release-drops", "abi.md#ref-release")]
 fn each_call_drops_one_reference(env: &Env) {
     let [owner, holder] = env.peers();
     let (node, id) = owner.node_for(&holder);
@@ -71,14 +63,15 @@ fn each_call_drops_one_reference(env: &Env) {
     }
     for _ in 0..4 {
         holder.release(id).unwrap();
-        owner.nothing();
+        owner.expect_nothing();
     }
     holder.release(id).unwrap();
-    owner.node_release(node);
+    owner.expect_node_release(node);
     assert_eq!(holder.release(id), Err(E::NXIO));
-    owner.nothing();
+    owner.expect_nothing();
 }
 
+#[case("abi.md#release-enxio")]
 fn released_twice_is_enxio(env: &Env) {
     let [owner, holder] = env.peers();
     let (_, id) = owner.node_for(&holder);
@@ -88,6 +81,7 @@ fn released_twice_is_enxio(env: &Env) {
     }
 }
 
+#[case("abi.md#release-drops")]
 fn released_id_is_unknown_to_every_command(env: &Env) {
     let [owner, holder] = env.peers();
     let to = holder.handle_of(&owner);
@@ -97,9 +91,13 @@ fn released_id_is_unknown_to_every_command(env: &Env) {
     assert_eq!(holder.give_self(id), Err(E::NXIO));
     assert_eq!(holder.destroy(&[id]), Err(E::NXIO));
     assert_eq!(holder.message().to(&[id]).send(), Err(E::NXIO));
-    assert_eq!(holder.message().to(&[to]).handles(&[id]).send(), Err(E::NXIO));
+    assert_eq!(
+        holder.message().to(&[to]).handles(&[id]).send(),
+        Err(E::NXIO)
+    );
 }
 
+#[case("abi.md#id-both")]
 fn released_ids_never_come_back(env: &Env) {
     let [owner, holder] = env.peers();
     let mut seen = std::collections::HashSet::new();
@@ -111,6 +109,7 @@ fn released_ids_never_come_back(env: &Env) {
     }
 }
 
+#[case("abi.md#id-both", "abi.md#id-managed")]
 fn ids_are_a_counter_with_flags(env: &Env) {
     let [owner, holder] = env.peers();
     let mut last = None;
@@ -123,18 +122,20 @@ fn ids_are_a_counter_with_flags(env: &Env) {
     }
 }
 
+#[case("abi.md#release-ebusy-pin")]
 fn owner_releases_what_it_gained_but_not_the_pin(env: &Env) {
     let peer = env.peer();
     let node = peer.new_node();
     assert_eq!(peer.give_self(node), Ok(node));
     assert_eq!(peer.give_self(node), Ok(node));
     assert_eq!(peer.release(node), Ok(()));
-    peer.nothing();
+    peer.expect_nothing();
     assert_eq!(peer.release(node), Ok(()));
-    peer.node_release(node);
+    peer.expect_node_release(node);
     assert_eq!(peer.release(node), Err(E::BUSY));
 }
 
+#[case("abi.md#destroy-pin")]
 fn pin_may_go_once_the_node_is_destroyed(env: &Env) {
     let peer = env.peer();
     let node = peer.new_node();
@@ -142,35 +143,46 @@ fn pin_may_go_once_the_node_is_destroyed(env: &Env) {
     peer.destroy(&[node]).unwrap();
     assert_eq!(peer.release(node), Ok(()), "the reference it gave itself");
     assert_eq!(peer.release(node), Ok(()), "the pin");
-    assert_eq!(peer.release(node), Err(E::BUSY), "an unknown ID that would create");
+    assert_eq!(
+        peer.release(node),
+        Err(E::BUSY),
+        "an unknown ID that would create"
+    );
 }
 
+#[case("abi.md#id-reuse")]
 fn clear_id_names_a_new_node_after_its_release(env: &Env) {
     let [a, b] = env.peers();
     let (node, old) = a.node_for(&b);
     a.destroy(&[node]).unwrap();
-    a.node_destroy(node);
-    assert_eq!(a.give(&b, node), Ok(abi::HANDLE_INVALID), "still the dead one");
+    a.expect_node_destroy(node);
+    assert_eq!(
+        a.give(&b, node),
+        Ok(abi::HANDLE_INVALID),
+        "still the dead one"
+    );
     a.release(node).unwrap();
     let new = a.give(&b, node).unwrap();
     assert!(new != old && new != abi::HANDLE_INVALID);
-    b.node_destroy(old);
+    b.expect_node_destroy(old);
     b.message().to(&[new]).bytes(b"new").send().unwrap();
-    assert_eq!(a.text(b"new").msg.destination, node);
+    assert_eq!(a.expect_text(b"new").msg.destination, node);
 }
 
+#[case("abi.md#release-drops")]
 fn handle_of_a_dead_node_is_released_as_any(env: &Env) {
     let [owner, holder] = env.peers();
     let (node, id) = owner.node_for(&holder);
     owner.give(&holder, node).unwrap();
     owner.destroy_and_release(&[node]).unwrap();
-    holder.node_destroy(id);
+    holder.expect_node_destroy(id);
     assert_eq!(holder.release(id), Ok(()));
     assert_eq!(holder.release(id), Ok(()));
     assert_eq!(holder.release(id), Err(E::NXIO));
-    owner.nothing();
+    owner.expect_nothing();
 }
 
+#[case("abi.md#release-drops")]
 fn many_handles_are_released_in_any_order(env: &Env) {
     let [owner, holder] = env.peers();
     let pairs: Vec<_> = (0..500).map(|_| owner.node_for(&holder)).collect();
@@ -178,12 +190,13 @@ fn many_handles_are_released_in_any_order(env: &Env) {
     for i in 0..500 {
         let (node, id) = pairs[i * 377 % 500];
         assert_eq!(holder.release(id), Ok(()));
-        owner.node_release(node);
+        owner.expect_node_release(node);
         assert_eq!(holder.release(id), Err(E::NXIO));
     }
-    owner.nothing();
+    owner.expect_nothing();
 }
 
+#[case("abi.md#release-drops", "abi.md#concurrent-callers")]
 fn concurrent_releases_are_counted(env: &Env) {
     for _ in 0..20 {
         let [owner, holder] = env.peers();
@@ -194,10 +207,13 @@ fn concurrent_releases_are_counted(env: &Env) {
         let released = std::thread::scope(|scope| {
             let release = || (0..15).filter(|_| holder.release(id).is_ok()).count();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(release)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum::<usize>()
         });
         assert_eq!(released, 40);
-        owner.node_release(node);
-        owner.nothing();
+        owner.expect_node_release(node);
+        owner.expect_nothing();
     }
 }

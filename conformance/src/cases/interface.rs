@@ -2,30 +2,13 @@
 
 //! The door itself: numbers, sizes, and what holds for every command.
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::NOWHERE;
-
-pub const CASES: &[Case] = &[
-    case!(published_numbers_are_met, "4: the table of commands, full numbers"),
-    case!(published_constants_are_met, "4: the table of constants"),
-    case!(structures_have_the_published_layout, "4: fields in order, u64 unless marked"),
-    case!(unknown_number_is_enotty, "5: an unknown command on a live peer is ENOTTY"),
-    case!(known_number_in_another_size_is_enotty, "4: commands are encoded with their sizes"),
-    case!(known_number_in_another_direction_is_enotty, "4: all commands are encoded read+write"),
-    case!(another_magic_is_enotty, "4: ioctl magic 0x96"),
-    case!(unknown_command_looks_at_no_argument, "5: an unknown command on a live peer is ENOTTY"),
-    case!(every_command_on_a_dead_peer_is_eshutdown, "5: every command on a disconnected peer"),
-    case!(unknown_command_on_a_dead_peer_is_eshutdown, "5: ESHUTDOWN, unknown ones included"),
-    case!(dead_peer_looks_at_no_argument, "5: every command on a disconnected peer is ESHUTDOWN"),
-    case!(unknown_flags_are_einval, "5: unknown flags are EINVAL"),
-    case!(unknown_flags_come_before_other_checks, "5: checks are made in the order given"),
-    case!(unmapped_argument_is_efault, "5: EFAULT"),
-];
 
 /// Every command with a pointer, by its published number.
 const WITH_POINTER: [u32; 9] = [
@@ -41,6 +24,7 @@ const WITH_POINTER: [u32; 9] = [
 ];
 const DISCONNECT: u32 = 0xc008_9600;
 
+#[case("abi.md#command-numbers")]
 fn published_numbers_are_met(env: &Env) {
     let [a, b] = env.peers();
     let node: u64 = 8;
@@ -50,7 +34,8 @@ fn published_numbers_are_met(env: &Env) {
     let mut reset = [0, u64::MAX, u64::MAX, u64::MAX];
     a.command(0xc020_9602, &mut reset).expect("PEER_RESET");
     let mut transfer = [0, node, b.fd() as u64, u64::MAX];
-    a.command(0xc020_9611, &mut transfer).expect("HANDLE_TRANSFER");
+    a.command(0xc020_9611, &mut transfer)
+        .expect("HANDLE_TRANSFER");
     let mut handle = transfer[3];
 
     let to = [handle];
@@ -78,32 +63,47 @@ fn addr<T>(value: &T) -> u64 {
     std::ptr::from_ref(value).expose_provenance() as u64
 }
 
+#[case("abi.md#command-structures")]
 fn published_constants_are_met(env: &Env) {
     assert_eq!(abi::FD_MAX, 256);
-    assert_eq!((abi::HANDLE_INVALID, abi::OFFSET_INVALID), (u64::MAX, u64::MAX));
+    assert_eq!(
+        (abi::HANDLE_INVALID, abi::OFFSET_INVALID),
+        (u64::MAX, u64::MAX)
+    );
     assert_eq!((abi::HANDLE_FLAG_MANAGED, abi::HANDLE_FLAG_REMOTE), (1, 2));
-    assert_eq!((abi::PEER_RESET_FLAG_FLUSH, abi::PEER_RESET_FLAG_FLUSH_SEED), (1, 2));
+    assert_eq!(
+        (abi::PEER_RESET_FLAG_FLUSH, abi::PEER_RESET_FLAG_FLUSH_SEED),
+        (1, 2)
+    );
     assert_eq!(abi::NODES_DESTROY_FLAG_RELEASE_HANDLES, 1);
     assert_eq!((abi::SEND_FLAG_CONTINUE, abi::SEND_FLAG_SEED), (1, 2));
     assert_eq!((abi::RECV_FLAG_SEED, abi::RECV_FLAG_INSTALL_FDS), (1, 2));
     assert_eq!((abi::MSG_NONE, abi::MSG_DATA), (0, 1));
     assert_eq!((abi::MSG_NODE_DESTROY, abi::MSG_NODE_RELEASE), (2, 3));
     assert_eq!(abi::MSG_FLAG_CONTINUE, 1);
-    assert_eq!((abi::EXCHANGE_FLAG_SEND, abi::EXCHANGE_FLAG_INSTALL_FDS), (1, 2));
+    assert_eq!(
+        (abi::EXCHANGE_FLAG_SEND, abi::EXCHANGE_FLAG_INSTALL_FDS),
+        (1, 2)
+    );
     assert_eq!((abi::DEADLINE_NOW, abi::DEADLINE_NEVER), (0, u64::MAX));
     assert_eq!(abi::EXCHANGE_MAX, 1024);
 
     // What a host makes of them: an ID that it chose, and the types of notices.
     let [a, b] = env.peers();
     let (node, there) = a.node_for(&b);
-    assert_eq!(there & 3, 3, "a handle of another's node is MANAGED and REMOTE: {there:#x}");
+    assert_eq!(
+        there & 3,
+        3,
+        "a handle of another's node is MANAGED and REMOTE: {there:#x}"
+    );
     b.release(there).unwrap();
-    assert_eq!(a.node_release(node).msg.kind, 3);
+    assert_eq!(a.expect_node_release(node).msg.kind, 3);
     let (node, there) = a.node_for(&b);
     a.destroy(&[node]).unwrap();
-    assert_eq!(b.node_destroy(there).msg.kind, 2);
+    assert_eq!(b.expect_node_destroy(there).msg.kind, 2);
 }
 
+#[case("abi.md#command-structures")]
 fn structures_have_the_published_layout(env: &Env) {
     use std::mem::{offset_of, size_of};
     assert_eq!(size_of::<abi::CmdPeerReset>(), 32);
@@ -120,15 +120,23 @@ fn structures_have_the_published_layout(env: &Env) {
 
     // The host fills the limits in this order.
     let peer = env.peer();
-    peer.limit([11, 22, 33, 44]).unwrap();
+    peer.limit(Limits {
+        slices: 11,
+        handles: 22,
+        bytes: 33,
+        fds: 44,
+    })
+    .unwrap();
     let mut raw = [0xee_u8; 32];
-    peer.command(abi::CMD_PEER_QUERY, &mut raw).expect_err("flags must be 0");
+    peer.command(abi::CMD_PEER_QUERY, &mut raw)
+        .expect_err("flags must be 0");
     raw[..8].fill(0);
     peer.command(abi::CMD_PEER_QUERY, &mut raw).unwrap();
     let field = |at: usize| u32::from_ne_bytes(raw[at..at + 4].try_into().unwrap());
     assert_eq!([16, 20, 24, 28].map(field), [11, 22, 33, 44]);
 }
 
+#[case("abi.md#every-enotty")]
 fn unknown_number_is_enotty(env: &Env) {
     let peer = env.peer();
     let mut room = [0_u64; 16];
@@ -138,6 +146,7 @@ fn unknown_number_is_enotty(env: &Env) {
     }
 }
 
+#[case("abi.md#every-enotty", "abi.md#command-numbers")]
 fn known_number_in_another_size_is_enotty(env: &Env) {
     let peer = env.peer();
     let mut room = [0_u64; 32];
@@ -151,6 +160,7 @@ fn known_number_in_another_size_is_enotty(env: &Env) {
     }
 }
 
+#[case("abi.md#every-enotty", "abi.md#command-numbers")]
 fn known_number_in_another_direction_is_enotty(env: &Env) {
     let peer = env.peer();
     let mut room = [0_u64; 32];
@@ -162,6 +172,7 @@ fn known_number_in_another_direction_is_enotty(env: &Env) {
     }
 }
 
+#[case("abi.md#every-enotty", "abi.md#command-numbers")]
 fn another_magic_is_enotty(env: &Env) {
     let peer = env.peer();
     let mut room = [0_u64; 32];
@@ -173,6 +184,7 @@ fn another_magic_is_enotty(env: &Env) {
     }
 }
 
+#[case("abi.md#every-enotty")]
 fn unknown_command_looks_at_no_argument(env: &Env) {
     let peer = env.peer();
     for arg in [0, NOWHERE, u64::MAX] {
@@ -186,6 +198,7 @@ fn dead(env: &Env) -> Peer {
     peer
 }
 
+#[case("abi.md#every-eshutdown")]
 fn every_command_on_a_dead_peer_is_eshutdown(env: &Env) {
     let peer = dead(env);
     assert_eq!(peer.disconnect(), Err(E::SHUTDOWN));
@@ -196,10 +209,11 @@ fn every_command_on_a_dead_peer_is_eshutdown(env: &Env) {
     assert_eq!(peer.destroy(&[]), Err(E::SHUTDOWN));
     assert_eq!(peer.release_slice(0), Err(E::SHUTDOWN));
     assert_eq!(peer.message().send(), Err(E::SHUTDOWN));
-    assert_eq!(peer.receive().max_offset(0).refused(), E::SHUTDOWN);
-    assert_eq!(peer.exchange().max_offset(0).refused(), E::SHUTDOWN);
+    assert_eq!(peer.receive().max_offset(0).expect_errno(), E::SHUTDOWN);
+    assert_eq!(peer.exchange().max_offset(0).expect_errno(), E::SHUTDOWN);
 }
 
+#[case("abi.md#every-eshutdown")]
 fn unknown_command_on_a_dead_peer_is_eshutdown(env: &Env) {
     let peer = dead(env);
     for cmd in [0xc008_9603, 0xc008_96ff, 0, u32::MAX, 0x4008_9600] {
@@ -207,42 +221,68 @@ fn unknown_command_on_a_dead_peer_is_eshutdown(env: &Env) {
     }
 }
 
+#[case("abi.md#every-eshutdown")]
 fn dead_peer_looks_at_no_argument(env: &Env) {
     let peer = dead(env);
     for cmd in WITH_POINTER {
         for arg in [0, NOWHERE, u64::MAX] {
-            assert_eq!(peer.ioctl(cmd, arg), Err(E::SHUTDOWN), "{cmd:#x} with {arg:#x}");
+            assert_eq!(
+                peer.ioctl(cmd, arg),
+                Err(E::SHUTDOWN),
+                "{cmd:#x} with {arg:#x}"
+            );
         }
     }
 }
 
+#[case("abi.md#every-einval-flags")]
 fn unknown_flags_are_einval(env: &Env) {
     let peer = env.peer();
     for bit in 0..64 {
         let flags = 1_u64 << bit;
-        let mut query = abi::CmdPeerReset { flags, ..Default::default() };
-        assert_eq!(peer.command(abi::CMD_PEER_QUERY, &mut query), Err(E::INVAL), "QUERY {bit}");
+        let mut query = abi::CmdPeerReset {
+            flags,
+            ..Default::default()
+        };
+        assert_eq!(
+            peer.command(abi::CMD_PEER_QUERY, &mut query),
+            Err(E::INVAL),
+            "QUERY {bit}"
+        );
         let mut transfer = abi::CmdHandleTransfer {
             flags,
             src_handle: 8,
             dst_fd: u64::MAX,
             dst_handle: abi::HANDLE_INVALID,
         };
-        assert_eq!(peer.transfer(&mut transfer), Err(E::INVAL), "HANDLE_TRANSFER {bit}");
+        assert_eq!(
+            peer.transfer(&mut transfer),
+            Err(E::INVAL),
+            "HANDLE_TRANSFER {bit}"
+        );
         if bit >= 1 {
-            assert_eq!(peer.destroy_with(flags, &[]), Err(E::INVAL), "NODES_DESTROY {bit}");
+            assert_eq!(
+                peer.destroy_with(flags, &[]),
+                Err(E::INVAL),
+                "NODES_DESTROY {bit}"
+            );
         }
         if bit >= 2 {
             assert_eq!(peer.flush(flags), Err(E::INVAL), "PEER_RESET {bit}");
-            assert_eq!(peer.message().flags(flags).send(), Err(E::INVAL), "SEND {bit}");
+            assert_eq!(
+                peer.message().flags(flags).send(),
+                Err(E::INVAL),
+                "SEND {bit}"
+            );
             let recv = peer.receive().max_offset(0).flags(flags);
-            assert_eq!(recv.refused(), E::INVAL, "RECV {bit}");
+            assert_eq!(recv.expect_errno(), E::INVAL, "RECV {bit}");
             let exchange = peer.exchange().edit(|arg| arg.flags = flags);
-            assert_eq!(exchange.refused(), E::INVAL, "EXCHANGE {bit}");
+            assert_eq!(exchange.expect_errno(), E::INVAL, "EXCHANGE {bit}");
         }
     }
 }
 
+#[case("abi.md#every-einval-flags")]
 fn unknown_flags_come_before_other_checks(env: &Env) {
     let peer = env.peer();
     let bad = 1 << 40;
@@ -252,17 +292,32 @@ fn unknown_flags_come_before_other_checks(env: &Env) {
         arg.n_destinations = u64::MAX;
     });
     assert_eq!(sent.send(), Err(E::INVAL));
-    let mut destroy = abi::CmdNodesDestroy { flags: bad, ptr_nodes: NOWHERE, n_nodes: 1 };
-    assert_eq!(peer.command(abi::CMD_NODES_DESTROY, &mut destroy), Err(E::INVAL));
+    let mut destroy = abi::CmdNodesDestroy {
+        flags: bad,
+        ptr_nodes: NOWHERE,
+        n_nodes: 1,
+    };
+    assert_eq!(
+        peer.command(abi::CMD_NODES_DESTROY, &mut destroy),
+        Err(E::INVAL)
+    );
     // RECV on an empty queue would be EAGAIN.
-    assert_eq!(peer.receive().max_offset(0).flags(bad).refused(), E::INVAL);
+    assert_eq!(
+        peer.receive().max_offset(0).flags(bad).expect_errno(),
+        E::INVAL
+    );
 }
 
+#[case("abi.md#every-efault")]
 fn unmapped_argument_is_efault(env: &Env) {
     let peer = env.peer();
     for cmd in WITH_POINTER {
         for arg in [0, NOWHERE, u64::MAX - 7] {
-            assert_eq!(peer.ioctl(cmd, arg), Err(E::FAULT), "{cmd:#x} with {arg:#x}");
+            assert_eq!(
+                peer.ioctl(cmd, arg),
+                Err(E::FAULT),
+                "{cmd:#x} with {arg:#x}"
+            );
         }
     }
 }

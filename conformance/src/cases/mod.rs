@@ -2,143 +2,125 @@
 
 //! The cases, a file for each subject.
 //!
-//! A case is a function that panics if the bus does not do what the contract says. Its entry names
-//! the line of the contract: a number and a title for a section (`3.2` is the second promise
-//! about order, `5 SEND` the paragraph on that command).
+//! A case is a function that panics if the bus does not do what the contract says. The attribute
+//! [`case`](bus1_conformance_case::case) registers it in [`CASES`] and names the requirements that
+//! it checks, by their anchors in `docs/abi.md` and `docs/ordering.md`.
+
+mod arguments;
+mod conservation;
+mod continue_errors;
+mod copies;
+mod dead_handles;
+mod descriptors;
+mod descriptors_lost;
+mod device;
+mod disconnect;
+mod exchange;
+mod exchange_batch;
+mod exchange_calls;
+mod exchange_progress;
+mod exchange_races;
+mod exchange_signals;
+mod exchange_wait;
+mod faults;
+mod flush;
+mod handle_release;
+mod handles_in_messages;
+mod interface;
+mod map_errors;
+mod mapping;
+mod no_trace;
+mod nodes_destroy;
+mod notifications;
+mod order;
+mod order_races;
+mod poll;
+mod pool;
+mod query_reset;
+mod quota;
+mod quota_users;
+mod reclaim;
+mod recv;
+mod seeds;
+mod send_limits;
+mod send_multicast;
+mod send_unicast;
+mod slices;
+mod stalled;
+mod transfer;
+
+use linkme::distributed_slice;
 
 use crate::env::Env;
+
+pub use device::take_over;
+pub use quota::{claim_all, Resource};
 
 /// Where a case runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     /// On every host.
     All,
-    /// On the kernel alone: it is about processes, or the device file.
+    /// On the kernel only: the case is about processes, or the device file.
     Kernel,
-    /// On the embedded host alone.
+    /// On the embedded host only.
     Embedded,
+}
+
+/// A device that a case needs beside the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    /// Path of the device.
+    pub device: &'static str,
+    /// The kernel module that makes it.
+    pub module: &'static str,
 }
 
 /// One case.
 #[derive(Clone, Copy)]
 pub struct Case {
-    /// What it is called, within its subject.
+    /// Name of the case, without its subject.
     pub name: &'static str,
-    /// The line of the contract that it checks.
-    pub spec: &'static str,
-    /// Where it runs.
+    /// Path of the module of the case.
+    pub module: &'static str,
+    /// Line of the case in its file.
+    pub line: u32,
+    /// The requirements that the case checks, each as `FILE#ANCHOR` of the folder `docs/`.
+    pub requirements: &'static [&'static str],
+    /// Where the case runs.
     pub on: On,
     /// Whether nothing else may run in the process meanwhile.
     pub alone: bool,
-    /// A device that it needs beside the bus, and the module that makes it.
-    pub needs: Option<(&'static str, &'static str)>,
-    /// The case.
+    /// A device that has to be there.
+    pub needs: Option<Needs>,
+    /// The case itself.
     pub run: fn(&Env),
+    /// The tokens of the function, separated by spaces.
+    pub source: &'static str,
 }
 
-/// All cases about one subject.
-pub struct Subject {
-    /// Its name.
-    pub name: &'static str,
-    /// The cases.
-    pub cases: &'static [Case],
-}
+/// Every function with the attribute `#[case]`, in an order that the linker chooses.
+#[distributed_slice]
+pub static CASES: [Case];
 
 impl Case {
-    const fn kernel(self) -> Self {
-        Self {
-            on: On::Kernel,
-            ..self
+    /// Name of the subject: the file that the case is in.
+    pub fn subject(&self) -> &'static str {
+        match self.module.rsplit_once("::") {
+            Some((_, subject)) => subject,
+            None => self.module,
         }
     }
 
-    const fn embedded(self) -> Self {
-        Self {
-            on: On::Embedded,
-            ..self
-        }
-    }
-
-    const fn alone(self) -> Self {
-        Self {
-            alone: true,
-            ..self
-        }
-    }
-
-    const fn needs(self, device: &'static str, module: &'static str) -> Self {
-        Self {
-            needs: Some((device, module)),
-            ..self
-        }
+    /// Name of the case as users see it.
+    pub fn full_name(&self) -> String {
+        format!("{}::{}", self.subject(), self.name)
     }
 }
 
-/// An entry of a table: the function, and the line of the contract.
-macro_rules! case {
-    ($run:ident, $spec:literal) => {
-        $crate::cases::Case {
-            name: stringify!($run),
-            spec: $spec,
-            on: $crate::cases::On::All,
-            alone: false,
-            needs: None,
-            run: $run,
-        }
-    };
-}
-
-macro_rules! subjects {
-    ($($name:ident,)*) => {
-        $(mod $name;)*
-
-        /// All subjects, in the order in which they run.
-        pub const SUBJECTS: &[Subject] =
-            &[$(Subject { name: stringify!($name), cases: $name::CASES },)*];
-    };
-}
-
-pub use device::take_over;
-pub use quota::{claim_all, Resource};
-
-subjects! {
-    interface,
-    arguments,
-    disconnect,
-    query_reset,
-    flush,
-    handle_release,
-    transfer,
-    nodes_destroy,
-    send_unicast,
-    send_limits,
-    send_multicast,
-    continue_errors,
-    recv,
-    seeds,
-    slices,
-    pool,
-    notifications,
-    handles_in_messages,
-    dead_handles,
-    order,
-    order_races,
-    quota,
-    quota_users,
-    conservation,
-    descriptors,
-    descriptors_lost,
-    poll,
-    exchange,
-    exchange_progress,
-    exchange_wait,
-    exchange_signals,
-    exchange_calls,
-    faults,
-    copies,
-    no_trace,
-    mapping,
-    device,
-    stalled,
-    reclaim,
+/// Returns all cases, by subject and in the order of their files.
+pub fn all() -> Vec<&'static Case> {
+    let mut all: Vec<_> = CASES.iter().collect();
+    all.sort_by_key(|case| (case.module, case.line, case.name));
+    all
 }

@@ -5,36 +5,24 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::{read_only, NOWHERE};
-
-pub const CASES: &[Case] = &[
-    case!(refused_send_with_handles_gives_no_release, "5: a failed command leaves no trace"),
-    case!(refused_send_does_not_withdraw_a_release, "5: a failed command leaves no trace"),
-    case!(refused_destroy_is_not_seen, "5 NODES_DESTROY: a failed command leaves no trace"),
-    case!(refused_transfer_is_not_seen, "5 HANDLE_TRANSFER: a failed command leaves no trace"),
-    case!(refused_query_writes_nothing, "5 PEER_QUERY: a failed command leaves no trace"),
-    case!(query_into_read_only_memory_is_efault, "5: EFAULT on the way out included"),
-    case!(read_only_arguments_are_enough_where_nothing_is_written, "4: pointer to u64"),
-    case!(nodes_of_a_refused_send_are_free_to_be_made, "2: if the operation as a whole succeeds"),
-    case!(nodes_of_racing_refused_sends_are_clean, "2: if the operation as a whole succeeds"),
-    case!(a_storm_of_failures, "5: a failed command leaves no trace"),
-];
 
 /// A handle at `holder` of a node that is gone.
 fn dead(env: &Env, holder: &Peer) -> u64 {
     let owner = env.peer();
     let id = holder.handle_of(&owner);
     owner.close();
-    holder.node_destroy(id);
+    holder.expect_node_destroy(id);
     id
 }
 
+#[case("abi.md#no-trace")]
 fn refused_send_with_handles_gives_no_release(env: &Env) {
     let [sender, receiver] = env.peers();
     let to = sender.handle_of(&receiver);
@@ -44,11 +32,12 @@ fn refused_send_with_handles_gives_no_release(env: &Env) {
         let message = sender.message().handles(&[node]);
         assert_eq!(message.to(&[to, dead]).send(), Err(E::HOSTUNREACH));
         // The count would rise to one, and fall to zero again.
-        sender.nothing();
-        receiver.nothing();
+        sender.expect_nothing();
+        receiver.expect_nothing();
     }
 }
 
+#[case("abi.md#no-trace")]
 fn refused_send_does_not_withdraw_a_release(env: &Env) {
     let [sender, receiver] = env.peers();
     let to = sender.handle_of(&receiver);
@@ -59,23 +48,25 @@ fn refused_send_does_not_withdraw_a_release(env: &Env) {
     assert_eq!(message.to(&[to, dead]).send(), Err(E::HOSTUNREACH));
     let message = sender.message().handles(&[node]).vector(NOWHERE, 8);
     assert_eq!(message.to(&[to]).send(), Err(E::FAULT));
-    sender.node_release(node);
-    sender.nothing();
+    sender.expect_node_release(node);
+    sender.expect_nothing();
 }
 
+#[case("abi.md#no-trace", "abi.md#destroy-whole")]
 fn refused_destroy_is_not_seen(env: &Env) {
     let [owner, holder] = env.peers();
     let (node, id) = owner.node_for(&holder);
-    for bad in [0x7f3, node] {
+    for bad in [UNKNOWN_ID, node] {
         assert!(owner.destroy_and_release(&[node, bad]).is_err());
-        assert!(owner.destroy(&[bad, node, 0x7f3]).is_err());
+        assert!(owner.destroy(&[bad, node, UNKNOWN_ID]).is_err());
     }
-    owner.nothing();
-    holder.nothing();
+    owner.expect_nothing();
+    holder.expect_nothing();
     holder.message().to(&[id]).bytes(b"lives").send().unwrap();
-    owner.text(b"lives");
+    owner.expect_text(b"lives");
 }
 
+#[case("abi.md#no-trace")]
 fn refused_transfer_is_not_seen(env: &Env) {
     let [owner, holder] = env.peers();
     let (node, id) = owner.node_for(&holder);
@@ -87,21 +78,30 @@ fn refused_transfer_is_not_seen(env: &Env) {
         dst_handle: abi::HANDLE_INVALID,
     };
     let page = read_only(&arg.to_bytes());
-    assert_eq!(owner.ioctl(abi::CMD_HANDLE_TRANSFER, page.addr(0)), Err(E::FAULT));
+    assert_eq!(
+        owner.ioctl(abi::CMD_HANDLE_TRANSFER, page.addr(0)),
+        Err(E::FAULT)
+    );
     assert_eq!(holder.release(id), Err(E::NXIO));
     // The notice from before is neither withdrawn nor doubled.
-    owner.node_release(node);
-    owner.nothing();
+    owner.expect_node_release(node);
+    owner.expect_nothing();
 }
 
+#[case("abi.md#no-trace")]
 fn refused_query_writes_nothing(env: &Env) {
     let peer = env.peer();
-    let mut arg = abi::CmdPeerReset { flags: 1, peer_flags: 77, ..Default::default() };
+    let mut arg = abi::CmdPeerReset {
+        flags: 1,
+        peer_flags: 77,
+        ..Default::default()
+    };
     let before = arg;
     assert_eq!(peer.command(abi::CMD_PEER_QUERY, &mut arg), Err(E::INVAL));
     assert_eq!(arg, before);
 }
 
+#[case("abi.md#every-efault-late")]
 fn query_into_read_only_memory_is_efault(env: &Env) {
     let peer = env.peer();
     let page = read_only(&[0; 32]);
@@ -109,17 +109,19 @@ fn query_into_read_only_memory_is_efault(env: &Env) {
     assert!(peer.query().is_ok());
 }
 
+#[case("abi.md#every-efault-late")]
 fn read_only_arguments_are_enough_where_nothing_is_written(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     b.message().to(&[to]).send().unwrap();
-    let offset = a.data().msg.offset;
+    let offset = a.expect_data().msg.offset;
     let page = read_only(&offset.to_ne_bytes());
     assert_eq!(a.ioctl(abi::CMD_SLICE_RELEASE, page.addr(0)), Ok(()));
     let page = read_only(&to.to_ne_bytes());
     assert_eq!(b.ioctl(abi::CMD_HANDLE_RELEASE, page.addr(0)), Ok(()));
 }
 
+#[case("abi.md#id-whole")]
 fn nodes_of_a_refused_send_are_free_to_be_made(env: &Env) {
     let [sender, receiver] = env.peers();
     let to = sender.handle_of(&receiver);
@@ -127,16 +129,21 @@ fn nodes_of_a_refused_send_are_free_to_be_made(env: &Env) {
     for node in [0x2000, 0x2004, 0x2008] {
         let message = sender.message().to(&[to, dead]).handles(&[node]);
         assert_eq!(message.send(), Err(E::HOSTUNREACH));
-        assert_eq!(sender.release(node), Err(E::BUSY), "an unknown ID that would create");
+        assert_eq!(
+            sender.release(node),
+            Err(E::BUSY),
+            "an unknown ID that would create"
+        );
         sender.message().to(&[to]).handles(&[node]).send().unwrap();
-        let id = receiver.data().handle();
+        let id = receiver.expect_data().expect_handle();
         receiver.message().to(&[id]).send().unwrap();
-        assert_eq!(sender.data().msg.destination, node);
+        assert_eq!(sender.expect_data().msg.destination, node);
         receiver.release(id).unwrap();
-        sender.node_release(node);
+        sender.expect_node_release(node);
     }
 }
 
+#[case("abi.md#id-whole")]
 fn nodes_of_racing_refused_sends_are_clean(env: &Env) {
     // Two threads make the same node; one call fails, the other does not.
     let [sender, receiver] = env.peers();
@@ -151,21 +158,29 @@ fn nodes_of_racing_refused_sends_are_clean(env: &Env) {
             });
             scope.spawn(|| sender.message().to(&[to]).handles(&[node]).send().unwrap());
         });
-        let id = receiver.data().handle();
+        let id = receiver.expect_data().expect_handle();
         receiver.message().to(&[id]).bytes(b"lives").send().unwrap();
-        assert_eq!(sender.text(b"lives").msg.destination, node);
+        assert_eq!(sender.expect_text(b"lives").msg.destination, node);
         receiver.release(id).unwrap();
-        sender.node_release(node);
-        sender.nothing();
+        sender.expect_node_release(node);
+        sender.expect_nothing();
     }
 }
 
+#[case("abi.md#no-trace")]
 fn a_storm_of_failures(env: &Env) {
     let [sender, receiver] = env.peers();
     let to = sender.handle_of(&receiver);
     let dead = dead(env, &sender);
     let null = File::open("/dev/null").unwrap();
-    receiver.limit([8, 10, 80, 8]).unwrap();
+    receiver
+        .limit(Limits {
+            slices: 8,
+            handles: 10,
+            bytes: 80,
+            fds: 8,
+        })
+        .unwrap();
     let (node, id) = sender.node_for(&receiver);
     let fd = null.as_raw_fd();
     std::thread::scope(|scope| {
@@ -173,24 +188,35 @@ fn a_storm_of_failures(env: &Env) {
             scope.spawn(|| {
                 for i in 0..200_u64 {
                     let fresh = 0x40000 + 4 * (i % 7);
-                    let full = || sender.message().bytes(b"12345").handles(&[node, fresh]).fds(&[fd]);
+                    let full = || {
+                        sender
+                            .message()
+                            .bytes(b"12345")
+                            .handles(&[node, fresh])
+                            .fds(&[fd])
+                    };
                     assert!(full().to(&[to, dead]).send().is_err());
                     assert!(full().to(&[to, to]).send().is_err());
                     assert!(full().to(&[to]).vector(NOWHERE, 4).send().is_err());
                     assert!(full().to(&[to]).fds(&[-1]).send().is_err());
                     assert!(full().to(&[to]).bytes(&[0; 100]).send().is_err());
-                    assert!(sender.destroy(&[node, 0x7f3]).is_err());
+                    assert!(sender.destroy(&[node, UNKNOWN_ID]).is_err());
                     assert!(sender.give_fd(1 << 40, fresh).is_err());
                 }
             });
         }
     });
-    sender.nothing();
-    receiver.nothing();
+    sender.expect_nothing();
+    receiver.expect_nothing();
     receiver.release(id).unwrap();
-    sender.node_release(node);
+    sender.expect_node_release(node);
     for _ in 0..4 {
-        let message = sender.message().to(&[to]).bytes(&[1; 10]).handles(&[node]).fds(&[fd]);
+        let message = sender
+            .message()
+            .to(&[to])
+            .bytes(&[1; 10])
+            .handles(&[node])
+            .fds(&[fd]);
         assert_eq!(message.send(), Ok(()));
     }
     assert_eq!(sender.message().to(&[to]).send(), Err(E::DQUOT));

@@ -4,39 +4,27 @@
 
 use rand::{rngs::SmallRng, Rng, SeedableRng};
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
 use crate::client::Peer;
 use crate::env::Env;
 
-pub const CASES: &[Case] = &[
-    case!(triangle, "3: the triangle"),
-    case!(triangle_of_multicasts, "3: the triangle; 3.2 causality"),
-    case!(calls_in_sequence_arrive_in_sequence, "3.2: A's call returned before B's call began"),
-    case!(multicasts_in_sequence_arrive_in_sequence, "3.2: causality"),
-    case!(two_multicasts_in_one_order_everywhere, "3.1: consistency"),
-    case!(destruction_lies_between_messages, "3.2: causality; 2: one point of the global order"),
-    case!(destruction_is_seen_with_the_messages, "3.1: consistency, NODES_DESTROY"),
-    case!(disconnect_lies_after_earlier_messages, "3.2: causality, disconnect"),
-    case!(release_follows_what_came_before, "2: notifications under the global order"),
-    case!(delivered_on_one_peer_is_ready_on_all, "3.3: all parts sit at one point"),
-    case!(random_calls_in_sequence, "3.2: causality"),
-];
-
+#[case("ordering.md#triangle")]
 fn triangle(env: &Env) {
     let [a, b, c] = env.peers();
     let (a_to_b, a_to_c, c_to_b) = (a.handle_of(&b), a.handle_of(&c), c.handle_of(&b));
     for _ in 0..100 {
         a.message().to(&[a_to_b]).bytes(b"from a").send().unwrap();
         a.message().to(&[a_to_c]).bytes(b"go on").send().unwrap();
-        c.text(b"go on");
+        c.expect_text(b"go on");
         c.message().to(&[c_to_b]).bytes(b"from c").send().unwrap();
-        b.text(b"from a");
-        b.text(b"from c");
+        b.expect_text(b"from a");
+        b.expect_text(b"from c");
     }
 }
 
+#[case("ordering.md#triangle")]
 fn triangle_of_multicasts(env: &Env) {
     let [a, b, c, d] = env.peers();
     let from_a = [a.handle_of(&b), a.handle_of(&c), a.handle_of(&d)];
@@ -46,18 +34,19 @@ fn triangle_of_multicasts(env: &Env) {
         let mut to = from_a;
         to.rotate_left(i % 3);
         a.message().to(&to).bytes(b"first").send().unwrap();
-        c.text(b"first");
+        c.expect_text(b"first");
         let mut to = from_c;
         to.rotate_left(i / 3 % 3);
         c.message().to(&to).bytes(b"second").send().unwrap();
         for peer in [&b, &d] {
-            peer.text(b"first");
-            peer.text(b"second");
+            peer.expect_text(b"first");
+            peer.expect_text(b"second");
         }
-        a.text(b"second");
+        a.expect_text(b"second");
     }
 }
 
+#[case("ordering.md#causality")]
 fn calls_in_sequence_arrive_in_sequence(env: &Env) {
     let receiver = env.peer();
     let senders: [Peer; 10] = env.peers();
@@ -65,19 +54,27 @@ fn calls_in_sequence_arrive_in_sequence(env: &Env) {
     let mut random = SmallRng::seed_from_u64(1);
     for i in 0..1000_u32 {
         let s = random.random_range(0..10);
-        senders[s].message().to(&[to[s]]).bytes(&i.to_ne_bytes()).send().unwrap();
+        senders[s]
+            .message()
+            .to(&[to[s]])
+            .bytes(&i.to_ne_bytes())
+            .send()
+            .unwrap();
     }
     for i in 0..1000_u32 {
-        receiver.text(&i.to_ne_bytes());
+        receiver.expect_text(&i.to_ne_bytes());
     }
 }
 
+#[case("ordering.md#causality")]
 fn multicasts_in_sequence_arrive_in_sequence(env: &Env) {
     let receivers: [Peer; 6] = env.peers();
     let senders: [Peer; 4] = env.peers();
-    let handles = senders
-        .each_ref()
-        .map(|sender| receivers.each_ref().map(|receiver| sender.handle_of(receiver)));
+    let handles = senders.each_ref().map(|sender| {
+        receivers
+            .each_ref()
+            .map(|receiver| sender.handle_of(receiver))
+    });
     let mut random = SmallRng::seed_from_u64(2);
     let mut expected = [const { Vec::new() }; 6];
     for i in 0..1000_u32 {
@@ -86,19 +83,25 @@ fn multicasts_in_sequence_arrive_in_sequence(env: &Env) {
         let n = random.random_range(1..=6);
         let chosen: Vec<_> = (0..n).map(|k| (first + k) % 6).collect();
         let to: Vec<_> = chosen.iter().map(|&r| handles[s][r]).collect();
-        senders[s].message().to(&to).bytes(&i.to_ne_bytes()).send().unwrap();
+        senders[s]
+            .message()
+            .to(&to)
+            .bytes(&i.to_ne_bytes())
+            .send()
+            .unwrap();
         for r in chosen {
             expected[r].push(i);
         }
     }
     for (receiver, expected) in receivers.iter().zip(expected) {
         for i in expected {
-            receiver.text(&i.to_ne_bytes());
+            receiver.expect_text(&i.to_ne_bytes());
         }
-        receiver.nothing();
+        receiver.expect_nothing();
     }
 }
 
+#[case("ordering.md#consistency")]
 fn two_multicasts_in_one_order_everywhere(env: &Env) {
     let receivers: [Peer; 5] = env.peers();
     let [a, b] = env.peers();
@@ -115,15 +118,20 @@ fn two_multicasts_in_one_order_everywhere(env: &Env) {
         scope.spawn(|| send(&a, &from_a, b'a'));
         scope.spawn(|| send(&b, &backwards, b'b'));
     });
-    let seen = receivers
-        .each_ref()
-        .map(|receiver| receiver.drain().iter().map(|message| message.bytes[0]).collect::<Vec<_>>());
+    let seen = receivers.each_ref().map(|receiver| {
+        receiver
+            .expect_all()
+            .iter()
+            .map(|message| message.bytes[0])
+            .collect::<Vec<_>>()
+    });
     assert_eq!(seen[0].len(), 400);
     for other in &seen[1..] {
         assert!(*other == seen[0], "two receivers saw different orders");
     }
 }
 
+#[case("ordering.md#messages")]
 fn destruction_lies_between_messages(env: &Env) {
     let [owner, holder, sender] = env.peers();
     let to_owner = sender.handle_of(&owner);
@@ -133,26 +141,38 @@ fn destruction_lies_between_messages(env: &Env) {
     sender.message().to(&both).bytes(b"before").send().unwrap();
     owner.destroy(&[node]).unwrap();
     sender.message().to(&both).bytes(b"after").send().unwrap();
-    owner.text(b"before");
-    owner.node_destroy(node);
-    owner.text(b"after");
-    holder.text(b"before");
-    holder.node_destroy(id);
-    holder.text(b"after");
+    owner.expect_text(b"before");
+    owner.expect_node_destroy(node);
+    owner.expect_text(b"after");
+    holder.expect_text(b"before");
+    holder.expect_node_destroy(id);
+    holder.expect_text(b"after");
 }
 
+#[case("ordering.md#consistency")]
 fn destruction_is_seen_with_the_messages(env: &Env) {
     // Destructions and multicasts race; all who see both see them in one order.
     let receivers: [Peer; 4] = env.peers();
     let [owner, sender] = env.peers();
-    let to = receivers.each_ref().map(|receiver| sender.handle_of(receiver));
+    let to = receivers
+        .each_ref()
+        .map(|receiver| sender.handle_of(receiver));
     const ROUNDS: usize = 100;
     let nodes: [u64; ROUNDS] = std::array::from_fn(|_| owner.new_node());
-    let ids = nodes.map(|node| receivers.each_ref().map(|receiver| owner.give(receiver, node).unwrap()));
+    let ids = nodes.map(|node| {
+        receivers
+            .each_ref()
+            .map(|receiver| owner.give(receiver, node).unwrap())
+    });
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for i in 0..ROUNDS as u32 {
-                sender.message().to(&to).bytes(&i.to_ne_bytes()).send().unwrap();
+                sender
+                    .message()
+                    .to(&to)
+                    .bytes(&i.to_ne_bytes())
+                    .send()
+                    .unwrap();
             }
         });
         scope.spawn(|| {
@@ -174,7 +194,7 @@ fn destruction_is_seen_with_the_messages(env: &Env) {
                     -1 - at.expect("a node that was given away") as i64
                 }
             };
-            receiver.drain().iter().map(name).collect()
+            receiver.expect_all().iter().map(name).collect()
         })
         .collect();
     assert_eq!(seen[0].len(), 2 * ROUNDS);
@@ -183,6 +203,7 @@ fn destruction_is_seen_with_the_messages(env: &Env) {
     }
 }
 
+#[case("ordering.md#causality")]
 fn disconnect_lies_after_earlier_messages(env: &Env) {
     let [a, b, sender] = env.peers();
     let to = sender.handle_of(&b);
@@ -190,25 +211,32 @@ fn disconnect_lies_after_earlier_messages(env: &Env) {
     sender.message().to(&[to]).bytes(b"before").send().unwrap();
     a.close();
     sender.message().to(&[to]).bytes(b"after").send().unwrap();
-    b.text(b"before");
-    b.node_destroy(id);
-    b.text(b"after");
+    b.expect_text(b"before");
+    b.expect_node_destroy(id);
+    b.expect_text(b"after");
 }
 
-fn release_follows_what_came_before(env: &Env) {
+#[case("ordering.md#release")]
+fn release_follows_earlier_messages(env: &Env) {
     let [owner, holder] = env.peers();
     let to = holder.handle_of(&owner);
     for _ in 0..50 {
         let (node, id) = owner.node_for(&holder);
-        holder.message().to(&[id]).bytes(b"last use").send().unwrap();
+        holder
+            .message()
+            .to(&[id])
+            .bytes(b"last use")
+            .send()
+            .unwrap();
         holder.release(id).unwrap();
         holder.message().to(&[to]).bytes(b"later").send().unwrap();
-        assert_eq!(owner.text(b"last use").msg.destination, node);
-        owner.node_release(node);
-        owner.text(b"later");
+        assert_eq!(owner.expect_text(b"last use").msg.destination, node);
+        owner.expect_node_release(node);
+        owner.expect_text(b"later");
     }
 }
 
+#[case("ordering.md#point")]
 fn delivered_on_one_peer_is_ready_on_all(env: &Env) {
     // Whoever has a part in hand may rely on all other parts being receivable once SEND has
     // returned; a second receiver asks right after the first has answered.
@@ -221,17 +249,19 @@ fn delivered_on_one_peer_is_ready_on_all(env: &Env) {
                 std::hint::spin_loop();
             }
             // The point of the order has passed, so nothing is staged before it on `b`.
-            b.data();
+            b.expect_data();
         });
     }
 }
 
+#[case("ordering.md#causality")]
 fn random_calls_in_sequence(env: &Env) {
     let peers: [Peer; 5] = env.peers();
     let nodes: [u64; 5] = std::array::from_fn(|i| peers[i].new_node());
     // handles[i][j]: peer i's handle of peer j's node.
-    let handles: [[u64; 5]; 5] =
-        std::array::from_fn(|i| std::array::from_fn(|j| peers[j].give(&peers[i], nodes[j]).unwrap()));
+    let handles: [[u64; 5]; 5] = std::array::from_fn(|i| {
+        std::array::from_fn(|j| peers[j].give(&peers[i], nodes[j]).unwrap())
+    });
     let mut random = SmallRng::seed_from_u64(3);
     let mut expected = [const { Vec::<(u64, Vec<u8>)>::new() }; 5];
     for i in 0..2000_u32 {
@@ -240,8 +270,10 @@ fn random_calls_in_sequence(env: &Env) {
             0 => {
                 let extra = peers[from].new_node();
                 let holders: Vec<_> = (0..5).filter(|&j| j != from && random.random()).collect();
-                let ids: Vec<_> =
-                    holders.iter().map(|&j| peers[from].give(&peers[j], extra).unwrap()).collect();
+                let ids: Vec<_> = holders
+                    .iter()
+                    .map(|&j| peers[from].give(&peers[j], extra).unwrap())
+                    .collect();
                 peers[from].destroy_and_release(&[extra]).unwrap();
                 for (j, id) in holders.into_iter().zip(ids) {
                     expected[j].push((id, Vec::new()));
@@ -270,8 +302,8 @@ fn random_calls_in_sequence(env: &Env) {
 
 fn catch_up(peer: &Peer, expected: &mut Vec<(u64, Vec<u8>)>) {
     for (id, bytes) in expected.drain(..) {
-        let message = peer.any();
+        let message = peer.expect_message();
         assert_eq!((message.msg.destination, message.bytes), (id, bytes));
     }
-    peer.nothing();
+    peer.expect_nothing();
 }

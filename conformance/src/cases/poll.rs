@@ -5,64 +5,68 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer};
 use crate::env::{Env, PATIENCE};
 use crate::host::{Errno as E, Events};
 
-pub const CASES: &[Case] = &[
-    case!(fresh_peer_is_writable_only, "4 poll: otherwise POLLOUT always"),
-    case!(readable_as_long_as_something_is_ready, "4 poll: POLLIN if something is ready"),
-    case!(full_peer_is_still_writable, "4 poll: POLLOUT always"),
-    case!(hangup_alone_once_disconnected, "4 poll: POLLHUP alone once disconnected"),
-    case!(hangup_hides_what_was_ready, "4 poll: POLLHUP alone once disconnected"),
-    case!(message_wakes, "4 poll: wake-ups are never lost"),
-    case!(notices_wake, "4 poll: wake-ups are never lost"),
-    case!(multicast_wakes_everyone, "4 poll: wake-ups are never lost"),
-    case!(multicast_to_itself_wakes, "4 poll: wake-ups are never lost"),
-    case!(disconnect_wakes_all_waiters, "4 poll: POLLHUP; wake-ups are never lost"),
-    case!(refused_message_leaves_it_quiet, "4 poll: POLLIN if something is ready"),
-    case!(ping_pong_never_stalls, "4 poll: wake-ups are never lost"),
-    case!(many_senders_never_lose_a_wake_up, "4 poll: wake-ups are never lost"),
-    case!(two_waiters_share_the_work, "4 poll: a spurious POLLIN answered by EAGAIN is allowed"),
-];
+const IDLE: Events = Events {
+    hangup: false,
+    readable: false,
+    writable: true,
+    other: false,
+};
+const READY: Events = Events {
+    readable: true,
+    ..IDLE
+};
+const GONE: Events = Events {
+    hangup: true,
+    readable: false,
+    writable: false,
+    other: false,
+};
 
-const IDLE: Events = Events { hangup: false, readable: false, writable: true, other: false };
-const READY: Events = Events { readable: true, ..IDLE };
-const GONE: Events = Events { hangup: true, readable: false, writable: false, other: false };
-
+#[case("abi.md#poll-out")]
 fn fresh_peer_is_writable_only(env: &Env) {
     let peer = env.peer();
     assert_eq!(peer.events(), IDLE);
-    peer.nothing();
+    peer.expect_nothing();
     assert_eq!(peer.events(), IDLE);
 }
 
+#[case("abi.md#poll-in")]
 fn readable_as_long_as_something_is_ready(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     b.message().to(&[to]).send().unwrap();
     b.message().to(&[to]).send().unwrap();
     assert_eq!(a.events(), READY);
-    a.data();
+    a.expect_data();
     assert_eq!(a.events(), READY);
-    a.data();
+    a.expect_data();
     assert_eq!(a.events(), IDLE);
     assert_eq!(b.events(), IDLE);
 }
 
+#[case("abi.md#poll-out")]
 fn full_peer_is_still_writable(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
-    a.limit([2, u32::MAX, u32::MAX, u32::MAX]).unwrap();
+    a.limit(Limits {
+        slices: 2,
+        ..Limits::KEEP
+    })
+    .unwrap();
     b.message().to(&[to]).send().unwrap();
     assert_eq!(b.message().to(&[to]).send(), Err(E::DQUOT));
     assert_eq!((a.events(), b.events()), (READY, IDLE));
 }
 
-fn hangup_alone_once_disconnected(env: &Env) {
+#[case("abi.md#poll-hup")]
+fn only_hangup_once_disconnected(env: &Env) {
     let peer = env.peer();
     peer.disconnect().unwrap();
     assert_eq!(peer.events(), GONE);
@@ -70,7 +74,8 @@ fn hangup_alone_once_disconnected(env: &Env) {
     assert_eq!(peer.events(), GONE);
 }
 
-fn hangup_hides_what_was_ready(env: &Env) {
+#[case("abi.md#poll-hup")]
+fn hangup_hides_ready_messages(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     b.message().to(&[to]).send().unwrap();
@@ -91,40 +96,45 @@ fn wakes(peer: &Peer, act: impl FnOnce()) {
     });
 }
 
+#[case("abi.md#poll-wake")]
 fn message_wakes(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     for _ in 0..20 {
         wakes(&a, || b.message().to(&[to]).send().unwrap());
-        a.data();
+        a.expect_data();
     }
 }
 
+#[case("abi.md#poll-wake")]
 fn notices_wake(env: &Env) {
     let [owner, holder] = env.peers();
     for _ in 0..10 {
         let (node, id) = owner.node_for(&holder);
         wakes(&owner, || holder.release(id).unwrap());
-        owner.node_release(node);
+        owner.expect_node_release(node);
         let (node, id) = owner.node_for(&holder);
         wakes(&holder, || owner.destroy_and_release(&[node]).unwrap());
-        holder.node_destroy(id);
+        holder.expect_node_destroy(id);
         let third = env.peer();
         let id = holder.handle_of(&third);
         wakes(&holder, || third.close());
-        holder.node_destroy(id);
+        holder.expect_node_destroy(id);
     }
 }
 
-fn multicast_wakes_everyone(env: &Env) {
+#[case("abi.md#poll-wake")]
+fn multicast_wakes_every_receiver(env: &Env) {
     let sender = env.peer();
     let receivers: [Peer; 5] = env.peers();
-    let to = receivers.each_ref().map(|receiver| sender.handle_of(receiver));
+    let to = receivers
+        .each_ref()
+        .map(|receiver| sender.handle_of(receiver));
     for _ in 0..10 {
         std::thread::scope(|scope| {
             let wait = |receiver: &Peer| {
                 assert!(receiver.wait(PATIENCE), "a wake-up was lost");
-                receiver.data();
+                receiver.expect_data();
             };
             for receiver in &receivers {
                 scope.spawn(move || wait(receiver));
@@ -135,21 +145,25 @@ fn multicast_wakes_everyone(env: &Env) {
     }
 }
 
+#[case("abi.md#poll-wake")]
 fn multicast_to_itself_wakes(env: &Env) {
     let [a, b] = env.peers();
     let to = a.handle_of(&b);
     let own = a.new_node();
     for _ in 0..10 {
         wakes(&a, || a.message().to(&[own, to]).send().unwrap());
-        a.data();
-        b.data();
+        a.expect_data();
+        b.expect_data();
     }
 }
 
+#[case("abi.md#poll-hup", "abi.md#poll-wake")]
 fn disconnect_wakes_all_waiters(env: &Env) {
     let peer = env.peer();
     std::thread::scope(|scope| {
-        let waiters: Vec<_> = (0..4).map(|_| scope.spawn(|| peer.door().poll(PATIENCE))).collect();
+        let waiters: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| peer.door().poll(PATIENCE)))
+            .collect();
         std::thread::sleep(Duration::from_millis(5));
         peer.disconnect().unwrap();
         for waiter in waiters {
@@ -158,12 +172,13 @@ fn disconnect_wakes_all_waiters(env: &Env) {
     });
 }
 
+#[case("abi.md#poll-in")]
 fn refused_message_leaves_it_quiet(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     assert_eq!(b.message().to(&[to]).vector(16, 8).send(), Err(E::FAULT));
     assert_eq!(b.message().to(&[to, to]).send(), Err(E::NOTUNIQ));
-    a.nothing();
+    a.expect_nothing();
     assert_eq!(a.events(), IDLE);
 }
 
@@ -181,6 +196,7 @@ fn next(peer: &Peer) -> Vec<u8> {
     }
 }
 
+#[case("abi.md#poll-wake")]
 fn ping_pong_never_stalls(env: &Env) {
     let [a, b] = env.peers();
     let (to_a, to_b) = (b.handle_of(&a), a.handle_of(&b));
@@ -192,19 +208,26 @@ fn ping_pong_never_stalls(env: &Env) {
             }
         });
         for i in 0..500_u32 {
-            a.message().to(&[to_b]).bytes(&i.to_ne_bytes()).send().unwrap();
+            a.message()
+                .to(&[to_b])
+                .bytes(&i.to_ne_bytes())
+                .send()
+                .unwrap();
             assert_eq!(next(&a), i.to_ne_bytes());
         }
     });
 }
 
+#[case("abi.md#poll-wake")]
 fn many_senders_never_lose_a_wake_up(env: &Env) {
     let receivers: &[Peer; 2] = &env.peers();
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 let sender = env.peer();
-                let to = receivers.each_ref().map(|receiver| sender.handle_of(receiver));
+                let to = receivers
+                    .each_ref()
+                    .map(|receiver| sender.handle_of(receiver));
                 for i in 0..300 {
                     let to = if i % 4 == 0 { &to[..] } else { &to[..1] };
                     sender.message().to(to).bytes(b"wake").send().unwrap();
@@ -231,6 +254,7 @@ fn many_senders_never_lose_a_wake_up(env: &Env) {
     });
 }
 
+#[case("abi.md#poll-spurious")]
 fn two_waiters_share_the_work(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
@@ -257,7 +281,10 @@ fn two_waiters_share_the_work(env: &Env) {
             b.message().to(&[to]).bytes(b"work").send().unwrap();
         }
         b.message().to(&[to]).bytes(b"end").send().unwrap();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
     });
     assert_eq!(got, 300);
 }

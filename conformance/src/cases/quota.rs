@@ -5,41 +5,18 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use super::Case;
-use crate::client::Peer;
+use bus1_conformance_case::case;
+
+use crate::client::{Limits, Peer, FIRST_NODE};
 use crate::env::Env;
 use crate::host::{Errno as E, Result};
 
-pub const CASES: &[Case] = &[
-    case!(own_peers_take_512_and_256_slices, "7: two own peers can take 512 and 256"),
-    case!(own_peers_take_512_and_256_handles, "7: two own peers can take 512 and 256"),
-    case!(own_peers_take_512_and_256_bytes, "7: two own peers can take 512 and 256"),
-    case!(own_peers_take_512_and_256_descriptors, "7: two own peers can take 512 and 256"),
-    case!(foreign_peers_take_128_and_64_slices, "7: a foreign user's first two peers 128 and 64"),
-    case!(foreign_peers_take_128_and_64_handles, "7: a foreign user's first two peers"),
-    case!(foreign_peers_take_128_and_64_bytes, "7: a foreign user's first two peers 128 and 64"),
-    case!(foreign_peers_take_128_and_64_descriptors, "7: a foreign user's first two peers"),
-    case!(next_foreign_user_takes_42_and_21_slices, "7: the next foreign user's 42 and 21"),
-    case!(next_foreign_user_takes_42_and_21_handles, "7: the next foreign user's 42 and 21"),
-    case!(next_foreign_user_takes_42_and_21_bytes, "7: the next foreign user's 42 and 21"),
-    case!(next_foreign_user_takes_42_and_21_descriptors, "7: the next foreign user's 42 and 21"),
-    case!(a_single_claim_may_take_it_all, "7: claim + share <= (remaining + share) / A"),
-    case!(one_more_in_a_single_claim_is_refused, "7: a claim is granted only if"),
-    case!(refused_claim_takes_nothing, "5: a failed command leaves no trace"),
-    case!(a_flood_of_peers_cannot_exhaust_a_user, "7: no user can exhaust another"),
-    case!(a_flood_of_users_leaves_the_owner_room, "7: no user can exhaust another"),
-    case!(what_is_given_back_can_be_claimed_again, "7: charges are conserved exactly"),
-    case!(owner_claims_at_itself, "7: charged to the receiving user and peer"),
-    case!(nodes_are_charged_to_their_owner, "7: handles"),
-    case!(received_handle_stays_charged, "7: handles are given back when released"),
-    case!(handle_received_again_is_charged_once, "7: handles are given back when released"),
-    case!(limits_are_per_peer, "7: per user and per peer"),
-];
-
-/// What a limit is set to in the worked numbers.
+/// The limit of the worked numbers.
 const LIMIT: u32 = 1024;
-const KEEP: u32 = u32::MAX;
-
+/// Amount that the first peer of the receiving user can take of it.
+const OWN: usize = 512;
+/// Amount that the first peer of a foreign user can take of it.
+const FOREIGN: usize = 128;
 /// One of the four resources.
 #[derive(Clone, Copy, Debug)]
 pub enum Resource {
@@ -51,6 +28,21 @@ pub enum Resource {
     Bytes,
     /// Descriptors in flight
     Descriptors,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Slices, Self::Handles, Self::Bytes, Self::Descriptors];
+
+    /// The limit of this resource.
+    pub fn of(self, limits: Limits) -> u32 {
+        match self {
+            Self::Slices => limits.slices,
+            Self::Handles => limits.handles,
+            Self::Bytes => limits.bytes,
+            Self::Descriptors => limits.fds,
+        }
+    }
 }
 
 /// A node of the sender that claims of handles name, as often as needed.
@@ -94,16 +86,16 @@ pub fn claim_all(resource: Resource, sender: &Peer, to: u64) -> usize {
 /// A peer of user 0 with this limit of one resource.
 fn limited(env: &Env, resource: Resource) -> Peer {
     let receiver = env.peer();
-    receiver
-        .limit(match resource {
-            Resource::Slices => [LIMIT, KEEP, KEEP, KEEP],
-            // One handle is its own node's, which every message goes to; with the room that
-            // the rule wants beside it, that takes two.
-            Resource::Handles => [KEEP, LIMIT + 2, KEEP, KEEP],
-            Resource::Bytes => [KEEP, KEEP, LIMIT, KEEP],
-            Resource::Descriptors => [KEEP, KEEP, KEEP, LIMIT],
-        })
-        .unwrap();
+    let mut limits = Limits::KEEP;
+    match resource {
+        Resource::Slices => limits.slices = LIMIT,
+        // One handle is that of the receiver's own node, which every message goes to; with the room
+        // that the rule wants beside it, that takes two.
+        Resource::Handles => limits.handles = LIMIT + 2,
+        Resource::Bytes => limits.bytes = LIMIT,
+        Resource::Descriptors => limits.fds = LIMIT,
+    }
+    receiver.limit(limits).unwrap();
     receiver
 }
 
@@ -112,8 +104,14 @@ fn take(env: &Env, resource: Resource, users: &[u32]) -> Vec<usize> {
     let receiver = limited(env, resource);
     let node = receiver.new_node();
     let senders: Vec<_> = users.iter().map(|&user| env.peer_of(user)).collect();
-    let to: Vec<_> = senders.iter().map(|sender| receiver.give(sender, node).unwrap()).collect();
-    let taken = senders.iter().zip(&to).map(|(sender, &to)| claim_all(resource, sender, to));
+    let to: Vec<_> = senders
+        .iter()
+        .map(|sender| receiver.give(sender, node).unwrap())
+        .collect();
+    let taken = senders
+        .iter()
+        .zip(&to)
+        .map(|(sender, &to)| claim_all(resource, sender, to));
     let taken = taken.collect();
     // Nobody gets more by asking again.
     for (sender, &to) in senders.iter().zip(&to) {
@@ -122,77 +120,79 @@ fn take(env: &Env, resource: Resource, users: &[u32]) -> Vec<usize> {
     taken
 }
 
-fn own_peers_take_512_and_256_slices(env: &Env) {
-    assert_eq!(take(env, Resource::Slices, &[0, 0]), [512, 256]);
+#[case(
+    "abi.md#quota-own",
+    each(
+        Resource::Slices,
+        Resource::Handles,
+        Resource::Bytes,
+        Resource::Descriptors
+    )
+)]
+fn own_peers_take_512_and_256(env: &Env, resource: Resource) {
+    assert_eq!(take(env, resource, &[0, 0]), [512, 256]);
 }
 
-fn own_peers_take_512_and_256_handles(env: &Env) {
-    assert_eq!(take(env, Resource::Handles, &[0, 0]), [512, 256]);
+#[case(
+    "abi.md#quota-foreign",
+    each(
+        Resource::Slices,
+        Resource::Handles,
+        Resource::Bytes,
+        Resource::Descriptors
+    )
+)]
+fn foreign_peers_take_128_and_64(env: &Env, resource: Resource) {
+    assert_eq!(take(env, resource, &[1, 1]), [128, 64]);
 }
 
-fn own_peers_take_512_and_256_bytes(env: &Env) {
-    assert_eq!(take(env, Resource::Bytes, &[0, 0]), [512, 256]);
+#[case(
+    "abi.md#quota-foreign",
+    each(
+        Resource::Slices,
+        Resource::Handles,
+        Resource::Bytes,
+        Resource::Descriptors
+    )
+)]
+fn next_foreign_user_takes_42_and_21(env: &Env, resource: Resource) {
+    assert_eq!(take(env, resource, &[1, 1, 2, 2]), [128, 64, 42, 21]);
 }
 
-fn own_peers_take_512_and_256_descriptors(env: &Env) {
-    assert_eq!(take(env, Resource::Descriptors, &[0, 0]), [512, 256]);
-}
-
-fn foreign_peers_take_128_and_64_slices(env: &Env) {
-    assert_eq!(take(env, Resource::Slices, &[1, 1]), [128, 64]);
-}
-
-fn foreign_peers_take_128_and_64_handles(env: &Env) {
-    assert_eq!(take(env, Resource::Handles, &[1, 1]), [128, 64]);
-}
-
-fn foreign_peers_take_128_and_64_bytes(env: &Env) {
-    assert_eq!(take(env, Resource::Bytes, &[1, 1]), [128, 64]);
-}
-
-fn foreign_peers_take_128_and_64_descriptors(env: &Env) {
-    assert_eq!(take(env, Resource::Descriptors, &[1, 1]), [128, 64]);
-}
-
-fn next_foreign_user_takes_42_and_21_slices(env: &Env) {
-    assert_eq!(take(env, Resource::Slices, &[1, 1, 2, 2]), [128, 64, 42, 21]);
-}
-
-fn next_foreign_user_takes_42_and_21_handles(env: &Env) {
-    assert_eq!(take(env, Resource::Handles, &[1, 1, 2, 2]), [128, 64, 42, 21]);
-}
-
-fn next_foreign_user_takes_42_and_21_bytes(env: &Env) {
-    assert_eq!(take(env, Resource::Bytes, &[1, 1, 2, 2]), [128, 64, 42, 21]);
-}
-
-fn next_foreign_user_takes_42_and_21_descriptors(env: &Env) {
-    assert_eq!(take(env, Resource::Descriptors, &[1, 1, 2, 2]), [128, 64, 42, 21]);
-}
-
+#[case("abi.md#quota-rule")]
 fn a_single_claim_may_take_it_all(env: &Env) {
     for resource in [Resource::Handles, Resource::Bytes] {
-        for (user, most) in [(0, 512), (1, 128)] {
+        for (user, most) in [(0, OWN), (1, FOREIGN)] {
             let receiver = limited(env, resource);
             let sender = env.peer_of(user);
             let to = sender.handle_of(&receiver);
             assert_eq!(claim(resource, &sender, to, most), Ok(()), "{resource:?}");
-            assert_eq!(claim(resource, &sender, to, 1), Err(E::DQUOT), "{resource:?}");
+            assert_eq!(
+                claim(resource, &sender, to, 1),
+                Err(E::DQUOT),
+                "{resource:?}"
+            );
         }
     }
 }
 
+#[case("abi.md#quota-rule")]
 fn one_more_in_a_single_claim_is_refused(env: &Env) {
     for resource in [Resource::Handles, Resource::Bytes] {
-        for (user, most) in [(0, 512), (1, 128)] {
+        for (user, most) in [(0, OWN), (1, FOREIGN)] {
             let receiver = limited(env, resource);
             let sender = env.peer_of(user);
             let to = sender.handle_of(&receiver);
-            assert_eq!(claim(resource, &sender, to, most + 1), Err(E::DQUOT), "{resource:?}");
+            assert_eq!(
+                claim(resource, &sender, to, most + 1),
+                Err(E::DQUOT),
+                "{resource:?}"
+            );
         }
     }
 }
 
+#[case("abi.md#no-trace")]
 fn refused_claim_takes_nothing(env: &Env) {
     let receiver = limited(env, Resource::Bytes);
     let sender = env.peer();
@@ -201,9 +201,10 @@ fn refused_claim_takes_nothing(env: &Env) {
         assert_eq!(claim(Resource::Bytes, &sender, to, 513), Err(E::DQUOT));
     }
     assert_eq!(claim(Resource::Bytes, &sender, to, 512), Ok(()));
-    assert_eq!(receiver.drain().len(), 1);
+    assert_eq!(receiver.expect_all().len(), 1);
 }
 
+#[case("abi.md#quota-flood")]
 fn a_flood_of_peers_cannot_exhaust_a_user(env: &Env) {
     let receiver = limited(env, Resource::Slices);
     let node = receiver.new_node();
@@ -218,13 +219,18 @@ fn a_flood_of_peers_cannot_exhaust_a_user(env: &Env) {
     assert!(taken <= 256, "one foreign user took {taken} of 1024");
     let other = env.peer_of(2);
     let to = receiver.give(&other, node).unwrap();
-    assert_eq!(claim_all(Resource::Slices, &other, to), 42, "as if there were one peer only");
+    assert_eq!(
+        claim_all(Resource::Slices, &other, to),
+        42,
+        "as if there were one peer only"
+    );
     let own = env.peer();
     let to = receiver.give(&own, node).unwrap();
     let taken = claim_all(Resource::Slices, &own, to);
     assert!(taken >= 300, "the owner got no more than {taken}");
 }
 
+#[case("abi.md#quota-flood")]
 fn a_flood_of_users_leaves_the_owner_room(env: &Env) {
     let receiver = limited(env, Resource::Slices);
     let node = receiver.new_node();
@@ -234,7 +240,10 @@ fn a_flood_of_users_leaves_the_owner_room(env: &Env) {
         let to = receiver.give(sender, node).unwrap();
         shares.push(claim_all(Resource::Slices, sender, to));
     }
-    assert!(shares.is_sorted_by(|a, b| a >= b), "later users never get more: {shares:?}");
+    assert!(
+        shares.is_sorted_by(|a, b| a >= b),
+        "later users never get more: {shares:?}"
+    );
     assert!(shares.iter().sum::<usize>() < 512, "{shares:?}");
     let own = env.peer();
     let to = receiver.give(&own, node).unwrap();
@@ -242,15 +251,20 @@ fn a_flood_of_users_leaves_the_owner_room(env: &Env) {
     assert!(taken >= 128, "the owner got no more than {taken}");
 }
 
-fn what_is_given_back_can_be_claimed_again(env: &Env) {
-    for resource in [Resource::Slices, Resource::Handles, Resource::Bytes, Resource::Descriptors] {
+#[case("abi.md#charge-conserved")]
+fn released_charges_can_be_claimed_again(env: &Env) {
+    for resource in Resource::ALL {
         let receiver = limited(env, resource);
         let sender = env.peer_of(1);
         let to = sender.handle_of(&receiver);
         for round in 0..4 {
-            assert_eq!(claim_all(resource, &sender, to), 128, "{resource:?}, round {round}");
+            assert_eq!(
+                claim_all(resource, &sender, to),
+                128,
+                "{resource:?}, round {round}"
+            );
             // References that came with messages go, so that their handle goes, too.
-            for message in receiver.drain() {
+            for message in receiver.expect_all() {
                 for id in message.handles {
                     receiver.release(id).unwrap();
                 }
@@ -259,6 +273,7 @@ fn what_is_given_back_can_be_claimed_again(env: &Env) {
     }
 }
 
+#[case("abi.md#charge-slices")]
 fn owner_claims_at_itself(env: &Env) {
     let peer = limited(env, Resource::Slices);
     let node = peer.new_node();
@@ -266,34 +281,49 @@ fn owner_claims_at_itself(env: &Env) {
     assert_eq!(claim_all(Resource::Slices, &peer, node), 512);
 }
 
+#[case("abi.md#charge-nodes")]
 fn nodes_are_charged_to_their_owner(env: &Env) {
     let peer = env.peer();
-    peer.limit([KEEP, 64, KEEP, KEEP]).unwrap();
+    peer.limit(Limits {
+        handles: 64,
+        ..Limits::KEEP
+    })
+    .unwrap();
     let mut made = 0;
     while peer.message().handles(&[peer.new_node()]).send().is_ok() {
         made += 1;
     }
     assert_eq!(made, 32, "a peer may take half of its own limit");
-    let first = 0x1000;
-    peer.destroy_and_release(&[first]).unwrap();
+    peer.destroy_and_release(&[FIRST_NODE]).unwrap();
     assert_eq!(peer.message().handles(&[0x8000]).send(), Ok(()));
     assert_eq!(peer.message().handles(&[0x8004]).send(), Err(E::DQUOT));
 }
 
+#[case("abi.md#charge-slots")]
 fn received_handle_stays_charged(env: &Env) {
     let receiver = limited(env, Resource::Handles);
     let sender = env.peer();
     let to = sender.handle_of(&receiver);
     let nodes: Vec<_> = (0..512).map(|_| sender.new_node()).collect();
     sender.message().to(&[to]).handles(&nodes).send().unwrap();
-    let ids = receiver.data().handles;
+    let ids = receiver.expect_data().handles;
     let another = sender.new_node();
-    assert_eq!(sender.message().to(&[to]).handles(&[another]).send(), Err(E::DQUOT));
+    assert_eq!(
+        sender.message().to(&[to]).handles(&[another]).send(),
+        Err(E::DQUOT)
+    );
     receiver.release(ids[100]).unwrap();
-    assert_eq!(sender.message().to(&[to]).handles(&[another]).send(), Ok(()));
-    assert_eq!(sender.message().to(&[to]).handles(&[another]).send(), Err(E::DQUOT));
+    assert_eq!(
+        sender.message().to(&[to]).handles(&[another]).send(),
+        Ok(())
+    );
+    assert_eq!(
+        sender.message().to(&[to]).handles(&[another]).send(),
+        Err(E::DQUOT)
+    );
 }
 
+#[case("abi.md#charge-slots")]
 fn handle_received_again_is_charged_once(env: &Env) {
     let receiver = limited(env, Resource::Handles);
     let sender = env.peer();
@@ -302,16 +332,32 @@ fn handle_received_again_is_charged_once(env: &Env) {
     sender.give_self(node).unwrap();
     // In flight every slot counts, and after receipt the handle does, once.
     for _ in 0..5 {
-        assert_eq!(sender.message().to(&[to]).handles(&[node; 500]).send(), Ok(()));
-        assert_eq!(sender.message().to(&[to]).handles(&[node; 13]).send(), Err(E::DQUOT));
-        receiver.drain();
+        assert_eq!(
+            sender.message().to(&[to]).handles(&[node; 500]).send(),
+            Ok(())
+        );
+        assert_eq!(
+            sender.message().to(&[to]).handles(&[node; 13]).send(),
+            Err(E::DQUOT)
+        );
+        receiver.expect_all();
     }
-    assert_eq!(sender.message().to(&[to]).handles(&[node; 512]).send(), Err(E::DQUOT));
-    assert_eq!(sender.message().to(&[to]).handles(&[node; 511]).send(), Ok(()));
+    assert_eq!(
+        sender.message().to(&[to]).handles(&[node; 512]).send(),
+        Err(E::DQUOT)
+    );
+    assert_eq!(
+        sender.message().to(&[to]).handles(&[node; 511]).send(),
+        Ok(())
+    );
 }
 
+#[case("abi.md#limit-edquot")]
 fn limits_are_per_peer(env: &Env) {
-    let [full, free] = [limited(env, Resource::Slices), limited(env, Resource::Slices)];
+    let [full, free] = [
+        limited(env, Resource::Slices),
+        limited(env, Resource::Slices),
+    ];
     let sender = env.peer();
     let to = sender.handle_of(&full);
     assert_eq!(claim_all(Resource::Slices, &sender, to), 512);

@@ -8,19 +8,12 @@
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use super::Case;
+use bus1_conformance_case::case;
+
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
 use crate::sys::cgroup::Cgroup;
 use crate::sys::process::{fork, End};
-
-pub const CASES: &[Case] = &[
-    case!(memory_is_charged_to_the_sender, "6: charged to the sender's memory cgroup").kernel().alone(),
-    case!(memory_comes_back_with_the_peer, "6: and at the latest with the peer").kernel().alone(),
-    case!(memory_comes_back_under_pressure, "6: go back under memory pressure").kernel().alone(),
-    case!(live_slices_survive_pressure, "6: pages that no slice needs any more").kernel().alone(),
-    case!(mapped_slices_survive_the_peer, "4 mmap: outlives a disconnect").kernel().alone(),
-];
 
 /// Bytes of a message; as large as quota lets one be.
 const MESSAGE: usize = 8 << 20;
@@ -76,6 +69,7 @@ fn press() {
     std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
 }
 
+#[case("abi.md#mmap-reclaim", kernel, alone)]
 fn memory_is_charged_to_the_sender(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -84,9 +78,13 @@ fn memory_is_charged_to_the_sender(env: &Env) {
     fill(&cgroup, &sender, to, &receiver);
     let charged = cgroup.charged();
     assert!(charged >= MANY * MESSAGE, "{charged} bytes are charged");
-    assert!(charged <= MANY * MESSAGE + LITTLE, "{charged} bytes are charged");
+    assert!(
+        charged <= MANY * MESSAGE + LITTLE,
+        "{charged} bytes are charged"
+    );
 }
 
+#[case("abi.md#mmap-reclaim", kernel, alone)]
 fn memory_comes_back_with_the_peer(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -96,6 +94,7 @@ fn memory_comes_back_with_the_peer(env: &Env) {
     falls_to(&cgroup, 0, || ());
 }
 
+#[case("abi.md#mmap-reclaim", kernel, alone)]
 fn memory_comes_back_under_pressure(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -108,6 +107,7 @@ fn memory_comes_back_under_pressure(env: &Env) {
     }
 }
 
+#[case("abi.md#slice-lives", kernel, alone)]
 fn live_slices_survive_pressure(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let [receiver, sender] = env.peers();
@@ -127,6 +127,7 @@ fn live_slices_survive_pressure(env: &Env) {
     }
 }
 
+#[case("abi.md#mmap-outlives", kernel, alone)]
 fn mapped_slices_survive_the_peer(env: &Env) {
     let [receiver, sender] = env.peers();
     let to = sender.handle_of(&receiver);
@@ -139,5 +140,8 @@ fn mapped_slices_survive_the_peer(env: &Env) {
     press();
     let mut bytes = vec![0; MESSAGE];
     view.read(offset, &mut bytes);
-    assert!(bytes == payload, "what was received is gone, and still mapped");
+    assert!(
+        bytes == payload,
+        "what was received is gone, and still mapped"
+    );
 }

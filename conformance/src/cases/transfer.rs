@@ -4,53 +4,33 @@
 
 use std::os::fd::AsRawFd;
 
+use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use super::Case;
-use crate::client::Peer;
+use crate::client::{Limits, Peer, UNKNOWN_ID};
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::read_only;
 
-pub const CASES: &[Case] = &[
-    case!(to_another_peer, "5 HANDLE_TRANSFER: the destination gains a user reference"),
-    case!(to_itself_by_all_ones, "5 HANDLE_TRANSFER: dst_fd all-ones is the same peer"),
-    case!(to_itself_by_descriptor, "5 HANDLE_TRANSFER: its ID comes back"),
-    case!(source_keeps_its_own, "5 HANDLE_TRANSFER: the source keeps its own"),
-    case!(same_node_same_id, "2: a peer holds at most one live handle for a node"),
-    case!(back_to_the_owner_is_the_owners_id, "2: the owner has one too (its anchor)"),
-    case!(passed_on_by_a_holder, "2: handles pass on freely"),
-    case!(clear_id_creates_a_node, "2: creates a node of that ID in the calling peer"),
-    case!(any_clear_id_will_do, "2: 0 is valid; so is any 4-aligned number"),
-    case!(failed_transfer_creates_no_node, "2: if the operation as a whole succeeds"),
-    case!(unknown_flagged_source_is_enxio, "5 HANDLE_TRANSFER: unknown flagged source ID ENXIO"),
-    case!(dst_fd_that_is_no_int_is_ebadf, "5 HANDLE_TRANSFER: a value that is no int EBADF"),
-    case!(dst_fd_that_is_not_open_is_ebadf, "5 HANDLE_TRANSFER: no open descriptor EBADF"),
-    case!(dst_fd_of_another_kind_is_eopnotsupp, "5 HANDLE_TRANSFER: not bus1 EOPNOTSUPP"),
-    case!(dst_handle_must_be_invalid, "5 HANDLE_TRANSFER: dst_handle must be INVALID on entry"),
-    case!(destroyed_node_gives_invalid, "5 HANDLE_TRANSFER: a node already destroyed: success"),
-    case!(destroyed_remote_node_gives_invalid, "5 HANDLE_TRANSFER: a node already destroyed"),
-    case!(over_quota_is_edquot, "5 HANDLE_TRANSFER: EDQUOT as in section 7"),
-    case!(fault_on_the_way_out_gives_nothing, "5: EFAULT on the way out included"),
-    case!(threads_transfer_the_same_node, "2: a peer holds at most one live handle for a node"),
-];
-
+#[case("abi.md#transfer-gives")]
 fn to_another_peer(env: &Env) {
     let [a, b] = env.peers();
     let (node, id) = a.node_for(&b);
     b.message().to(&[id]).bytes(b"works").send().unwrap();
-    assert_eq!(a.text(b"works").msg.destination, node);
-    b.nothing();
+    assert_eq!(a.expect_text(b"works").msg.destination, node);
+    b.expect_nothing();
 }
 
+#[case("abi.md#transfer-gives")]
 fn to_itself_by_all_ones(env: &Env) {
     let peer = env.peer();
     let node = peer.new_node();
     assert_eq!(peer.give_fd(u64::MAX, node), Ok(node));
     peer.release(node).unwrap();
-    peer.node_release(node);
+    peer.expect_node_release(node);
 }
 
+#[case("abi.md#transfer-gives")]
 fn to_itself_by_descriptor(env: &Env) {
     let [a, b] = env.peers();
     let node = a.new_node();
@@ -62,20 +42,22 @@ fn to_itself_by_descriptor(env: &Env) {
     assert_eq!(a.release(id), Err(E::NXIO));
 }
 
+#[case("abi.md#transfer-gives")]
 fn source_keeps_its_own(env: &Env) {
     let [owner, a, b] = env.peers();
     let (node, at_a) = owner.node_for(&a);
     let at_b = a.give(&b, at_a).unwrap();
     a.message().to(&[at_a]).bytes(b"a").send().unwrap();
-    owner.text(b"a");
+    owner.expect_text(b"a");
     a.release(at_a).unwrap();
-    owner.nothing();
+    owner.expect_nothing();
     b.message().to(&[at_b]).bytes(b"b").send().unwrap();
-    owner.text(b"b");
+    owner.expect_text(b"b");
     b.release(at_b).unwrap();
-    owner.node_release(node);
+    owner.expect_node_release(node);
 }
 
+#[case("abi.md#handle-one", "abi.md#ref-transfer")]
 fn same_node_same_id(env: &Env) {
     let [owner, a, b] = env.peers();
     let (node, at_b) = owner.node_for(&b);
@@ -88,6 +70,7 @@ fn same_node_same_id(env: &Env) {
     assert_eq!(b.release(at_b), Err(E::NXIO));
 }
 
+#[case("abi.md#handle-one")]
 fn back_to_the_owner_is_the_owners_id(env: &Env) {
     let [owner, a, b] = env.peers();
     let (node, at_a) = owner.node_for(&a);
@@ -96,6 +79,7 @@ fn back_to_the_owner_is_the_owners_id(env: &Env) {
     assert_eq!(b.give(&owner, at_b), Ok(node));
 }
 
+#[case("abi.md#handle-pass")]
 fn passed_on_by_a_holder(env: &Env) {
     let owner = env.peer();
     let node = owner.new_node();
@@ -106,14 +90,15 @@ fn passed_on_by_a_holder(env: &Env) {
         id = last.give(&next, id).unwrap();
         last = next;
     }
-    owner.nothing();
+    owner.expect_nothing();
     last.message().to(&[id]).bytes(b"from afar").send().unwrap();
-    owner.text(b"from afar");
+    owner.expect_text(b"from afar");
     last.close();
-    owner.node_release(node);
-    owner.nothing();
+    owner.expect_node_release(node);
+    owner.expect_nothing();
 }
 
+#[case("abi.md#id-clear")]
 fn clear_id_creates_a_node(env: &Env) {
     let [a, b] = env.peers();
     let first = a.give(&b, 40).unwrap();
@@ -122,20 +107,30 @@ fn clear_id_creates_a_node(env: &Env) {
     assert_eq!(a.give(&b, 40), Ok(first));
 }
 
+#[case("abi.md#id-clear")]
 fn any_clear_id_will_do(env: &Env) {
     let [a, b] = env.peers();
     for node in [0, 4, 8, 0x1234_5678_9abc_def0, u64::MAX - 3] {
         let to = a.give(&b, node).unwrap();
         b.message().to(&[to]).send().unwrap();
-        assert_eq!(a.data().msg.destination, node);
+        assert_eq!(a.expect_data().msg.destination, node);
     }
 }
 
+#[case("abi.md#id-whole")]
 fn failed_transfer_creates_no_node(env: &Env) {
     let [a, b, gone] = env.peers();
     gone.disconnect().unwrap();
-    b.limit([u32::MAX, 0, u32::MAX, u32::MAX]).unwrap();
-    a.limit([u32::MAX, 2, u32::MAX, u32::MAX]).unwrap();
+    b.limit(Limits {
+        handles: 0,
+        ..Limits::KEEP
+    })
+    .unwrap();
+    a.limit(Limits {
+        handles: 2,
+        ..Limits::KEEP
+    })
+    .unwrap();
     assert_eq!(a.give(&b, 8), Err(E::DQUOT));
     assert_eq!(a.give(&gone, 16), Err(E::SHUTDOWN));
     assert_eq!(a.give_fd(u64::from(u32::MAX >> 1), 24), Err(E::BADF));
@@ -144,29 +139,39 @@ fn failed_transfer_creates_no_node(env: &Env) {
     assert_eq!(a.message().handles(&[40]).send(), Err(E::DQUOT));
 }
 
+#[case("abi.md#transfer-enxio", "abi.md#id-invalid")]
 fn unknown_flagged_source_is_enxio(env: &Env) {
     let [a, b] = env.peers();
-    for id in [1, 2, 3, 0x7f3, abi::HANDLE_INVALID] {
+    for id in [1, 2, 3, UNKNOWN_ID, abi::HANDLE_INVALID] {
         assert_eq!(a.give(&b, id), Err(E::NXIO), "{id:#x}");
         assert_eq!(a.give_self(id), Err(E::NXIO), "{id:#x}");
     }
 }
 
+#[case("abi.md#transfer-ebadf")]
 fn dst_fd_that_is_no_int_is_ebadf(env: &Env) {
     let [a, b] = env.peers();
     let fd = b.fd() as u64;
-    for bad in [1 << 32 | fd, 1 << 31, 1 << 63 | fd, u64::from(u32::MAX), u64::MAX - 1] {
+    for bad in [
+        1 << 32 | fd,
+        1 << 31,
+        1 << 63 | fd,
+        u64::from(u32::MAX),
+        u64::MAX - 1,
+    ] {
         assert_eq!(a.give_fd(bad, 8), Err(E::BADF), "{bad:#x}");
     }
-    b.nothing();
+    b.expect_nothing();
 }
 
+#[case("abi.md#transfer-ebadf")]
 fn dst_fd_that_is_not_open_is_ebadf(env: &Env) {
     let peer = env.peer();
     // Above every limit of open descriptors.
     assert_eq!(peer.give_fd(0x7fff_ffff, 8), Err(E::BADF));
 }
 
+#[case("abi.md#transfer-eopnotsupp")]
 fn dst_fd_of_another_kind_is_eopnotsupp(env: &Env) {
     let peer = env.peer();
     let null = std::fs::File::open("/dev/null").unwrap();
@@ -177,40 +182,52 @@ fn dst_fd_of_another_kind_is_eopnotsupp(env: &Env) {
     }
 }
 
+#[case("abi.md#transfer-einval")]
 fn dst_handle_must_be_invalid(env: &Env) {
     let [a, b] = env.peers();
     for dst_handle in [0, 8, u64::MAX - 1] {
-        let mut arg =
-            abi::CmdHandleTransfer { flags: 0, src_handle: 8, dst_fd: b.fd() as u64, dst_handle };
+        let mut arg = abi::CmdHandleTransfer {
+            flags: 0,
+            src_handle: 8,
+            dst_fd: b.fd() as u64,
+            dst_handle,
+        };
         assert_eq!(a.transfer(&mut arg), Err(E::INVAL));
         assert_eq!(arg.dst_handle, dst_handle);
     }
 }
 
+#[case("abi.md#transfer-dead")]
 fn destroyed_node_gives_invalid(env: &Env) {
     let [a, b] = env.peers();
     let (node, id) = a.node_for(&b);
     a.destroy(&[node]).unwrap();
     assert_eq!(a.give(&b, node), Ok(abi::HANDLE_INVALID));
     assert_eq!(a.give_self(node), Ok(abi::HANDLE_INVALID));
-    b.node_destroy(id);
+    b.expect_node_destroy(id);
     assert_eq!(b.release(id), Ok(()));
     assert_eq!(b.release(id), Err(E::NXIO), "it gained no reference");
 }
 
+#[case("abi.md#transfer-dead")]
 fn destroyed_remote_node_gives_invalid(env: &Env) {
     let [owner, a, b] = env.peers();
     let (node, id) = owner.node_for(&a);
     owner.destroy(&[node]).unwrap();
     assert_eq!(a.give(&b, id), Ok(abi::HANDLE_INVALID));
-    b.nothing();
+    b.expect_nothing();
     owner.close();
     assert_eq!(a.give(&b, id), Ok(abi::HANDLE_INVALID));
 }
 
+#[case("abi.md#transfer-edquot")]
 fn over_quota_is_edquot(env: &Env) {
     let [a, b] = env.peers();
-    b.limit([u32::MAX, 8, u32::MAX, u32::MAX]).unwrap();
+    b.limit(Limits {
+        handles: 8,
+        ..Limits::KEEP
+    })
+    .unwrap();
     // One peer of the same user may take half.
     let ids: Vec<_> = (0..4).map(|_| a.node_for(&b).1).collect();
     let node = a.new_node();
@@ -220,6 +237,7 @@ fn over_quota_is_edquot(env: &Env) {
     assert_eq!(a.give(&b, a.new_node()), Err(E::DQUOT));
 }
 
+#[case("abi.md#every-efault-late", "abi.md#no-trace")]
 fn fault_on_the_way_out_gives_nothing(env: &Env) {
     let [owner, holder] = env.peers();
     let node = owner.new_node();
@@ -231,36 +249,45 @@ fn fault_on_the_way_out_gives_nothing(env: &Env) {
     };
     let page = read_only(&arg.to_bytes());
     for _ in 0..3 {
-        assert_eq!(owner.ioctl(abi::CMD_HANDLE_TRANSFER, page.addr(0)), Err(E::FAULT));
+        assert_eq!(
+            owner.ioctl(abi::CMD_HANDLE_TRANSFER, page.addr(0)),
+            Err(E::FAULT)
+        );
         // Nothing was given, so nothing was given back either.
-        owner.nothing();
+        owner.expect_nothing();
     }
     let id = owner.give(&holder, node).unwrap();
     holder.release(id).unwrap();
     assert_eq!(holder.release(id), Err(E::NXIO), "it had one reference");
-    owner.node_release(node);
+    owner.expect_node_release(node);
 }
 
+#[case("abi.md#handle-one", "abi.md#concurrent-callers")]
 fn threads_transfer_the_same_node(env: &Env) {
     for _ in 0..30 {
         let [owner, a, b, holder] = env.peers();
         let (node, at_a) = owner.node_for(&a);
         let at_b = owner.give(&b, node).unwrap();
         let give = |from: &Peer, id| {
-            (0..20).map(|_| from.give(&holder, id).unwrap()).collect::<Vec<_>>()
+            (0..20)
+                .map(|_| from.give(&holder, id).unwrap())
+                .collect::<Vec<_>>()
         };
         let ids = std::thread::scope(|scope| {
             let first = scope.spawn(|| give(&a, at_a));
             let second = scope.spawn(|| give(&b, at_b));
             [first.join().unwrap(), second.join().unwrap()].concat()
         });
-        assert!(ids.iter().all(|&id| id == ids[0]), "one node, one handle: {ids:x?}");
+        assert!(
+            ids.iter().all(|&id| id == ids[0]),
+            "one node, one handle: {ids:x?}"
+        );
         for _ in 0..40 {
             holder.release(ids[0]).unwrap();
         }
         assert_eq!(holder.release(ids[0]), Err(E::NXIO));
         a.close();
         b.close();
-        owner.node_release(node);
+        owner.expect_node_release(node);
     }
 }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! EXCHANGE, well-formed or not, as often as a case likes.
+//! EXCHANGE, well-formed or not, called any number of times.
 
 use bus1_uapi as abi;
 
 use super::{Message, Peer, Send};
 use crate::host::{Errno, Result};
 
-/// An EXCHANGE to be filled in, and what it left.
+/// An EXCHANGE to be filled in, and its state after each call.
 pub struct Exchange<'a> {
     peer: &'a Peer,
-    /// The argument: as it was filled in, then as the last call left it.
+    /// The argument as it was filled in, or as the last call left it.
     pub arg: abi::CmdExchange,
-    /// The error array of the message, if it is one with CONTINUE.
+    /// The error array of a message with CONTINUE.
     pub errors: Vec<i32>,
     slices: Vec<u64>,
     msgs: Vec<abi::Msg>,
-    // It holds the arrays that the argument points to.
+    // The message holds the arrays that the argument points to.
     outgoing: Option<Send<'a>>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Exchange<'a> {
         self
     }
 
-    /// Sets what to send.
+    /// Sets the message to send.
     pub fn send(mut self, mut message: Send<'a>) -> Self {
         if message.wants_errors() {
             self.errors = message.errors();
@@ -57,7 +57,7 @@ impl<'a> Exchange<'a> {
         self
     }
 
-    /// Sets how many messages there is room for.
+    /// Sets the room for messages.
     pub fn room(mut self, n: usize) -> Self {
         self.msgs = vec![abi::Msg::default(); n];
         self.arg.ptr_msgs = self.msgs.as_mut_ptr().expose_provenance() as u64;
@@ -71,12 +71,12 @@ impl<'a> Exchange<'a> {
         self
     }
 
-    /// Waits for as long as it takes.
+    /// Sets the deadline NEVER.
     pub fn patient(self) -> Self {
         self.until(abi::DEADLINE_NEVER)
     }
 
-    /// Sets the end of the mapping; without it, all that the suite has mapped.
+    /// Sets the end of the mapping; by default the end of the mapping that the suite made.
     pub fn max_offset(mut self, max_offset: u64) -> Self {
         self.arg.max_offset = max_offset;
         self
@@ -88,12 +88,13 @@ impl<'a> Exchange<'a> {
         self
     }
 
-    /// One call, with the argument as the one before left it.
+    /// Calls once, with the argument as the call before left it.
     pub fn call(&mut self) -> Result {
         self.peer.command(abi::CMD_EXCHANGE, &mut self.arg)
     }
 
-    /// What the last call, which succeeded, has brought. To be asked for once.
+    /// The messages that the last call, which succeeded, has received. A second call of this method
+    /// returns none.
     pub fn messages(&mut self) -> Vec<Message> {
         let n = std::mem::take(&mut self.arg.n_msgs) as usize;
         assert!(
@@ -104,26 +105,26 @@ impl<'a> Exchange<'a> {
         msgs.map(|&msg| Message::read(self.peer, msg)).collect()
     }
 
-    /// One call, which has to succeed, and what it brings.
+    /// Calls once, which has to succeed, and returns the received messages.
     #[track_caller]
-    pub fn get(&mut self) -> Vec<Message> {
+    pub fn expect_messages(&mut self) -> Vec<Message> {
         match self.call() {
             Ok(()) => self.messages(),
             Err(errno) => panic!("EXCHANGE says {errno:?}"),
         }
     }
 
-    /// One call, which has to bring one message.
+    /// Calls once, which has to receive exactly one message.
     #[track_caller]
-    pub fn one(mut self) -> Message {
-        let mut messages = self.get();
+    pub fn expect_one(mut self) -> Message {
+        let mut messages = self.expect_messages();
         assert_eq!(messages.len(), 1, "EXCHANGE brought other than one message");
         messages.remove(0)
     }
 
-    /// The errno of one call, when a case expects one.
+    /// Calls once, which has to fail, and returns the errno.
     #[track_caller]
-    pub fn refused(mut self) -> Errno {
+    pub fn expect_errno(mut self) -> Errno {
         match self.call() {
             Ok(()) => panic!("EXCHANGE succeeded with {} messages", self.arg.n_msgs),
             Err(errno) => errno,

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a case expects to receive next.
+//! Receipts that fail the case unless they bring the expected message.
 
 use bus1_uapi as abi;
 
 use super::{Message, Peer};
 use crate::host::Errno;
 
-/// A message in a word, for failures.
+/// Describes a message in a failure.
 fn name(msg: &abi::Msg) -> String {
     let kind = match msg.kind {
         abi::MSG_NONE => "NONE",
@@ -23,10 +23,10 @@ fn name(msg: &abi::Msg) -> String {
 }
 
 impl Peer {
-    /// The next message, which must be DATA.
+    /// Receives the next message, which has to be DATA.
     #[track_caller]
-    pub fn data(&self) -> Message {
-        let message = self.any();
+    pub fn expect_data(&self) -> Message {
+        let message = self.expect_message();
         let kind = message.msg.kind;
         assert_eq!(
             kind,
@@ -37,10 +37,10 @@ impl Peer {
         message
     }
 
-    /// The next message, which must be DATA with this payload and nothing else.
+    /// Receives the next message, which has to be DATA with exactly this payload.
     #[track_caller]
-    pub fn text(&self, bytes: &[u8]) -> Message {
-        let message = self.data();
+    pub fn expect_text(&self, bytes: &[u8]) -> Message {
+        let message = self.expect_data();
         let (got, wanted) = (message.bytes.escape_ascii(), bytes.escape_ascii());
         assert!(
             message.bytes == bytes,
@@ -49,18 +49,19 @@ impl Peer {
         message
     }
 
-    /// The next message.
+    /// Receives the next message or notification; there has to be one.
     #[track_caller]
-    pub fn any(&self) -> Message {
+    pub fn expect_message(&self) -> Message {
         match self.recv() {
             Ok(message) => message,
             Err(errno) => panic!("expected a message, RECV says {errno:?}"),
         }
     }
 
+    /// Receives the next message, which has to be this notification.
     #[track_caller]
-    fn notice(&self, kind: u64, id: u64) -> Message {
-        let message = self.any();
+    fn expect_notice(&self, kind: u64, id: u64) -> Message {
+        let message = self.expect_message();
         let wanted = abi::Msg {
             kind,
             destination: id,
@@ -76,30 +77,31 @@ impl Peer {
         message
     }
 
-    /// The next message, which must be NODE_RELEASE for the own node `id`.
+    /// Receives the next message, which has to be NODE_RELEASE for the own node `id`.
     #[track_caller]
-    pub fn node_release(&self, id: u64) -> Message {
-        self.notice(abi::MSG_NODE_RELEASE, id)
+    pub fn expect_node_release(&self, id: u64) -> Message {
+        self.expect_notice(abi::MSG_NODE_RELEASE, id)
     }
 
-    /// The next message, which must be NODE_DESTROY for the handle `id`.
+    /// Receives the next message, which has to be NODE_DESTROY for the handle `id`.
     #[track_caller]
-    pub fn node_destroy(&self, id: u64) -> Message {
-        self.notice(abi::MSG_NODE_DESTROY, id)
+    pub fn expect_node_destroy(&self, id: u64) -> Message {
+        self.expect_notice(abi::MSG_NODE_DESTROY, id)
     }
 
-    /// Nothing is ready.
+    /// Calls RECV, which has to fail with EAGAIN.
     #[track_caller]
-    pub fn nothing(&self) {
+    pub fn expect_nothing(&self) {
         match self.recv() {
             Ok(message) => panic!("expected no message, got {}", name(&message.msg)),
             Err(errno) => assert_eq!(errno, Errno::AGAIN, "expected EAGAIN of RECV"),
         }
     }
 
-    /// Receives all there is and gives the slices back.
+    /// Receives until RECV fails with EAGAIN, and releases the slices. Any other error fails the
+    /// case.
     #[track_caller]
-    pub fn drain(&self) -> Vec<Message> {
+    pub fn expect_all(&self) -> Vec<Message> {
         let mut all = Vec::new();
         loop {
             match self.recv() {

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use bus1_uapi as abi;
 
-use super::{Exchange, Recv, Send};
+use super::{Exchange, Limits, Recv, Send};
 use crate::host::{Door, Events, Result, View};
 
 /// Bytes of the pool that [`Peer`] maps; slices beyond are ERANGE to it.
 const MAPPED: u64 = 64 << 20;
+
+/// The first ID that [`Peer::new_node`] returns.
+pub const FIRST_NODE: u64 = 0x1000;
 
 /// `n` rounded up to a multiple of 8.
 pub fn align8(n: u64) -> u64 {
@@ -28,21 +31,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Takes an open door.
+    /// A peer behind an open door.
     pub fn new(door: Box<dyn Door>) -> Self {
         Self {
             door,
             view: OnceLock::new(),
-            next_node: AtomicU64::new(0x1000),
+            next_node: AtomicU64::new(FIRST_NODE),
         }
     }
 
-    /// The host's side of it.
+    /// The host's side of the peer.
     pub fn door(&self) -> &dyn Door {
         &*self.door
     }
 
-    /// The number that stands for it as a descriptor.
+    /// The number that stands for the peer as a descriptor.
     pub fn fd(&self) -> RawFd {
         self.door.fd()
     }
@@ -58,7 +61,7 @@ impl Peer {
         self.door.ioctl(cmd, addr)
     }
 
-    /// Closes it, as dropping does; says so in the text of a case.
+    /// Closes the peer, as dropping does, visibly in the text of a case.
     pub fn close(self) {}
 
     /// PEER_DISCONNECT
@@ -80,19 +83,21 @@ impl Peer {
 
     /// PEER_RESET that keeps the limits.
     pub fn flush(&self, flags: u64) -> Result {
-        self.reset(abi::CmdPeerReset { flags, ..keep() })
+        self.reset(abi::CmdPeerReset {
+            flags,
+            ..Limits::KEEP.reset()
+        })
     }
 
-    /// PEER_RESET that sets the limits: slices, handles, bytes, descriptors; all-ones keeps one.
-    pub fn limit(&self, limits: [u32; 4]) -> Result {
-        let [max_slices, max_handles, max_inflight_bytes, max_inflight_fds] = limits;
-        self.reset(abi::CmdPeerReset {
-            max_slices,
-            max_handles,
-            max_inflight_bytes,
-            max_inflight_fds,
-            ..keep()
-        })
+    /// PEER_RESET that only sets the limits.
+    pub fn limit(&self, limits: Limits) -> Result {
+        self.reset(limits.reset())
+    }
+
+    /// PEER_QUERY of the limits, which has to succeed.
+    #[track_caller]
+    pub fn expect_limits(&self) -> Limits {
+        self.query().expect("PEER_QUERY failed").into()
     }
 
     /// HANDLE_RELEASE
@@ -157,12 +162,12 @@ impl Peer {
         Send::new(self)
     }
 
-    /// A RECV to be filled in; without more it takes the next message with its descriptors.
+    /// A RECV to be filled in; unchanged, it takes the next message with its descriptors.
     pub fn receive(&self) -> Recv<'_> {
         Recv::new(self)
     }
 
-    /// An EXCHANGE to be filled in; without more it does nothing.
+    /// An EXCHANGE to be filled in; unchanged, it does nothing.
     pub fn exchange(&self) -> Exchange<'_> {
         Exchange::new(self)
     }
@@ -179,25 +184,26 @@ impl Peer {
             .run()
     }
 
-    /// What poll says now.
+    /// The events that poll reports now.
     pub fn events(&self) -> Events {
         self.door.poll(Duration::ZERO)
     }
 
-    /// Sleeps in poll until there is input or a hang-up; false after `timeout`.
+    /// Sleeps in poll until there is input or a hang-up, or until `timeout` is over; returns whether
+    /// there was one.
     pub fn wait(&self, timeout: Duration) -> bool {
         let events = self.door.poll(timeout);
         events.readable || events.hangup
     }
 
-    /// The mapping of the pool's beginning, made when it is first asked for.
+    /// The mapping of the pool's beginning; the first call makes it.
     pub fn view(&self) -> &dyn View {
         &**self
             .view
             .get_or_init(|| self.door.map(self.mapped()).expect("cannot map the pool"))
     }
 
-    /// Bytes that [`Peer::view`] shows. Does not make it.
+    /// Bytes that [`Peer::view`] shows. Does not make the mapping.
     pub fn mapped(&self) -> u64 {
         MAPPED.min(self.door.pool_size())
     }
@@ -222,26 +228,14 @@ impl Peer {
         (id, there)
     }
 
-    /// Sends bytes to one, which has to succeed.
+    /// SEND of bytes to one destination, which has to succeed.
     #[track_caller]
-    pub fn say(&self, to: u64, bytes: &[u8]) {
+    pub fn expect_sent(&self, to: u64, bytes: &[u8]) {
         self.message().to(&[to]).bytes(bytes).send().unwrap();
     }
 
     /// A handle at this peer of a new node that `owner` has made.
     pub fn handle_of(&self, owner: &Peer) -> u64 {
         owner.node_for(self).1
-    }
-}
-
-/// A PEER_RESET that changes nothing.
-fn keep() -> abi::CmdPeerReset {
-    abi::CmdPeerReset {
-        flags: 0,
-        peer_flags: u64::MAX,
-        max_slices: u32::MAX,
-        max_handles: u32::MAX,
-        max_inflight_bytes: u32::MAX,
-        max_inflight_fds: u32::MAX,
     }
 }

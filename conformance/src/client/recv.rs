@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! RECV, and what it brings.
+//! RECV, and received messages.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
@@ -46,13 +46,13 @@ impl<'a> Recv<'a> {
         self
     }
 
-    /// Sets the end of the mapping; without it, all that the suite has mapped.
+    /// Sets the end of the mapping; by default the end of the mapping that the suite made.
     pub fn max_offset(mut self, max_offset: u64) -> Self {
         self.max_offset = Some(max_offset);
         self
     }
 
-    /// Receives, and looks at nothing but the structure. Descriptors stay numbers in the slice.
+    /// Calls RECV and returns only the structure. Descriptors stay numbers in the slice.
     pub fn header(self) -> Result<abi::Msg> {
         let max_offset = self.max_offset.unwrap_or_else(|| self.peer.mapped());
         let mut arg = abi::CmdRecv {
@@ -64,15 +64,15 @@ impl<'a> Recv<'a> {
         Ok(arg.msg)
     }
 
-    /// Receives.
+    /// Calls RECV and copies the message out of the pool.
     pub fn run(self) -> Result<Message> {
         let peer = self.peer;
         self.header().map(|msg| Message::read(peer, msg))
     }
 
-    /// The errno, when a case expects one.
+    /// Calls RECV, which has to fail, and returns the errno.
     #[track_caller]
-    pub fn refused(self) -> Errno {
+    pub fn expect_errno(self) -> Errno {
         match self.run() {
             Ok(message) => panic!("RECV succeeded: {:?}", message.msg),
             Err(errno) => errno,
@@ -113,9 +113,9 @@ impl Message {
         message
     }
 
-    /// The only handle.
+    /// The handle of a message that has to have exactly one.
     #[track_caller]
-    pub fn handle(&self) -> u64 {
+    pub fn expect_handle(&self) -> u64 {
         assert_eq!(
             self.handles.len(),
             1,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bus1_embedded::Usage;
 
 use super::{Bus, Door, Errno, Events, Kind, Result, View};
+use crate::client::Limits;
 
 /// A bus of this process.
 pub struct Embedded(bus1_embedded::Bus);
@@ -40,9 +41,14 @@ impl Bus for Embedded {
         Ok(Box::new(EmbeddedDoor(peer)))
     }
 
-    fn user_limits(&self) -> [u32; 4] {
+    fn user_limits(&self) -> Limits {
         let limits = bus1_embedded::Limits::DEFAULT;
-        [limits.slices, limits.handles, limits.bytes, limits.fds]
+        Limits {
+            slices: limits.slices,
+            handles: limits.handles,
+            bytes: limits.bytes,
+            fds: limits.fds,
+        }
     }
 
     fn left_over(&self) -> Option<String> {

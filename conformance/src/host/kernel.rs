@@ -12,6 +12,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
 use super::{Bus, Door, Errno, Events, Kind, Result, View};
+use crate::client::Limits;
 use crate::sys::process::become_user;
 
 /// The device.
@@ -86,14 +87,13 @@ impl Bus for Kernel {
         Ok(Box::new(KernelDoor { fd }))
     }
 
-    fn user_limits(&self) -> [u32; 4] {
-        [
-            "user_slices_max",
-            "user_handles_max",
-            "user_inflight_bytes_max",
-            "user_inflight_fds_max",
-        ]
-        .map(parameter)
+    fn user_limits(&self) -> Limits {
+        Limits {
+            slices: parameter("user_slices_max"),
+            handles: parameter("user_handles_max"),
+            bytes: parameter("user_inflight_bytes_max"),
+            fds: parameter("user_inflight_fds_max"),
+        }
     }
 
     fn left_over(&self) -> Option<String> {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::client::Limits;
+
 pub use embedded::Embedded;
 pub use kernel::{Kernel, DEVICE};
 
@@ -49,8 +51,8 @@ pub trait Bus: Send + Sync {
     /// Opens a peer of the user `uid`.
     fn open(&self, uid: u32) -> Result<Box<dyn Door>>;
 
-    /// The limits of every user, in the order slices, handles, bytes, descriptors.
-    fn user_limits(&self) -> [u32; 4];
+    /// The limits that every user has.
+    fn user_limits(&self) -> Limits;
 
     /// What is still there. For those who have closed every peer, and know that nobody else has one.
     fn left_over(&self) -> Option<String>;

@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::{Place, HUB_NODE};
-use crate::client::{Message, Peer};
+use crate::client::{Limits, Message, Peer};
 use crate::host::{Errno as E, Result};
 use crate::sys::memory::NOWHERE;
 use crate::sys::thread::monotonic;
@@ -50,7 +50,7 @@ pub struct Worker<'a> {
     hub_ids: Vec<Vec<u64>>,
     files: Vec<OwnedFd>,
     payload: Vec<u8>,
-    limits: [u32; 4],
+    limits: Limits,
 }
 
 /// What went wrong.
@@ -347,13 +347,14 @@ impl<'a> Worker<'a> {
     fn reset(&mut self, at: usize) -> std::result::Result<(), Trouble> {
         let mate = &mut self.mates[at];
         if self.random.random() {
-            let limits = self
-                .limits
-                .map(|limit| match self.random.random_range(0..4) {
-                    0 => self.random.random_range(0..200),
-                    1 => u32::MAX,
-                    _ => limit,
-                });
+            let mut limits = self.limits;
+            for limit in limits.each_mut() {
+                match self.random.random_range(0..4) {
+                    0 => *limit = self.random.random_range(0..200),
+                    1 => *limit = u32::MAX,
+                    _ => (),
+                }
+            }
             allow("PEER_RESET", mate.peer.limit(limits), &[])?;
         } else {
             let flags = self.random.random_range(1..4);

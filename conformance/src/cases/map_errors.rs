@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Mappings of the pool that the kernel refuses, or that hold nothing to read.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{open, Mode, OFlags};
+use rustix::mm::{mlockall, MlockAllFlags, ProtFlags};
+use rustix::process::{setrlimit, Resource, Rlimit};
+
+use bus1_conformance_case::case;
+
+use crate::env::Env;
+use crate::host::kernel::{descriptor, Mapping};
+use crate::host::{Errno as E, View, DEVICE};
+use crate::sys::memory::PAGE;
+use crate::sys::process::{become_user, fork, End};
+
+/// Bytes of locked memory that the child of a case may have.
+const MAY_LOCK: u64 = 1 << 16;
+
+/// Exit code of a child whose preparation failed.
+const NOT_PREPARED: i32 = 100;
+
+#[case("abi.md#mmap-eagain", kernel, alone)]
+fn map_beyond_the_limit_of_locked_memory_is_eagain(env: &Env) {
+    let peer = env.peer();
+    let user = env.uid(0);
+    let lock_all = || {
+        let limit = Rlimit {
+            current: Some(MAY_LOCK),
+            maximum: Some(MAY_LOCK),
+        };
+        setrlimit(Resource::Memlock, limit)?;
+        mlockall(MlockAllFlags::FUTURE)?;
+        // Root may lock any amount.
+        become_user(user, Some(user))
+    };
+    let child = fork(|| {
+        if lock_all().is_err() {
+            return NOT_PREPARED;
+        }
+        let map = Mapping::new(descriptor(peer.door()), 0, 2 * MAY_LOCK);
+        i32::from(map.err() != Some(E::AGAIN))
+    });
+    assert_eq!(child.wait(), End::Exit(0));
+}
+
+#[case("abi.md#mmap-eacces", kernel)]
+fn map_of_a_descriptor_of_another_mode_is_eacces(_: &Env) {
+    let open = |flags| open(DEVICE, flags | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let write_only = open(OFlags::WRONLY);
+    let map = |fd: &dyn AsFd, prot| Mapping::with(fd.as_fd(), 0, PAGE as u64, prot).err();
+    assert_eq!(map(&write_only, ProtFlags::READ), Some(E::ACCESS));
+    let read_only = open(OFlags::RDONLY);
+    assert_eq!(map(&read_only, ProtFlags::READ), None);
+    let both = ProtFlags::READ | ProtFlags::WRITE;
+    assert_eq!(map(&read_only, both), Some(E::ACCESS));
+}
+
+#[case("abi.md#mmap-einval", "abi.md#mmap-size", kernel)]
+fn map_beyond_the_pool_is_einval(env: &Env) {
+    let peer = env.peer();
+    let size = peer.door().pool_size();
+    let page = PAGE as u64;
+    let map = |offset, len| Mapping::new(descriptor(peer.door()), offset, len).err();
+    assert_eq!(map(size - page, page), None, "the last page");
+    assert_eq!(map(size - page, 2 * page), Some(E::INVAL));
+    assert_eq!(map(size, page), Some(E::INVAL));
+    assert_eq!(map(1 << 40, page), Some(E::INVAL));
+    assert_eq!(map(0, size + page), Some(E::INVAL));
+}
+
+#[case("abi.md#mmap-sigbus", kernel, alone)]
+fn page_that_never_held_a_slice_raises_sigbus(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    b.expect_sent(to, b"the only slice");
+    let offset = a.expect_text(b"the only slice").msg.offset;
+    let pages = 1 << 10;
+    let map = Mapping::new(descriptor(a.door()), 0, pages * PAGE as u64).unwrap();
+    let read = |offset| {
+        fork(|| {
+            map.read(offset, &mut [0]);
+            0
+        })
+        .wait()
+    };
+    assert_eq!(read(offset), End::Exit(0));
+    let far = (offset + map.len() / 2) % map.len();
+    assert_eq!(read(far), End::Signal(libc::SIGBUS));
+}
