@@ -14,7 +14,7 @@ use crate::peer::Peer;
 
 /// A bus: peers that can reach each other. A clone is the same bus.
 ///
-/// What peers of one bus do is ordered; peers of different buses never meet. A bus needs no
+/// The transactions of one bus have one order; peers of different buses never meet. A bus needs no
 /// descriptor and no memory worth speaking of, so a test can have one of its own. It lives as
 /// long as anything refers to it, peers included.
 ///
@@ -71,7 +71,7 @@ impl Bus {
     ///
     /// ENOMEM.
     pub fn with_limits(limits: Limits) -> io::Result<Self> {
-        // Debug builds then check that locks are taken in this order.
+        // Debug builds check from now on that locks are taken in this order.
         kernel::lockdep::declare(&bus1_core::bus::LOCK_ORDER);
         let Limits {
             slices,

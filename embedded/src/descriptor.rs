@@ -20,7 +20,8 @@ use crate::error::to_core;
 ///
 /// # Safety
 ///
-/// The caller uses it only for what is fine for a number that is not open, or is anything else.
+/// The caller uses it only for calls that are harmless for a number that is not open, or that
+/// refers to any file.
 pub(crate) unsafe fn borrow<'a>(fd: i32) -> Result<BorrowedFd<'a>> {
     if fd < 0 {
         return Err(EBADF);
@@ -29,7 +30,7 @@ pub(crate) unsafe fn borrow<'a>(fd: i32) -> Result<BorrowedFd<'a>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Returns whether it was opened with O_PATH: a place in a file system and nothing else.
+/// Returns whether it was opened with O_PATH: then it is only a place in a file system.
 ///
 /// # Errors
 ///
@@ -38,7 +39,7 @@ pub(crate) fn is_path(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(fcntl_getfl(fd).map_err(to_core)?.contains(OFlags::PATH))
 }
 
-/// Returns what procfs says that it refers to; `None` without procfs.
+/// Returns the name that procfs gives to the file behind it; `None` without procfs.
 pub(crate) fn link(fd: BorrowedFd<'_>) -> Option<String> {
     let link = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
     std::fs::read_link(link)
@@ -49,7 +50,7 @@ pub(crate) fn link(fd: BorrowedFd<'_>) -> Option<String> {
 }
 
 /// Returns the ID that the system gave to the eventfd behind a descriptor; `None` if it is
-/// something else, or without procfs.
+/// no eventfd, or without procfs.
 pub(crate) fn eventfd_id(fd: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());
     let text = std::fs::read_to_string(path).ok()?;

@@ -14,10 +14,10 @@
 //!
 //! # Edge
 //!
-//! An edge-triggered waiter receives until it is told that nothing is left (EAGAIN), and then waits
-//! for an edge: a change from lowered to raised that comes after what it was told. A message that
+//! An edge-triggered waiter receives until a call answers that nothing is left (EAGAIN), and then
+//! waits for an edge: a change from lowered to raised that comes after that answer. A message that
 //! arrives behind that answer must therefore find the eventfd lowered, or lowered again later. So
-//! each call that tells its caller that the peer is not ready ends with [`Event::rearm`]: it
+//! each call that answers that the peer is not ready ends with [`Event::rearm`]: it
 //! lowers the eventfd *whether or not the peer is ready by then*, looks at the peer, and raises
 //! the eventfd if the peer is ready.
 //!
@@ -48,7 +48,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use crate::eventfd::{Eventfd, Mutex};
 
-/// What the eventfd is.
+/// The state of the eventfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     /// Not readable: the next raise is an edge.
@@ -108,7 +108,7 @@ impl Event {
         }
     }
 
-    /// Prepares the next edge for a caller that is about to be told that the peer is not ready.
+    /// Prepares the next edge, at the end of a call that answers that the peer is not ready.
     /// `is_ready` looks at the peer.
     pub(crate) fn rearm(&self, is_ready: impl Fn() -> bool) {
         if self.is_attached() && self.lower() && is_ready() {

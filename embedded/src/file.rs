@@ -35,7 +35,7 @@ use crate::error::to_core;
 /// Bytes for the ancillary data of one descriptor.
 const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(1));
 
-/// A file in flight: a socket that has it in its queue, and nothing else.
+/// A file in flight: a socket with only this file in its queue.
 pub(crate) struct File(OwnedFd);
 
 impl File {
@@ -60,7 +60,6 @@ impl File {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fits = ancillary.push(SendAncillaryMessage::ScmRights(&named));
         assert!(fits, "the space is for one descriptor");
-        // One byte, because what comes with an empty datagram is easily overlooked.
         let byte = [IoSlice::new(b"f")];
         match sendmsg(&sender, &byte, &mut ancillary, SendFlags::NOSIGNAL) {
             Ok(_) => Ok(Self(holder)),

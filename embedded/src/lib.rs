@@ -58,7 +58,7 @@
 //!     dst_handle: HANDLE_INVALID,
 //!     ..Default::default()
 //! };
-//! // SAFETY: the argument is ours alone, and points nowhere.
+//! // SAFETY: the argument is ours, and points nowhere.
 //! unsafe { server.ioctl_checked(CMD_HANDLE_TRANSFER, &raw mut transfer as usize) }?;
 //!
 //! // The client sends to it.
@@ -71,14 +71,14 @@
 //!     n_vecs: 1,
 //!     ..Default::default()
 //! };
-//! // SAFETY: the argument is ours alone, and what it points to is only read.
+//! // SAFETY: the argument is ours, and the memory that it points to is only read.
 //! unsafe { client.ioctl_checked(CMD_SEND, &raw mut send as usize) }?;
 //!
 //! // The server receives.
 //! let pool = server.pool()?;
 //! assert!(server.wait(None).readable);
 //! let mut recv = CmdRecv { max_offset: pool.len() as u64, ..Default::default() };
-//! // SAFETY: the argument is ours alone, and points nowhere.
+//! // SAFETY: the argument is ours, and points nowhere.
 //! unsafe { server.ioctl_checked(CMD_RECV, &raw mut recv as usize) }?;
 //! assert_eq!((recv.msg.kind, recv.msg.destination), (MSG_DATA, 8));
 //! let mut received = vec![0; recv.msg.n_bytes as usize];

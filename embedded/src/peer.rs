@@ -36,7 +36,7 @@ use crate::waker::Waker;
 #[derive(Clone)]
 pub struct Peer(Arc<Shared>);
 
-/// What the clones of a peer share.
+/// The state that the clones of a peer share.
 struct Shared {
     core: CoreArc<Core<Embedded>>,
     signal: Arc<Signal>,
@@ -51,17 +51,18 @@ struct Descriptor {
     eventfd: Arc<Eventfd>,
 }
 
-/// What a call told its caller about the queue.
+/// The answer of a call to the question whether something is left in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// Nothing could be received: the caller may wait for the next edge.
+    /// Nothing is left: the caller may wait for the next edge.
     NothingLeft,
-    /// Something could be received, or the call did not look.
+    /// Something may be left, or the call did not look.
     Other,
 }
 
 impl Answer {
-    /// Returns what a command told its caller, who had room for `room` messages.
+    /// Returns the answer that the result of a command gives. `room` is that of an EXCHANGE, if it is
+    /// known.
     fn of(cmd: u32, room: Option<Room>, result: Result<(), Errno>) -> Self {
         let nothing_left = match (cmd, result) {
             (CMD_RECV, result) => result == Err(Errno::AGAIN),
@@ -93,8 +94,7 @@ impl Shared {
         self.core.ready().any()
     }
 
-    /// Brings the eventfd up to date at the end of each call, once it is decided what the caller is
-    /// told.
+    /// Brings the eventfd up to date at the end of each call, once its answer is decided.
     fn answered(&self, answer: Answer) {
         #[cfg(test)]
         tests::between_decision_and_answer();
@@ -172,7 +172,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail with
+    /// The errors of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail with
     /// EMFILE or ENFILE, see the [differences from the device](crate#differences-from-the-device).
     ///
     /// Memory is accessed right away. A null pointer is EFAULT, any other that is not valid is
@@ -196,7 +196,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a sandbox
+    /// The errors of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a sandbox
     /// may forbid: then it fails with that error.
     ///
     /// # Safety
@@ -259,9 +259,9 @@ impl Peer {
     /// until the next call finds nothing. It is there for `poll(2)` and the like, and as `dst_fd` of
     /// HANDLE_TRANSFER, for which procfs must be mounted.
     ///
-    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a caller
-    /// was told that nothing is left: by EAGAIN of RECV, by EAGAIN, ETIMEDOUT or a batch with room
-    /// left of EXCHANGE, by a PEER_RESET that flushed, or by [`Peer::poll`] or [`Peer::wait`]. A
+    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a call has
+    /// found nothing left: RECV with EAGAIN, EXCHANGE with EAGAIN, ETIMEDOUT or a batch with room
+    /// left, PEER_RESET, [`Peer::poll`] or [`Peer::wait`]. A
     /// message that arrives before that, while others are in the queue, need not be one.
     ///
     /// Reading from it or writing to it breaks all that. It does not mean anything to another process,

@@ -37,7 +37,7 @@ const SIZE: usize = if usize::BITS == 64 {
     64 << 20
 };
 
-/// Both mappings.
+/// The memory of a pool and its two mappings.
 struct Mapped {
     writable: MmapRaw,
     readable: MmapRaw,
@@ -180,14 +180,14 @@ impl bus::Pool for Pool {
 
     fn write(&self, offset: u64, bytes: &[u8]) {
         let span = self.span(offset, bytes.len() as u64);
-        // SAFETY: the span is as long as `bytes` and nobody else writes there.
+        // SAFETY: the span is as long as `bytes`, and no other thread writes there.
         unsafe { ptr::copy(bytes.as_ptr(), span.as_mut_ptr(), span.len()) };
     }
 
     fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
         let from = self.span(offset, len);
         let to = to.span(to_offset, len);
-        // SAFETY: both spans have this length; nobody else writes to the second. They may be in
+        // SAFETY: both spans have this length; no other thread writes to the second. They may be in
         // one pool.
         unsafe { ptr::copy(from.as_mut_ptr(), to.as_mut_ptr(), from.len()) };
     }
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn the_view_cannot_be_made_writable() {
         let map = Map::new(Pool::new()).unwrap();
-        // SAFETY: nothing refers to the mapping but this test, and protection only changes
+        // SAFETY: nothing except this test refers to the mapping, and protection only changes
         // what may be done with it.
         let outcome = unsafe {
             rustix::mm::mprotect(

@@ -6,7 +6,7 @@
 //! the eventfd behind it, so a duplicate under another number is the same peer, and a number that was
 //! closed and given out again is not.
 //!
-//! Lock: `PEERS` only; nothing else is locked, and no peer dropped, under it.
+//! Lock: `PEERS` only; no other lock is taken, and no peer dropped, under it.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;

@@ -35,11 +35,11 @@ const SLEEPER: u32 = 2;
 /// that comes before that costs neither side a system call.
 const PAUSES: Range<u32> = 4..10;
 
-/// What a waiter found when it looked at its peer.
+/// The result of one look of a waiter at its peer.
 pub(crate) struct Look<T> {
     /// Whether the wait is over.
     pub(crate) done: bool,
-    /// What [`Signal::wait`] returns if it ends here.
+    /// The value that [`Signal::wait`] returns if it ends here.
     pub(crate) found: T,
 }
 

@@ -4,8 +4,8 @@
 //! on the device, where a ring of them would never be collected.
 //!
 //! The check looks at the caller's descriptor, not at a duplicate (see [`file`](crate::file)). So
-//! another thread of the process may put something else behind the number between the check and the
-//! moment the file is taken. The check is then deceived, and nothing else happens: on this host no
+//! another thread of the process may put another file behind the number between the check and the
+//! moment the file is taken. The check is then deceived, without harm: on this host no
 //! file keeps a peer, or a socket that carries a file, alive, so no ring can come of it.
 
 use std::os::fd::BorrowedFd;

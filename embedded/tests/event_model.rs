@@ -106,13 +106,13 @@ impl Peer {
         *self.queued.lock() != 0
     }
 
-    /// Sends a message; the wake-up comes when it comes.
+    /// Sends a message; the wake-up comes later.
     fn send(&self) {
         *self.queued.lock() += 1;
         self.event.raise();
     }
 
-    /// Receives a message, or is told that nothing is left.
+    /// Receives a message; returns false if nothing is left.
     fn receive(&self) -> bool {
         let received = {
             let mut queued = self.queued.lock();
@@ -193,7 +193,7 @@ fn two_receivers_leave_no_message_without_an_edge() {
             loom::thread::spawn({
                 let peer = peer.clone();
                 move || {
-                    // What it receives it sends back.
+                    // It sends back the message that it receives.
                     if peer.receive() {
                         peer.send();
                     }

@@ -18,7 +18,7 @@ use rustix::fs::{fcntl_lock, FlockOperation};
 
 /// The variable that turns this program into the second process: the file to look at.
 const LOOK_AT: &str = "BUS1_TEST_RECORD_LOCK";
-/// What that process reports by its end.
+/// The reports of that process, as exit codes.
 const LOCKED: i32 = 10;
 const FREE: i32 = 11;
 

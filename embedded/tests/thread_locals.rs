@@ -6,7 +6,6 @@
 mod common;
 
 use std::cell::RefCell;
-use std::os::fd::AsFd;
 use std::thread;
 
 use bus1_embedded::{Bus, Errno, Usage};
@@ -17,7 +16,7 @@ thread_local! {
     static SECOND: RefCell<Vec<Client>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a thread does before its end, and in which order. Thread-locals are destroyed in the reverse
+/// The steps of a thread before its end. Thread-locals are destroyed in the reverse
 /// order of their first use, so each order of these is another order of destruction.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -50,14 +49,16 @@ fn exchange(from: &Client, to: &Client, id: u64) {
 fn peers_are_dropped_in_any_order() {
     for order in ORDERS {
         let bus = Bus::new().unwrap();
-        // The peers are made here, so that the thread uses nothing of the bus but what it says.
+        // The peers are made here, so that the thread uses the bus only in the steps of its order.
         let [one, two, three] = [(); 3].map(|()| Client::new(&bus));
         // The end of one is a notice for the other, and for a peer that outlives both.
         let at_two = one.transfer(8, &two.peer).unwrap();
         let at_one = two.transfer(8, &one.peer).unwrap();
         let to_three = [&one, &two].map(|client| client.transfer(16, &three.peer).unwrap());
-        // Somebody waits, so that the wake-ups of the end have to be delivered.
-        let waiters = [&one, &two, &three].map(|client| client.peer.as_fd().try_clone_to_owned());
+        // They have descriptors, so that the wake-ups of the end have to be delivered.
+        for client in [&one, &two, &three] {
+            client.peer.descriptor().unwrap();
+        }
         thread::spawn({
             let bus = bus.clone();
             move || {
@@ -74,7 +75,6 @@ fn peers_are_dropped_in_any_order() {
         .join()
         .unwrap();
 
-        drop(waiters);
         // Both are gone, and the third one was notified of both.
         for handle in to_three {
             let gone = three.send(&[handle], &[b"anybody?"], &[], &[]);

@@ -8,7 +8,7 @@
 //! that is borrowed to be changed, reference counts that go up or down, and
 //! atomics that are written. Not seen is the memory that such data owns (nodes
 //! of trees, elements of vectors), which only the holder of its lock changes,
-//! and new memory, which nobody else knows yet.
+//! and new memory, which no other thread knows yet.
 
 /// Bytes of a cache line.
 #[cfg(feature = "cachelines")]
@@ -24,14 +24,14 @@ mod state {
     }
 }
 
-/// The cache lines that a thread wrote, each with what was first written there.
+/// The cache lines that a thread wrote, each with the type that was first written there.
 #[cfg(feature = "cachelines")]
 #[derive(Debug, Default)]
 pub struct Lines(std::collections::BTreeMap<usize, &'static str>);
 
 #[cfg(feature = "cachelines")]
 impl Lines {
-    /// What stands in lines that both wrote: as one names it, and the other.
+    /// Returns the types in lines that both wrote, as the one and as the other names them.
     pub fn common(&self, other: &Self) -> std::vec::Vec<(&'static str, &'static str)> {
         let both = self.0.iter().filter_map(|(line, what)| {
             let others = other.0.get(line)?;
@@ -40,17 +40,17 @@ impl Lines {
         both.collect()
     }
 
-    /// The names of all that was written.
+    /// Returns the names of all types that were written.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.values().copied()
     }
 }
 
-/// Runs `run`, and gives the lines that this thread wrote meanwhile.
+/// Runs `run`, and returns its result and the lines that this thread wrote meanwhile.
 ///
 /// # Panics
 ///
-/// Inside another `record`.
+/// Panics inside another `record`.
 ///
 /// # Examples
 ///

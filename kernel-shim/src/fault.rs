@@ -44,7 +44,7 @@ pub fn fail_after(n: Option<u64>) {
     state::COUNT.set(0);
 }
 
-/// The number of allocations this thread asked for since [`fail_after`].
+/// Returns the number of allocations that this thread asked for since [`fail_after`].
 #[cfg(feature = "fault")]
 pub fn count() -> u64 {
     state::COUNT.get()
@@ -64,7 +64,7 @@ pub(crate) fn check() -> Result<(), AllocError> {
     Ok(())
 }
 
-/// What happens to one allocation.
+/// The fate of one allocation.
 #[cfg(feature = "fault")]
 #[derive(PartialEq)]
 enum Verdict {

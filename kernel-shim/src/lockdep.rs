@@ -32,7 +32,7 @@ mod state {
 ///
 /// # Panics
 ///
-/// In debug builds, where another order was declared before.
+/// Panics in debug builds if another order was declared before.
 ///
 /// # Examples
 ///
@@ -66,7 +66,7 @@ pub(crate) struct Class {
     name: &'static CStr,
 }
 
-/// A lock on the list of those held; off it when dropped.
+/// A lock on the list of those held; dropping it takes the lock off.
 pub(crate) struct Acquired {
     /// Its rank, if it is on the list.
     #[cfg(all(debug_assertions, not(loom)))]

@@ -18,11 +18,11 @@ mod common;
 use common::{address, ioctl, Client};
 
 thread_local! {
-    /// What happens once at the next call of this thread, between the decision and the answer.
+    /// The act that the next call of this thread runs between its decision and its answer.
     static BETWEEN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// Runs what the test set for this moment.
+/// Runs the act that the test set for this moment.
 pub(super) fn between_decision_and_answer() {
     // Taken first: it makes calls itself.
     if let Some(act) = BETWEEN.with(RefCell::take) {

@@ -43,7 +43,7 @@ pub fn vectors(pieces: &[&[u8]]) -> Vec<[usize; 2]> {
         .collect()
 }
 
-/// One command. Whether the argument can be read and written is for the command to find out.
+/// Runs one command. The command checks whether the argument can be read and written.
 pub fn ioctl(peer: &Peer, cmd: u32, arg: usize) -> Result<(), Errno> {
     // SAFETY: the tests give arguments of their own, which no other thread uses meanwhile, or
     // addresses at which nothing is mapped or can be written.
@@ -52,7 +52,7 @@ pub fn ioctl(peer: &Peer, cmd: u32, arg: usize) -> Result<(), Errno> {
 
 /// A descriptor that was received.
 pub fn own(fd: i32) -> OwnedFd {
-    // SAFETY: the number was just given to this process, and nothing else knows it.
+    // SAFETY: the number was just given to this process, and only this test knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

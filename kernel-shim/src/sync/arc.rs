@@ -51,7 +51,7 @@ struct Inner<T: ?Sized> {
 }
 
 impl<T: ?Sized> Inner<T> {
-    /// Drops one reference; true for the last one, which then owns the value.
+    /// Drops one reference. Returns whether it was the last one, which then owns the value.
     ///
     /// It takes a pointer and makes no reference to the whole: from the moment the count is lowered
     /// another thread may free the memory, and a reference that is an argument of a running
@@ -127,17 +127,17 @@ impl<T: ?Sized> Arc<T> {
         unsafe { self.ptr.as_ref() }
     }
 
-    /// Where the value is.
+    /// Returns the address of the value.
     pub fn as_ptr(this: &Self) -> *const T {
         &raw const this.inner().data
     }
 
-    /// Whether both refer to the same value.
+    /// Returns whether both refer to the same value.
     pub fn ptr_eq(this: &Self, other: &Self) -> bool {
         core::ptr::addr_eq(this.ptr.as_ptr(), other.ptr.as_ptr())
     }
 
-    /// A borrow that can be turned into an `Arc` again.
+    /// Returns a borrow that can be turned into an `Arc` again.
     pub fn as_arc_borrow(&self) -> ArcBorrow<'_, T> {
         ArcBorrow {
             arc: self,
@@ -145,7 +145,7 @@ impl<T: ?Sized> Arc<T> {
         }
     }
 
-    /// Drops this reference; gives the value out where it was the last. Of
+    /// Drops this reference, and returns the value if it was the last one. Of
     /// several owners that do this at once, exactly one gets the value.
     pub fn into_unique_or_drop(this: Self) -> Option<Pin<UniqueArc<T>>> {
         let this = ManuallyDrop::new(this);
@@ -281,7 +281,7 @@ impl<T> UniqueArc<T> {
 }
 
 impl<T: ?Sized> UniqueArc<T> {
-    /// Where the value is.
+    /// Returns the address of the value.
     pub fn as_ptr(this: &Self) -> *const T {
         Arc::as_ptr(&this.inner)
     }
