@@ -14,7 +14,7 @@ use crate::peer::Peer;
 
 /// A bus: peers that can reach each other. A clone is the same bus.
 ///
-/// What peers of one bus do is ordered; peers of different buses never meet. A bus needs no
+/// The transactions of one bus have one order; peers of different buses never meet. A bus needs no
 /// descriptor and no memory worth speaking of, so a test can have one of its own. It lives as
 /// long as anything refers to it, peers included.
 ///
@@ -43,7 +43,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a user may have unless told otherwise.
+    /// The limits of a user on a bus that was made without others.
     pub const DEFAULT: Limits = {
         let [slices, handles, bytes, fds] = DEFAULT_LIMITS;
         Limits {
@@ -56,14 +56,22 @@ impl Limits {
 }
 
 impl Bus {
-    /// A bus with the default limits for each user. ENOMEM.
+    /// Makes a bus with the default limits for each user.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
     pub fn new() -> io::Result<Self> {
         Self::with_limits(Limits::DEFAULT)
     }
 
-    /// A bus with these limits for each user. ENOMEM.
+    /// Makes a bus with these limits for each user.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
     pub fn with_limits(limits: Limits) -> io::Result<Self> {
-        // Debug builds then check that locks are taken in this order.
+        // Debug builds check from now on that locks are taken in this order.
         kernel::lockdep::declare(&bus1_core::bus::LOCK_ORDER);
         let Limits {
             slices,
@@ -75,37 +83,40 @@ impl Bus {
         Ok(Self(core))
     }
 
-    /// The bus of the process: what `/dev/bus1` is to the machine.
+    /// Returns the bus of the process: what `/dev/bus1` is to the machine.
     ///
     /// # Panics
     ///
-    /// If there is no memory for it on the first call.
+    /// Panics if there is no memory for it on the first call.
     pub fn global() -> &'static Self {
         static GLOBAL: OnceLock<Bus> = OnceLock::new();
         GLOBAL.get_or_init(|| Self::new().expect("no memory for the bus of the process"))
     }
 
-    /// Opens a peer for the real user of the process. ENOMEM.
+    /// Opens a peer for the real user of the process.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
     pub fn open(&self) -> io::Result<Peer> {
         self.open_as(rustix::process::getuid().as_raw())
     }
 
-    /// Opens a peer for any user. ENOMEM.
+    /// Opens a peer for any user.
     ///
     /// The user is a number that quota is booked on, and grants nothing in the system; it need
     /// not exist. It is there so that a program can keep clients apart, or a test try out quota.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
     pub fn open_as(&self, uid: u32) -> io::Result<Peer> {
-        Ok(Peer::open(self, uid).map_err(to_errno)?)
+        Ok(Peer::open(&self.0, uid).map_err(to_errno)?)
     }
 
-    /// What all users together hold. All zero once every peer is gone.
+    /// Returns what all users together hold. All of it is zero once every peer is gone.
     pub fn usage(&self) -> Usage {
         self.0.usage()
-    }
-
-    /// The core's part.
-    pub(crate) fn core(&self) -> &Arc<Core<Embedded>> {
-        &self.0
     }
 }
 

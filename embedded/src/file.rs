@@ -1,111 +1,134 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Descriptors in flight.
+//! Files in flight, and the descriptors that a receiver gets for them.
 //!
-//! A file in flight is a descriptor of our own, so it takes one number of the process while it
-//! waits; a sender can therefore meet EMFILE, which the kernel's host never reports here.
+//! A file in flight lies in the queue of a socket of our own, as a datagram with SCM_RIGHTS. So the
+//! system holds the file, and the process has no descriptor of it meanwhile. A duplicate would have
+//! to be closed some time, and to close any descriptor of a file drops the POSIX record locks
+//! (`F_SETLK`) that the process has on the file: the sender would lose locks because of a SEND, even
+//! of one that fails. A file that the system drops from a socket is not closed by the process, and
+//! its locks stay.
+//!
+//! Each file has a socket of its own, because messages are received and dropped in any order. The
+//! socket takes one number of the process (two while the file is put in). The file is read with
+//! MSG_PEEK and stays in the queue, for the other receivers of a multicast, and for a receipt that
+//! fails.
+//!
+//! A descriptor that was given to a receiver is one of this process. When it is closed the locks of
+//! the process on the file go, as POSIX says; that includes descriptors of a RECV that fails after
+//! it got them (with EFAULT, or with EMFILE at a later one) or that another thread overtakes.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
-use bus1_core::bus::host;
+use bus1_core::bus;
 use kernel::error::{code::*, Result};
-use rustix::fs::{fcntl_getfl, fstat, FileType, OFlags};
-use rustix::io::fcntl_dupfd_cloexec;
-use rustix::net::{sockopt::socket_domain, AddressFamily};
+use rustix::io::Errno;
+use rustix::net::{
+    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 
 use crate::error::to_core;
-use crate::registry;
 
-/// The file behind a descriptor that was sent.
-pub(crate) type File = Arc<OwnedFd>;
+/// Bytes for the ancillary data of one descriptor.
+const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(1));
 
-/// Borrows a number that a caller named. EBADF if it can be no descriptor.
-///
-/// # Safety
-///
-/// Whatever is done with it must be fine for a number that is not open, or is anything else.
-pub(crate) unsafe fn borrow<'a>(fd: i32) -> Result<BorrowedFd<'a>> {
-    if fd < 0 {
-        return Err(EBADF);
+/// A file in flight: a socket with only this file in its queue.
+pub(crate) struct File(OwnedFd);
+
+impl File {
+    /// Takes a reference to the file behind a descriptor, which stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// EBADF if it is not open. EMFILE if the process has no two numbers left, or if the user has
+    /// as many files in flight, in all sockets of the system, as this process may have descriptors
+    /// (`RLIMIT_NOFILE`). ENFILE, ENOMEM.
+    pub(crate) fn take(named: BorrowedFd<'_>) -> Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // The holder is the lower number, so that no gaps stay.
+        let (holder, sender) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+            .map_err(|errno| match errno {
+                // The system has no more memory for sockets.
+                Errno::NOBUFS => ENOMEM,
+                errno => to_core(errno),
+            })?;
+        let named = [named];
+        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fits = ancillary.push(SendAncillaryMessage::ScmRights(&named));
+        assert!(fits, "the space is for one descriptor");
+        let byte = [IoSlice::new(b"f")];
+        match sendmsg(&sender, &byte, &mut ancillary, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(Self(holder)),
+            Err(Errno::TOOMANYREFS) => Err(EMFILE),
+            Err(Errno::NOBUFS | Errno::AGAIN) => Err(ENOMEM),
+            // The system knows of a kind that must not travel which we do not.
+            Err(Errno::INVAL) => Err(EOPNOTSUPP),
+            Err(errno) => Err(to_core(errno)),
+        }
     }
-    // SAFETY: it is not -1. For being open, the caller answers.
-    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
-}
 
-/// Takes a reference to the file behind `fd`.
-pub(crate) fn take(fd: i32) -> Result<File> {
-    // SAFETY: it is only duplicated, which fails with EBADF for a number that is not open.
-    let named = unsafe { borrow(fd) }?;
-    // Looked at is the duplicate: another thread may put something else behind the number.
-    let file = fcntl_dupfd_cloexec(named, 0).map_err(to_core)?;
-    if may_travel(file.as_fd())? {
-        Ok(Arc::new(file))
-    } else {
-        Err(EOPNOTSUPP)
+    /// Gives the file a number of this process. The file stays in flight.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE, also if a security module refuses it: the system does not tell the two apart.
+    fn install(&self) -> Result<OwnedFd> {
+        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        recvmsg(
+            &self.0,
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut ancillary,
+            flags,
+        )
+        .map_err(to_core)?;
+        let installed = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        installed.ok_or(EMFILE)
     }
 }
 
-/// Whether it was opened with O_PATH: a place in a file system and nothing else.
-pub(crate) fn is_path(file: BorrowedFd<'_>) -> Result<bool> {
-    Ok(fcntl_getfl(file).map_err(to_core)?.contains(OFlags::PATH))
-}
-
-/// Whether a file cannot keep another file of its kind alive, so that no cycle can come of it.
-fn may_travel(file: BorrowedFd<'_>) -> Result<bool> {
-    let stat = fstat(file).map_err(to_core)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Socket => Ok(is_path(file)? || socket_domain(file) != Ok(AddressFamily::UNIX)),
-        FileType::Unknown => Ok(is_path(file)? || may_travel_anonymous(file)),
-        _ => Ok(true),
-    }
-}
-
-/// The same for files without an inode of their own, which only their name tells apart. One whose
-/// name cannot be read stays here.
-fn may_travel_anonymous(file: BorrowedFd<'_>) -> bool {
-    let link = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    match std::fs::read_link(link)
-        .ok()
-        .as_deref()
-        .and_then(|name| name.to_str())
-    {
-        None | Some("anon_inode:[io_uring]") => false,
-        Some("anon_inode:[eventfd]") => !registry::is_peer(file),
-        Some(_) => true,
-    }
-}
-
-/// Descriptors that a receiver was given, until they are final.
+/// Descriptors that a receiver was given, until they are final. Dropping it closes them.
 pub(crate) struct Installed {
     numbers: Vec<i32>,
-    files: Vec<OwnedFd>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Installed {
     /// Gives a number to each file: all or none.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE.
     pub(crate) fn new(files: &[File]) -> Result<Self> {
-        let files = files
+        let fds = files
             .iter()
-            .map(|file| fcntl_dupfd_cloexec(file, 0))
-            .collect::<Result<Vec<OwnedFd>, _>>()
-            .map_err(to_core)?;
+            .map(File::install)
+            .collect::<Result<Vec<_>>>()?;
         Ok(Self {
-            numbers: files.iter().map(AsRawFd::as_raw_fd).collect(),
-            files,
+            numbers: fds.iter().map(AsRawFd::as_raw_fd).collect(),
+            fds,
         })
     }
 }
 
-impl host::Installed for Installed {
+impl bus::Installed for Installed {
     fn numbers(&self) -> &[i32] {
         &self.numbers
     }
 
     fn keep(self) {
-        for file in self.files {
+        for fd in self.fds {
             // From here on the number is the receiver's to close.
-            let _ = file.into_raw_fd();
+            let _ = fd.into_raw_fd();
         }
     }
 }

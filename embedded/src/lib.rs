@@ -4,29 +4,39 @@
 //!
 //! The same core that the kernel module is built from runs here with memory, descriptors and
 //! wake-ups of the process. It serves tests, programs whose peers are threads, and machines
-//! without the module. Order, rights and quota are those of the device, to the bit; what it
-//! cannot do is reach another process.
+//! without the module. Order, rights and quota are those of the device, to the bit. It cannot reach
+//! another process.
 //!
-//! [`Bus`] is what the device is, [`Peer`] what a descriptor of it is, [`Peer::ioctl`] what
-//! `ioctl(2)` is, [`Map`] what `mmap(2)` gives. There is nothing above: applications use the crate
-//! `bus1`, which runs on either.
+//! A [`Bus`] stands for the device, a [`Peer`] for a descriptor of it, [`Peer::ioctl`] for
+//! `ioctl(2)`, and a [`Map`] for a mapping. There is nothing above: applications use the crate
+//! `bus1`, which runs on either host.
 //!
 //! # Differences from the device
 //!
 //! - A descriptor ([`Peer::descriptor`]) is an eventfd: it is readable where the device would
-//!   report POLLIN or POLLHUP, and cannot be passed on. [`Peer::poll`] tells the two apart.
-//! - A descriptor in flight takes a number of this process, so SEND may fail with EMFILE.
+//!   report POLLIN or POLLHUP, and cannot be passed on. It is edge-triggered as
+//!   [`Peer::descriptor`] says. [`Peer::poll`] tells the two apart.
+//! - A descriptor in flight takes a number of this process (two while it is being sent), and counts
+//!   as one in flight over sockets for the system. So SEND may fail with EMFILE if the process has
+//!   no number left, or if its user has as many descriptors in flight as `RLIMIT_NOFILE` of the
+//!   process says (a privileged process may have more), and with ENFILE. A security module that
+//!   refuses a receiver a descriptor shows as EMFILE of RECV.
+//! - SEND leaves the POSIX record locks (`F_SETLK`) of the process as they are. A received descriptor
+//!   belongs to this very process: to close it drops the locks that the process has on the file, as
+//!   POSIX says of any descriptor. A RECV or an EXCHANGE that fails after it got descriptors, or
+//!   that is overtaken by another thread, closes them again, with the same effect. Locks of the open
+//!   file description (`F_OFD_SETLK`, `flock(2)`) are not concerned.
 //! - Nobody is protected from others in the same process. Users are numbers that quota is
 //!   booked on.
 //! - After `fork(2)` the child must not use the parent's peers.
 //!
 //! # Costs
 //!
-//! A message costs no system call unless somebody waits for it, or the pool has never been as
-//! full. An idle peer costs some hundred bytes; one that received something two mappings of 4 GiB
-//! of address space, and the memory that its slices need. What released slices leave goes back to
-//! the system, except the lowest 4 MiB of the pool, or up to 64 MiB of one that needs them again
-//! and again.
+//! A message costs no system call unless somebody waits for it, it carries descriptors, or the pool
+//! has never been as full. An idle peer costs some hundred bytes; one that received something costs
+//! two mappings of 4 GiB of address space, and the memory that its slices need. The memory of
+//! released slices goes back to the system, except the lowest 4 MiB of the pool, or up to 64 MiB of
+//! a pool that needs them again and again.
 //!
 //! # Example
 //!
@@ -48,7 +58,7 @@
 //!     dst_handle: HANDLE_INVALID,
 //!     ..Default::default()
 //! };
-//! // SAFETY: the argument is ours alone, and points nowhere.
+//! // SAFETY: the argument is ours, and points nowhere.
 //! unsafe { server.ioctl_checked(CMD_HANDLE_TRANSFER, &raw mut transfer as usize) }?;
 //!
 //! // The client sends to it.
@@ -61,14 +71,14 @@
 //!     n_vecs: 1,
 //!     ..Default::default()
 //! };
-//! // SAFETY: the argument is ours alone, and what it points to is only read.
+//! // SAFETY: the argument is ours, and the memory that it points to is only read.
 //! unsafe { client.ioctl_checked(CMD_SEND, &raw mut send as usize) }?;
 //!
 //! // The server receives.
 //! let pool = server.pool()?;
 //! assert!(server.wait(None).readable);
 //! let mut recv = CmdRecv { max_offset: pool.len() as u64, ..Default::default() };
-//! // SAFETY: the argument is ours alone, and points nowhere.
+//! // SAFETY: the argument is ours, and points nowhere.
 //! unsafe { server.ioctl_checked(CMD_RECV, &raw mut recv as usize) }?;
 //! assert_eq!((recv.msg.kind, recv.msg.destination), (MSG_DATA, 8));
 //! let mut received = vec![0; recv.msg.n_bytes as usize];
@@ -77,8 +87,29 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+// Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
+//   error, eventfd, residency
+//   descriptor, event, pool
+//   file, signal
+//   scope
+//   waker
+//   host
+//   memory, registry
+//   travel
+//   call
+//   peer
+//   bus
+
+// The client of the tests knows this crate by its name.
+#[cfg(test)]
+extern crate self as bus1_embedded;
+
 mod bus;
+mod call;
+mod descriptor;
 mod error;
+mod event;
+mod eventfd;
 mod file;
 mod host;
 mod memory;
@@ -86,6 +117,9 @@ mod peer;
 mod pool;
 mod registry;
 mod residency;
+mod scope;
+mod signal;
+mod travel;
 mod waker;
 
 pub use bus::{Bus, Limits};
@@ -93,5 +127,5 @@ pub use bus1_core::abi;
 pub use bus1_core::bus::{Info, Ready, Usage};
 pub use peer::Peer;
 pub use pool::Map;
-/// Numbers of errors. `Display` is what `strerror(3)` says; it converts into [`std::io::Error`].
+/// The number of an error. `Display` is what `strerror(3)` says; it converts into [`std::io::Error`].
 pub use rustix::io::Errno;

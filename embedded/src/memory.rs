@@ -2,16 +2,15 @@
 
 //! The memory of a caller: arguments, results and payload.
 //!
-//! Addresses are plain numbers, as in an ioctl. [`Direct`] believes them, [`Checked`] lets the
-//! system look at each. Either way payload goes from where the sender has it straight into the
-//! pool, once.
+//! Addresses are plain numbers, as in an ioctl. [`Direct`] trusts them, [`Checked`] lets the system
+//! check each. Either way payload is copied once, from the sender's memory to the pool.
 //!
 //! Invariant: no reference to a caller's memory or to pool memory is ever made, because another
 //! thread may write to either at the same time; bytes are moved through raw pointers.
 
 use std::ptr;
 
-use bus1_core::bus::host;
+use bus1_core::bus;
 use kernel::error::{code::*, Result};
 use rustix::io::Errno;
 use smallvec::{smallvec, SmallVec};
@@ -34,27 +33,27 @@ pub(crate) trait Memory: Copy {
     /// Stores `from` at `addr`. EFAULT, and then a part of it may have been stored.
     fn write(self, addr: u64, from: &[u8]) -> Result;
 
-    /// Fills `to` from `vecs`, which hold exactly as many bytes. EFAULT.
+    /// Fills `to` from `vecs`, which have exactly as many bytes. EFAULT.
     fn gather(self, vecs: &[libc::iovec], to: Span<'_>) -> Result;
 }
 
-/// Addresses that the caller vouches for. Null is caught (EFAULT), nothing else is.
+/// Addresses that the caller vouches for. Only null is caught (EFAULT).
 #[derive(Clone, Copy)]
 pub(crate) struct Direct(());
 
 impl Direct {
-    /// Believes the addresses of one command.
+    /// Trusts the addresses of one command.
     ///
     /// # Safety
     ///
-    /// Until the command is over, whatever its argument refers to is valid for the reads and
-    /// writes that it stands for.
+    /// Until the command is over, its argument and the memory that the argument refers to are valid
+    /// for the reads and writes of the command.
     pub(crate) unsafe fn new() -> Self {
         Self(())
     }
 }
 
-/// The address as a number of this machine, if it is one and not null.
+/// Returns the address as a number of this machine. EFAULT if it is none, or null.
 fn address(addr: u64) -> Result<usize> {
     match usize::try_from(addr) {
         Ok(addr) if addr != 0 => Ok(addr),
@@ -67,7 +66,7 @@ impl Memory for Direct {
     fn read(self, addr: u64, to: &mut [u8]) -> Result {
         if !to.is_empty() {
             let from = ptr::with_exposed_provenance::<u8>(address(addr)?);
-            // SAFETY: `Direct::new` promised that the source can be read; `to` is ours alone.
+            // SAFETY: `Direct::new` promised that the source can be read; `to` is ours.
             unsafe { ptr::copy(from, to.as_mut_ptr(), to.len()) };
         }
         Ok(())
@@ -92,7 +91,7 @@ impl Memory for Direct {
             }
             assert!(vec.iov_len <= to.len() - at, "more payload than announced");
             // SAFETY: `Direct::new` promised that the source can be read. The destination lies in
-            // the span, as just checked, and nobody else writes there: the core reserved it for
+            // the span, as just checked, and no other thread writes there: the core reserved it for
             // this payload.
             unsafe { ptr::copy(from, to.as_mut_ptr().add(at), vec.iov_len) };
             at += vec.iov_len;
@@ -105,7 +104,7 @@ impl Memory for Direct {
 #[derive(Clone, Copy)]
 pub(crate) struct Checked;
 
-/// One piece of memory as the system calls want it.
+/// Returns one piece of memory as the system calls take it.
 fn vector(base: usize, len: usize) -> libc::iovec {
     libc::iovec {
         iov_base: ptr::with_exposed_provenance_mut(base),
@@ -113,11 +112,11 @@ fn vector(base: usize, len: usize) -> libc::iovec {
     }
 }
 
-/// What to report for a transfer of `expected` bytes that returned `moved`.
+/// Returns the outcome of a transfer of `expected` bytes that returned `moved`.
 fn outcome(moved: libc::ssize_t, expected: usize) -> Result {
     match usize::try_from(moved) {
         Ok(moved) if moved == expected => Ok(()),
-        // It stopped in the middle, at memory that is not there.
+        // It stopped in the middle, at an address without memory.
         Ok(_) => Err(EFAULT),
         Err(_) => Err(std::io::Error::last_os_error()
             .raw_os_error()
@@ -132,7 +131,7 @@ impl Memory for Checked {
             iov_len: to.len(),
         };
         let remote = vector(usize::try_from(addr).map_err(|_| EFAULT)?, to.len());
-        // SAFETY: `local` describes `to`, which is ours alone; `remote` is checked by the system.
+        // SAFETY: `local` describes `to`, which is ours; `remote` is checked by the system.
         let moved =
             unsafe { libc::process_vm_readv(std::process::id() as i32, &local, 1, &remote, 1, 0) };
         outcome(moved, to.len())
@@ -144,8 +143,8 @@ impl Memory for Checked {
             iov_len: from.len(),
         };
         let remote = vector(usize::try_from(addr).map_err(|_| EFAULT)?, from.len());
-        // SAFETY: `local` describes `from`, which is only read; `remote` is what the caller of
-        // the command asked to be written to, and the system refuses what cannot be.
+        // SAFETY: `local` describes `from`, which is only read; `remote` is the memory that
+        // the caller of the command named for the result, and the system checks it.
         let moved =
             unsafe { libc::process_vm_writev(std::process::id() as i32, &local, 1, &remote, 1, 0) };
         outcome(moved, from.len())
@@ -157,7 +156,7 @@ impl Memory for Checked {
             iov_len: to.len(),
         };
         // SAFETY: `local` describes the span, where the core reserved room for this payload and
-        // nobody else writes; the remote vectors are checked by the system.
+        // no other thread writes; the remote vectors are checked by the system.
         let moved = unsafe {
             libc::process_vm_readv(
                 std::process::id() as i32,
@@ -172,7 +171,7 @@ impl Memory for Checked {
     }
 }
 
-/// Payload where the sender has it.
+/// Payload in the memory of its sender.
 pub(crate) struct Payload<M> {
     memory: M,
     vecs: SmallVec<[libc::iovec; INLINE]>,
@@ -180,7 +179,12 @@ pub(crate) struct Payload<M> {
 }
 
 impl<M: Memory> Payload<M> {
-    /// Reads `n` vectors at `addr`, not yet what they point to.
+    /// Reads `n` vectors at `addr`, and not yet the memory that they point to.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT; EINVAL for a vector whose length is negative; EMSGSIZE for more than [`PAYLOAD_MAX`]
+    /// bytes in all.
     pub(crate) fn import(memory: M, addr: u64, n: usize) -> Result<Self> {
         const WORD: usize = size_of::<usize>();
         const VEC: usize = size_of::<libc::iovec>();
@@ -219,7 +223,7 @@ impl<M: Memory> Payload<M> {
     }
 }
 
-impl<M: Memory> host::Payload<Embedded> for Payload<M> {
+impl<M: Memory> bus::Payload<Embedded> for Payload<M> {
     fn len(&self) -> u64 {
         self.len
     }

@@ -3,27 +3,30 @@
 //! One peer: what a descriptor of `/dev/bus1` is to the device.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::mem::offset_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus1_core::bus::peer::Peer as Core;
-use bus1_core::bus::{command, Bus as CoreBus, Info, Ready};
+use bus1_core::abi::{CmdExchange, CMD_EXCHANGE, CMD_PEER_RESET, CMD_RECV};
+use bus1_core::bus::{dispatch, Bus, Info, Peer as Core, Ready};
 use kernel::error::Result as CoreResult;
 use kernel::sync::Arc as CoreArc;
 use once_cell::sync::OnceCell;
-use rustix::event::{eventfd, EventfdFlags};
 use rustix::io::Errno;
 
-use crate::bus::Bus;
+use crate::call::Call;
 use crate::error::to_errno;
-use crate::host::{Call, Embedded};
+use crate::eventfd::Eventfd;
+use crate::host::Embedded;
 use crate::memory::{Checked, Direct, Memory};
 use crate::pool::{Map, Pool};
-use crate::registry::Entry;
-use crate::waker::{Scope, Signal, Waker};
+use crate::registry::{Entry, Registered};
+use crate::scope::Scope;
+use crate::signal::{Look, Signal};
+use crate::waker::Waker;
 
-/// A peer of a [`Bus`].
+/// A peer of a [`Bus`](crate::Bus).
 ///
 /// A clone is the same peer, as a duplicated descriptor is; the last one dropped disconnects it.
 /// All threads may use it at once.
@@ -33,40 +36,83 @@ use crate::waker::{Scope, Signal, Waker};
 #[derive(Clone)]
 pub struct Peer(Arc<Shared>);
 
-/// What the clones of a peer share.
-pub(crate) struct Shared {
+/// The state that the clones of a peer share.
+struct Shared {
     core: CoreArc<Core<Embedded>>,
     signal: Arc<Signal>,
-    bus: Bus,
-    event: OnceCell<Event>,
+    bus: CoreArc<Bus<Embedded>>,
+    descriptor: OnceCell<Descriptor>,
 }
 
 /// The descriptor of a peer.
-struct Event {
+struct Descriptor {
     /// How others find the peer by it. First, so that it goes before the eventfd does.
     _entry: Option<Entry>,
-    fd: Arc<OwnedFd>,
+    eventfd: Arc<Eventfd>,
+}
+
+/// The answer of a call to the question whether something is left in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Nothing is left: the caller may wait for the next edge.
+    NothingLeft,
+    /// Something may be left, or the call did not look.
+    Other,
+}
+
+impl Answer {
+    /// Returns the answer that the result of a command gives. `room` is that of an EXCHANGE, if it is
+    /// known.
+    fn of(cmd: u32, room: Option<Room>, result: Result<(), Errno>) -> Self {
+        let nothing_left = match (cmd, result) {
+            (CMD_RECV, result) => result == Err(Errno::AGAIN),
+            // A batch ends early where nothing more is ready.
+            (CMD_EXCHANGE, Ok(())) => room.is_none_or(|room| room.received < room.offered),
+            (CMD_EXCHANGE, Err(errno)) => matches!(errno, Errno::AGAIN | Errno::TIMEDOUT),
+            // A flush leaves an empty queue.
+            (CMD_PEER_RESET, result) => result.is_ok(),
+            _ => false,
+        };
+        if nothing_left {
+            Self::NothingLeft
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// How many messages an EXCHANGE may receive, and how many it did receive if it succeeded.
+#[derive(Clone, Copy)]
+struct Room {
+    offered: u64,
+    received: u64,
 }
 
 impl Shared {
-    /// The core's part.
-    pub(crate) fn core(&self) -> &CoreArc<Core<Embedded>> {
-        &self.core
+    /// Whether something can be received, or the peer is disconnected.
+    fn is_ready(&self) -> bool {
+        self.core.ready().any()
     }
 
-    /// Whether it is a peer of this bus.
-    pub(crate) fn is_on(&self, bus: &Bus) -> bool {
-        CoreArc::ptr_eq(self.bus.core(), bus.core())
-    }
-
-    /// Lowers an eventfd that a command left without reason to be readable.
-    fn settle(&self) {
-        if self.signal.is_raised() && !self.core.ready().any() {
-            self.signal.lower();
-            if self.core.ready().any() {
-                self.signal.raise();
-            }
+    /// Brings the eventfd up to date at the end of each call, once its answer is decided.
+    fn answered(&self, answer: Answer) {
+        #[cfg(test)]
+        tests::between_decision_and_answer();
+        let event = self.signal.event();
+        match answer {
+            Answer::NothingLeft => event.rearm(|| self.is_ready()),
+            Answer::Other => event.settle(|| self.is_ready()),
         }
+    }
+}
+
+impl Registered for Shared {
+    fn bus(&self) -> &CoreArc<Bus<Embedded>> {
+        &self.bus
+    }
+
+    fn core(&self) -> &CoreArc<Core<Embedded>> {
+        &self.core
     }
 }
 
@@ -78,34 +124,56 @@ impl Drop for Shared {
     }
 }
 
+/// Reads `n_msgs` of the argument of an EXCHANGE, if it is readable.
+fn messages(memory: impl Memory, arg: usize) -> Option<u64> {
+    let addr = (arg as u64).checked_add(offset_of!(CmdExchange, n_msgs) as u64)?;
+    let mut bytes = [0; 8];
+    memory.read(addr, &mut bytes).ok()?;
+    Some(u64::from_ne_bytes(bytes))
+}
+
 impl Peer {
-    pub(crate) fn open(bus: &Bus, uid: u32) -> CoreResult<Self> {
-        let signal = Arc::new(Signal::default());
+    pub(crate) fn open(bus: &CoreArc<Bus<Embedded>>, uid: u32) -> CoreResult<Self> {
+        let signal = Arc::new(Signal::new());
         let waker = Waker(signal.clone());
-        let core = CoreBus::open::<Infallible>(bus.core(), uid, Pool::new(), waker)?;
+        let core = Bus::open::<Infallible>(bus, uid, Pool::new(), waker)?;
         Ok(Self(Arc::new(Shared {
             core,
             signal,
             bus: bus.clone(),
-            event: OnceCell::new(),
+            descriptor: OnceCell::new(),
         })))
     }
 
+    /// Runs a command, then brings the eventfd up to date.
     fn call(&self, memory: impl Memory, cmd: u32, arg: usize) -> Result<(), Errno> {
-        let result = {
-            let _scope = Scope::enter();
-            let call = Call {
-                bus: &self.0.bus,
-                memory,
-            };
-            command::dispatch(&self.0.core, &call, cmd, arg as u64)
-        };
-        self.0.settle();
-        result.map_err(to_errno)
+        // Only for waiters of a descriptor it matters whether a batch ended early.
+        let counts = cmd == CMD_EXCHANGE && self.0.signal.event().is_attached();
+        let offered = counts.then(|| messages(memory, arg)).flatten();
+        let result = self.command(memory, cmd, arg);
+        let room = offered.and_then(|offered| {
+            let received = messages(memory, arg)?;
+            Some(Room { offered, received })
+        });
+        self.0.answered(Answer::of(cmd, room, result));
+        result
     }
 
-    /// Does one command, as `ioctl(2)` on the device does: `cmd` is one of `CMD_*`, `arg` the
-    /// address of its argument. Errors are those of the command.
+    /// Runs a command, and delivers its wake-ups.
+    fn command(&self, memory: impl Memory, cmd: u32, arg: usize) -> Result<(), Errno> {
+        let _scope = Scope::enter();
+        let bus = &self.0.bus;
+        let call = Call { bus, memory };
+        dispatch(&self.0.core, &call, cmd, arg as u64).map_err(to_errno)
+    }
+
+    /// Runs one command, as `ioctl(2)` on the device does: `cmd` is one of `CMD_*`, `arg` the
+    /// address of its argument.
+    ///
+    /// # Errors
+    ///
+    /// The errors of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail with
+    /// EMFILE or ENFILE, see the [differences from the device](crate#differences-from-the-device).
     ///
     /// Memory is accessed right away. A null pointer is EFAULT, any other that is not valid is
     /// undefined behaviour; [`Peer::ioctl_checked`] takes any.
@@ -121,76 +189,109 @@ impl Peer {
         self.call(memory, cmd, arg)
     }
 
-    /// The same for any address, as in the kernel: what cannot be read or written is EFAULT.
+    /// Runs one command with any addresses, as the kernel does: memory that cannot be read or
+    /// written is EFAULT.
     ///
-    /// The price is a system call for each piece of memory. It needs `process_vm_readv(2)` on the
-    /// own process, which a sandbox may forbid: then it fails with that error.
+    /// Each piece of memory costs a system call.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a sandbox
+    /// may forbid: then it fails with that error.
     ///
     /// # Safety
     ///
     /// It writes where the command says, if there is memory that can be written. As with a system
-    /// call, that has to be memory that nothing else in the program uses until it returns; and what
-    /// the command reads must not be written meanwhile by other threads without atomic operations.
+    /// call, that has to be memory that nothing else in the program uses until it returns; and
+    /// memory that the command reads must not be written meanwhile by other threads without atomic
+    /// operations.
     pub unsafe fn ioctl_checked(&self, cmd: u32, arg: usize) -> Result<(), Errno> {
         self.call(Checked, cmd, arg)
     }
 
-    /// The pool, as `mmap(2)` on the device gives it. ESHUTDOWN once disconnected; ENOMEM, EMFILE,
-    /// and EFBIG if the process may not have files (`RLIMIT_FSIZE`) of the size of a pool.
+    /// Returns the pool, as `mmap(2)` on the device gives it.
+    ///
+    /// # Errors
+    ///
+    /// ESHUTDOWN once disconnected; ENOMEM; EMFILE; EFBIG if the process may not have files
+    /// (`RLIMIT_FSIZE`) of the size of a pool.
     pub fn pool(&self) -> Result<Map, Errno> {
         let pool = self.0.core.pool().map_err(to_errno)?;
         Map::new(pool).map_err(to_errno)
     }
 
-    /// Whether something can be received, or the peer is disconnected. It never blocks.
+    /// Returns whether something can be received, and whether the peer is disconnected. It never
+    /// blocks.
     pub fn poll(&self) -> Ready {
-        self.0.core.ready()
+        self.answer(self.0.core.ready())
     }
 
-    /// Blocks until something can be received or the peer is disconnected, but not longer than
-    /// `timeout`; gives what [`Peer::poll`] gives. Signals do not end it.
+    /// Blocks until something can be received or the peer is disconnected, at most for `timeout`.
+    /// Returns the state at the end, as [`Peer::poll`] does. Signals do not end it.
     pub fn wait(&self, timeout: Option<Duration>) -> Ready {
         // A time beyond the end of time is as good as none.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        self.0.signal.wait(deadline, || {
-            let ready = self.poll();
-            (ready.any(), ready)
-        })
+        let ready = self.0.signal.wait(deadline, || {
+            let found = self.0.core.ready();
+            let done = found.any();
+            Look { done, found }
+        });
+        self.answer(ready)
     }
 
-    /// Its numbers, as fdinfo of the device shows them.
+    /// Returns `ready` to a caller, who may wait for the next edge if it says that nothing is left.
+    fn answer(&self, ready: Ready) -> Ready {
+        if !ready.any() {
+            self.0.answered(Answer::NothingLeft);
+        }
+        ready
+    }
+
+    /// Returns the peer's numbers, as fdinfo of the device shows them.
     pub fn info(&self) -> Info {
         self.0.core.info()
     }
 
-    /// A descriptor that stands for the peer: made by the first call, the same in all clones,
-    /// closed with the last of them. EMFILE, ENFILE, ENOMEM.
+    /// Returns a descriptor that stands for the peer: made by the first call, the same in all clones,
+    /// closed with the last of them.
     ///
     /// It is readable when something can be received or the peer is disconnected; it may stay so
-    /// until the next command finds nothing (EAGAIN). It is there for `poll(2)` and the like, and
-    /// as `dst_fd` of HANDLE_TRANSFER, for which procfs must be mounted. Reading from it or
-    /// writing to it breaks the former. It does not mean anything to another process, and a
-    /// duplicate of it does not keep the peer connected.
+    /// until the next call finds nothing. It is there for `poll(2)` and the like, and as `dst_fd` of
+    /// HANDLE_TRANSFER, for which procfs must be mounted.
+    ///
+    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a call has
+    /// found nothing left: RECV with EAGAIN, EXCHANGE with EAGAIN, ETIMEDOUT or a batch with room
+    /// left, PEER_RESET, [`Peer::poll`] or [`Peer::wait`]. A
+    /// message that arrives before that, while others are in the queue, need not be one.
+    ///
+    /// Reading from it or writing to it breaks all that. It does not mean anything to another process,
+    /// and a duplicate of it does not keep the peer connected.
+    ///
+    /// # Errors
+    ///
+    /// EMFILE, ENFILE, ENOMEM.
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>, Errno> {
-        let event = self.0.event.get_or_try_init(|| {
-            let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-            let fd = Arc::new(fd);
-            self.0.signal.attach(&fd);
-            if self.poll().any() {
-                self.0.signal.raise();
+        let descriptor = self.0.descriptor.get_or_try_init(|| {
+            let eventfd = Arc::new(Eventfd::new()?);
+            self.0.signal.attach(&eventfd);
+            if self.0.is_ready() {
+                self.0.signal.event().raise();
             }
-            let entry = Entry::new(fd.as_fd(), Arc::downgrade(&self.0));
-            Ok::<_, Errno>(Event { _entry: entry, fd })
+            let shared = Arc::downgrade(&self.0);
+            Ok::<_, Errno>(Descriptor {
+                _entry: Entry::new(eventfd.as_fd(), shared),
+                eventfd,
+            })
         })?;
-        Ok(event.fd.as_fd())
+        Ok(descriptor.eventfd.as_fd())
     }
 }
 
-/// As [`Peer::descriptor`], for those who need a trait.
+/// Returns [`Peer::descriptor`], for interfaces that ask for the trait.
 ///
 /// # Panics
 ///
-/// If there is no descriptor yet and none can be made. Call [`Peer::descriptor`] before.
+/// Panics if there is no descriptor yet and none can be made. Call [`Peer::descriptor`] before.
 impl AsFd for Peer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor()
@@ -198,7 +299,11 @@ impl AsFd for Peer {
     }
 }
 
-/// As [`AsFd`].
+/// Returns the number of [`Peer::descriptor`].
+///
+/// # Panics
+///
+/// Panics where `as_fd` does.
 impl AsRawFd for Peer {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
@@ -213,3 +318,6 @@ impl std::fmt::Debug for Peer {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,9 @@
 //! neither memory nor address space. It goes with the last of the peer, its messages and its
 //! [`Map`]s.
 //!
-//! Invariant: no reference to pool memory is made here, since others may write at the same time.
-//! Who writes where is the core's business: it hands out each range once.
+//! Invariant: no reference to pool memory is made here, since others may write at the same time. The
+//! core hands out each range once, so two writers never meet; a reader may meet a writer wherever it
+//! looks beyond its slices, and reads by volatile operations.
 
 use std::fs::File;
 use std::io;
@@ -18,7 +19,7 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::Arc;
 
-use bus1_core::bus::host;
+use bus1_core::bus;
 use kernel::error::{code::*, Error, Result};
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use once_cell::sync::OnceCell;
@@ -36,7 +37,7 @@ const SIZE: usize = if usize::BITS == 64 {
     64 << 20
 };
 
-/// Both mappings.
+/// The memory of a pool and its two mappings.
 struct Mapped {
     writable: MmapRaw,
     readable: MmapRaw,
@@ -91,7 +92,7 @@ impl Mapped {
                     (range.end - range.start) as usize,
                 )
             };
-            // What cannot be given back now goes with the pool.
+            // Memory that cannot be given back now goes with the pool.
             let _ = given;
         });
     }
@@ -107,7 +108,7 @@ fn failure(error: &io::Error) -> Error {
     }
 }
 
-/// The memory of a pool; a clone is another reference to the same.
+/// The memory of a pool; a clone is another reference to the same memory.
 #[derive(Clone)]
 pub(crate) struct Pool(Arc<OnceCell<Mapped>>);
 
@@ -119,19 +120,19 @@ pub(crate) struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// Where it starts. All of it may be accessed as long as the span lives.
+    /// Returns where it starts. All of it may be accessed as long as the span lives.
     pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
         self.start
     }
 
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 }
 
 impl Pool {
-    /// A pool without memory.
+    /// Makes a pool without memory.
     pub(crate) fn new() -> Self {
         Self(Arc::new(OnceCell::new()))
     }
@@ -141,9 +142,11 @@ impl Pool {
             .get_or_try_init(|| Mapped::new().map_err(|error| failure(&error)))
     }
 
-    /// The range of `len` bytes at `offset`, which somebody pinned.
+    /// Returns the range of `len` bytes at `offset`, which is pinned.
     ///
-    /// Panics if it is not in the pool, or nothing is: the core never asks for that.
+    /// # Panics
+    ///
+    /// Panics if the range is not in the pool, or nothing is pinned: the core never asks for that.
     pub(crate) fn span(&self, offset: u64, len: u64) -> Span<'_> {
         let mapped = self.0.get().expect("a range is pinned before it is used");
         let Range { start, end } = range(offset, len).expect("a range lies inside its pool");
@@ -156,7 +159,7 @@ impl Pool {
     }
 }
 
-/// The range, if it is inside a pool.
+/// Returns the range of `len` bytes at `offset`. EINVAL if it is not inside a pool.
 fn range(offset: u64, len: u64) -> Result<Range<u64>> {
     match offset.checked_add(len) {
         Some(end) if end <= SIZE as u64 => Ok(offset..end),
@@ -164,7 +167,7 @@ fn range(offset: u64, len: u64) -> Result<Range<u64>> {
     }
 }
 
-impl host::Pool for Pool {
+impl bus::Pool for Pool {
     const SIZE: u64 = SIZE as u64;
 
     fn pin(&self, offset: u64, len: u64) -> Result {
@@ -186,14 +189,14 @@ impl host::Pool for Pool {
 
     fn write(&self, offset: u64, bytes: &[u8]) {
         let span = self.span(offset, bytes.len() as u64);
-        // SAFETY: the span is as long as `bytes` and nobody else writes there.
+        // SAFETY: the span is as long as `bytes`, and no other thread writes there.
         unsafe { ptr::copy(bytes.as_ptr(), span.as_mut_ptr(), span.len()) };
     }
 
     fn copy(&self, offset: u64, len: u64, to: &Self, to_offset: u64) {
         let from = self.span(offset, len);
         let to = to.span(to_offset, len);
-        // SAFETY: both spans have this length; nobody else writes to the second. They may be in
+        // SAFETY: both spans have this length; no other thread writes to the second. They may be in
         // one pool.
         unsafe { ptr::copy(from.as_mut_ptr(), to.as_mut_ptr(), from.len()) };
     }
@@ -201,9 +204,9 @@ impl host::Pool for Pool {
 
 /// The owner's view of a pool: [`Map::len`] bytes of memory that can only be read.
 ///
-/// It is what `mmap(2)` gives on the device. It outlives the peer, and does not keep it
-/// connected. A slice stays as it is from RECV to SLICE_RELEASE; everything else changes at any
-/// time.
+/// It stands for the mapping that `mmap(2)` gives on the device. It outlives the peer, and does not
+/// keep it connected. A slice stays as it is from RECV to SLICE_RELEASE; all other bytes change at
+/// any time.
 #[derive(Clone)]
 pub struct Map(Pool);
 
@@ -223,32 +226,65 @@ impl Map {
             .readable
     }
 
-    /// Where offset 0 is. Reading beyond the slices that were received is allowed, and gives
-    /// zeros or old bytes of this pool.
+    /// Returns where offset 0 is. Reading beyond the slices that were received is allowed, and gives
+    /// zeros or old bytes of this pool, which may change at the same time: such bytes must be read
+    /// by volatile or atomic operations.
     pub fn as_ptr(&self) -> *const u8 {
         self.readable().as_ptr()
     }
 
-    /// Size of the address space in bytes: 4 GiB on 64-bit machines, else 64 MiB.
+    /// Returns the size of the address space in bytes: 4 GiB on 64-bit machines, otherwise 64 MiB.
     #[allow(clippy::len_without_is_empty)] // It never is.
     pub fn len(&self) -> usize {
         SIZE
     }
 
-    /// Copies `to.len()` bytes at `offset`; false, and nothing was copied, if they are not all
+    /// Copies `to.len()` bytes at `offset`. Returns false, and copies nothing, if they are not all
     /// in the pool.
     ///
-    /// Bytes that belong to no received slice may change while they are copied.
+    /// Bytes that belong to no received slice may change while they are copied; then `to` may get
+    /// some from before and some from after a change.
     pub fn read(&self, offset: u64, to: &mut [u8]) -> bool {
         let Ok(range) = range(offset, to.len() as u64) else {
             return false;
         };
-        // SAFETY: the range is inside the mapping, and `to` is not, being writable.
-        unsafe {
-            let from = self.as_ptr().add(range.start as usize);
-            ptr::copy(from, to.as_mut_ptr(), to.len());
-        }
+        // The range is inside the mapping, so there is no overflow.
+        let from = self.as_ptr().wrapping_add(range.start as usize);
+        // SAFETY: the range is inside the read-only mapping, which lives as long as `self`. Nothing
+        // in the program writes to it, or refers to it.
+        unsafe { copy_volatile(from, to) };
         true
+    }
+}
+
+/// Fills `to` with memory that may change at the same time: each word, or byte at the ends, is read
+/// once.
+///
+/// # Safety
+///
+/// `to.len()` bytes at `from` are mapped. They are no memory of an object of the program: what
+/// changes them writes to the same pages by another mapping, so here they change like memory that
+/// is shared with another process.
+unsafe fn copy_volatile(from: *const u8, to: &mut [u8]) {
+    const WORD: usize = size_of::<usize>();
+    let ahead = from.align_offset(WORD).min(to.len());
+    let (head, rest) = to.split_at_mut(ahead);
+    for (i, byte) in head.iter_mut().enumerate() {
+        // SAFETY: it is among the bytes that the caller vouched for.
+        *byte = unsafe { from.add(i).read_volatile() };
+    }
+    let from = from.wrapping_add(ahead);
+    let mut words = rest.chunks_exact_mut(WORD);
+    let mut at = from;
+    for word in &mut words {
+        // SAFETY: as above; the word is aligned, since `from` is now.
+        let bytes = unsafe { at.cast::<usize>().read_volatile() };
+        word.copy_from_slice(&bytes.to_ne_bytes());
+        at = at.wrapping_add(WORD);
+    }
+    for (i, byte) in words.into_remainder().iter_mut().enumerate() {
+        // SAFETY: it is among the bytes that the caller vouched for.
+        *byte = unsafe { at.add(i).read_volatile() };
     }
 }
 
@@ -263,7 +299,7 @@ impl std::fmt::Debug for Map {
 
 #[cfg(test)]
 mod tests {
-    use super::host::Pool as _;
+    use super::bus::Pool as _;
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -286,6 +322,19 @@ mod tests {
         other.pin(1 << 31, 16).unwrap();
         pool.copy(8, 16, &other, 1 << 31);
         assert_eq!(read(&other, 1 << 31, 16), b"sixteen bytes...");
+    }
+
+    #[test]
+    fn every_alignment_is_copied_exactly() {
+        let pool = Pool::new();
+        let bytes: Vec<u8> = (1..=64).collect();
+        pool.pin(0, 64).unwrap();
+        pool.write(0, &bytes);
+        for start in 0..17 {
+            for end in start..=64 {
+                assert_eq!(read(&pool, start as u64, end - start), bytes[start..end]);
+            }
+        }
     }
 
     #[test]
@@ -325,7 +374,7 @@ mod tests {
     #[test]
     fn the_view_cannot_be_made_writable() {
         let map = Map::new(Pool::new()).unwrap();
-        // SAFETY: nothing refers to the mapping but this test, and protection only changes
+        // SAFETY: nothing except this test refers to the mapping, and protection only changes
         // what may be done with it.
         let outcome = unsafe {
             rustix::mm::mprotect(

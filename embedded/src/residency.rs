@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which parts of a pool have memory, and which of them somebody needs.
+//! Which parts of a pool have memory, and which of them are in use.
 //!
-//! Memory is made in granules before anybody writes, so that a system without memory is an error
-//! and no signal. It is given back in chunks that nothing pins. To make it again is dear, so the
-//! lowest chunks keep theirs: those below [`KEPT`] always (they are not even counted), and as many
-//! more, up to [`KEPT_MOST`], as were seen to be given back and needed again.
+//! Memory is made in granules before it is written, so that a system without memory reports an error
+//! and not a signal. It is given back in chunks that nothing pins. To make it again is expensive, so
+//! the lowest chunks keep theirs: those below [`KEPT`] always (their pins are not even counted), and
+//! as many more, up to [`KEPT_MOST`], as were seen to be given back and needed again.
 //!
 //! # Concurrency
 //!
 //! `pins` of a chunk counts, and carries [`LEAVING`] while its memory is given back. The bit is
 //! set only on a count of 0 and only under `leaving`; a pin that meets it waits for that lock, and
-//! then finds the granules missing. Locks: `leaving` alone, held across the system call.
+//! then finds the granules missing. Lock: `leaving` only, held across the system call.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,13 +21,13 @@ use parking_lot::Mutex;
 
 /// The unit in which memory is made.
 const GRANULE: u64 = 16 << 10;
-/// The unit in which it is given back: a word of granules.
+/// The unit in which memory is given back: a word of granules.
 const CHUNK: u64 = GRANULE * u64::BITS as u64;
-/// Chunks whose books are made together.
+/// Chunks whose counts are made together.
 const SEGMENT: u64 = 64;
-/// What is never given back, as an offset from the start.
+/// The offset below which memory is never given back.
 const KEPT: u64 = 4 << 20;
-/// What is given back in any case, as an offset from the start.
+/// The offset from which memory is given back in any case.
 const KEPT_MOST: u64 = 64 << 20;
 
 /// Flag of [`Chunk::pins`].
@@ -37,15 +37,15 @@ const LEAVING: u32 = 1 << 31;
 struct Chunk {
     /// The granules that have memory, by bit.
     resident: AtomicU64,
-    /// How many pins, and [`LEAVING`].
+    /// The number of pins, and [`LEAVING`].
     pins: AtomicU32,
     /// Whether memory was ever given back.
     left: AtomicBool,
 }
 
-/// The books of one pool. Ranges are in bytes and not empty.
+/// The memory of one pool. Ranges are in bytes and not empty.
 pub(crate) struct Residency {
-    /// Books are made for parts of the address space that are used, and stay.
+    /// Made for parts of the address space that are used, and kept from then on.
     segments: Box<[OnceCell<Box<[Chunk]>>]>,
     /// The offset below which chunks keep their memory. It only grows.
     kept: AtomicU64,
@@ -53,7 +53,7 @@ pub(crate) struct Residency {
 }
 
 impl Residency {
-    /// Books for a pool of `size` bytes, none of which have memory.
+    /// Makes the state of a pool of `size` bytes, none of which have memory.
     pub(crate) fn new(size: u64) -> Self {
         Self {
             segments: (0..size.div_ceil(CHUNK * SEGMENT))
@@ -70,92 +70,119 @@ impl Residency {
         &segment[(number % SEGMENT) as usize]
     }
 
-    /// The chunks of a range that are counted.
+    /// Returns the chunks that a range touches.
+    fn chunks(range: &Range<u64>) -> Range<u64> {
+        range.start / CHUNK..range.end.div_ceil(CHUNK)
+    }
+
+    /// Returns the chunks of a range whose pins are counted.
     fn counted(range: &Range<u64>) -> Range<u64> {
         (range.start.max(KEPT) / CHUNK)..range.end.max(KEPT).div_ceil(CHUNK)
     }
 
     /// Keeps the memory of a range until it is unpinned. Where there is none, calls `make` for
-    /// a range that covers all that is missing; if that fails, nothing was done.
+    /// a range that covers all that is missing.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`; then nothing was pinned.
     pub(crate) fn pin<E>(
         &self,
         range: Range<u64>,
         make: impl FnOnce(Range<u64>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for number in Self::counted(&range) {
-            // Acquire: sees the granules cleared by the last that gave them back.
-            let before = self.chunk(number).pins.fetch_add(1, Ordering::AcqRel);
-            if before & LEAVING != 0 {
-                drop(self.leaving.lock());
-            }
+        self.count_up(&range);
+        let Some(missing) = self.missing(&range) else {
+            return Ok(());
+        };
+        if let Err(error) = make(missing) {
+            self.count_down(&range);
+            return Err(error);
         }
-
-        let mut missing: Option<Range<u64>> = None;
-        let chunks = range.start / CHUNK..range.end.div_ceil(CHUNK);
-        for number in chunks.clone() {
-            let start = number * CHUNK;
-            let wanted = granules(start, &range);
-            let lacking = wanted & !self.chunk(number).resident.load(Ordering::Acquire);
-            if lacking != 0 {
-                if self.chunk(number).left.load(Ordering::Relaxed) {
-                    let end = (start + CHUNK).min(KEPT_MOST);
-                    self.kept.fetch_max(end, Ordering::Relaxed);
-                }
-                let first = start + u64::from(lacking.trailing_zeros()) * GRANULE;
-                let end = start + CHUNK - u64::from(lacking.leading_zeros()) * GRANULE;
-                missing = Some(missing.map_or(first, |missing| missing.start)..end);
-            }
-        }
-
-        if let Some(missing) = missing {
-            if let Err(error) = make(missing) {
-                for number in Self::counted(&range) {
-                    self.chunk(number).pins.fetch_sub(1, Ordering::AcqRel);
-                }
-                return Err(error);
-            }
-            for number in chunks {
-                let wanted = granules(number * CHUNK, &range);
-                self.chunk(number)
-                    .resident
-                    .fetch_or(wanted, Ordering::AcqRel);
-            }
+        for number in Self::chunks(&range) {
+            let made = granules(number * CHUNK, &range);
+            self.chunk(number).resident.fetch_or(made, Ordering::AcqRel);
         }
         Ok(())
     }
 
-    /// Undoes one pin of the range, and calls `give_back` for what nothing pins any more.
-    pub(crate) fn unpin(&self, range: Range<u64>, mut give_back: impl FnMut(Range<u64>)) {
-        let mut idle: Option<Range<u64>> = None;
-        for number in Self::counted(&range) {
-            if self.chunk(number).pins.fetch_sub(1, Ordering::AcqRel) == 1 {
-                idle = Some(idle.map_or(number, |idle| idle.start)..number + 1);
-            }
+    /// Undoes one pin of the range, and calls `give_back` for memory that nothing pins any more.
+    pub(crate) fn unpin(&self, range: Range<u64>, give_back: impl FnMut(Range<u64>)) {
+        if let Some(idle) = self.count_down(&range) {
+            self.give_back(idle, give_back);
         }
-        let Some(idle) = idle else { return };
+    }
 
-        let _leaving = self.leaving.lock();
-        let mut next = idle.start;
-        while next < idle.end {
-            // A run of chunks that nobody pinned in the meantime.
-            let start = next;
-            while next < idle.end && self.leave(next) {
-                next += 1;
-            }
-            if start < next {
-                give_back(start * CHUNK..next * CHUNK);
-                for number in start..next {
-                    self.chunk(number)
-                        .pins
-                        .fetch_and(!LEAVING, Ordering::AcqRel);
-                }
-            } else {
-                next += 1;
+    /// Counts a pin of each chunk, after which none of them leaves.
+    fn count_up(&self, range: &Range<u64>) {
+        for number in Self::counted(range) {
+            // Acquire: sees the granules cleared by the thread that gave them back last.
+            let before = self.chunk(number).pins.fetch_add(1, Ordering::AcqRel);
+            if before & LEAVING != 0 {
+                // It is left once the lock is free.
+                drop(self.leaving.lock());
             }
         }
     }
 
-    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it.
+    /// Takes one pin off each chunk. Returns a range of chunks that has all whose last pin it was.
+    fn count_down(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let mut idle: Option<Range<u64>> = None;
+        for number in Self::counted(range) {
+            if self.chunk(number).pins.fetch_sub(1, Ordering::AcqRel) == 1 {
+                idle = Some(idle.map_or(number, |idle| idle.start)..number + 1);
+            }
+        }
+        idle
+    }
+
+    /// Returns a range that covers the granules of a pinned range that have no memory. Chunks that
+    /// had memory before, and need it again, keep it from now on.
+    fn missing(&self, range: &Range<u64>) -> Option<Range<u64>> {
+        let mut missing: Option<Range<u64>> = None;
+        for number in Self::chunks(range) {
+            let start = number * CHUNK;
+            let wanted = granules(start, range);
+            let lacking = wanted & !self.chunk(number).resident.load(Ordering::Acquire);
+            if lacking == 0 {
+                continue;
+            }
+            if self.chunk(number).left.load(Ordering::Relaxed) {
+                let end = (start + CHUNK).min(KEPT_MOST);
+                self.kept.fetch_max(end, Ordering::Relaxed);
+            }
+            let first = start + u64::from(lacking.trailing_zeros()) * GRANULE;
+            let end = start + CHUNK - u64::from(lacking.leading_zeros()) * GRANULE;
+            missing = Some(missing.map_or(first, |missing| missing.start)..end);
+        }
+        missing
+    }
+
+    /// Gives back the memory of those chunks among `idle` that no thread pinned in the meantime.
+    fn give_back(&self, idle: Range<u64>, mut give_back: impl FnMut(Range<u64>)) {
+        let _leaving = self.leaving.lock();
+        let mut next = idle.start;
+        while next < idle.end {
+            // A run of chunks.
+            let start = next;
+            while next < idle.end && self.leave(next) {
+                next += 1;
+            }
+            if start == next {
+                next += 1;
+                continue;
+            }
+            give_back(start * CHUNK..next * CHUNK);
+            for number in start..next {
+                self.chunk(number)
+                    .pins
+                    .fetch_and(!LEAVING, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it. Returns whether it
+    /// did. The caller holds `leaving`.
     fn leave(&self, number: u64) -> bool {
         if number * CHUNK < self.kept.load(Ordering::Relaxed) {
             return false;
@@ -176,7 +203,7 @@ impl Residency {
     }
 }
 
-/// The granules of the chunk at `start` that a range touches, by bit.
+/// Returns the granules of the chunk at `start` that a range touches, by bit.
 fn granules(start: u64, range: &Range<u64>) -> u64 {
     let first = (range.start.max(start) - start) / GRANULE;
     let end = (range.end.min(start + CHUNK) - start).div_ceil(GRANULE);
@@ -187,7 +214,7 @@ fn granules(start: u64, range: &Range<u64>) -> u64 {
 mod tests {
     use super::*;
 
-    /// Pins and reports what had to be made.
+    /// Pins, and reports the range that had to be made.
     fn pin(books: &Residency, range: Range<u64>) -> Option<Range<u64>> {
         let mut made = None;
         let result: Result<(), ()> = books.pin(range, |range| {
@@ -198,7 +225,7 @@ mod tests {
         made
     }
 
-    /// Unpins and reports where what was given back starts and ends.
+    /// Unpins, and reports the start and the end of each range that was given back.
     fn unpin(books: &Residency, range: Range<u64>) -> Vec<(u64, u64)> {
         let mut given = Vec::new();
         books.unpin(range, |range| given.push((range.start, range.end)));
@@ -221,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_often_stays() {
+    fn the_lowest_memory_stays() {
         let books = Residency::new(4 << 30);
         pin(&books, 0..KEPT);
         assert_eq!(unpin(&books, 0..KEPT), []);
@@ -245,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_again_stays() {
+    fn memory_that_is_needed_again_stays() {
         let books = Residency::new(4 << 30);
         let often = KEPT..KEPT + 2 * CHUNK;
         pin(&books, often.clone());

@@ -128,7 +128,7 @@ fn io_uring_is_refused() {
     // SAFETY: the parameters are as long as the system's structure, and zero.
     let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
     if ring < 0 {
-        // The system has none, so there is nothing to refuse; anything else is a failure.
+        // The system has none, so there is nothing to refuse; any other error is a failure.
         let errno = std::io::Error::last_os_error().raw_os_error().unwrap();
         assert!([libc::ENOSYS, libc::EPERM].contains(&errno), "{errno}");
         return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A process without descriptors to spare. It is alone in its binary, because the limit concerns
+//! A process without descriptors to spare. It has a binary of its own, because the limit concerns
 //! the whole process.
 
 mod common;

@@ -298,7 +298,7 @@ fn a_pool_shows_no_leftovers() {
     assert!(owner.map.read(second, &mut slice));
     assert_eq!(&slice, b"abc\0\0\0\0\0");
 
-    // A large slice that was released is no memory any more, but where small ones come and go.
+    // A large slice that was released is no memory any more, except where small ones come and go.
     const LARGE: usize = 7 << 20;
     sender
         .send(&[handle], &[&vec![0xbb; LARGE]], &[], &[])

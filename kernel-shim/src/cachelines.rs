@@ -8,7 +8,7 @@
 //! that is borrowed to be changed, reference counts that go up or down, and
 //! atomics that are written. Not seen is the memory that such data owns (nodes
 //! of trees, elements of vectors), which only the holder of its lock changes,
-//! and new memory, which nobody else knows yet.
+//! and new memory, which no other thread knows yet.
 
 /// Bytes of a cache line.
 #[cfg(feature = "cachelines")]
@@ -24,14 +24,14 @@ mod state {
     }
 }
 
-/// The cache lines that a thread wrote, each with what was first written there.
+/// The cache lines that a thread wrote, each with the type that was first written there.
 #[cfg(feature = "cachelines")]
 #[derive(Debug, Default)]
 pub struct Lines(std::collections::BTreeMap<usize, &'static str>);
 
 #[cfg(feature = "cachelines")]
 impl Lines {
-    /// What stands in lines that both wrote: as one names it, and the other.
+    /// Returns the types in lines that both wrote, as the one and as the other names them.
     pub fn common(&self, other: &Self) -> std::vec::Vec<(&'static str, &'static str)> {
         let both = self.0.iter().filter_map(|(line, what)| {
             let others = other.0.get(line)?;
@@ -40,17 +40,17 @@ impl Lines {
         both.collect()
     }
 
-    /// The names of all that was written.
+    /// Returns the names of all types that were written.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.values().copied()
     }
 }
 
-/// Runs `run`, and gives the lines that this thread wrote meanwhile.
+/// Runs `run`, and returns its result and the lines that this thread wrote meanwhile.
 ///
 /// # Panics
 ///
-/// Inside another `record`.
+/// Panics inside another `record`.
 ///
 /// # Examples
 ///
@@ -75,11 +75,12 @@ pub fn record<R>(run: impl FnOnce() -> R) -> (R, Lines) {
 /// Notes a write to `at`, which is part of a `T`.
 #[inline]
 pub(crate) fn wrote<T: ?Sized, W: ?Sized>(at: &W) {
+    // A thread that ends drops values after its recording is gone.
     #[cfg(feature = "cachelines")]
-    state::WRITTEN.with_borrow_mut(|written| {
-        let first = core::ptr::from_ref(at).addr();
-        let last = first + size_of_val(at).max(1) - 1;
-        if let Some(lines) = written {
+    let _ = state::WRITTEN.try_with(|written| {
+        if let Some(lines) = written.borrow_mut().as_mut() {
+            let first = core::ptr::from_ref(at).addr();
+            let last = first + size_of_val(at).max(1) - 1;
             for line in first / LINE..=last / LINE {
                 lines.0.entry(line).or_insert(core::any::type_name::<T>());
             }
@@ -151,6 +152,24 @@ mod tests {
         writes("Atomic", || word.fetch_sub(1_u64, Relaxed));
         let (_, read) = record(|| word.load(Relaxed));
         assert!(read.0.is_empty(), "{read:?}");
+    }
+
+    #[test]
+    fn a_thread_that_ends_writes_after_its_recording_is_gone() {
+        std::thread_local! {
+            static AT_END: core::cell::RefCell<Option<Arc<u8>>> =
+                const { core::cell::RefCell::new(None) };
+        }
+        let arc = Arc::new(1_u8, GFP_KERNEL).unwrap();
+        let shared = arc.clone();
+        // Thread-locals are destroyed in the reverse order of their first use.
+        let thread = std::thread::spawn(move || {
+            AT_END.set(Some(shared));
+            record(|| ());
+        });
+        // A panic of a destructor would have aborted the process.
+        thread.join().unwrap();
+        assert!(Arc::into_unique_or_drop(arc).is_some());
     }
 
     #[test]

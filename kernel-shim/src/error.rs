@@ -53,7 +53,7 @@ impl Error {
         }
     }
 
-    /// The negated errno.
+    /// Returns the negated errno.
     pub fn to_errno(self) -> c_int {
         self.0.get()
     }
@@ -104,7 +104,7 @@ impl From<Infallible> for Error {
     }
 }
 
-/// `Ok` for zero and above, else the error of the negated errno.
+/// Returns `Ok` for zero and above, otherwise the error of the negated errno.
 pub fn to_result(err: c_int) -> Result {
     if err < 0 {
         Err(Error::from_errno(err))

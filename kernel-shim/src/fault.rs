@@ -44,7 +44,7 @@ pub fn fail_after(n: Option<u64>) {
     state::COUNT.set(0);
 }
 
-/// The number of allocations this thread asked for since [`fail_after`].
+/// Returns the number of allocations that this thread asked for since [`fail_after`].
 #[cfg(feature = "fault")]
 pub fn count() -> u64 {
     state::COUNT.get()
@@ -53,18 +53,39 @@ pub fn count() -> u64 {
 /// Accounts for one allocation: fails where a test asked for it.
 #[inline]
 pub(crate) fn check() -> Result<(), AllocError> {
+    // A thread that ends may allocate in a destructor, after its counters are gone.
     #[cfg(feature = "fault")]
     {
-        state::COUNT.set(state::COUNT.get() + 1);
-        let left = state::LEFT.get();
-        if left > 0 {
-            state::LEFT.set(left - 1);
-            if left == 1 {
-                return Err(AllocError);
-            }
+        let _ = state::COUNT.try_with(|count| count.set(count.get() + 1));
+        if state::LEFT.try_with(count_down) == Ok(Verdict::Fails) {
+            return Err(AllocError);
         }
     }
     Ok(())
+}
+
+/// The fate of one allocation.
+#[cfg(feature = "fault")]
+#[derive(PartialEq)]
+enum Verdict {
+    Passes,
+    Fails,
+}
+
+/// Takes one allocation off those that are left before the one that fails.
+#[cfg(feature = "fault")]
+fn count_down(left: &core::cell::Cell<u64>) -> Verdict {
+    match left.get() {
+        0 => Verdict::Passes,
+        n => {
+            left.set(n - 1);
+            if n == 1 {
+                Verdict::Fails
+            } else {
+                Verdict::Passes
+            }
+        }
+    }
 }
 
 #[cfg(all(test, feature = "fault", not(loom)))]

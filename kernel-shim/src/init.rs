@@ -15,7 +15,7 @@ use pinned_init::{init_from_closure, pin_init_from_closure, Init, PinInit};
 /// Smart pointers that can allocate and initialise their value in place.
 pub trait InPlaceInit<T>: Sized {
     /// The pointer once its value is pinned: `Self` for an `Arc`, which always
-    /// pins, else `Pin<Self>`.
+    /// pins, otherwise `Pin<Self>`.
     type PinnedSelf;
 
     /// Allocates and initialises a pinned value; errors are the initialiser's.
@@ -89,8 +89,8 @@ macro_rules! pin_init {
     };
 }
 
-/// As [`pin_init!`], but fails with the kernel's `Error` unless an error type
-/// follows.
+/// An initialiser of a pinned struct that fails with the kernel's `Error` unless an
+/// error type follows.
 #[macro_export]
 macro_rules! try_pin_init {
     ($(&$this:ident in)? $t:ident $(::<$($g:ty),* $(,)?>)? { $($fields:tt)* }) => {
@@ -105,7 +105,8 @@ macro_rules! try_pin_init {
     };
 }
 
-/// An initialiser of a struct that need not be pinned; as [`pin_init!`].
+/// An initialiser of a struct that need not be pinned. It cannot fail, unless an error
+/// type follows.
 #[macro_export]
 macro_rules! init {
     ($(&$this:ident in)? $t:ident $(::<$($g:ty),* $(,)?>)? { $($fields:tt)* }) => {
@@ -120,8 +121,8 @@ macro_rules! init {
     };
 }
 
-/// As [`init!`], but fails with the kernel's `Error` unless an error type
-/// follows.
+/// An initialiser of a struct that need not be pinned, which fails with the kernel's
+/// `Error` unless an error type follows.
 #[macro_export]
 macro_rules! try_init {
     ($(&$this:ident in)? $t:ident $(::<$($g:ty),* $(,)?>)? { $($fields:tt)* }) => {

@@ -6,9 +6,9 @@
 //! The core is written once, against the kernel's own Rust API, and compiled
 //! into the module unchanged. In user space it is compiled against this crate,
 //! which it imports under the name `kernel`. A call that compiles against the
-//! kernel's crate compiles here, and the other way round, but for the
-//! differences below. Only what the core needs is here; `tests/surface` has all
-//! of it in a file that compiles, and passes, in a kernel module too.
+//! kernel's crate compiles here, and the other way round, except for the
+//! differences below. The crate has only the part that the core needs; `tests/surface`
+//! has all of it in a file that compiles, and passes, in a kernel module too.
 //!
 //! # Differences from the kernel's crate
 //!

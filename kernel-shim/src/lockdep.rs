@@ -8,7 +8,8 @@
 //! deadlock exists. Locks with undeclared names are not checked, and neither is
 //! `try_lock`, which cannot deadlock; a lock it took counts as held. Without
 //! `debug_assertions` and under loom, which finds real deadlocks by itself,
-//! everything here is nothing.
+//! everything here is nothing. A thread that ends checks nothing any more once
+//! its list is gone: destructors of thread-locals run after that, and take locks.
 
 use core::ffi::CStr;
 
@@ -31,7 +32,7 @@ mod state {
 ///
 /// # Panics
 ///
-/// In debug builds, where another order was declared before.
+/// Panics in debug builds if another order was declared before.
 ///
 /// # Examples
 ///
@@ -65,8 +66,9 @@ pub(crate) struct Class {
     name: &'static CStr,
 }
 
-/// A lock on the list of those held; off it when dropped.
+/// A lock on the list of those held; dropping it takes the lock off.
 pub(crate) struct Acquired {
+    /// Its rank, if it is on the list.
     #[cfg(all(debug_assertions, not(loom)))]
     rank: Option<usize>,
 }
@@ -87,8 +89,8 @@ impl Class {
     pub(crate) fn acquire(&self) -> Acquired {
         let rank = self.rank();
         if let Some(rank) = rank {
-            let last = state::HELD.with_borrow(|held| held.iter().copied().max());
-            if let (Some(last), Some(order)) = (last, state::ORDER.get()) {
+            let last = state::HELD.try_with(|held| held.borrow().iter().copied().max());
+            if let (Ok(Some(last)), Some(order)) = (last, state::ORDER.get()) {
                 assert!(
                     last < rank,
                     "lock \"{}\" must not be taken while \"{}\" is held: the declared order is \
@@ -110,10 +112,14 @@ impl Class {
 #[cfg(all(debug_assertions, not(loom)))]
 impl Acquired {
     fn push(rank: Option<usize>) -> Self {
-        if let Some(rank) = rank {
-            state::HELD.with_borrow_mut(|held| held.push(rank));
+        let listed = |rank: &usize| {
+            state::HELD
+                .try_with(|held| held.borrow_mut().push(*rank))
+                .is_ok()
+        };
+        Self {
+            rank: rank.filter(listed),
         }
-        Self { rank }
     }
 }
 
@@ -121,7 +127,7 @@ impl Acquired {
 impl Drop for Acquired {
     fn drop(&mut self) {
         let Some(rank) = self.rank else { return };
-        // A guard in a thread-local of its own may outlive the list.
+        // A guard in a thread-local may outlive the list.
         let _ = state::HELD.try_with(|held| {
             let mut held = held.borrow_mut();
             if let Some(i) = held.iter().rposition(|r| *r == rank) {
@@ -221,6 +227,39 @@ mod tests {
         assert!(nested.is_err(), "outer is held, so it must not be taken");
         drop(outer);
         drop(l.outer.lock());
+    }
+
+    /// Takes the locks when it is dropped.
+    struct AtEnd(Locks);
+
+    impl Drop for AtEnd {
+        fn drop(&mut self) {
+            let _outer = self.0.outer.lock();
+            let _inner = self.0.inner.try_lock();
+            let _free = self.0.free.lock();
+        }
+    }
+
+    std::thread_local! {
+        static AT_END: core::cell::RefCell<Option<AtEnd>> =
+            const { core::cell::RefCell::new(None) };
+    }
+
+    #[test]
+    fn a_thread_that_ends_takes_locks_before_and_after_its_list_is_gone() {
+        // Thread-locals are destroyed in the reverse order of their first use.
+        for list_first in [false, true] {
+            let thread = std::thread::spawn(move || {
+                let l = locks();
+                if list_first {
+                    drop(l.outer.lock());
+                }
+                AT_END.set(Some(AtEnd(l)));
+                AT_END.with_borrow(|at_end| drop(at_end.as_ref().unwrap().0.outer.lock()));
+            });
+            // A panic of a destructor would have aborted the process.
+            thread.join().unwrap();
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What nearly every file of the core needs, as `kernel::prelude`.
+//! Names that nearly every file of the core needs, as `kernel::prelude`.
 
 #[doc(no_inline)]
 pub use core::{

@@ -69,7 +69,7 @@ macro_rules! pr_warn {
     };
 }
 
-/// Logs a message: normal but significant.
+/// Logs a message: a normal, significant condition.
 #[macro_export]
 macro_rules! pr_notice {
     ($($arg:tt)*) => {

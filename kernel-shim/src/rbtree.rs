@@ -2,8 +2,8 @@
 
 //! Ordered maps, as `kernel::rbtree`.
 //!
-//! Invariant: the nodes are those of a `BTreeMap`; the behaviour a caller sees
-//! is that of the kernel's tree: an insertion replaces the whole node, key
+//! Invariant: the nodes are those of a `BTreeMap`; callers see the behaviour of
+//! the kernel's tree: an insertion replaces the whole node, key
 //! included, and gives back the old one.
 
 mod cursor;
@@ -39,39 +39,39 @@ pub struct RBTree<K, V> {
 }
 
 impl<K, V> RBTree<K, V> {
-    /// An empty tree.
+    /// Makes an empty tree.
     pub fn new() -> Self {
         Self {
             map: BTreeMap::new(),
         }
     }
 
-    /// Whether there are no nodes.
+    /// Returns whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// The nodes, sorted by key.
+    /// Returns the nodes, sorted by key.
     pub fn iter(&self) -> Iter<'_, K, V> {
         Iter(self.map.iter())
     }
 
-    /// The nodes, sorted by key, with values that can be changed.
+    /// Returns the nodes, sorted by key, with values that can be changed.
     pub fn iter_mut(&mut self) -> IterMut<'_, K, V> {
         IterMut(self.map.iter_mut())
     }
 
-    /// The keys, sorted.
+    /// Returns the keys, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &'_ K> {
         self.map.keys()
     }
 
-    /// The values, sorted by key.
+    /// Returns the values, sorted by key.
     pub fn values(&self) -> impl Iterator<Item = &'_ V> {
         self.map.values()
     }
 
-    /// The values, sorted by key, to be changed.
+    /// Returns the values, sorted by key, to be changed.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &'_ mut V> {
         self.map.values_mut()
     }
@@ -93,13 +93,13 @@ impl<K: Ord, V> RBTree<K, V> {
     pub fn insert(&mut self, node: RBTreeNode<K, V>) -> Option<RBTreeNode<K, V>> {
         let (key, value) = node.to_key_value();
         // A plain insertion would keep the old key, while the kernel's tree
-        // takes the new one; they are equal but need not be the same.
+        // takes the new one; equal keys need not be the same.
         let old = self.remove_node(&key);
         self.map.insert(key, value);
         old
     }
 
-    /// The place of `key` in the tree, to look at and then change.
+    /// Returns the entry of `key`, to look at and then change.
     pub fn entry(&mut self, key: K) -> Entry<'_, K, V> {
         match self.map.entry(key) {
             btree_map::Entry::Vacant(entry) => Entry::Vacant(VacantEntry(entry)),
@@ -107,12 +107,12 @@ impl<K: Ord, V> RBTree<K, V> {
         }
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.map.get(key)
     }
 
-    /// The value of `key`, to be changed.
+    /// Returns the value of `key`, to be changed.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.map.get_mut(key)
     }
@@ -122,29 +122,29 @@ impl<K: Ord, V> RBTree<K, V> {
         self.map.remove_entry(key).map(RBTreeNode::from_parts)
     }
 
-    /// Takes out the node of `key` and gives its value.
+    /// Takes out the node of `key` and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         self.map.remove(key)
     }
 
-    /// A cursor at the smallest key; `None` in an empty tree.
+    /// Returns a cursor at the smallest key; `None` in an empty tree.
     pub fn cursor_front(&self) -> Option<Cursor<'_, K, V>> {
         Cursor::at(&self.map, self.map.first_key_value()?.0)
     }
 
-    /// A cursor at the largest key; `None` in an empty tree.
+    /// Returns a cursor at the largest key; `None` in an empty tree.
     pub fn cursor_back(&self) -> Option<Cursor<'_, K, V>> {
         Cursor::at(&self.map, self.map.last_key_value()?.0)
     }
 
-    /// A cursor at the smallest key that is not below `key`, if there is one.
+    /// Returns a cursor at the smallest key that is not below `key`, if there is one.
     pub fn cursor_lower_bound(&self, key: &K) -> Option<Cursor<'_, K, V>> {
         Cursor::at(&self.map, self.map.range(key..).next()?.0)
     }
 }
 
 impl<K: Ord + Clone, V> RBTree<K, V> {
-    /// The node of `key`, to be changed or removed.
+    /// Returns the node of `key`, to be changed or removed.
     pub fn find_mut(&mut self, key: &K) -> Option<OccupiedEntry<'_, K, V>> {
         let found = self.map.get_key_value(key)?.0.clone();
         match self.map.entry(found) {
@@ -153,19 +153,19 @@ impl<K: Ord + Clone, V> RBTree<K, V> {
         }
     }
 
-    /// As [`RBTree::cursor_front`], for changes.
+    /// Returns a cursor for changes at the smallest key; `None` in an empty tree.
     pub fn cursor_front_mut(&mut self) -> Option<CursorMut<'_, K, V>> {
         let key = self.map.first_key_value()?.0.clone();
         Some(CursorMut::at(&mut self.map, key))
     }
 
-    /// As [`RBTree::cursor_back`], for changes.
+    /// Returns a cursor for changes at the largest key; `None` in an empty tree.
     pub fn cursor_back_mut(&mut self) -> Option<CursorMut<'_, K, V>> {
         let key = self.map.last_key_value()?.0.clone();
         Some(CursorMut::at(&mut self.map, key))
     }
 
-    /// As [`RBTree::cursor_lower_bound`], for changes.
+    /// Returns a cursor for changes at the smallest key that is not below `key`, if there is one.
     pub fn cursor_lower_bound_mut(&mut self, key: &K) -> Option<CursorMut<'_, K, V>> {
         let key = self.map.range(key..).next()?.0.clone();
         Some(CursorMut::at(&mut self.map, key))

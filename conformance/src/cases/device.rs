@@ -8,8 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::Timespec;
+use rustix::event::epoll::EventFlags;
 use rustix::io::{fcntl_dupfd_cloexec, fcntl_setfd, FdFlags};
 
 use bus1_conformance_case::case;
@@ -19,7 +18,7 @@ use super::quota::{claim_all, Resource};
 use crate::client::{Limits, Peer};
 use crate::env::{Env, PATIENCE};
 use crate::host::kernel::{descriptor, open_device, poll_fd, raw_ioctl, KernelDoor};
-use crate::host::{Errno as E, DEVICE};
+use crate::host::{Errno as E, Poller, DEVICE};
 use crate::sys::process::{become_user, fork, End};
 
 fn fd(peer: &Peer) -> BorrowedFd<'_> {
@@ -231,72 +230,13 @@ fn real_user_counts(env: &Env) {
     }
 }
 
-struct Poller(OwnedFd);
-
-impl Poller {
-    fn new(peer: &Peer, flags: EventFlags) -> Self {
-        let poller = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
-        epoll::add(&poller, fd(peer), EventData::new_u64(0), flags).unwrap();
-        Self(poller)
-    }
-
-    /// The events that are reported within that time.
-    fn wait(&self, limit: Option<&Timespec>) -> Option<EventFlags> {
-        let mut events = Vec::with_capacity(4);
-        epoll::wait(&self.0, rustix::buffer::spare_capacity(&mut events), limit).unwrap();
-        events.first().map(|event: &epoll::Event| event.flags)
-    }
-
-    fn now(&self) -> Option<EventFlags> {
-        self.wait(Some(&Timespec::default()))
-    }
-}
-
-#[case("abi.md#poll-in", kernel)]
-fn epoll_level(env: &Env) {
-    let [a, b] = env.peers();
-    let to = b.handle_of(&a);
-    let poller = Poller::new(&a, EventFlags::IN);
-    assert_eq!(poller.now(), None);
-    b.message().to(&[to]).send().unwrap();
-    assert_eq!(poller.now(), Some(EventFlags::IN));
-    assert_eq!(poller.now(), Some(EventFlags::IN));
-    a.expect_data();
-    assert_eq!(poller.now(), None);
-}
-
-#[case("abi.md#poll-wake", kernel)]
-fn epoll_edge(env: &Env) {
-    let [a, b] = env.peers();
-    let to = b.handle_of(&a);
-    let poller = Poller::new(&a, EventFlags::IN | EventFlags::ET);
-    assert_eq!(poller.now(), None);
-    for _ in 0..100 {
-        // Every arrival on a drained peer is an edge.
-        b.message().to(&[to]).send().unwrap();
-        let limit = Timespec::try_from(PATIENCE).unwrap();
-        assert_eq!(
-            poller.wait(Some(&limit)),
-            Some(EventFlags::IN),
-            "an edge was lost"
-        );
-        a.expect_data();
-        a.expect_nothing();
-    }
-    // A peer that is not drained reports later messages as well.
-    b.message().to(&[to]).send().unwrap();
-    assert_eq!(poller.now(), Some(EventFlags::IN));
-    assert_eq!(poller.now(), None, "an edge is reported once");
-    let (node, id) = a.node_for(&b);
-    b.release(id).unwrap();
-    a.expect_data();
-    a.expect_node_release(node);
-}
-
 #[case("abi.md#poll-hup", kernel)]
 fn epoll_sees_the_hangup(env: &Env) {
     let peer = env.peer();
-    let poller = Poller::new(&peer, EventFlags::IN | EventFlags::OUT | EventFlags::ET);
+    let poller = Poller::new(
+        peer.door(),
+        EventFlags::IN | EventFlags::OUT | EventFlags::ET,
+    );
     assert_eq!(poller.now(), Some(EventFlags::OUT));
     peer.disconnect().unwrap();
     assert_eq!(poller.now(), Some(EventFlags::HUP));

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use bus1_conformance_case::case;
 use bus1_uapi as abi;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rustix::event::epoll::EventFlags;
 
 use crate::client::{Limits, Peer};
 use crate::env::{Env, PATIENCE};
-use crate::host::{Errno as E, Events};
+use crate::host::{Errno as E, Events, Poller};
 
 const IDLE: Events = Events {
     hangup: false,
@@ -28,6 +31,18 @@ const GONE: Events = Events {
     writable: false,
     other: false,
 };
+
+/// An edge for each message that comes when nothing is left.
+const BY_EDGE: EventFlags = EventFlags::IN.union(EventFlags::ET);
+/// Messages that come at random pace. Without optimization a message takes many times as long.
+const MESSAGES: u32 = if cfg!(debug_assertions) {
+    20_000
+} else {
+    300_000
+};
+/// Longest pause between two of them, in spins: about as long as a receiver takes for one, so that
+/// messages come at every point of what it does.
+const PAUSE_MAX: u32 = 1_000;
 
 #[case("abi.md#poll-out")]
 fn fresh_peer_is_writable_only(env: &Env) {
@@ -287,4 +302,115 @@ fn two_waiters_share_the_work(env: &Env) {
             .sum()
     });
     assert_eq!(got, 300);
+}
+
+#[case("abi.md#poll-in")]
+fn epoll_follows_the_queue(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let poller = Poller::new(a.door(), EventFlags::IN);
+    assert_eq!(poller.now(), None);
+    b.message().to(&[to]).send().unwrap();
+    assert_eq!(poller.now(), Some(EventFlags::IN));
+    assert_eq!(poller.now(), Some(EventFlags::IN));
+    a.expect_data();
+    assert_eq!(poller.now(), None);
+}
+
+#[case("abi.md#poll-wake")]
+fn every_arrival_at_a_drained_peer_is_an_edge(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let poller = Poller::new(a.door(), BY_EDGE);
+    assert_eq!(poller.now(), None);
+    for _ in 0..100 {
+        b.message().to(&[to]).send().unwrap();
+        assert_eq!(poller.now(), Some(EventFlags::IN), "an edge was lost");
+        assert_eq!(poller.now(), None, "an edge is reported once");
+        a.expect_data();
+        a.expect_nothing();
+    }
+    let (node, id) = a.node_for(&b);
+    b.release(id).unwrap();
+    assert_eq!(poller.now(), Some(EventFlags::IN), "a notice is an edge");
+    a.expect_node_release(node);
+    a.expect_nothing();
+    a.disconnect().unwrap();
+    assert!(poller.now().is_some(), "the end is an edge");
+    assert_eq!(a.events(), GONE);
+}
+
+/// Disconnects its peer, so that the sender ends with the receiver.
+struct Disconnect<'a>(&'a Peer);
+
+impl Drop for Disconnect<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.disconnect();
+    }
+}
+
+/// Sends all messages, each after a pause of random length.
+fn send_at_random_pace(sender: &Peer, to: u64) {
+    let mut random = SmallRng::seed_from_u64(1);
+    for number in 0..MESSAGES {
+        for _ in 0..random.random_range(0..PAUSE_MAX) {
+            std::hint::spin_loop();
+        }
+        if random.random_ratio(1, 256) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        let bytes = number.to_ne_bytes();
+        loop {
+            match sender.message().to(&[to]).bytes(&bytes).send() {
+                Ok(()) => break,
+                // The receiver is slower than the quota allows.
+                Err(E::DQUOT) => std::thread::yield_now(),
+                // The receiver failed, and says why.
+                Err(E::HOSTUNREACH) => return,
+                Err(errno) => panic!("SEND says {errno:?}"),
+            }
+        }
+    }
+}
+
+/// Receives until nothing is left, waits for the next event, and so on, while messages come at random
+/// pace.
+fn expect_every_message(env: &Env, flags: EventFlags) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let poller = Poller::new(a.door(), flags);
+    std::thread::scope(|scope| {
+        let _disconnect = Disconnect(&a);
+        scope.spawn(|| send_at_random_pace(&b, to));
+        let mut next = 0_u32;
+        while next < MESSAGES {
+            let event = poller.wait(PATIENCE);
+            assert!(
+                event.is_some(),
+                "no event, while poll says {:?}, after {next} messages",
+                a.events()
+            );
+            loop {
+                match a.recv() {
+                    Ok(message) => {
+                        assert_eq!(message.bytes, next.to_ne_bytes());
+                        a.release_slice(message.msg.offset).unwrap();
+                        next += 1;
+                    }
+                    Err(E::AGAIN) => break,
+                    Err(errno) => panic!("RECV says {errno:?}"),
+                }
+            }
+        }
+    });
+}
+
+#[case("abi.md#poll-wake")]
+fn no_message_at_random_pace_lacks_an_edge(env: &Env) {
+    expect_every_message(env, BY_EDGE);
+}
+
+#[case("abi.md#poll-wake")]
+fn no_message_at_random_pace_is_overlooked(env: &Env) {
+    expect_every_message(env, EventFlags::IN);
 }

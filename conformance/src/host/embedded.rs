@@ -3,10 +3,11 @@
 //! The host inside this process. Every instance is a bus of its own.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bus1_embedded::Usage;
+use bus1_embedded::{Ready, Usage};
 
+use super::kernel::poll_fd;
 use super::{Bus, Door, Errno, Events, Kind, Result, View};
 use crate::client::Limits;
 
@@ -57,6 +58,17 @@ impl Bus for Embedded {
     }
 }
 
+/// What poll(2) on the device says of a peer in this state.
+fn events(ready: Ready) -> Events {
+    Events {
+        hangup: ready.hangup,
+        readable: ready.readable,
+        // A host without a device has no POLLOUT; it is there unless the peer hung up.
+        writable: !ready.hangup,
+        other: false,
+    }
+}
+
 /// A peer of the bus.
 struct EmbeddedDoor(bus1_embedded::Peer);
 
@@ -67,18 +79,17 @@ impl Door for EmbeddedDoor {
         unsafe { self.0.ioctl_checked(cmd, arg as usize) }
     }
 
+    /// Waits by poll(2), as on the device; the peer then tells what the eventfd cannot.
     fn poll(&self, timeout: Duration) -> Events {
-        let ready = if timeout.is_zero() {
-            self.0.poll()
-        } else {
-            self.0.wait(Some(timeout))
-        };
-        Events {
-            hangup: ready.hangup,
-            readable: ready.readable,
-            // A host without a device has no POLLOUT; it is there unless the peer hung up.
-            writable: !ready.hangup,
-            other: false,
+        let end = Instant::now() + timeout;
+        loop {
+            let ready = self.0.poll();
+            let left = end.saturating_duration_since(Instant::now());
+            if ready.any() || left.is_zero() {
+                return events(ready);
+            }
+            // It may be readable without reason: then the next look lowers it.
+            poll_fd(&self.0, left);
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod embedded;
 pub mod kernel;
+mod poller;
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::client::Limits;
 
 pub use embedded::Embedded;
 pub use kernel::{Kernel, DEVICE};
+pub use poller::Poller;
 
 /// An errno, by the name that the interface gives it.
 pub type Errno = rustix::io::Errno;

@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use bus1_embedded::abi::*;
 use bus1_embedded::{Bus, Errno, Map, Peer};
 
-/// A peer with its pool mapped.
+/// A peer with its pool mapped. A clone is the same peer.
+#[derive(Clone)]
 pub struct Client {
     pub peer: Peer,
     pub map: Map,
@@ -42,7 +43,7 @@ pub fn vectors(pieces: &[&[u8]]) -> Vec<[usize; 2]> {
         .collect()
 }
 
-/// One command. Whether the argument can be read and written is for the command to find out.
+/// Runs one command. The command checks whether the argument can be read and written.
 pub fn ioctl(peer: &Peer, cmd: u32, arg: usize) -> Result<(), Errno> {
     // SAFETY: the tests give arguments of their own, which no other thread uses meanwhile, or
     // addresses at which nothing is mapped or can be written.
@@ -51,7 +52,7 @@ pub fn ioctl(peer: &Peer, cmd: u32, arg: usize) -> Result<(), Errno> {
 
 /// A descriptor that was received.
 pub fn own(fd: i32) -> OwnedFd {
-    // SAFETY: the number was just given to this process, and nothing else knows it.
+    // SAFETY: the number was just given to this process, and only this test knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -114,13 +114,13 @@ impl<'a, K: Ord + Clone, V> CursorMut<'a, K, V> {
         self.map.remove_entry(&key).map(RBTreeNode::from_parts)
     }
 
-    /// Goes to the node before, if there is one, else ends.
+    /// Moves to the node before, if there is one; otherwise ends.
     pub fn move_prev(self) -> Option<Self> {
         let key = prev(self.map, &self.key)?.0.clone();
         Some(Self::at(self.map, key))
     }
 
-    /// Goes to the node after, if there is one, else ends.
+    /// Moves to the node after, if there is one; otherwise ends.
     pub fn move_next(self) -> Option<Self> {
         let key = next(self.map, &self.key)?.0.clone();
         Some(Self::at(self.map, key))

@@ -51,10 +51,22 @@ struct Inner<T: ?Sized> {
 }
 
 impl<T: ?Sized> Inner<T> {
-    /// Drops one reference; true for the last one, which then owns the value.
-    fn release(&self) -> bool {
-        cachelines::wrote::<T, _>(&self.count);
-        if self.count.fetch_sub(1, Ordering::Release) != 1 {
+    /// Drops one reference. Returns whether it was the last one, which then owns the value.
+    ///
+    /// It takes a pointer and makes no reference to the whole: from the moment the count is lowered
+    /// another thread may free the memory, and a reference that is an argument of a running
+    /// function must stay valid until that returns. The reference to the count that `fetch_sub`
+    /// gets may dangle at its end, since all of an atomic is an `UnsafeCell`; `std`'s `Arc` relies
+    /// on the same.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the reference, and uses `this` afterwards only if it was the last one.
+    unsafe fn release(this: NonNull<Self>) -> bool {
+        // SAFETY: the caller's reference keeps the memory alive until the count is lowered.
+        let count = unsafe { &(*this.as_ptr()).count };
+        cachelines::wrote::<T, _>(count);
+        if count.fetch_sub(1, Ordering::Release) != 1 {
             return false;
         }
         fence(Ordering::Acquire);
@@ -115,17 +127,17 @@ impl<T: ?Sized> Arc<T> {
         unsafe { self.ptr.as_ref() }
     }
 
-    /// Where the value is.
+    /// Returns the address of the value.
     pub fn as_ptr(this: &Self) -> *const T {
         &raw const this.inner().data
     }
 
-    /// Whether both refer to the same value.
+    /// Returns whether both refer to the same value.
     pub fn ptr_eq(this: &Self, other: &Self) -> bool {
         core::ptr::addr_eq(this.ptr.as_ptr(), other.ptr.as_ptr())
     }
 
-    /// A borrow that can be turned into an `Arc` again.
+    /// Returns a borrow that can be turned into an `Arc` again.
     pub fn as_arc_borrow(&self) -> ArcBorrow<'_, T> {
         ArcBorrow {
             arc: self,
@@ -133,11 +145,13 @@ impl<T: ?Sized> Arc<T> {
         }
     }
 
-    /// Drops this reference; gives the value out where it was the last. Of
+    /// Drops this reference, and returns the value if it was the last one. Of
     /// several owners that do this at once, exactly one gets the value.
     pub fn into_unique_or_drop(this: Self) -> Option<Pin<UniqueArc<T>>> {
         let this = ManuallyDrop::new(this);
-        if !this.inner().release() {
+        // SAFETY: `this` is a reference, which is not dropped a second time; it is used below only
+        // as the last one.
+        if !unsafe { Inner::release(this.ptr) } {
             return None;
         }
         this.inner().count.store(1, Ordering::Relaxed);
@@ -159,7 +173,8 @@ impl<T: ?Sized> Clone for Arc<T> {
 
 impl<T: ?Sized> Drop for Arc<T> {
     fn drop(&mut self) {
-        if self.inner().release() {
+        // SAFETY: `self` is a reference, which ends here.
+        if unsafe { Inner::release(self.ptr) } {
             // SAFETY: made by `Box::leak`, and this was the last reference.
             drop(unsafe { Box::from_raw(self.ptr.as_ptr()) });
         }
@@ -266,7 +281,7 @@ impl<T> UniqueArc<T> {
 }
 
 impl<T: ?Sized> UniqueArc<T> {
-    /// Where the value is.
+    /// Returns the address of the value.
     pub fn as_ptr(this: &Self) -> *const T {
         Arc::as_ptr(&this.inner)
     }

@@ -230,7 +230,7 @@ impl<T: AtomicType> Atomic<T> {
     }
 
     /// Writes `new` where `old` is there, and gives what was there: in `Ok`
-    /// where it was `old`, else in `Err`.
+    /// where it was `old`, otherwise in `Err`.
     #[inline]
     pub fn cmpxchg<O: ordering::Ordering>(&self, old: T, new: T, _: O) -> Result<T, T> {
         wrote::<Self, _>(self);

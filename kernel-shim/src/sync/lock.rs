@@ -4,9 +4,9 @@
 //! [`new_spinlock!`](crate::new_spinlock) and [`new_mutex!`](crate::new_mutex).
 //!
 //! Both are the same lock here, which sleeps once it has waited in vain for some
-//! microseconds (to sleep and to be woken takes longer than what the locks are
-//! held for); they are types of their own as in the kernel. Under loom the lock is loom's. In debug builds the order of
-//! the locks is checked by name, see [`crate::lockdep`].
+//! microseconds (to sleep and to be woken takes longer than a lock is held); they
+//! are types of their own as in the kernel. Under loom the lock is loom's. In debug
+//! builds the order of the locks is checked by name, see [`crate::lockdep`].
 //!
 //! Invariant: the data is reached only through a [`Guard`], and a guard exists
 //! only while `raw` is held. A locked value is pinned.
@@ -29,8 +29,8 @@ mod raw {
     pub(super) type Held<'a> = parking_lot::MutexGuard<'a, ()>;
 
     /// Pauses before each look at a lock that is held, as powers of two; then the thread sleeps. The
-    /// first is no shorter: it takes longer anyway to get the lock's cache line back, and who holds
-    /// it mostly takes it again at once.
+    /// first is no shorter: it takes longer anyway to get the lock's cache line back, and the holder
+    /// mostly takes the lock again at once.
     const PAUSES: core::ops::Range<u32> = 5..10;
 
     #[inline]
@@ -74,7 +74,7 @@ mod raw {
     }
 }
 
-/// Which kind of lock; only a name in user space.
+/// A kind of lock; only a name in user space.
 pub trait Backend: sealed::Sealed {}
 
 mod sealed {
@@ -168,7 +168,7 @@ impl<T: ?Sized, B: Backend> Lock<T, B> {
     ///
     /// # Panics
     ///
-    /// In debug builds, where a lock is held that must come after this one.
+    /// Panics in debug builds if the thread holds a lock that must come after this one.
     pub fn lock(&self) -> Guard<'_, T, B> {
         let order = self.class.acquire();
         Guard::new(self, raw::lock(&self.raw), order)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Data protected by a lock that is somewhere else.
+//! Data that is protected by a lock of another object.
 //!
 //! Invariant: the data is reached only with a reference to the data of the very
 //! lock given to [`LockedBy::new`]: a shared one for reading, an exclusive one

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One command by a thread of this process: the memory and the descriptors that it names.
+//!
+//! Trusted and checked addresses differ in their [`Memory`]. Descriptors are those of the process in
+//! either case.
+
+use bus1_core::bus::{Bus, Caller, Files, Peer};
+use kernel::error::Result;
+use kernel::sync::Arc;
+
+use crate::file::{File, Installed};
+use crate::host::Embedded;
+use crate::memory::{Memory, Payload};
+use crate::registry;
+use crate::travel;
+
+/// One command.
+pub(crate) struct Call<'a, M> {
+    /// The bus of the calling peer.
+    pub(crate) bus: &'a Arc<Bus<Embedded>>,
+    /// The way to its addresses.
+    pub(crate) memory: M,
+}
+
+impl<M: Memory> Caller<Embedded> for Call<'_, M> {
+    type Payload = Payload<M>;
+    type Installed = Installed;
+
+    #[inline]
+    fn read(&self, addr: u64, to: &mut [u8]) -> Result {
+        self.memory.read(addr, to)
+    }
+
+    #[inline]
+    fn write(&self, addr: u64, from: &[u8]) -> Result {
+        self.memory.write(addr, from)
+    }
+
+    fn payload(&self, addr: u64, n: usize) -> Result<Payload<M>> {
+        Payload::import(self.memory, addr, n)
+    }
+
+    fn file(&self, fd: i32) -> Result<File> {
+        travel::take(fd)
+    }
+
+    fn peer(&self, fd: i32) -> Result<Arc<Peer<Embedded>>> {
+        registry::find(self.bus, fd)
+    }
+
+    fn install(&self, files: &Files<Embedded>) -> Result<Installed> {
+        Installed::new(files.as_slice())
+    }
+}
