@@ -74,7 +74,8 @@ enum Command {
 
 #[derive(Args)]
 struct KernelArg {
-    /// `newest`, `previous` (newest of the series before), or a release such as 7.3.4+deb13-amd64
+    /// `newest`, `previous` (newest of the series before), `rt` (newest realtime kernel), or a
+    /// release such as 7.3.4+deb13-amd64
     #[arg(long, value_name = "RELEASE", default_value = "newest")]
     kernel: archive::Wanted,
 }
