@@ -116,6 +116,8 @@ impl<H: Host> Inbox<H> {
         self.open = false;
         self.queue.kill_staged(|_| true);
         let seed = self.swap_seed(None);
+        let cooled = self.slices.cool();
+        self.unpin(cooled);
         let stock = core::mem::replace(&mut self.stock, KVec::new());
         let slices = core::mem::replace(&mut self.slices, Slices::EMPTY);
         let memory = (slices, self.ledger.close(), stock);

@@ -173,7 +173,7 @@ impl<H: Host> Inbox<H> {
 
     /// Unpins a slice that was kept.
     #[inline]
-    fn unpin(&self, cooled: Option<Range<u64>>) {
+    pub(super) fn unpin(&self, cooled: Option<Range<u64>>) {
         if let (Some(range), Some(pool)) = (cooled, &self.pool) {
             pool.unpin(range.start, range.end - range.start);
         }

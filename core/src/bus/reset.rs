@@ -56,7 +56,7 @@ impl<H: Host> Peer<H> {
         }
         drop(inbox);
         if flush.seed {
-            self.put_seed(None)?;
+            self.put_seed(None, None)?;
         }
         if !flush.all {
             return Ok(());

@@ -20,7 +20,7 @@ use super::account::SLICES;
 use super::handle::Handle;
 use super::host::{Caller, Host, Payload, Pool};
 use super::inbox::Inbox;
-use super::message::Cargo;
+use super::message::{Cargo, Message};
 use super::peer::{check, Peer};
 use super::recv::{complete, describe, gain, hand_over, Receiver};
 use super::send::{Outgoing, Parcel};
@@ -93,23 +93,23 @@ impl<H: Host> Peer<H> {
         let memory = UniqueArc::<Seed<H>>::new_uninit(GFP_KEPT)?;
 
         let message = parcel.take().ok_or(ESHUTDOWN)?;
-        let cargo = KBox::into_inner(message).cargo;
-        this.put_seed(Some(memory.write(Seed { cargo, own }).into()))?;
+        let Message { cargo, pool, .. } = KBox::into_inner(message);
+        this.put_seed(Some(memory.write(Seed { cargo, own }).into()), pool)?;
         parcel.rise();
         import.finish();
         Ok(())
     }
 
-    /// Puts a seed, or none, in place of the current one. ESHUTDOWN.
-    pub(super) fn put_seed(&self, seed: Option<Arc<Seed<H>>>) -> Result {
+    /// Puts a seed, pinned in `pool`, or none, in place of the current one. ESHUTDOWN.
+    pub(super) fn put_seed(&self, seed: Option<Arc<Seed<H>>>, pool: Option<H::Pool>) -> Result {
         let mut inbox = self.inbox.lock();
         let open = check(inbox.open);
         let old = match open {
             Ok(()) => inbox.swap_seed(seed),
-            // The disconnect gave back what it was charged.
-            Err(_) => seed.map(|seed| (seed, false)),
+            // The disconnect gave back what the seed was charged, and did not know of its memory.
+            Err(_) => seed.map(|seed| (seed, true)),
         };
-        let pool = inbox.pool.clone();
+        let pool = inbox.pool.clone().or(pool);
         drop(inbox);
         self.bury_seed(old, pool.as_ref());
         open
