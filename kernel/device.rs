@@ -29,6 +29,7 @@ use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::command::dispatch;
 use crate::bus::{Bus, Peer, Usage};
 use crate::caller::{Kernel, Task};
+use crate::errno::EOPNOTSUPP;
 use crate::glue::{self, Operations};
 use crate::pool::Pool;
 use crate::shrinker::Pools;

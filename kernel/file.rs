@@ -39,6 +39,7 @@ use kernel::types::NotThreadSafe;
 
 use crate::bus;
 use crate::device;
+use crate::errno::EOPNOTSUPP;
 use crate::glue;
 
 /// The file behind descriptor `fd`, of any kind, O_PATH too. EBADF.

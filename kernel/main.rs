@@ -23,6 +23,7 @@ pub mod bus;
 
 mod caller;
 mod device;
+mod errno;
 mod file;
 mod glue;
 mod mapping;

@@ -3,8 +3,8 @@
 //! The semantic core of bus1, compiled for user space.
 //!
 //! Everything is in [`bus`]; the kernel module includes that very folder as a module of its own
-//! crate. There, `kernel` is the kernel's crate and [`abi`] is the same file of `uapi/`; here,
-//! `kernel` is the shim.
+//! crate. There, `kernel` is the kernel's crate, [`abi`] is the same file of `uapi/`, and [`errno`]
+//! makes up for what older kernels lack; here, `kernel` is the shim.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -17,5 +17,12 @@ extern crate self as bus1_core;
 extern crate std;
 
 pub use bus1_uapi::abi;
+
+/// Error numbers that not every kernel has in its prelude.
+pub mod errno {
+    pub use kernel::error::code::{
+        EDQUOT, EHOSTUNREACH, ENOTUNIQ, EOPNOTSUPP, EREMOTE, ESHUTDOWN, ESTALE, EXFULL,
+    };
+}
 
 pub mod bus;

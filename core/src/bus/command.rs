@@ -21,6 +21,7 @@ use super::reset::Flush;
 use super::send::Outgoing;
 use super::GFP_KEPT;
 use crate::abi::*;
+use crate::errno::ESHUTDOWN;
 
 const INT_MAX: u64 = i32::MAX as u64;
 /// Most iovecs in a message.

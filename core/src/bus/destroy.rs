@@ -41,6 +41,7 @@ use super::sieve::sieve;
 use super::slices::Slices;
 use super::table::{ById, Import, Named};
 use super::transaction::{destruction_after, Transaction};
+use crate::errno::{EREMOTE, ESTALE};
 
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(super) type Doomed<H> = ById<H>;

@@ -23,6 +23,7 @@ use super::seed::Seed;
 use super::slices::{Array, Slices, UNIT};
 use super::user::User;
 use super::GFP_KEPT;
+use crate::errno::EDQUOT;
 
 /// See the module.
 pub(super) struct Inbox<H: Host> {

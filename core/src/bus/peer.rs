@@ -27,6 +27,7 @@ use super::table::Table;
 use super::transaction::Transaction;
 use super::user::User;
 use super::GFP_KEPT;
+use crate::errno::ESHUTDOWN;
 
 /// A member of the bus.
 #[pin_data]

@@ -27,6 +27,7 @@ use super::send::{Outgoing, Parcel};
 use super::table::{Gains, Import};
 use super::GFP_KEPT;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA};
+use crate::errno::ESHUTDOWN;
 
 /// See the module.
 pub(super) struct Seed<H: Host> {

@@ -34,6 +34,7 @@ use super::table::{Import, Named};
 use super::transaction::{message_after, Transaction};
 use super::user::SentFds;
 use super::GFP_KEPT;
+use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 
 /// What to send.
 ///

@@ -26,6 +26,7 @@ use kernel::prelude::*;
 use super::inbox::Denied;
 use super::message::Slice;
 use super::GFP_KEPT;
+use crate::errno::EXFULL;
 
 const NONE: u32 = u32::MAX;
 const BINS: usize = 128;

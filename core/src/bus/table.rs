@@ -24,6 +24,7 @@ use super::node::Node;
 use super::peer::{check, Peer};
 use super::release::strip;
 use crate::abi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
+use crate::errno::ENOTUNIQ;
 
 /// Handles by ID.
 pub(super) type ById<H> = RBTree<u64, Arc<Handle<H>>>;

@@ -12,6 +12,7 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use super::account::{Account, Amounts, Limits, FDS};
 use super::GFP_KEPT;
+use crate::errno::EDQUOT;
 
 /// What a user's peers were charged together.
 pub(super) struct UserAccount {
