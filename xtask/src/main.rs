@@ -12,6 +12,7 @@ mod guard;
 mod initramfs;
 mod kernel;
 mod lines;
+mod lint;
 mod machine;
 mod module;
 mod programs;
@@ -65,6 +66,11 @@ enum Command {
         /// Ask the archive which kernels there are, even if some are cached
         #[arg(long)]
         refresh: bool,
+    },
+    /// Check the module as the kernel tree checks its own code: rustfmt, clippy, W=1, sparse
+    Lint {
+        #[command(flatten)]
+        kernel: KernelArg,
     },
     /// Boot the stock kernel, load the module, run a command and exit with its status
     Vm(VmArgs),
@@ -130,6 +136,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             println!("{}", module::build(&kernel)?.display());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Lint { kernel } => lint::run(&kernel.kernel),
         Command::Vm(args) => {
             // Found out before anything takes long.
             for file in args.copy.iter().chain(&args.module) {

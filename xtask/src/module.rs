@@ -40,13 +40,8 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     let copy = kernel.root.outside(&inside);
     run::step(&format!("bus1.ko for {}", kernel.release), |step| {
         mirror(&sources, &copy)?;
-        let script = format!("{MAKE} -C \"$1\" M=\"$2/kernel\" modules </dev/null");
-        let mut command = kernel.root.shell(&script, &[&kernel.tree(), &inside])?;
-        step.run_lines(&mut command, |step, line| {
-            if !is_progress(line) {
-                step.show(&line.replace(&format!("{inside}/"), ""));
-            }
-        })
+        make(step, kernel, &inside, "")?;
+        Ok(())
     })?;
     let built = fs::read(copy.join("kernel/bus1.ko"))
         .context("make succeeded, but left no kernel/bus1.ko")?;
@@ -55,10 +50,41 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     Ok(output)
 }
 
+/// Builds the module as the kernel tree checks its own code: with clippy, with the warnings of W=1, and
+/// with sparse. Returns how many lines of complaint were shown.
+pub fn lint(kernel: &Kernel) -> Result<usize> {
+    // The sparse of Debian 13 does not know this operator, and refuses all headers for it.
+    const ARGS: &str = "CLIPPY=1 W=1 C=2 CHECK='sparse -D__typeof_unqual__=__typeof__'";
+    let _lock = repo::lock()?;
+    let inside = format!("/build/lint-{}", kernel.release);
+    let copy = kernel.root.outside(&inside);
+    run::step("clippy, sparse and W=1 on the module", |step| {
+        // Files that were built already are not looked at again.
+        crate::root::remove(&copy)?;
+        mirror(&read(repo::dir())?, &copy)?;
+        make(step, kernel, &inside, ARGS)
+    })
+}
+
+/// Runs make for the module in a copy of the sources. Shows all lines that are not about its
+/// progress, and returns how many these were.
+fn make(step: &mut run::Step, kernel: &Kernel, inside: &str, args: &str) -> Result<usize> {
+    let script = format!("{MAKE} {args} -C \"$1\" M=\"$2/kernel\" modules </dev/null");
+    let mut command = kernel.root.shell(&script, &[&kernel.tree(), inside])?;
+    let mut shown = 0;
+    step.run_lines(&mut command, |step, line| {
+        if !is_progress(line) {
+            step.show(&line.replace(&format!("{inside}/"), ""));
+            shown += 1;
+        }
+    })?;
+    Ok(shown)
+}
+
 /// Lines of make that say only that it works.
 fn is_progress(line: &str) -> bool {
     const QUIET: &[&str] = &[
-        "CC", "RUSTC", "RSCPP", "LD", "MODPOST", "BTF", "AR", "CLEAN", "make",
+        "AR", "BTF", "CC", "CHECK", "CLEAN", "CLIPPY", "LD", "MODPOST", "RSCPP", "RUSTC", "make",
     ];
     let line = line.trim_start_matches(char::is_whitespace);
     line.is_empty()
