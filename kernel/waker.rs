@@ -16,7 +16,6 @@ use core::ptr;
 
 use kernel::bindings;
 use kernel::prelude::*;
-use kernel::sync::barrier::{smp_mb, Full};
 use kernel::sync::static_lock_class;
 use kernel::task::Task;
 use kernel::types::Opaque;
@@ -97,7 +96,9 @@ impl bus::Waker for Waiters {
     /// may be over by then.
     fn wake(&self, yields: bool) {
         let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
-        smp_mb(Full);
+        // The `kernel` crate's own function takes an argument in 7.3 and none in 7.2.
+        // SAFETY: It has no requirements.
+        unsafe { bindings::smp_mb() };
         if !self.is_awaited() {
             return;
         }

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     case!(emsgsize_comes_before_einval, "5 SEND: EMSGSIZE, then EINVAL of n_destinations"),
     case!(einval_of_counts_comes_before_vecs, "5 SEND: counts, then vecs"),
     case!(vecs_come_before_handles, "5 SEND: then vecs, handles"),
+    case!(vecs_outside_of_user_memory_come_first, "5 SEND: EFAULT of an iovec, EINVAL, EMSGSIZE").kernel(),
     case!(handles_come_before_fds, "5 SEND: handles (ENXIO), fds (EBADF)"),
     case!(fds_come_before_seed, "5 SEND: fds, SEED with CONTINUE or with destinations"),
     case!(seed_comes_before_destinations, "5 SEND: SEED with destinations EINVAL, then each"),
@@ -157,6 +158,26 @@ fn vecs_come_before_handles(env: &Env) {
     let (_page, page) = before_hole(&[0; 8]);
     let sent = peer.message().handles(&[0x7f3]).vector(page, 0x4000_0000).vector(page, 0x4000_0000);
     assert_eq!(sent.send(), Err(E::MSGSIZE));
+}
+
+/// Where no program of this width has memory.
+const OUTSIDE: u64 = 1 << 63;
+
+fn vecs_outside_of_user_memory_come_first(env: &Env) {
+    let peer = env.peer();
+    let (_page, page) = before_hole(&[0; 8]);
+    // An ID that is refused later.
+    let message = || peer.message().handles(&[0x7f3]);
+    assert_eq!(message().vector(NOWHERE, 8).send(), Err(E::NXIO), "the payload is read at last");
+    for (start, len) in [(OUTSIDE, 8), (OUTSIDE, 0), (u64::MAX - 7, 8), (page, i64::MAX as u64)] {
+        assert_eq!(message().vector(start, len).send(), Err(E::FAULT), "{start:#x}+{len:#x}");
+        let two = message().vector(page, u64::MAX).vector(start, len);
+        assert_eq!(two.send(), Err(E::FAULT), "a negative length before {start:#x}");
+        let three = message().vector(page, 0x4000_0000).vector(page, 0x4000_0000).vector(start, len);
+        assert_eq!(three.send(), Err(E::FAULT), "too long before {start:#x}");
+    }
+    assert_eq!(message().vector(page, u64::MAX).send(), Err(E::INVAL));
+    peer.nothing();
 }
 
 fn handles_come_before_fds(env: &Env) {
