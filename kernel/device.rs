@@ -5,8 +5,8 @@
 //! # Invariants
 //!
 //! - The release of a file disconnects its peer, which others may go on holding for a while.
-//! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are held only by
-//!   each other and by files, so none is left when the module goes, and all charges are back.
+//! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are held only
+//!   by each other and by files, so none is left when the module goes, and all charges are back.
 
 use kernel::bindings;
 use kernel::container_of;
@@ -55,7 +55,7 @@ pub(crate) struct Device {
 
 // SAFETY: The device may be unregistered by any thread.
 unsafe impl Send for Device {}
-// SAFETY: What a reference gives access to is constant.
+// SAFETY: A reference gives access to constants only.
 unsafe impl Sync for Device {}
 
 impl Device {
@@ -132,7 +132,7 @@ fn command(file: &PeerFile<'_>, cmd: u32, arg: u64, compat: bool) -> c_long {
         let peer = file.peer();
         dispatch(peer, &Task { file, compat }, cmd, arg)?;
         if cmd == CMD_PEER_DISCONNECT {
-            // The core woke only those who wait for something to read.
+            // The core woke only the waiters that want something to read.
             peer.waker().hang_up();
         }
         Ok(0)
@@ -162,7 +162,7 @@ unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c
     command(&unsafe { PeerFile::from_raw(file) }, cmd, arg, true)
 }
 
-/// Says for what a peer is ready, and lets the caller wait for more.
+/// Returns what a peer is ready for, and puts the caller into the queue of its waiters.
 ///
 /// # Safety
 ///

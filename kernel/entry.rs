@@ -2,17 +2,17 @@
 
 //! A page of a pool and the number of its pins, in one word.
 //!
-//! The word is the kernel address of the page, and in the bits below it how often the page is pinned;
-//! 0 means that there is no page. Pages are charged to the memory cgroup of the sender who needs them
-//! first.
+//! The word is the kernel address of the page, and in the bits below it how often the page is
+//! pinned; 0 means that there is no page. Pages are charged to the memory cgroup of the sender that
+//! needs them first.
 //!
 //! # Invariants
 //!
 //! - An entry that is not 0 owns its page. A pinned page stays.
 //! - An entry goes to 0 only in [`Entry::reclaim`], with the page locked and unpinned, or with the
 //!   whole table.
-//! - So a task that locks a page that it has pinned can unpin it, and until it unlocks the page that is
-//!   still the one of the entry. [`Entry::lock`] does this; `mapping.rs` says what for.
+//! - So a task that locks a page that it has pinned can unpin it, and until it unlocks the page
+//!   that is still the one of the entry. [`Entry::lock`] does this for `mapping.rs`.
 //!
 //! # Memory order
 //!
@@ -31,12 +31,12 @@ use crate::glue;
 /// The bits of an entry that count pins.
 const PINS: usize = PAGE_SIZE - 1;
 
-/// What all pages of pools are: zeroed, and charged to the memory cgroup of the task.
+/// Flags for every page of a pool: zeroed, and charged to the memory cgroup of the task.
 const KIND: u32 = 1 << bindings::___GFP_ACCOUNT_BIT | bindings::__GFP_ZERO;
 /// Flags for several pages in a row, which are worth no effort.
 const EAGER: u32 = KIND | 1 << bindings::___GFP_NOWARN_BIT;
-/// Flags for a single page. Rather than have a process killed for memory it fails: there may be idle
-/// pages to free.
+/// Flags for a single page. Rather than have a process killed for memory it fails: there may be
+/// idle pages to free.
 const PATIENT: u32 = KIND | bindings::GFP_KERNEL | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
 
 /// A page and its pins, or nothing.
@@ -82,8 +82,8 @@ impl Entry {
         self.0.load(Relaxed) & PINS == PINS
     }
 
-    /// Pins pages, up to the first that is missing or has all the pins that it can have. Returns how
-    /// many.
+    /// Pins pages, up to the first that is missing or has all the pins that it can have. Returns
+    /// how many.
     #[inline]
     pub(crate) fn pin(entries: &[Self]) -> usize {
         // SAFETY: An entry is an atomic word.
@@ -113,7 +113,8 @@ impl Entry {
         (unsafe { self.0.as_ptr().read_volatile() } & !PINS) as *mut u8
     }
 
-    /// Locks the page and takes a reference to it. Null if there is none, or if its memory is broken.
+    /// Locks the page and takes a reference to it. Null if there is none, or if its memory is
+    /// broken.
     pub(crate) fn lock(&self) -> *mut bindings::page {
         let this = core::slice::from_ref(self);
         if Self::pin(this) == 0 {
@@ -125,9 +126,9 @@ impl Entry {
         locked
     }
 
-    /// Frees the page unless it is pinned, locked or missing. `unmap` takes it out of all page tables,
-    /// where it comes first: otherwise the next page of this entry could be written while the owner
-    /// still sees this one. Returns whether the page was freed.
+    /// Frees the page unless it is pinned, locked or missing. `unmap` takes it out of all page
+    /// tables, where it comes first: otherwise the next page of this entry could be written while
+    /// the owner still sees this one. Returns whether the page was freed.
     ///
     /// # Safety
     ///

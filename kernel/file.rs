@@ -23,9 +23,9 @@
 //! The check of the security modules, security_file_receive(), is exported only as a part of
 //! receive_fd(), which also publishes the descriptor. So between [`Received::install`] and the last
 //! step of RECV, the receiver's other threads can already see it. If RECV fails the descriptors are
-//! closed again, each only if the number still stands for the file: a file that another thread put in
-//! its place stays. The alternative, to reserve numbers first and publish last, could not ask the
-//! security modules.
+//! closed again, each only if the number still stands for the file: a file that another thread put
+//! in its place stays. The alternative, to reserve numbers first and publish last, could not ask
+//! the security modules.
 
 use core::ptr::{self, NonNull};
 

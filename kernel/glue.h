@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The prototypes of glue.c. glue.rs has them in Rust: what is changed here has
- * to be changed there.
+ * The prototypes of glue.c. glue.rs has them in Rust: a change here needs
+ * the same change there.
  */
 #ifndef BUS1_GLUE_H
 #define BUS1_GLUE_H

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The border between C and Rust: tables of functions, and the prototypes of `glue.c`, which says
-//! what each function does.
+//! The border between C and Rust: tables of functions, and the prototypes of `glue.c`, where each
+//! function is described.
 
 use kernel::bindings;
 use kernel::prelude::*;

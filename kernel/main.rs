@@ -3,8 +3,8 @@
 //! bus1, the kernel module: capability-based communication between the processes of one machine.
 //!
 //! The bus itself is in [`bus`], which is the same in every host. The rest of this crate lends it
-//! what it needs of a Linux kernel, by exported symbols only. Each file imports only from those above
-//! it in this list, which goes from the bottom to the top:
+//! the parts of a Linux kernel that it needs, by exported symbols only. Each file imports only from
+//! those above it in this list, which goes from the bottom to the top:
 //!
 //! 1. `glue`: the border to a bit of C, for macros and inline functions
 //! 2. `errno`: error numbers that not every kernel has

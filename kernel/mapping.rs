@@ -4,28 +4,30 @@
 //!
 //! The mapped file is not the bus1 file but a file of the pool's own, which holds nothing but the
 //! pool. So a mapping neither keeps its peer connected nor ends with it. The file is made for the
-//! first mapping and goes with the last; no descriptor ever stands for it. It has an inode of its own,
-//! and so an index of all its mappings, by which a page can be found in all page tables.
+//! first mapping and goes with the last; no descriptor ever stands for it. It has an inode of its
+//! own, and so an index of all its mappings, by which a page can be found in all page tables.
 //!
 //! # Nothing is written through a mapping
 //!
-//! No mapping has VM_MAYWRITE, so mprotect() cannot make it writable. A private mapping without that
-//! flag is none that is copied on write: ptrace and /proc/PID/mem, which may write into private
-//! mappings that are read-only, are refused. So private and shared mappings have the same pages.
+//! No mapping has VM_MAYWRITE, so mprotect() cannot make it writable. A private mapping without
+//! that flag is none that is copied on write: ptrace and /proc/PID/mem, which may write into
+//! private mappings that are read-only, are refused. So private and shared mappings have the same
+//! pages.
 //!
 //! # A page that is taken back is never seen again
 //!
-//! Otherwise a page table could keep an old page while a new one has its number, and the owner would
-//! read old messages. So a page leaves all page tables before it leaves the pool's table, and between
-//! the two none can get it:
+//! Otherwise a page table could keep an old page while a new one has its number, and the owner
+//! would read old messages. So a page leaves all page tables before it leaves the pool's table, and
+//! between the two none can get it:
 //!
 //! - A fault pins the page, locks it, unpins it, and returns it locked. The kernel unlocks it when
 //!   it is in the page table.
 //! - The shrinker locks the page, takes it out of all page tables, takes it out of the pool's table
 //!   if it is not pinned, and unlocks it.
 //!
-//! If the fault locks first, the shrinker finds what it did. If the shrinker does, the fault has
-//! pinned the page, and so it stays; or it comes too late to pin it and finds nothing or the next.
+//! If the fault locks first, the shrinker finds the page in the page table. If the shrinker does,
+//! the fault has pinned the page, and so it stays; or it comes too late to pin it and finds nothing
+//! or the next.
 //!
 //! The shrinker finds the page tables through the pool's file. If there is no file when the page is
 //! locked, no page table has the page: a fault happens in a mapping, and a mapping holds the file.

@@ -4,8 +4,8 @@
 //!
 //! # Locks
 //!
-//! `bus1::mapped`, a spin lock, guards the pointer to the pool's file, which is no reference: the file
-//! clears it when it is released. Nothing is locked under it.
+//! `bus1::mapped`, a spin lock, guards the pointer to the pool's file, which is no reference: the
+//! file clears it when it is released. Nothing is locked under it.
 
 use core::ptr::{self, NonNull};
 

@@ -2,8 +2,8 @@
 
 //! The pages of one pool: a table from page number to [`Entry`].
 //!
-//! The table has three levels. Its lower two are made as they are needed and stay until the pool goes,
-//! so the table is walked without any lock. It is charged like the pages.
+//! The table has three levels. Its lower two are made as they are needed and stay until the pool
+//! goes, so the table is walked without any lock. It is charged like the pages.
 //!
 //! Invariant: [`Pages::reclaim`] runs once at a time.
 
@@ -60,7 +60,7 @@ impl<T> Drop for Part<T> {
     fn drop(&mut self) {
         let part = *self.0.get_mut();
         if !part.is_null() {
-            // SAFETY: From `into_raw` in `get_or_new`; nobody else has `self` any more.
+            // SAFETY: From `into_raw` in `get_or_new`; `self` is not shared any more.
             drop(unsafe { KBox::from_raw(part) });
         }
     }
@@ -112,7 +112,7 @@ impl Pages {
         Some(&leaf[page % PER_LEAF..])
     }
 
-    /// Returns what [`Pages::entries`] does, with a leaf that is made if it is missing.
+    /// Returns a page and all that follow in the same leaf, which is made if it is missing.
     fn entries_or_new(&self, page: usize) -> Result<&[Entry]> {
         let branch = self.branches.get(page / PER_BRANCH).ok_or(EINVAL)?;
         let leaf = Self::leaf(branch.get_or_new()?, page).get_or_new()?;
@@ -140,8 +140,8 @@ impl Pages {
         Ok(())
     }
 
-    /// Makes the first of `pages` and those behind it that are missing as well, pinned once. Returns how
-    /// many: none if others are faster.
+    /// Makes the first of `pages` and those behind it that are missing as well, pinned once.
+    /// Returns how many: none if others are faster.
     #[cold]
     fn make(&self, pages: Range<usize>) -> Result<usize> {
         let entries = self.entries_or_new(pages.start)?;
@@ -155,8 +155,8 @@ impl Pages {
         Ok(self.fill(entries, Entry::new_row(missing.max(1))?))
     }
 
-    /// Puts new pages into entries, up to the first that has a page, and frees the rest. Returns how
-    /// many were put in.
+    /// Puts new pages into entries, up to the first that has a page, and frees the rest. Returns
+    /// how many were put in.
     fn fill(&self, entries: &[Entry], new: impl Iterator<Item = Entry>) -> usize {
         let mut made = 0;
         for (i, (entry, new)) in entries.iter().zip(new).enumerate() {
@@ -190,8 +190,8 @@ impl Pages {
         }
     }
 
-    /// Returns where the byte at `offset` is, and of the `len` bytes from there, which are pinned, as
-    /// many as lie behind it in a row. None if there is no page.
+    /// Returns where the byte at `offset` is, and of the `len` bytes from there, which are pinned,
+    /// as many as lie behind it in a row. None if there is no page.
     #[inline]
     pub(crate) fn piece(&self, offset: usize, len: usize) -> Option<*mut [u8]> {
         let entries = self.entries(offset / PAGE_SIZE)?;
@@ -211,8 +211,8 @@ impl Pages {
         ))
     }
 
-    /// Frees pages that are not pinned, as far as the sweep's budget goes. `unmap` takes a page out of
-    /// all page tables.
+    /// Frees pages that are not pinned, as far as the sweep's budget goes. `unmap` takes a page out
+    /// of all page tables.
     ///
     /// # Safety
     ///

@@ -21,7 +21,7 @@ use crate::host::Kernel;
 /// A peer of this host.
 pub(crate) type Peer = bus::Peer<Kernel>;
 
-/// A file of the device, as long as somebody else holds it.
+/// A file of the device, as long as its caller holds it.
 pub(crate) struct PeerFile<'a> {
     file: &'a LocalFile,
     /// The file's own reference.
@@ -36,8 +36,8 @@ impl PeerFile<'_> {
     /// The file has the operations of the device, has a peer, and is held as long as the result.
     #[inline]
     pub(crate) unsafe fn from_raw(file: *mut bindings::file) -> Self {
-        // SAFETY: The caller vouches for the file. By the invariant it owns a reference, which stays
-        // its own.
+        // SAFETY: The caller vouches for the file. By the invariant it owns a reference, which
+        // stays its own.
         unsafe {
             Self {
                 file: LocalFile::from_raw_file(file),

@@ -20,9 +20,9 @@ use crate::shrinker::{MemberReservation, Pools};
 
 /// The parts of a pool.
 ///
-/// Invariant: until a message is queued, its range is written by its sender only, who has it pinned;
-/// afterwards by the receiver, under the peer's lock. So no two tasks in the kernel write the same byte
-/// at once; user space can only read.
+/// Invariant: until a message is queued, its range is written by its sender only, which has it
+/// pinned; afterwards by the receiver, under the peer's lock. So no two tasks in the kernel write
+/// the same byte at once; user space can only read.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Shared {
     pools: Arc<Pools>,
@@ -63,8 +63,8 @@ impl Pool {
     /// Pins pages, after idle pages of the pool were freed.
     #[cold]
     fn pin_again(&self, pages: Range<usize>) -> Result {
-        // Idle pages are charged to the senders that needed them first, and a limit on the memory of a
-        // cgroup does not reach the shrinker.
+        // Idle pages are charged to the senders that needed them first, and a limit on the memory
+        // of a cgroup does not reach the shrinker.
         self.0.pools.trim(&self.0.memory);
         self.0.memory.pages.pin(pages)
     }
@@ -127,8 +127,8 @@ impl bus::Pool for Pool {
                 let from = from.cast::<u8>().wrapping_add(done as usize);
                 // memmove(), since it copies words where both lie alike.
                 // SAFETY: Both lie in pinned pages, of different slices. The one is not written any
-                // more, the other is ours to write. The pieces together are as long as the range that
-                // they are cut from.
+                // more, the other is ours to write. The pieces together are as long as the range
+                // that they are cut from.
                 unsafe { ptr::copy(from, piece.cast(), piece.len()) };
                 Ok(())
             })

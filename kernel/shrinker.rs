@@ -7,10 +7,10 @@
 //!
 //! # Locks
 //!
-//! `bus1::pools`, a mutex, guards the list. A pool leaves the list before it goes, so all memory in the
-//! list is alive while the mutex is held. The shrinker only tries to lock it, for it is also called by
-//! allocations under any lock. Below it come page locks, which are tried as well, and the locks of
-//! unmapping, which may be taken in reclaim.
+//! `bus1::pools`, a mutex, guards the list. A pool leaves the list before it goes, so all memory in
+//! the list is alive while the mutex is held. The shrinker only tries to lock it, for it is also
+//! called by allocations under any lock. Below it come page locks, which are tried as well, and the
+//! locks of unmapping, which may be taken in reclaim.
 
 use core::ptr::NonNull;
 
@@ -177,7 +177,8 @@ impl Drop for Shrinker {
     }
 }
 
-/// Counts the pages of all pools. Not all of them can be freed; how many can is found out by looking.
+/// Counts the pages of all pools. Not all of them can be freed; how many can is found out by
+/// looking.
 ///
 /// # Safety
 ///
@@ -217,7 +218,7 @@ unsafe extern "C" fn scan(
     let sweep = list.reclaim(control.nr_to_scan);
     control.nr_scanned = control.nr_to_scan - sweep.budget;
     if control.nr_scanned == 0 {
-        // The caller would go on for ever if it neither saw progress nor was told to stop.
+        // The caller would go on for ever if it saw neither progress nor a sign to stop.
         return SHRINK_STOP;
     }
     sweep.freed

@@ -70,7 +70,7 @@ impl Waiters {
         unsafe { bindings::poll_wait(file, self.head.get(), table) };
     }
 
-    /// Returns what poll answers.
+    /// Returns the answer of poll.
     pub(crate) fn events(ready: bus::Ready) -> u32 {
         match ready {
             bus::Ready { hangup: true, .. } => HANGUP,
@@ -89,11 +89,11 @@ impl Waiters {
 }
 
 impl bus::Waker for Waiters {
-    /// Wakes all waiters that are not exclusive, and one that is. With `yields` the scheduler may rely
-    /// on the running task to sleep next.
+    /// Wakes all waiters that are not exclusive, and one that is. With `yields` the scheduler may
+    /// rely on the running task to sleep next.
     ///
-    /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and that
-    /// may be over by then.
+    /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and
+    /// that may be over by then.
     fn wake(&self, yields: bool) {
         let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
         // The `kernel` crate's own function takes an argument in 7.3 and none in 7.2.
@@ -114,7 +114,7 @@ impl bus::Waker for Waiters {
 
     fn is_awaited(&self) -> bool {
         // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
-        // the lock, hence volatile, and for nothing but a comparison.
+        // the lock, hence volatile, and for nothing except a comparison.
         unsafe {
             let list = &raw mut (*self.head.get()).head;
             !ptr::eq((&raw const (*list).next).read_volatile(), list)
@@ -125,8 +125,8 @@ impl bus::Waker for Waiters {
         let (head, entry) = (self.head.get(), Opaque::uninit());
         let entry = entry.get();
         let mode = bindings::TASK_INTERRUPTIBLE as c_int;
-        // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until it
-        // has left the queue. The task passes the barrier of "Memory order" above.
+        // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until
+        // it has left the queue. The task passes the barrier of "Memory order" above.
         let signal = unsafe {
             bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int);
             bindings::prepare_to_wait_event(head, entry, mode)
