@@ -187,6 +187,8 @@ mod tests {
         for line in [
             "  RUSTC [M] bus1.o",
             "  LD [M]  bus1.ko",
+            "  CLIPPY [M] main.o",
+            "  CHECK   glue.c",
             "make: Entering directory",
             "",
         ] {
@@ -195,6 +197,8 @@ mod tests {
         for line in [
             "error[E0308]: mismatched types",
             "LDx",
+            "warning: unsafe block missing a safety comment",
+            "glue.c:38:6: warning: symbol 'x' was not declared. Should it be static?",
             "  --> kernel/bus1.rs:3:4",
         ] {
             assert!(!is_progress(line), "{line}");

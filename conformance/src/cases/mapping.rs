@@ -221,7 +221,7 @@ fn private_map_shows_every_message(env: &Env) {
         b.message().to(&[to]).bytes(text).send().unwrap();
         let offset = a.data().msg.offset;
         see(offset, text);
-        a.release(offset).unwrap();
+        a.release_slice(offset).unwrap();
         assert_eq!(*last.get_or_insert(offset), offset);
     }
 }
@@ -264,7 +264,7 @@ fn debuggers_cannot_write_there(env: &Env) {
             map.read(offset, &mut seen);
             assert_eq!(&seen, b"untouched");
         }
-        a.release(offset).unwrap();
+        a.release_slice(offset).unwrap();
     }
 }
 
