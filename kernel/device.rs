@@ -4,19 +4,13 @@
 //!
 //! # Invariants
 //!
-//! - The private data of a file with our [`Operations`] is a reference to its peer, from open to
-//!   release. The release disconnects the peer, which others may go on holding for a while.
-//! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are only held by
-//!   each other and by files, so none is left when the module goes, and all charges are back.
-
-use core::mem::ManuallyDrop;
-use core::ptr;
+//! - The release of a file disconnects its peer, which others may go on holding for a while.
+//! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are held only
+//!   by each other and by files, so none is left when the module goes, and all charges are back.
 
 use kernel::bindings;
 use kernel::container_of;
 use kernel::error::{from_result, to_result};
-use kernel::fs::file::flags;
-use kernel::fs::File;
 use kernel::mm::virt::VmaNew;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
@@ -26,10 +20,12 @@ use kernel::types::Opaque;
 use kernel::warn_on;
 
 use crate::abi::CMD_PEER_DISCONNECT;
-use crate::bus::command::dispatch;
-use crate::bus::{Bus, Peer, Usage};
-use crate::caller::{Kernel, Task};
+use crate::bus::{dispatch, Bus, Usage};
+use crate::caller::Task;
 use crate::glue::{self, Operations};
+use crate::host::Kernel;
+use crate::mapping;
+use crate::peer::PeerFile;
 use crate::pool::Pool;
 use crate::shrinker::Pools;
 use crate::waker::Waiters;
@@ -48,35 +44,6 @@ static PEER_FILE: Operations<bindings::file_operations> = Operations(bindings::f
     ..pin_init::zeroed()
 });
 
-/// Whether a file is a peer.
-pub(crate) fn is_peer(file: &File) -> bool {
-    // SAFETY: The file is valid, and its operations are set before anybody can get at it.
-    ptr::eq(unsafe { (*file.as_ptr()).f_op }, &PEER_FILE.0)
-}
-
-/// The peer of a file. EBADF if it was opened with O_PATH, EOPNOTSUPP if it is another kind.
-pub(crate) fn peer_of(file: &File) -> Result<Arc<Peer<Kernel>>> {
-    if file.flags() & flags::O_PATH != 0 {
-        return Err(EBADF);
-    }
-    if !is_peer(file) {
-        return Err(EOPNOTSUPP);
-    }
-    // SAFETY: We just looked, and the caller holds the file.
-    let peer = unsafe { borrow(file.as_ptr()) };
-    Ok(Arc::clone(&peer))
-}
-
-/// The peer of a file, without a reference of its own.
-///
-/// # Safety
-///
-/// The file has our operations, and is held longer than the result.
-unsafe fn borrow(file: *mut bindings::file) -> ManuallyDrop<Arc<Peer<Kernel>>> {
-    // SAFETY: By the invariant the file owns a reference, which stays its own.
-    ManuallyDrop::new(unsafe { Arc::from_raw((*file).private_data.cast()) })
-}
-
 /// The device.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Device {
@@ -88,7 +55,7 @@ pub(crate) struct Device {
 
 // SAFETY: The device may be unregistered by any thread.
 unsafe impl Send for Device {}
-// SAFETY: What a reference gives access to is constant.
+// SAFETY: A reference gives access to constants only.
 unsafe impl Sync for Device {}
 
 impl Device {
@@ -125,6 +92,8 @@ impl PinnedDrop for Device {
     }
 }
 
+/// Makes a peer for a file.
+///
 /// # Safety
 ///
 /// Called for a file of the device that is being opened.
@@ -139,56 +108,62 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
     from_result(|| {
         let peer = Bus::open(&device.bus, uid, Pool::new(&device.pools)?, Waiters::new())?;
         // SAFETY: The file is ours while it is being opened.
-        unsafe { (*file).private_data = Arc::into_raw(peer).cast_mut().cast() };
+        unsafe { PeerFile::attach(file, peer) };
         Ok(0)
     })
 }
 
+/// Disconnects the peer of a file.
+///
 /// # Safety
 ///
 /// Called for a file with our operations, at its end.
 unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: By the invariant the file owns a reference, which is given up here.
-    let peer: Arc<Peer<Kernel>> = unsafe { Arc::from_raw((*file).private_data.cast()) };
+    // SAFETY: This is the end of the file.
+    let peer = unsafe { PeerFile::detach(file) };
     // It fails if a command was faster.
     let _ = peer.disconnect();
     0
 }
 
-/// # Safety
-///
-/// `file` has our operations and is held by the caller.
-unsafe fn command(file: *mut bindings::file, cmd: u32, arg: u64, compat: bool) -> c_long {
-    // SAFETY: By the caller.
-    let peer = unsafe { borrow(file) };
+/// Executes a command.
+fn command(file: &PeerFile<'_>, cmd: u32, arg: u64, compat: bool) -> c_long {
     from_result(|| {
-        dispatch(&peer, &Task { compat }, cmd, arg)?;
+        let peer = file.peer();
+        dispatch(peer, &Task { file, compat }, cmd, arg)?;
         if cmd == CMD_PEER_DISCONNECT {
-            // The core woke those who wait for something to read.
+            // The core woke only the waiters that want something to read.
             peer.waker().hang_up();
         }
         Ok(0)
     })
 }
 
+/// Executes a command of a program of the kernel's own width.
+///
 /// # Safety
 ///
 /// Called for a file with our operations.
 unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
-    // SAFETY: As required.
-    unsafe { command(file, cmd, arg as u64, false) }
+    // SAFETY: The caller holds the file.
+    command(&unsafe { PeerFile::from_raw(file) }, cmd, arg as u64, false)
 }
 
+/// Executes a command of a 32-bit program.
+///
 /// # Safety
 ///
 /// Called for a file with our operations.
 #[cfg(CONFIG_COMPAT)]
 unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
     // A pointer of 32 bits, as compat_ptr() makes it one of 64.
-    // SAFETY: As required.
-    unsafe { command(file, cmd, u64::from(arg as u32), true) }
+    let arg = u64::from(arg as u32);
+    // SAFETY: The caller holds the file.
+    command(&unsafe { PeerFile::from_raw(file) }, cmd, arg, true)
 }
 
+/// Returns what a peer is ready for, and puts the caller into the queue of its waiters.
+///
 /// # Safety
 ///
 /// Called for a file with our operations; `table` is null or valid.
@@ -197,29 +172,35 @@ unsafe extern "C" fn poll(
     table: *mut bindings::poll_table_struct,
 ) -> bindings::__poll_t {
     // SAFETY: The caller holds the file.
-    let peer = unsafe { borrow(file) };
-    // SAFETY: The queue is initialised, and lives as long as the file does, which holds the peer.
-    unsafe { bindings::poll_wait(file, peer.waker().head.get(), table) };
+    let this = unsafe { PeerFile::from_raw(file) };
+    let peer = this.peer();
+    // SAFETY: The caller lends us both, and the file holds the peer.
+    unsafe { peer.waker().join(file, table) };
     Waiters::events(peer.ready())
 }
 
+/// Maps the pool of a peer.
+///
 /// # Safety
 ///
 /// Called for a file with our operations, and a mapping that is being set up.
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: The caller holds the file.
-    let peer = unsafe { borrow(file) };
+    let this = unsafe { PeerFile::from_raw(file) };
+    let peer = this.peer();
     // SAFETY: The mapping is being set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
-    from_result(|| peer.pool()?.map(vma).map(|()| 0))
+    from_result(|| mapping::map(&peer.pool()?, vma).map(|()| 0))
 }
 
+/// Shows numbers about a peer.
+///
 /// # Safety
 ///
 /// Called for a file with our operations; `seq` is valid.
 unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindings::file) {
     // SAFETY: The caller holds the file.
-    let info = unsafe { borrow(file) }.info();
+    let info = unsafe { PeerFile::from_raw(file) }.peer().info();
     // SAFETY: The caller lends us `seq`.
     let seq = unsafe { SeqFile::from_raw(seq) };
     seq_print!(seq, "bus1-peer:\t{}\n", info.id);
@@ -228,7 +209,10 @@ unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindin
     seq_print!(seq, "bus1-queued:\t{}\n", info.queued);
     seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
     seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
-    for (name, charged) in ["slices", "handles", "bytes", "fds"].iter().zip(info.charged) {
+    for (name, charged) in ["slices", "handles", "bytes", "fds"]
+        .iter()
+        .zip(info.charged)
+    {
         seq_print!(seq, "bus1-charged-{name}:\t{charged}\n");
     }
 }

@@ -15,17 +15,17 @@
 //! - kinds that hold one particular kind, none of which leads back here: eventfd, pidfd, BPF maps,
 //!   dma-buf, KVM and VFIO, loop and network block devices, TLS and tunnels over TCP, FUSE;
 //! - kinds that hold a whole address space (vhost) or that only an administrator can point at any
-//!   file (a 9p mount). A bus1 file can't hide in an address space: what is mapped is another file,
+//!   file (a 9p mount). A bus1 file can't hide in an address space: the mapped file is another one,
 //!   see `mapping.rs`.
 //!
 //! # How they arrive
 //!
-//! The check of the security modules, security_file_receive(), is not exported but as a part of
+//! The check of the security modules, security_file_receive(), is exported only as a part of
 //! receive_fd(), which also publishes the descriptor. So between [`Received::install`] and the last
-//! step of RECV, the receiver's other threads can already see it. If RECV fails they are closed
-//! again, each only if the number still stands for the file: what another thread put in its
-//! place stays. The alternative, to reserve numbers first and publish last, could not ask the
-//! security modules.
+//! step of RECV, the receiver's other threads can already see it. If RECV fails the descriptors are
+//! closed again, each only if the number still stands for the file: a file that another thread put
+//! in its place stays. The alternative, to reserve numbers first and publish last, could not ask
+//! the security modules.
 
 use core::ptr::{self, NonNull};
 
@@ -38,10 +38,15 @@ use kernel::sync::aref::ARef;
 use kernel::types::NotThreadSafe;
 
 use crate::bus;
-use crate::device;
+use crate::errno::EOPNOTSUPP;
 use crate::glue;
+use crate::peer::PeerFile;
 
-/// The file behind descriptor `fd`, of any kind, O_PATH too. EBADF.
+/// Returns the file behind descriptor `fd`, of any kind, O_PATH too.
+///
+/// # Errors
+///
+/// EBADF.
 pub(crate) fn get(fd: i32) -> Result<ARef<File>> {
     // SAFETY: No requirement; a number that is no descriptor, a negative one too, gives null.
     let file = unsafe { bindings::fget_raw(fd as u32) };
@@ -51,11 +56,15 @@ pub(crate) fn get(fd: i32) -> Result<ARef<File>> {
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
-/// The file behind `fd`, if it may travel. EBADF, EOPNOTSUPP.
-pub(crate) fn get_cargo(fd: i32) -> Result<ARef<File>> {
+/// Returns the file behind `fd`, if it may travel; `peer` is any file that is a peer.
+///
+/// # Errors
+///
+/// EBADF; EOPNOTSUPP for a kind that may not travel.
+pub(crate) fn get_cargo(fd: i32, peer: &PeerFile<'_>) -> Result<ARef<File>> {
     let file = get(fd)?;
     // SAFETY: The file is valid.
-    if device::is_peer(&file) || unsafe { glue::bus1_file_pins_files(file.as_ptr()) } {
+    if peer.is_like(&file) || unsafe { glue::bus1_file_pins_files(file.as_ptr()) } {
         return Err(EOPNOTSUPP);
     }
     Ok(file)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What Rust cannot say: macros and inline functions of the kernel's headers
+ * Macros and inline functions of the kernel's headers, which Rust cannot call
  *
  * Each function here does one step for the Rust file that is named with it,
- * where its use is explained; the prototypes are in glue.rs.
+ * where its use is explained.
  */
 #include <linux/anon_inodes.h>
 #include <linux/fdtable.h>
@@ -17,6 +17,8 @@
 #include <linux/string.h>
 #include <linux/time_namespace.h>
 #include <linux/uaccess.h>
+
+#include "glue.h"
 
 /*
  * main.rs: the limits of each user, in the order of bus::Limits. Parameters
@@ -95,13 +97,13 @@ bool bus1_take_back_fd(unsigned int fd, struct file *file)
 }
 
 /* mapping.rs: a file with an inode, and so an i_mapping, of its own. */
-struct file *bus1_new_pool_file(const struct file_operations *fops, void *pages)
+struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool)
 {
-	return anon_inode_create_getfile("[bus1-pool]", fops, pages, O_RDONLY,
+	return anon_inode_create_getfile("[bus1-pool]", fops, pool, O_RDONLY,
 					 NULL);
 }
 
-/* pages.rs: pins @n pages, up to the first that cannot be; returns how many. */
+/* entry.rs: pins @n pages, up to the first that cannot be; returns how many. */
 size_t bus1_pin(atomic_long_t *entry, size_t n)
 {
 	size_t i;
@@ -118,7 +120,7 @@ size_t bus1_pin(atomic_long_t *entry, size_t n)
 	return n;
 }
 
-/* pages.rs: undoes it. */
+/* entry.rs: undoes bus1_pin() for pages that are all pinned. */
 void bus1_unpin(atomic_long_t *entry, size_t n)
 {
 	while (n--)
@@ -126,7 +128,7 @@ void bus1_unpin(atomic_long_t *entry, size_t n)
 }
 
 /*
- * pages.rs: locks the page at a kernel address and takes a reference to it.
+ * entry.rs: locks the page at a kernel address and takes a reference to it.
  * NULL if its memory is broken: the fault handler would look for a mapping of
  * such a page, and ours have none.
  */
@@ -143,7 +145,7 @@ struct page *bus1_lock_page(const void *address)
 	return NULL;
 }
 
-/* pages.rs: locks the page at a kernel address. NULL if somebody else has. */
+/* entry.rs: locks the page at a kernel address. NULL if it is locked already. */
 struct page *bus1_trylock_page(const void *address)
 {
 	struct page *page = virt_to_page(address);
@@ -151,14 +153,20 @@ struct page *bus1_trylock_page(const void *address)
 	return trylock_page(page) ? page : NULL;
 }
 
-/* waker.rs: a point in the caller's CLOCK_MONOTONIC, by the system's own. */
+/* waker.rs: turns a time of the task's CLOCK_MONOTONIC into one of the system's. */
 s64 bus1_host_time(s64 at)
 {
 	return timens_ktime_to_host(CLOCK_MONOTONIC, at);
 }
 
-/* caller.rs: reads one number. */
+/* user.rs: reads one number. */
 bool bus1_get_user(u64 *to, u64 address)
 {
 	return !get_user(*to, (u64 __user *)address);
+}
+
+/* user.rs: is all of it below the end of the task's address space? */
+bool bus1_is_user_range(u64 address, u64 len)
+{
+	return len <= TASK_SIZE && address <= TASK_SIZE - len;
 }

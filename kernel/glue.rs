@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What stands between C and Rust: tables of functions, and the prototypes of `glue.c`, which says
-//! what each does.
+//! The border between C and Rust: tables of functions, and the prototypes of `glue.c`, where each
+//! function is described.
 
 use kernel::bindings;
 use kernel::prelude::*;
@@ -12,25 +12,26 @@ pub(crate) const OWNER: *mut bindings::module = &raw mut bindings::__this_module
 /// A table of functions for C, as a static.
 pub(crate) struct Operations<T>(pub(crate) T);
 
-// SAFETY: Nobody changes it, and what it points to is this module.
+// SAFETY: The table is constant, and its pointers are to functions of this module and to `OWNER`.
 unsafe impl Sync for Operations<bindings::file_operations> {}
-// SAFETY: As above.
+// SAFETY: The table is constant, and its pointers are to functions of this module.
 unsafe impl Sync for Operations<bindings::vm_operations_struct> {}
 
 // The kernel's structures have parts that are empty in this configuration.
 #[allow(improper_ctypes)]
 extern "C" {
     pub(crate) static bus1_user_max: [c_uint; 4];
-    pub(crate) fn bus1_file_pins_files(file: *mut bindings::file) -> bool;
-    pub(crate) fn bus1_take_back_fd(fd: c_uint, file: *mut bindings::file) -> bool;
-    pub(crate) fn bus1_new_pool_file(
-        fops: *const bindings::file_operations,
-        pages: *mut c_void,
-    ) -> *mut bindings::file;
     pub(crate) fn bus1_pin(entry: *const c_void, n: usize) -> usize;
     pub(crate) fn bus1_unpin(entry: *const c_void, n: usize);
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut bindings::page;
     pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut bindings::page;
-    pub(crate) fn bus1_host_time(at: i64) -> i64;
+    pub(crate) fn bus1_file_pins_files(file: *mut bindings::file) -> bool;
+    pub(crate) fn bus1_take_back_fd(fd: c_uint, file: *mut bindings::file) -> bool;
+    pub(crate) fn bus1_new_pool_file(
+        fops: *const bindings::file_operations,
+        pool: *mut c_void,
+    ) -> *mut bindings::file;
     pub(crate) fn bus1_get_user(to: *mut u64, address: u64) -> bool;
+    pub(crate) fn bus1_is_user_range(address: u64, len: u64) -> bool;
+    pub(crate) fn bus1_host_time(at: i64) -> i64;
 }

@@ -2,14 +2,27 @@
 
 //! bus1, the kernel module: capability-based communication between the processes of one machine.
 //!
-//! What the bus does is in [`bus`], which is the same in every host. The rest of this crate lends it
-//! what it needs of a Linux kernel, by exported symbols only:
+//! The bus itself is in [`bus`], which is the same in every host. The rest of this crate lends it
+//! the parts of a Linux kernel that it needs, by exported symbols only. Each file imports only from
+//! those above it in this list, which goes from the bottom to the top:
 //!
-//! - `device`: the file operations of `/dev/bus1`
-//! - `caller`: the memory of whoever made the call; `file`: descriptors
-//! - `pool`, `pages`, `mapping`, `shrinker`: memory for what was sent
-//! - `waker`: who waits
-//! - `glue`: a bit of C for what is a macro or inline there
+//! 1. `glue`: the border to a bit of C, for macros and inline functions
+//! 2. `errno`: error numbers that not every kernel has
+//! 3. [`abi`], [`bus`]: the binary interface, and the core
+//! 4. `entry`: a page and its pins
+//! 5. `pages`: the table of a pool's pages
+//! 6. `memory`: the pages, and the way out of page tables
+//! 7. `shrinker`: the list of all pools
+//! 8. `pool`: the memory of one peer, as the core uses it
+//! 9. `mapping`: the memory of one peer, as its owner sees it
+//! 10. `waker`: waiters
+//! 11. `host`: the types of this host
+//! 12. `peer`: whether a file is a peer, and whose
+//! 13. `file`: descriptors in messages
+//! 14. `user`: the memory of a task
+//! 15. `payload`: the bytes to send, in that memory
+//! 16. `caller`: the task that makes a call
+//! 17. `device`: the file operations of `/dev/bus1`
 
 #![crate_name = "bus1"]
 
@@ -23,12 +36,19 @@ pub mod bus;
 
 mod caller;
 mod device;
+mod entry;
+mod errno;
 mod file;
 mod glue;
+mod host;
 mod mapping;
+mod memory;
 mod pages;
+mod payload;
+mod peer;
 mod pool;
 mod shrinker;
+mod user;
 mod waker;
 
 use bus::{Bus, Limits};
@@ -42,8 +62,11 @@ module! {
     license: "GPL",
 }
 
-/// The limits of each user, from the module's parameters. EINVAL if one is beyond what a peer's
-/// limit can be.
+/// Returns the limits of each user, from the module's parameters.
+///
+/// # Errors
+///
+/// EINVAL if one is larger than a peer's limit can be.
 fn limits() -> Result<Limits> {
     // SAFETY: Parameters are set before the module starts, and are read-only afterwards.
     let limits = unsafe { glue::bus1_user_max };

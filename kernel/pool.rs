@@ -2,41 +2,38 @@
 
 //! One peer's pool: memory that senders fill and the owner maps.
 //!
-//! A pool is shared by its peer, by what is in flight to it, and by its mappings. Its pages are
-//! in `pages.rs`, how they are mapped is in `mapping.rs`, and who takes unused ones back is in
-//! `shrinker.rs`.
+//! A pool is shared by its peer, by messages in flight to it, and by its mappings. Its memory is in
+//! `memory.rs`, `shrinker.rs` takes unused pages back, and `mapping.rs` maps it.
 
 use core::ops::Range;
 use core::ptr;
 
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::{new_spinlock, Arc, SpinLock};
+use kernel::sync::Arc;
 use kernel::warn_on;
-use pin_init::init_zeroed;
 
 use crate::bus;
-use crate::mapping::Mapped;
-use crate::pages::{Pages, POOL_SIZE};
-use crate::shrinker::{Place, Pools};
+use crate::memory::Memory;
+use crate::pages::POOL_SIZE;
+use crate::shrinker::{MemberReservation, Pools};
 
-/// What a pool is made of.
+/// The parts of a pool.
 ///
-/// Invariant: a range is written by the one sender whose slice it is, and he has it pinned, until it is
-/// queued; then by its receiver under the peer's lock. So no
-/// two parts of the kernel write the same byte at once; user space can only read.
+/// Invariant: until a message is queued, its range is written by its sender only, which has it
+/// pinned; afterwards by the receiver, under the peer's lock. So no two tasks in the kernel write
+/// the same byte at once; user space can only read.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Shared {
     pools: Arc<Pools>,
-    pub(crate) pages: Pages,
     #[pin]
-    pub(crate) mapped: SpinLock<Mapped>,
+    pub(crate) memory: Memory,
 }
 
 #[pinned_drop]
 impl PinnedDrop for Shared {
     fn drop(self: Pin<&mut Self>) {
-        self.pools.leave(&self);
+        self.pools.leave(&self.memory);
     }
 }
 
@@ -44,40 +41,36 @@ impl PinnedDrop for Shared {
 #[derive(Clone)]
 pub(crate) struct Pool(pub(crate) Arc<Shared>);
 
-/// The numbers of the pages that a range touches.
+/// Returns the numbers of the pages that a range touches.
 fn pages_of(offset: u64, len: u64) -> Range<usize> {
     let size = PAGE_SIZE as u64;
     (offset / size) as usize..(offset + len).div_ceil(size) as usize
 }
 
 impl Pool {
-    /// An empty pool, whose memory the shrinker of `pools` can take back.
+    /// Makes an empty pool, whose memory the shrinker of `pools` can take back.
     pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
-        let place = Place::new(GFP_KERNEL_ACCOUNT)?;
+        let reservation = MemberReservation::new(GFP_KERNEL_ACCOUNT)?;
         let shared = Arc::pin_init(
-            pin_init!(Shared {
-                pools: pools.clone(),
-                pages <- init_zeroed(),
-                mapped <- new_spinlock!(Mapped::NOWHERE, "bus1::mapped"),
-            }),
+            pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() }),
             GFP_KERNEL_ACCOUNT,
         )?;
         // SAFETY: The destructor leaves.
-        unsafe { pools.enter(place, &shared) };
+        unsafe { pools.enter(reservation, &shared.memory) };
         Ok(Self(shared))
     }
 
-    /// Pins pages, after what is not needed was freed.
+    /// Pins pages, after idle pages of the pool were freed.
     #[cold]
     fn pin_again(&self, pages: Range<usize>) -> Result {
-        // Idle pages are charged to whoever sent in them, and a limit on the memory of a cgroup
-        // does not reach the shrinker.
-        self.0.pools.trim(&self.0);
-        self.0.pages.pin(pages)
+        // Idle pages are charged to the senders that needed them first, and a limit on the memory
+        // of a cgroup does not reach the shrinker.
+        self.0.pools.trim(&self.0.memory);
+        self.0.memory.pages.pin(pages)
     }
 
-    /// Cuts a pinned range where its pages do not lie in a row: calls `f` with where each piece is, and
-    /// where it starts within the range.
+    /// Cuts a pinned range where its pages do not lie in a row: calls `f` with each piece, and with
+    /// where the piece starts within the range.
     #[inline]
     pub(crate) fn pieces(
         &self,
@@ -87,7 +80,11 @@ impl Pool {
     ) -> Result {
         let mut done = 0;
         while done < len {
-            let piece = self.0.pages.piece((offset + done) as usize, (len - done) as usize);
+            let piece = self
+                .0
+                .memory
+                .pages
+                .piece((offset + done) as usize, (len - done) as usize);
             warn_on!(piece.is_none());
             let piece = piece.ok_or(EFAULT)?;
             f(piece, done)?;
@@ -103,11 +100,15 @@ impl bus::Pool for Pool {
     #[inline]
     fn pin(&self, offset: u64, len: u64) -> Result {
         let pages = pages_of(offset, len);
-        self.0.pages.pin(pages.clone()).or_else(|_| self.pin_again(pages))
+        self.0
+            .memory
+            .pages
+            .pin(pages.clone())
+            .or_else(|_| self.pin_again(pages))
     }
 
     fn unpin(&self, offset: u64, len: u64) {
-        self.0.pages.unpin(pages_of(offset, len));
+        self.0.memory.pages.unpin(pages_of(offset, len));
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
@@ -125,9 +126,9 @@ impl bus::Pool for Pool {
             to.pieces(to_offset + done, from.len() as u64, |piece, done| {
                 let from = from.cast::<u8>().wrapping_add(done as usize);
                 // memmove(), since it copies words where both lie alike.
-                // SAFETY: Both lie in pinned pages, of different slices. The one is written by
-                // nobody any more, the other is ours to write. The pieces together are as long as
-                // what they are cut from.
+                // SAFETY: Both lie in pinned pages, of different slices. The one is not written any
+                // more, the other is ours to write. The pieces together are as long as the range
+                // that they are cut from.
                 unsafe { ptr::copy(from, piece.cast(), piece.len()) };
                 Ok(())
             })

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Gives pages that no slice needs back to the system when memory runs short.
+//! The shrinker: gives pages that no slice needs back to the system when memory runs short.
 //!
 //! Such a page is kept until then, since the next message will want it again. All pools are in
 //! one list, which is touched when a pool is made, when it goes, and here.
 //!
 //! # Locks
 //!
-//! `bus1::pools`, a mutex, guards the list; a pool leaves it before it goes, so those in it are alive
-//! while it is held. The shrinker only tries to lock it, for it is also called by
-//! allocations under any lock. Below it come page locks, which are tried as well, and what
-//! unmapping takes, which may be taken in reclaim.
+//! `bus1::pools`, a mutex, guards the list. A pool leaves the list before it goes, so all memory in
+//! the list is alive while the mutex is held. The shrinker only tries to lock it, for it is also
+//! called by allocations under any lock. Below it come page locks, which are tried as well, and the
+//! locks of unmapping, which may be taken in reclaim.
 
 use core::ptr::NonNull;
 
@@ -19,19 +19,19 @@ use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::pages::N_PAGES;
-use crate::pool::Shared;
+use crate::memory::Memory;
+use crate::pages::{Sweep, N_PAGES};
 
 const SHRINK_STOP: usize = usize::MAX;
 
-/// A pool in the list.
+/// The memory of a pool in the list.
 pub(crate) struct Member {
-    pool: NonNull<Shared>,
+    memory: NonNull<Memory>,
     /// Where in the pool to go on.
     hand: usize,
 }
 
-// SAFETY: A pool can be used from any thread.
+// SAFETY: The memory of a pool can be used from any thread.
 unsafe impl Send for Member {}
 
 struct List {
@@ -41,11 +41,52 @@ struct List {
     next: usize,
 }
 
-/// Memory for a place in the list.
-pub(crate) type Place = RBTreeNodeReservation<usize, Member>;
+impl List {
+    /// Looks at `budget` pages at most, once around the list, and frees those that are not in use.
+    /// Returns where that ended.
+    fn reclaim(&mut self, budget: usize) -> Sweep {
+        let mut sweep = Sweep {
+            hand: 0,
+            budget,
+            freed: 0,
+        };
+        let start = self.next;
+        let mut around = false;
+        while sweep.budget > 0 {
+            let Some(mut cursor) = self.members.cursor_lower_bound_mut(&self.next) else {
+                if around {
+                    break;
+                }
+                around = true;
+                self.next = 0;
+                continue;
+            };
+            let (&address, member) = cursor.current_mut();
+            if around && address >= start {
+                break;
+            }
+            self.next = address + 1;
+            // A pool counts as a look, however little is in it.
+            sweep.budget -= 1;
+            // SAFETY: Memory in the list is alive.
+            let memory = unsafe { member.memory.as_ref() };
+            if memory.pages.present() == 0 {
+                continue;
+            }
+            sweep.hand = member.hand;
+            // SAFETY: The list is locked, so this runs once at a time.
+            unsafe { memory.reclaim(&mut sweep) };
+            member.hand = if sweep.hand == 0 { N_PAGES } else { sweep.hand };
+        }
+        sweep
+    }
+}
 
-fn address_of(pool: &Shared) -> usize {
-    core::ptr::from_ref(pool).addr()
+/// Memory for an entry of the list.
+pub(crate) type MemberReservation = RBTreeNodeReservation<usize, Member>;
+
+fn address_of(memory: &Memory) -> usize {
+    core::ptr::from_ref(memory).addr()
 }
 
 /// All pools.
@@ -58,9 +99,12 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    /// No pools, and a shrinker that is registered until all references are gone.
+    /// Makes an empty list, and a shrinker that is registered until all references are gone.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let list = List { members: RBTree::new(), next: 0 };
+        let list = List {
+            members: RBTree::new(),
+            next: 0,
+        };
         let shrinker = Shrinker::new()?;
         let pools = Arc::pin_init(
             pin_init!(Self { shrinker, list <- new_mutex!(list, "bus1::pools") }),
@@ -77,70 +121,36 @@ impl Pools {
         Ok(pools)
     }
 
-    /// Puts a pool into the list, in which it is until [`Pools::leave`].
+    /// Puts the memory of a pool into the list, in which it is until [`Pools::leave`].
     ///
     /// # Safety
     ///
-    /// `pool` calls [`Pools::leave`] before it goes.
-    pub(crate) unsafe fn enter(&self, place: Place, pool: &Shared) {
-        let member = Member { pool: NonNull::from(pool), hand: N_PAGES };
-        let node = place.into_node(address_of(pool), member);
+    /// The pool calls [`Pools::leave`] before it goes.
+    pub(crate) unsafe fn enter(&self, reservation: MemberReservation, memory: &Memory) {
+        let member = Member {
+            memory: NonNull::from(memory),
+            hand: N_PAGES,
+        };
+        let node = reservation.into_node(address_of(memory), member);
         self.list.lock().members.insert(node);
     }
 
-    /// Takes a pool out of the list, if it is in it.
-    pub(crate) fn leave(&self, pool: &Shared) {
+    /// Takes the memory of a pool out of the list, if it is in it.
+    pub(crate) fn leave(&self, memory: &Memory) {
         // Freed after the lock.
-        let _node = self.list.lock().members.remove_node(&address_of(pool));
+        let _node = self.list.lock().members.remove_node(&address_of(memory));
     }
 
     /// Frees the pages of a pool that are not in use.
-    pub(crate) fn trim(&self, pool: &Shared) {
+    pub(crate) fn trim(&self, memory: &Memory) {
         let _list = self.list.lock();
-        let (mut hand, mut budget) = (N_PAGES, usize::MAX);
-        let unmap = |page| pool.unmap(page);
+        let mut sweep = Sweep {
+            hand: N_PAGES,
+            budget: usize::MAX,
+            freed: 0,
+        };
         // SAFETY: The list is locked, so this runs once at a time.
-        unsafe { pool.pages.reclaim(&mut hand, &mut budget, unmap) };
-    }
-
-    /// Looks at `budget` pages at most, counts them off, and frees those that are not in use.
-    /// Returns how many those were; looks at none if it can't now.
-    fn reclaim(&self, budget: &mut usize) -> usize {
-        let Some(mut list) = self.list.try_lock() else { return 0 };
-        let list = &mut *list;
-        let start = list.next;
-        let mut around = false;
-        let mut freed = 0;
-        while *budget > 0 {
-            let Some(mut cursor) = list.members.cursor_lower_bound_mut(&list.next) else {
-                if around {
-                    break;
-                }
-                around = true;
-                list.next = 0;
-                continue;
-            };
-            let (&address, member) = cursor.current_mut();
-            if around && address >= start {
-                break;
-            }
-            list.next = address + 1;
-            // A pool counts as a look, however little is in it.
-            *budget -= 1;
-            // SAFETY: Pools in the list are alive.
-            let pool = unsafe { member.pool.as_ref() };
-            if pool.pages.present() == 0 {
-                continue;
-            }
-            // High pages first: slices are placed as low as possible.
-            // SAFETY: The list is locked, so this runs once at a time.
-            freed +=
-                unsafe { pool.pages.reclaim(&mut member.hand, budget, |page| pool.unmap(page)) };
-            if member.hand == 0 {
-                member.hand = N_PAGES;
-            }
-        }
-        freed
+        unsafe { memory.reclaim(&mut sweep) };
     }
 }
 
@@ -167,7 +177,8 @@ impl Drop for Shrinker {
     }
 }
 
-/// Pages in all pools. Not all of them can be freed; how many is known by looking only.
+/// Counts the pages of all pools. Not all of them can be freed; how many can is found out by
+/// looking.
 ///
 /// # Safety
 ///
@@ -178,11 +189,18 @@ unsafe extern "C" fn count(
 ) -> c_ulong {
     // SAFETY: It is unregistered before they go.
     let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
-    let Some(list) = pools.list.try_lock() else { return 0 };
-    // SAFETY: Pools in the list are alive.
-    list.members.values().map(|member| unsafe { member.pool.as_ref() }.pages.present()).sum()
+    let Some(list) = pools.list.try_lock() else {
+        return 0;
+    };
+    let present = |member: &Member| {
+        // SAFETY: Memory in the list is alive.
+        unsafe { member.memory.as_ref() }.pages.present()
+    };
+    list.members.values().map(present).sum()
 }
 
+/// Frees pages, and returns how many.
+///
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made, with a valid `control`.
@@ -194,12 +212,14 @@ unsafe extern "C" fn scan(
     let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
     // SAFETY: The caller lends us `control`.
     let control = unsafe { &mut *control };
-    let mut budget = control.nr_to_scan;
-    let freed = pools.reclaim(&mut budget);
-    control.nr_scanned = control.nr_to_scan - budget;
+    let Some(mut list) = pools.list.try_lock() else {
+        return SHRINK_STOP;
+    };
+    let sweep = list.reclaim(control.nr_to_scan);
+    control.nr_scanned = control.nr_to_scan - sweep.budget;
     if control.nr_scanned == 0 {
-        // The caller would go on for ever if it neither saw progress nor was told to stop.
+        // The caller would go on for ever if it saw neither progress nor a sign to stop.
         return SHRINK_STOP;
     }
-    freed
+    sweep.freed
 }

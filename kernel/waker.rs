@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Those who wait for one peer: in poll, epoll, select or io_uring, and in EXCHANGE.
+//! Waiters for one peer: in poll, epoll, select or io_uring, and in EXCHANGE.
 //!
 //! The queue is part of the peer. A waiter holds the bus1 file, or (epoll) is taken off the queue
 //! before the file is released; the file holds the peer. So none is left when the peer goes.
-//! Who waits in EXCHANGE does so exclusively: one wake-up wakes one of them.
+//! EXCHANGE waiters are exclusive: each wake-up wakes at most one.
 //!
 //! # Memory order
 //!
@@ -17,6 +17,7 @@ use core::ptr;
 use kernel::bindings;
 use kernel::prelude::*;
 use kernel::sync::static_lock_class;
+use kernel::task::Task;
 use kernel::types::Opaque;
 
 use crate::abi::DEADLINE_NEVER;
@@ -31,7 +32,7 @@ const HANGUP: u32 = bindings::POLLHUP;
 #[pin_data]
 pub(crate) struct Waiters {
     #[pin]
-    pub(crate) head: Opaque<bindings::wait_queue_head>,
+    head: Opaque<bindings::wait_queue_head>,
 }
 
 // SAFETY: A wait queue has a lock of its own and may be used from any thread.
@@ -55,7 +56,21 @@ impl Waiters {
         })
     }
 
-    /// What poll answers.
+    /// Puts the caller of poll into the queue.
+    ///
+    /// # Safety
+    ///
+    /// `file` is valid and holds the peer; `table` is null or valid.
+    pub(crate) unsafe fn join(
+        &self,
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) {
+        // SAFETY: By the caller; the queue is initialised.
+        unsafe { bindings::poll_wait(file, self.head.get(), table) };
+    }
+
+    /// Returns the answer of poll.
     pub(crate) fn events(ready: bus::Ready) -> u32 {
         match ready {
             bus::Ready { hangup: true, .. } => HANGUP,
@@ -64,23 +79,24 @@ impl Waiters {
         }
     }
 
-    /// Wakes everybody, because the peer was disconnected.
+    /// Wakes all waiters, because the peer was disconnected.
     pub(crate) fn hang_up(&self) {
         let mode = bindings::TASK_INTERRUPTIBLE;
-        // It takes the queue's lock, as who joins does: so it needs no barrier.
+        // It takes the queue's lock, as a task that joins does: so it needs no barrier.
         // SAFETY: The queue is initialised, and a poll wake-up may go without a key.
         unsafe { bindings::__wake_up(self.head.get(), mode, 0, ptr::null_mut()) };
     }
 }
 
 impl bus::Waker for Waiters {
-    /// Wakes all who do not wait exclusively, and one who does. With `yields` the scheduler may rely
-    /// on the running task to sleep next.
+    /// Wakes all waiters that are not exclusive, and one that is. With `yields` the scheduler may
+    /// rely on the running task to sleep next.
     ///
-    /// It does not say what for, so that everybody looks again: io_uring would report what it is
-    /// told, and that may be over by then.
+    /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and
+    /// that may be over by then.
     fn wake(&self, yields: bool) {
         let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
+        // The `kernel` crate's own function takes an argument in 7.3 and none in 7.2.
         // SAFETY: It has no requirements.
         unsafe { bindings::smp_mb() };
         if !self.is_awaited() {
@@ -98,7 +114,7 @@ impl bus::Waker for Waiters {
 
     fn is_awaited(&self) -> bool {
         // SAFETY: The queue is initialised. Its `next` is read as waitqueue_active() does: without
-        // the lock, hence volatile, and for nothing but a comparison.
+        // the lock, hence volatile, and for nothing except a comparison.
         unsafe {
             let list = &raw mut (*self.head.get()).head;
             !ptr::eq((&raw const (*list).next).read_volatile(), list)
@@ -109,8 +125,8 @@ impl bus::Waker for Waiters {
         let (head, entry) = (self.head.get(), Opaque::uninit());
         let entry = entry.get();
         let mode = bindings::TASK_INTERRUPTIBLE as c_int;
-        // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until it
-        // has left the queue. It passes the barrier that the module speaks of.
+        // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until
+        // it has left the queue. The task passes the barrier of "Memory order" above.
         let signal = unsafe {
             bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int);
             bindings::prepare_to_wait_event(head, entry, mode)
@@ -122,22 +138,26 @@ impl bus::Waker for Waiters {
         };
         // SAFETY: It was prepared. If it was woken it has left the queue already.
         unsafe { bindings::finish_wait(head, entry) };
-        // What can be received goes before a signal and the deadline.
+        // A message that can be received goes before a signal and the deadline.
         result.or_else(|error| if ready() { Ok(()) } else { Err(error) })
     }
 }
 
-/// Sleeps in the state in which the task is, until it is woken. ETIMEDOUT.
+/// Sleeps in the state in which the task is, until it is woken.
+///
+/// # Errors
+///
+/// ETIMEDOUT at the deadline.
 fn sleep(deadline: u64) -> Result {
     if deadline == DEADLINE_NEVER {
-        // SAFETY: May sleep, as who waits may.
+        // SAFETY: All callers may sleep.
         unsafe { bindings::schedule() };
         return Ok(());
     }
-    // SAFETY: As above. It only looks at the time namespace and at the slack of the running task.
+    // SAFETY: All callers may sleep. The time namespace and the slack are the running task's own.
     let woken = unsafe {
         let mut at = glue::bus1_host_time(i64::try_from(deadline).unwrap_or(i64::MAX));
-        let slack = (*bindings::get_current()).timer_slack_ns;
+        let slack = (*Task::current_raw()).timer_slack_ns;
         bindings::schedule_hrtimeout_range(&mut at, slack, bindings::hrtimer_mode_HRTIMER_MODE_ABS)
     };
     (woken != 0).then_some(()).ok_or(ETIMEDOUT)

@@ -22,7 +22,10 @@
 #include <linux/errno.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
+#include <linux/mount.h>
+#include <linux/personality.h>
 #include <linux/poll.h>
+#include <linux/sched.h>
 #include <linux/uio.h>
 
 _Static_assert(sizeof(void *) == 4 && sizeof(struct iovec) == 8, "build it with -m32");
@@ -318,6 +321,36 @@ static int faulty_vectors(void)
 	return 0;
 }
 
+/* Refused before the handle, which is unknown: what no 32-bit program can have. */
+static int vectors_outside_come_first(void)
+{
+	static struct iovec outside[] = {
+		{ (void *)0xffffe000, 1 },
+		{ (void *)0xfffffff8, 8 },
+		{ (void *)0xffffffff, 0 },
+		{ (void *)0x90000000, 0x7ffff000 },
+	};
+	static struct iovec vecs[2] = { { first, 0xffffffff } };
+	__u64 handle = UNKNOWN;
+	struct bus1_cmd_send send = { .ptr_handles = ADDRESS(&handle), .n_handles = 1 };
+
+	for (unsigned i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
+		send.ptr_vecs = ADDRESS(&outside[i]);
+		send.n_vecs = 1;
+		EXPECT(command(peer, BUS1_CMD_SEND, &send), -EFAULT);
+		/* Also before a length that is negative. */
+		vecs[1] = outside[i];
+		send.ptr_vecs = ADDRESS(vecs);
+		send.n_vecs = 2;
+		EXPECT(command(peer, BUS1_CMD_SEND, &send), -EFAULT);
+	}
+	/* The payload itself is read at last. */
+	vecs[0] = (struct iovec){ (void *)8, 8 };
+	send.n_vecs = 1;
+	EXPECT(command(peer, BUS1_CMD_SEND, &send), -ENXIO);
+	return 0;
+}
+
 static int lengths_of_vectors(void)
 {
 	static struct iovec long_ones[2] = { { first, 0x40000000 }, { first, 0x40000000 } };
@@ -470,6 +503,40 @@ static int unknown_command(void)
 	return 0;
 }
 
+static long map_page(int fd, int kind)
+{
+	return syscall6(__NR_mmap2, 0, 4096, PROT_READ, kind, fd, 0);
+}
+
+/*
+ * Old programs have this personality. For them the kernel adds PROT_EXEC to
+ * PROT_READ, except for files of a file system that is mounted noexec.
+ */
+static int reading_that_implies_executing(void)
+{
+	const unsigned long noexec = MS_REMOUNT | MS_BIND | MS_NOEXEC;
+	long before = sys3(__NR_personality, 0xffffffff, 0, 0);
+	EXPECT(sys3(__NR_personality, before | READ_IMPLIES_EXEC, 0, 0), before);
+	EXPECT(map_page(peer, MAP_SHARED), -EPERM);
+	EXPECT(map_page(peer, MAP_PRIVATE), -EPERM);
+
+	/* In a mount namespace of its own. */
+	EXPECT(sys3(__NR_unshare, CLONE_NEWNS, 0, 0), 0);
+	EXPECT(syscall6(__NR_mount, 0, (long)"/dev", 0, noexec, 0, 0), 0);
+	long other = sys3(__NR_open, "/dev/bus1", O_RDWR | O_CLOEXEC, 0);
+	EXPECT(other >= 0, 1);
+	for (int i = 0; i < 2; i++) {
+		long at = map_page(other, i ? MAP_SHARED : MAP_PRIVATE);
+		EXPECT((unsigned long)at <= -4096ul, 1);
+		EXPECT(sys3(__NR_mprotect, at, 4096, PROT_READ), 0);
+		EXPECT(sys3(__NR_mprotect, at, 4096, PROT_READ | PROT_EXEC), -EACCES);
+		EXPECT(sys3(__NR_munmap, at, 4096, 0), 0);
+	}
+	EXPECT(sys3(__NR_close, other, 0, 0), 0);
+	EXPECT(sys3(__NR_personality, before, 0, 0), before | READ_IMPLIES_EXEC);
+	return 0;
+}
+
 static int disconnect_leaves_the_mapping(void)
 {
 	struct bus1_cmd_recv recv;
@@ -501,6 +568,7 @@ static int run(void)
 		CASE(receive_them),
 		CASE(release_the_received_handle),
 		CASE(faulty_vectors),
+		CASE(vectors_outside_come_first),
 		CASE(lengths_of_vectors),
 		CASE(too_many_and_bad_descriptors),
 		CASE(continue_reports_each_destination),
@@ -508,6 +576,7 @@ static int run(void)
 		CASE(transfer_to_a_second_peer),
 		CASE(destroy_both_nodes_at_once),
 		CASE(unknown_command),
+		CASE(reading_that_implies_executing),
 		CASE(disconnect_leaves_the_mapping),
 	};
 	const int n = sizeof(cases) / sizeof(cases[0]);

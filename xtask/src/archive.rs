@@ -14,16 +14,15 @@ use crate::run;
 
 /// The oldest series with a Rust interface that the module can be built for.
 const OLDEST_MAJOR: u32 = 7;
-/// The flavour for real machines, as opposed to cloud and realtime.
-const FLAVOUR: &str = "-amd64";
-
 /// The kernel that the user asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Wanted {
-    /// The newest in the archive.
+    /// The newest generic kernel in the archive.
     Newest,
-    /// The newest of the series before the newest's.
+    /// The newest generic kernel of the series before the newest's.
     Previous,
+    /// The newest realtime kernel in the archive.
+    Rt,
     /// This release, as `uname -r` would print it.
     Release(String),
 }
@@ -34,6 +33,7 @@ impl Wanted {
         match self {
             Wanted::Newest => "newest",
             Wanted::Previous => "previous",
+            Wanted::Rt => "rt",
             Wanted::Release(release) => release,
         }
     }
@@ -46,12 +46,31 @@ impl FromStr for Wanted {
         match text {
             "newest" => Ok(Wanted::Newest),
             "previous" => Ok(Wanted::Previous),
+            "rt" => Ok(Wanted::Rt),
             _ if Offer::parse(text).is_some() => Ok(Wanted::Release(text.to_owned())),
             _ => Err(format!(
-                "not `newest`, `previous` or the release of a generic amd64 kernel \
-                 from {OLDEST_MAJOR}.0 up, such as 7.3.4+deb13{FLAVOUR}"
+                "not `newest`, `previous`, `rt` or the release of a generic or realtime amd64 \
+                 kernel from {OLDEST_MAJOR}.0 up, such as 7.3.4+deb13-amd64"
             )),
         }
+    }
+}
+
+/// What a kernel was configured for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Flavour {
+    Generic,
+    Realtime,
+}
+
+impl Flavour {
+    /// Takes the end off a release.
+    fn strip(release: &str) -> Option<(&str, Flavour)> {
+        let rest = release.strip_suffix("-amd64")?;
+        Some(match rest.strip_suffix("-rt") {
+            Some(rest) => (rest, Flavour::Realtime),
+            None => (rest, Flavour::Generic),
+        })
     }
 }
 
@@ -64,12 +83,14 @@ pub struct Offer {
     pub version: String,
     /// Major, minor, patch level and Debian's own number.
     number: [u32; 4],
+    flavour: Flavour,
 }
 
 impl Offer {
     /// Takes a release such as `7.3.4+deb13-amd64` apart; the package version is left empty.
     fn parse(release: &str) -> Option<Offer> {
-        let (upstream, debian) = release.strip_suffix(FLAVOUR)?.split_once("+deb")?;
+        let (rest, flavour) = Flavour::strip(release)?;
+        let (upstream, debian) = rest.split_once("+deb")?;
         let mut parts = upstream.split('.').map(|part| part.parse().ok());
         let number = [
             parts.next()??,
@@ -84,6 +105,7 @@ impl Offer {
             release: release.to_owned(),
             version: String::new(),
             number,
+            flavour,
         })
     }
 
@@ -160,7 +182,8 @@ fn parse_madison(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     versions
 }
 
-/// Gives every offer its version, drops those that are incomplete, and sorts the newest first.
+/// Gives every offer its version, drops those that are incomplete, and sorts the newest first, with
+/// the generic kernel before the realtime one of the same version.
 fn fit(offers: &mut Vec<Offer>, versions: &BTreeMap<&str, BTreeSet<&str>>) {
     offers.retain_mut(|offer| {
         let of = |package: &str| versions.get(package).cloned().unwrap_or_default();
@@ -175,14 +198,19 @@ fn fit(offers: &mut Vec<Offer>, versions: &BTreeMap<&str, BTreeSet<&str>>) {
         offer.version = (*version).to_owned();
         true
     });
-    offers.sort_by_key(|offer| std::cmp::Reverse(offer.number));
+    offers.sort_by_key(|offer| (std::cmp::Reverse(offer.number), offer.flavour));
 }
 
 fn pick<'a>(offers: &'a [Offer], wanted: &Wanted) -> Option<&'a Offer> {
-    let newest = offers.first()?;
+    let newest = |flavour| offers.iter().find(move |o| o.flavour == flavour);
     match wanted {
-        Wanted::Newest => Some(newest),
-        Wanted::Previous => offers.iter().find(|o| o.series() < newest.series()),
+        Wanted::Newest => newest(Flavour::Generic),
+        Wanted::Rt => newest(Flavour::Realtime),
+        Wanted::Previous => {
+            let series = newest(Flavour::Generic)?.series();
+            let mut generic = offers.iter().filter(|o| o.flavour == Flavour::Generic);
+            generic.find(|o| o.series() < series)
+        }
         Wanted::Release(release) => offers.iter().find(|o| o.release == *release),
     }
 }
@@ -196,6 +224,8 @@ linux-source-7.3 | 7.3.4-1~bpo13+1 | mirror
 linux-source-7.2 | 7.2.12-1~bpo13+1 | mirror
 linux-source-7.2 | 7.2.9-1~bpo13+1 | mirror
 linux-headers-7.3.4+deb13-amd64 | 7.3.4-1~bpo13+1 | mirror
+linux-headers-7.3.4+deb13-rt-amd64 | 7.3.4-1~bpo13+1 | mirror
+linux-headers-7.2.12+deb13-rt-amd64 | 7.2.12-1~bpo13+1 | mirror
 linux-headers-7.2.12+deb13-amd64 | 7.2.12-1~bpo13+1 | mirror
 linux-headers-7.2.9+deb13-amd64 | 7.2.9-1~bpo13+1 | mirror
 linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
@@ -209,10 +239,17 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
                 text.push('\n');
             }
         }
-        let mut offers: Vec<Offer> = ["7.2.8", "7.2.9", "7.2.12", "7.3.4"]
-            .iter()
-            .map(|number| Offer::parse(&format!("{number}+deb13-amd64")).unwrap())
-            .collect();
+        let mut offers: Vec<Offer> = [
+            "7.2.8+deb13-amd64",
+            "7.2.9+deb13-amd64",
+            "7.2.12+deb13-rt-amd64",
+            "7.2.12+deb13-amd64",
+            "7.3.4+deb13-rt-amd64",
+            "7.3.4+deb13-amd64",
+        ]
+        .iter()
+        .map(|release| Offer::parse(release).unwrap())
+        .collect();
         fit(&mut offers, &parse_madison(&text));
         offers
     }
@@ -222,9 +259,10 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
     }
 
     #[test]
-    fn newest_and_previous_series_are_found() {
+    fn newest_previous_and_realtime_kernels_are_found() {
         assert_eq!(picked("newest").as_deref(), Some("7.3.4+deb13-amd64"));
         assert_eq!(picked("previous").as_deref(), Some("7.2.12+deb13-amd64"));
+        assert_eq!(picked("rt").as_deref(), Some("7.3.4+deb13-rt-amd64"));
         assert_eq!(
             picked("7.2.9+deb13-amd64").as_deref(),
             Some("7.2.9+deb13-amd64")
@@ -238,12 +276,7 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
 
     #[test]
     fn other_flavours_and_series_are_refused() {
-        for name in [
-            "7.3.4+deb13-cloud-amd64",
-            "7.3.4+deb13-rt-amd64",
-            "6.12.107+deb13-amd64",
-            "7.3",
-        ] {
+        for name in ["7.3.4+deb13-cloud-amd64", "6.12.107+deb13-amd64", "7.3"] {
             assert!(name.parse::<Wanted>().is_err(), "{name}");
         }
     }
@@ -251,6 +284,7 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
     #[test]
     fn the_local_version_is_what_follows_the_number() {
         assert_eq!(offers()[0].local_version(), "+deb13-amd64");
-        assert_eq!(offers()[1].source_package(), "linux-source-7.2");
+        assert_eq!(offers()[1].local_version(), "+deb13-rt-amd64");
+        assert_eq!(offers()[2].source_package(), "linux-source-7.2");
     }
 }

@@ -142,22 +142,7 @@ fn make(kernel: &Kernel, offer: &Offer) -> Result<()> {
     run::step(&format!("download kernel {}", kernel.release), |step| {
         step.run(&mut download(kernel, offer)?)
     })?;
-    run::step(
-        &format!("unpack the source of {}", kernel.release),
-        |step| {
-            let script = "
-            mkdir -p \"$1\"
-            dpkg-deb --fsys-tarfile \"$2\"/debs/linux-source-*.deb |
-                tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
-                tar -xJ --strip-components=1 -C \"$1\"
-            rm -r \"$2/debs\"";
-            step.run(
-                &mut kernel
-                    .root
-                    .shell(script, &[&kernel.tree(), &kernel.packages()])?,
-            )
-        },
-    )?;
+    unpack(kernel, offer)?;
     let config = configure(kernel, offer)?;
     run::step(
         &format!("rebuild the Rust metadata of {}", kernel.release),
@@ -184,22 +169,44 @@ fn download(kernel: &Kernel, offer: &Offer) -> Result<std::process::Command> {
         shift 2
         apt-get -q -o Acquire::Retries=3 -o APT::Sandbox::User=root download \"$@\"
         for deb in *.deb; do
-            case $deb in
-            linux-source-*) ;;
-            *) dpkg-deb -x \"$deb\" \"$dir\"; rm \"$deb\" ;;
-            esac
+            dpkg-deb -x \"$deb\" \"$dir\"
         done
+        rm -r \"$dir/debs\"
         depmod -b \"$dir/usr\" \"$release\"";
-    let mut packages = offer.built_packages().to_vec();
-    packages.push(offer.source_package());
-    let packages: Vec<String> = packages
-        .iter()
-        .map(|name| format!("{name}={}", offer.version))
-        .collect();
+    let packages = offer
+        .built_packages()
+        .map(|name| format!("{name}={}", offer.version));
     let dir = kernel.packages();
     let mut args = vec![dir.as_str(), kernel.release.as_str()];
     args.extend(packages.iter().map(String::as_str));
     kernel.root.shell(script, &args)
+}
+
+/// Makes the kernel's tree of its source, which is kept as it was unpacked for the other flavours of
+/// the same version. A build replaces files and writes none of them in place, so the tree consists of
+/// links to those that are kept.
+fn unpack(kernel: &Kernel, offer: &Offer) -> Result<()> {
+    let source = format!("/build/source-{}", offer.version);
+    if !kernel.root.outside(&source).exists() {
+        run::step(&format!("get the source {}", offer.version), |step| {
+            let script = "
+                rm -rf \"$1.partial\"
+                mkdir \"$1.partial\"
+                cd \"$1.partial\"
+                apt-get -q -o Acquire::Retries=3 -o APT::Sandbox::User=root download \"$2\"
+                dpkg-deb --fsys-tarfile linux-source-*.deb |
+                    tar -xO --wildcards './usr/src/linux-source-*.tar.xz' |
+                    tar -xJ --strip-components=1
+                rm linux-source-*.deb
+                mv \"$1.partial\" \"$1\"";
+            let package = format!("{}={}", offer.source_package(), offer.version);
+            step.run(&mut kernel.root.shell(script, &[&source, &package])?)
+        })?;
+    }
+    run::step(&format!("tree of {}", kernel.release), |step| {
+        let script = "cp -al \"$1\" \"$2\"";
+        step.run(&mut kernel.root.shell(script, &[&source, &kernel.tree()])?)
+    })
 }
 
 /// Gives the tree the stock configuration, which it returns, and the stock release and symbols.

@@ -13,6 +13,7 @@ mod initramfs;
 mod kernel;
 mod layers;
 mod lines;
+mod lint;
 mod machine;
 mod module;
 mod programs;
@@ -69,6 +70,11 @@ enum Command {
         #[arg(long)]
         refresh: bool,
     },
+    /// Check the module as the kernel tree checks its own code: rustfmt, clippy, W=1, sparse
+    Lint {
+        #[command(flatten)]
+        kernel: KernelArg,
+    },
     /// Boot the stock kernel, load the module, run a command and exit with its status
     Vm(VmArgs),
     /// Count lines of code and unsafe blocks, and check both against their limits
@@ -79,7 +85,8 @@ enum Command {
 
 #[derive(Args)]
 struct KernelArg {
-    /// `newest`, `previous` (newest of the series before), or a release such as 7.3.4+deb13-amd64
+    /// `newest`, `previous` (newest of the series before), `rt` (newest realtime kernel), or a
+    /// release such as 7.3.4+deb13-amd64
     #[arg(long, value_name = "RELEASE", default_value = "newest")]
     kernel: archive::Wanted,
 }
@@ -134,6 +141,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             println!("{}", module::build(&kernel)?.display());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Lint { kernel } => lint::run(&kernel.kernel),
         Command::Vm(args) => {
             // Checked first, since the kernel and the module may take minutes.
             for file in args.copy.iter().chain(&args.module) {

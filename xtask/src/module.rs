@@ -40,13 +40,8 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     let copy = kernel.root.outside(&inside);
     run::step(&format!("bus1.ko for {}", kernel.release), |step| {
         mirror(&sources, &copy)?;
-        let script = format!("{MAKE} -C \"$1\" M=\"$2/kernel\" modules </dev/null");
-        let mut command = kernel.root.shell(&script, &[&kernel.tree(), &inside])?;
-        step.run_lines(&mut command, |step, line| {
-            if !is_progress(line) {
-                step.show(&line.replace(&format!("{inside}/"), ""));
-            }
-        })
+        make(step, kernel, &inside, "")?;
+        Ok(())
     })?;
     let built = fs::read(copy.join("kernel/bus1.ko"))
         .context("make succeeded, but left no kernel/bus1.ko")?;
@@ -55,10 +50,44 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     Ok(output)
 }
 
+/// Builds the module as the kernel tree checks its own code: with clippy, with the warnings of W=1, and
+/// with sparse. Returns how many lines of complaint were shown.
+pub fn lint(kernel: &Kernel) -> Result<usize> {
+    // The sparse of Debian 13 does not know an operator of all headers, nor that the length of a text
+    // is constant, as every description of a module parameter has it.
+    const SPARSE: &str = "sparse -D__typeof_unqual__=__typeof__ \
+                          -D'__builtin_strlen(text)=(sizeof(text)-1)'";
+    let args = format!("CLIPPY=1 W=1 C=2 CHECK=\"{SPARSE}\"");
+    let _lock = repo::lock()?;
+    let inside = format!("/build/lint-{}", kernel.release);
+    let copy = kernel.root.outside(&inside);
+    run::step("clippy, sparse and W=1 on the module", |step| {
+        // Files that were built already are not looked at again.
+        crate::root::remove(&copy)?;
+        mirror(&read(repo::dir())?, &copy)?;
+        make(step, kernel, &inside, &args)
+    })
+}
+
+/// Runs make for the module in a copy of the sources. Shows all lines that are not about its
+/// progress, and returns how many these were.
+fn make(step: &mut run::Step, kernel: &Kernel, inside: &str, args: &str) -> Result<usize> {
+    let script = format!("{MAKE} {args} -C \"$1\" M=\"$2/kernel\" modules </dev/null");
+    let mut command = kernel.root.shell(&script, &[&kernel.tree(), inside])?;
+    let mut shown = 0;
+    step.run_lines(&mut command, |step, line| {
+        if !is_progress(line) {
+            step.show(&line.replace(&format!("{inside}/"), ""));
+            shown += 1;
+        }
+    })?;
+    Ok(shown)
+}
+
 /// Lines of make that say only that it works.
 fn is_progress(line: &str) -> bool {
     const QUIET: &[&str] = &[
-        "CC", "RUSTC", "RSCPP", "LD", "MODPOST", "BTF", "AR", "CLEAN", "make",
+        "AR", "BTF", "CC", "CHECK", "CLEAN", "CLIPPY", "LD", "MODPOST", "RSCPP", "RUSTC", "make",
     ];
     let line = line.trim_start_matches(char::is_whitespace);
     line.is_empty()
@@ -158,6 +187,8 @@ mod tests {
         for line in [
             "  RUSTC [M] bus1.o",
             "  LD [M]  bus1.ko",
+            "  CLIPPY [M] main.o",
+            "  CHECK   glue.c",
             "make: Entering directory",
             "",
         ] {
@@ -166,6 +197,8 @@ mod tests {
         for line in [
             "error[E0308]: mismatched types",
             "LDx",
+            "warning: unsafe block missing a safety comment",
+            "glue.c:38:6: warning: symbol 'x' was not declared. Should it be static?",
             "  --> kernel/bus1.rs:3:4",
         ] {
             assert!(!is_progress(line), "{line}");

@@ -40,9 +40,11 @@ const PACKAGES: &[&str] = &[
     "pahole",
     "python3-minimal",
     "qemu-system-x86",
+    "rust-clippy",
     "rust-src",
     "rustc",
     "rustfmt",
+    "sparse",
     "xz-utils",
     "zstd",
 ];

@@ -24,8 +24,9 @@ pub struct Options {
     /// List the steps and run none
     #[arg(long)]
     list: bool,
-    /// Kernel to test in a VM, as `newest`, `previous` or a release; may be given again
-    #[arg(long, value_name = "RELEASE", default_value = "newest")]
+    /// Kernel to test in a VM, as `newest`, `previous`, `rt` or a release; may be given again
+    /// [default: all three for the conformance suite, the newest for all else]
+    #[arg(long, value_name = "RELEASE")]
     kernel: Vec<Wanted>,
 }
 
@@ -45,8 +46,8 @@ enum Work {
     Here(&'static [&'static str], &'static [&'static str]),
     /// The conformance program in a VM, called like this.
     Vm(&'static [&'static str]),
-    /// The same, with a module loaded if the kernel has it.
-    VmWith(&'static str, &'static [&'static str]),
+    /// The conformance suite in a VM, with this module loaded if the kernel has it.
+    Suite(&'static str),
     /// Every 32-bit program in a VM.
     Compat,
     /// An example of the crate `bus1` in a VM.
@@ -112,7 +113,7 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: conformance",
-        work: Work::VmWith("binder_linux", &["--host", "kernel"]),
+        work: Work::Suite("binder_linux"),
     },
     TestStep {
         name: "kernel: 32-bit programs",
@@ -235,18 +236,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut sum = Counts::default();
     let mut table = Vec::new();
     for step in &steps {
-        let kernels = if step.work.needs_kernel() {
-            options.kernel.iter().map(Some).collect()
-        } else {
-            vec![None]
-        };
-        for wanted in kernels {
-            let name = match wanted {
+        for wanted in step.work.kernels(&options.kernel) {
+            let name = match &wanted {
                 Some(wanted) => format!("{} ({})", step.name, wanted.name()),
                 None => step.name.to_owned(),
             };
             run::say(&format!("== {name} =="));
-            let counts = step.work.run(wanted).unwrap_or_else(|error| {
+            let counts = step.work.run(wanted.as_ref()).unwrap_or_else(|error| {
                 eprintln!("error: {name}: {error:#}");
                 Counts::FAILED
             });
@@ -283,11 +279,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 impl Work {
-    fn needs_kernel(&self) -> bool {
-        matches!(
-            self,
-            Work::Vm(_) | Work::VmWith(..) | Work::Compat | Work::Example(_) | Work::Guard
-        )
+    /// The kernels to run on: those that were asked for, if any; None for this machine's own.
+    fn kernels(&self, asked: &[Wanted]) -> Vec<Option<Wanted>> {
+        let default: &[Wanted] = match self {
+            Work::Cargo { .. } | Work::Here(..) => return vec![None],
+            Work::Suite(_) => &[Wanted::Newest, Wanted::Previous, Wanted::Rt],
+            Work::Vm(_) | Work::Compat | Work::Example(_) | Work::Guard => {
+                &[Wanted::Newest]
+            }
+        };
+        let chosen = if asked.is_empty() { default } else { asked };
+        chosen.iter().cloned().map(Some).collect()
     }
 
     fn run(&self, wanted: Option<&Wanted>) -> Result<Counts> {
@@ -308,11 +310,11 @@ impl Work {
                 counted(command)
             }
             Work::Vm(args) => in_vm(&kernel()?, conformance(&[])?, args, &[]),
-            Work::VmWith(name, args) => {
+            Work::Suite(module) => {
                 let kernel = kernel()?;
-                let there = kernel.has_module(name)?;
-                let modules = if there { &[*name][..] } else { &[] };
-                in_vm(&kernel, conformance(&[])?, args, modules)
+                let there = kernel.has_module(module)?;
+                let modules = if there { &[*module][..] } else { &[] };
+                in_vm(&kernel, conformance(&[])?, &["--host", "kernel"], modules)
             }
             Work::Compat => {
                 let kernel = kernel()?;
@@ -405,6 +407,19 @@ mod tests {
     fn cases_that_were_not_run_are_no_failure_and_no_success() {
         let output = "0 passed, 0 failed, 24 ignored\n";
         assert_eq!(Counts::of(output, true), counts(0, 0, 24));
+    }
+
+    #[test]
+    fn the_suite_runs_on_every_kernel_and_all_else_on_one() {
+        let names = |work: &Work, asked: &[Wanted]| -> Vec<String> {
+            let kernels = work.kernels(asked).into_iter().flatten();
+            kernels.map(|wanted| wanted.name().to_owned()).collect()
+        };
+        let suite = Work::Suite("x");
+        assert_eq!(names(&suite, &[]), ["newest", "previous", "rt"]);
+        assert_eq!(names(&Work::Compat, &[]), ["newest"]);
+        assert_eq!(names(&suite, &[Wanted::Rt]), ["rt"]);
+        assert!(names(&Work::Here(&[], &[]), &[Wanted::Rt]).is_empty());
     }
 
     #[test]

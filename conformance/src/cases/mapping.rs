@@ -3,8 +3,10 @@
 //! The mapping of the device file.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
 
-use rustix::mm::{MprotectFlags, ProtFlags};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::process::{setrlimit, Resource, Rlimit};
 
 use bus1_conformance_case::case;
 
@@ -13,7 +15,7 @@ use crate::env::{Env, PATIENCE};
 use crate::host::kernel::{descriptor, Mapping};
 use crate::host::{Errno as E, View};
 use crate::sys::memory::PAGE;
-use crate::sys::process::{fork, End};
+use crate::sys::process::{become_user, fork, End};
 
 fn fd(peer: &Peer) -> BorrowedFd<'_> {
     descriptor(peer.door())
@@ -200,4 +202,111 @@ fn payload_may_be_sent_from_the_own_dead_map(env: &Env) {
         .send()
         .unwrap();
     c.expect_text(b"testament");
+}
+
+/// Maps the first 64 KiB of a peer's pool, private.
+fn private(peer: &Peer, prot: ProtFlags) -> Result<Mapping, E> {
+    Mapping::shared_or_private(fd(peer), 0, 1 << 16, prot, MapFlags::PRIVATE)
+}
+
+#[case("abi.md#mmap-eperm-write", "abi.md#mmap-mprotect", kernel)]
+fn private_map_cannot_be_written(env: &Env) {
+    let peer = env.peer();
+    for prot in [ProtFlags::WRITE, ProtFlags::READ | ProtFlags::WRITE, ProtFlags::EXEC] {
+        assert_eq!(private(&peer, prot).err(), Some(E::PERM));
+    }
+    let map = private(&peer, ProtFlags::READ).unwrap();
+    assert_eq!(map.protect(MprotectFlags::READ | MprotectFlags::WRITE), Err(E::ACCESS));
+    assert_eq!(map.protect(MprotectFlags::WRITE), Err(E::ACCESS));
+    assert_eq!(map.protect(MprotectFlags::READ | MprotectFlags::EXEC), Err(E::ACCESS));
+    assert_eq!(map.protect(MprotectFlags::READ), Ok(()));
+}
+
+#[case("abi.md#mmap-any", kernel, alone)]
+fn private_map_shows_every_message(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    let map = private(&a, ProtFlags::READ).unwrap();
+    let see = |offset: u64, text: &[u8; 5]| {
+        let mut seen = [0; 5];
+        map.read(offset, &mut seen);
+        assert_eq!(&seen, text);
+        // A child gets no copy of its own.
+        let child = fork(|| {
+            let mut seen = [0; 5];
+            map.read(offset, &mut seen);
+            i32::from(&seen != text)
+        });
+        assert_eq!(child.wait(), End::Exit(0));
+    };
+    // The second message lies where the first one was.
+    let mut last = None;
+    for text in [b"first", b"later"] {
+        b.message().to(&[to]).bytes(text).send().unwrap();
+        let offset = a.expect_data().msg.offset;
+        see(offset, text);
+        a.release_slice(offset).unwrap();
+        assert_eq!(*last.get_or_insert(offset), offset);
+    }
+}
+
+/// Writes by way of PTRACE_POKEDATA into a child that has the same mappings. Returns the errno.
+fn poke(addr: u64) -> Option<i32> {
+    let child = fork(|| loop {
+        // SAFETY: it waits for a signal.
+        unsafe { libc::pause() };
+    });
+    // SAFETY: a child of our own is stopped, waited for, written to as asked, and killed afterwards.
+    unsafe {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        assert_eq!(libc::ptrace(libc::PTRACE_ATTACH, child.pid(), none, none), 0);
+        assert_eq!(libc::waitpid(child.pid(), std::ptr::null_mut(), libc::__WALL), child.pid());
+        let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(addr as usize);
+        let result = libc::ptrace(libc::PTRACE_POKEDATA, child.pid(), at, none);
+        (result != 0).then(|| std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+}
+
+#[case("abi.md#mmap-any", kernel, alone)]
+fn debuggers_cannot_write_there(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    // These may write into private mappings that are only readable, and make copies for it.
+    let memory = std::fs::File::options().write(true).open("/proc/self/mem").unwrap();
+    let own = [0_u64; 2];
+    assert_eq!(poke(own.as_ptr().expose_provenance() as u64), None, "ptrace does not work at all");
+    for kind in [MapFlags::SHARED, MapFlags::PRIVATE] {
+        b.message().to(&[to]).bytes(b"untouched").send().unwrap();
+        let offset = a.expect_data().msg.offset;
+        let map =
+            Mapping::shared_or_private(fd(&a), 0, 1 << 16, ProtFlags::READ, kind).unwrap();
+        for looked_at in [false, true] {
+            let error = memory.write_at(b"!", map.addr() + offset).err();
+            let error = error.and_then(|error| error.raw_os_error());
+            assert_eq!(error, Some(libc::EIO), "{kind:?}, {looked_at}");
+            assert_eq!(poke(map.addr() + offset), Some(libc::EIO), "{kind:?}, {looked_at}");
+            let mut seen = [0; 9];
+            map.read(offset, &mut seen);
+            assert_eq!(&seen, b"untouched");
+        }
+        a.release_slice(offset).unwrap();
+    }
+}
+
+#[case("abi.md#mmap-eagain", kernel, alone)]
+fn map_beyond_what_may_be_locked_is_eagain(env: &Env) {
+    let peer = env.peer();
+    let child = fork(|| {
+        let limit = Rlimit { current: Some(1 << 16), maximum: Some(1 << 16) };
+        setrlimit(Resource::Memlock, limit).unwrap();
+        // The limit does not bind root.
+        become_user(env.uid(1), Some(env.uid(1))).unwrap();
+        // SAFETY: it only says what is to happen to later mappings.
+        assert_eq!(unsafe { libc::mlockall(libc::MCL_FUTURE) }, 0);
+        let map = |len| Mapping::new(fd(&peer), 0, len);
+        assert_eq!(map(1 << 20).err(), Some(E::AGAIN));
+        assert!(map(PAGE as u64).is_ok(), "less can be mapped");
+        0
+    });
+    assert_eq!(child.wait(), End::Exit(0));
 }

@@ -214,17 +214,19 @@ impl Mapping {
 
     /// Maps with a protection of the caller's choice.
     pub fn with(fd: impl AsFd, offset: u64, len: u64, prot: ProtFlags) -> Result<Self> {
+        Self::shared_or_private(fd, offset, len, prot, MapFlags::SHARED)
+    }
+
+    /// Maps with a protection of the caller's choice, shared or private.
+    pub fn shared_or_private(
+        fd: impl AsFd,
+        offset: u64,
+        len: u64,
+        prot: ProtFlags,
+        kind: MapFlags,
+    ) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                len as usize,
-                prot,
-                MapFlags::SHARED,
-                fd,
-                offset,
-            )?
-        };
+        let base = unsafe { mmap(std::ptr::null_mut(), len as usize, prot, kind, fd, offset)? };
         let base = NonNull::new(base).expect("mmap returned null");
         Ok(Self { base, len })
     }

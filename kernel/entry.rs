@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A page of a pool and the number of its pins, in one word.
+//!
+//! The word is the kernel address of the page, and in the bits below it how often the page is
+//! pinned; 0 means that there is no page. Pages are charged to the memory cgroup of the sender that
+//! needs them first.
+//!
+//! # Invariants
+//!
+//! - An entry that is not 0 owns its page. A pinned page stays.
+//! - An entry goes to 0 only in [`Entry::reclaim`], with the page locked and unpinned, or with the
+//!   whole table.
+//! - So a task that locks a page that it has pinned can unpin it, and until it unlocks the page
+//!   that is still the one of the entry. [`Entry::lock`] does this for `mapping.rs`.
+//!
+//! # Memory order
+//!
+//! An entry is filled with release and pinned with acquire, so that the page is seen zeroed. It is
+//! unpinned with release and emptied with acquire, so that the page is freed after its last use.
+
+use core::{mem, ptr};
+
+use kernel::bindings;
+use kernel::page::PAGE_SIZE;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+
+use crate::glue;
+
+/// The bits of an entry that count pins.
+const PINS: usize = PAGE_SIZE - 1;
+
+/// Flags for every page of a pool: zeroed, and charged to the memory cgroup of the task.
+const KIND: u32 = 1 << bindings::___GFP_ACCOUNT_BIT | bindings::__GFP_ZERO;
+/// Flags for several pages in a row, which are worth no effort.
+const EAGER: u32 = KIND | 1 << bindings::___GFP_NOWARN_BIT;
+/// Flags for a single page. Rather than have a process killed for memory it fails: there may be
+/// idle pages to free.
+const PATIENT: u32 = KIND | bindings::GFP_KERNEL | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+
+/// A page and its pins, or nothing.
+#[repr(transparent)]
+pub(crate) struct Entry(Atomic<usize>);
+
+// SAFETY: All zeroes is an entry without a page.
+unsafe impl Zeroable for Entry {}
+
+impl Entry {
+    /// Allocates pages that lie in a row, pinned once: `n`, or one if there is no such row.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new_row(n: usize) -> Result<impl Iterator<Item = Self>> {
+        let row = Self::allocate(n, EAGER);
+        row.or_else(|| Self::allocate(1, PATIENT)).ok_or(ENOMEM)
+    }
+
+    /// Allocates `n` pages that lie in a row, pinned once. May sleep.
+    fn allocate(n: usize, flags: u32) -> Option<impl Iterator<Item = Self>> {
+        // SAFETY: All callers may sleep. The pages are not from highmem, so their addresses are
+        // permanent. Each is freed by itself.
+        let first = unsafe { bindings::alloc_pages_exact_noprof(n * PAGE_SIZE, flags) } as usize;
+        let pages = (first != 0).then(|| (first..first + n * PAGE_SIZE).step_by(PAGE_SIZE))?;
+        Some(pages.map(|page| Self(Atomic::new(page + 1))))
+    }
+
+    /// Moves the page of `new` into this entry. Gives it back if there is a page already.
+    pub(crate) fn fill(&self, new: Self) -> Result<(), Self> {
+        match self.0.cmpxchg(0, new.0.load(Relaxed), Release) {
+            Ok(_) => {
+                mem::forget(new);
+                Ok(())
+            }
+            Err(_) => Err(new),
+        }
+    }
+
+    /// Whether the page has all the pins that it can have.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.load(Relaxed) & PINS == PINS
+    }
+
+    /// Pins pages, up to the first that is missing or has all the pins that it can have. Returns
+    /// how many.
+    #[inline]
+    pub(crate) fn pin(entries: &[Self]) -> usize {
+        // SAFETY: An entry is an atomic word.
+        unsafe { glue::bus1_pin(entries.as_ptr().cast(), entries.len()) }
+    }
+
+    /// Undoes [`Entry::pin`] for pages that are all pinned.
+    #[inline]
+    pub(crate) fn unpin(entries: &[Self]) {
+        // SAFETY: An entry is an atomic word.
+        unsafe { glue::bus1_unpin(entries.as_ptr().cast(), entries.len()) };
+    }
+
+    /// Counts the bytes of these pages, at least one, that lie in a row.
+    // Not inlined, so that the way of slices within a page stays short.
+    #[inline(never)]
+    pub(crate) fn row(entries: &[Self]) -> usize {
+        let first = entries[0].address();
+        let in_a_row = |&i: &usize| entries[i].address() == first.wrapping_add(i * PAGE_SIZE);
+        (0..entries.len()).take_while(in_a_row).count() * PAGE_SIZE
+    }
+
+    /// The address of the page, or null.
+    #[inline]
+    pub(crate) fn address(&self) -> *mut u8 {
+        // SAFETY: It may be read. A relaxed load, which would be a call.
+        (unsafe { self.0.as_ptr().read_volatile() } & !PINS) as *mut u8
+    }
+
+    /// Locks the page and takes a reference to it. Null if there is none, or if its memory is
+    /// broken.
+    pub(crate) fn lock(&self) -> *mut bindings::page {
+        let this = core::slice::from_ref(self);
+        if Self::pin(this) == 0 {
+            return ptr::null_mut();
+        }
+        // SAFETY: It is pinned, so there is a page at that address.
+        let locked = unsafe { glue::bus1_lock_page(self.address().cast()) };
+        Self::unpin(this);
+        locked
+    }
+
+    /// Frees the page unless it is pinned, locked or missing. `unmap` takes it out of all page
+    /// tables, where it comes first: otherwise the next page of this entry could be written while
+    /// the owner still sees this one. Returns whether the page was freed.
+    ///
+    /// # Safety
+    ///
+    /// Runs once at a time for one entry.
+    pub(crate) unsafe fn reclaim(&self, unmap: impl FnOnce()) -> bool {
+        let idle = self.0.load(Relaxed);
+        if idle == 0 || idle & PINS != 0 {
+            return false;
+        }
+        // SAFETY: The page is in the table, and only this function takes one out.
+        let locked = unsafe { glue::bus1_trylock_page(idle as *const c_void) };
+        if locked.is_null() {
+            return false;
+        }
+        unmap();
+        let taken = self.0.cmpxchg(idle, 0, Acquire).is_ok();
+        // SAFETY: We locked it, and it is ours or still in the table.
+        unsafe { bindings::unlock_page(locked) };
+        if taken {
+            drop(Self(Atomic::new(idle)));
+        }
+        taken
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let page = self.address();
+        if !page.is_null() {
+            // SAFETY: The page is of order 0 and we own a reference to it. There may be others, for
+            // instance of I/O that was started on the mapping; the last one frees it.
+            unsafe { bindings::free_pages(page as usize, 0) };
+        }
+    }
+}

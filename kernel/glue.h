@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The prototypes of glue.c. glue.rs has them in Rust: a change here needs
+ * the same change there.
+ */
+#ifndef BUS1_GLUE_H
+#define BUS1_GLUE_H
+
+#include <linux/atomic.h>
+#include <linux/types.h>
+
+struct file;
+struct file_operations;
+struct page;
+
+/* main.rs */
+extern unsigned int bus1_user_max[4];
+
+/* entry.rs */
+size_t bus1_pin(atomic_long_t *entry, size_t n);
+void bus1_unpin(atomic_long_t *entry, size_t n);
+struct page *bus1_lock_page(const void *address);
+struct page *bus1_trylock_page(const void *address);
+
+/* file.rs */
+bool bus1_file_pins_files(struct file *file);
+bool bus1_take_back_fd(unsigned int fd, struct file *file);
+
+/* mapping.rs */
+struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool);
+
+/* user.rs */
+bool bus1_get_user(u64 *to, u64 address);
+bool bus1_is_user_range(u64 address, u64 len);
+
+/* waker.rs */
+s64 bus1_host_time(s64 at);
+
+#endif
