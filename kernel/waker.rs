@@ -89,12 +89,12 @@ impl Waiters {
 }
 
 impl bus::Waker for Waiters {
-    /// Wakes all waiters that are not exclusive, and one that is. With `yields` the scheduler may
-    /// rely on the running task to sleep next.
+    /// Wakes all waiters that are not exclusive, and one that is. With the hint that the caller sleeps next, the
+    /// scheduler may prefer to run the woken task on this CPU.
     ///
     /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and
     /// that may be over by then.
-    fn wake(&self, yields: bool) {
+    fn wake(&self, hint: bus::WakeHint) {
         let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
         // The `kernel` crate's own function takes an argument in 7.3 and none in 7.2.
         // SAFETY: It has no requirements.
@@ -104,7 +104,7 @@ impl bus::Waker for Waiters {
         }
         // SAFETY: The queue is initialised. A poll wake-up may go without a key.
         unsafe {
-            if yields {
+            if hint == bus::WakeHint::Sleeps {
                 bindings::__wake_up_sync_key(head, mode, ptr::null_mut());
             } else {
                 bindings::__wake_up(head, mode, 1, ptr::null_mut());

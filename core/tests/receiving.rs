@@ -497,41 +497,6 @@ fn a_disconnect_leaves_pinned_only_what_the_user_has() {
 }
 
 #[test]
-fn a_seed_whose_peer_disconnects_meanwhile_leaves_nothing_pinned() {
-    let (world, r, s, _) = pair();
-    let letter = Letter {
-        handles: &[0],
-        flags: SEND_FLAG_SEED,
-        to: &[],
-        data: b"seed",
-        ..Letter::default()
-    };
-    let hooks = Hooks::at_copy(|| r.disconnect());
-    assert_eq!(r.send_with(letter, &hooks).0, Err(ESHUTDOWN));
-    // The pool itself stays as long as it is mapped.
-    assert_eq!(r.pool.pins(), 0);
-    drop(hooks);
-    drop((s, r));
-    world.end();
-}
-
-#[test]
-fn a_disconnect_leaves_pinned_only_what_the_user_has() {
-    let (world, r, s, [id, _]) = pair();
-    seed(&r, &[0], b"seed");
-    for text in [b"1", b"2", b"3"] {
-        s.send(Letter::new(&[id], text)).unwrap();
-    }
-    // One is given back, and its memory is kept for the next message; the user has one; one waits.
-    r.take().unwrap();
-    r.recv().unwrap();
-    r.disconnect().unwrap();
-    assert_eq!(r.pool.pins(), 1);
-    drop((s, r));
-    world.end();
-}
-
-#[test]
 fn files_of_a_seed_go_with_it() {
     let (world, r, s, _) = pair();
     let letter = Letter {

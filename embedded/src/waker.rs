@@ -19,7 +19,7 @@ pub(crate) struct Waker(pub(crate) Arc<Signal>);
 
 impl bus::Waker for Waker {
     /// Wakes all waiters. The hint is of no use here: which thread runs next is the system's choice.
-    fn wake(&self, _yields: bool) {
+    fn wake(&self, _hint: bus::WakeHint) {
         if self.0.is_awaited() {
             note(&self.0);
         }

@@ -284,9 +284,7 @@ impl Work {
         let default: &[Wanted] = match self {
             Work::Cargo { .. } | Work::Here(..) => return vec![None],
             Work::Suite(_) => &[Wanted::Newest, Wanted::Previous, Wanted::Rt],
-            Work::Vm(_) | Work::Compat | Work::Example(_) | Work::Guard => {
-                &[Wanted::Newest]
-            }
+            Work::Vm(_) | Work::Compat | Work::Example(_) | Work::Guard => &[Wanted::Newest],
         };
         let chosen = if asked.is_empty() { default } else { asked };
         chosen.iter().cloned().map(Some).collect()

@@ -250,18 +250,37 @@ fn vecs_outside_of_user_memory_come_first(env: &Env) {
     let (_page, page) = before_hole(&[0; 8]);
     // An ID that is refused later.
     let message = || peer.message().handles(&[UNKNOWN_ID]);
-    assert_eq!(message().vector(NOWHERE, 8).send(), Err(E::NXIO), "the payload is read at last");
-    for (start, len) in [(OUTSIDE, 8), (OUTSIDE, 0), (u64::MAX - 7, 8), (page, i64::MAX as u64)] {
-        assert_eq!(message().vector(start, len).send(), Err(E::FAULT), "{start:#x}+{len:#x}");
+    assert_eq!(
+        message().vector(NOWHERE, 8).send(),
+        Err(E::NXIO),
+        "the payload is read at last"
+    );
+    for (start, len) in [
+        (OUTSIDE, 8),
+        (OUTSIDE, 0),
+        (u64::MAX - 7, 8),
+        (page, i64::MAX as u64),
+    ] {
+        assert_eq!(
+            message().vector(start, len).send(),
+            Err(E::FAULT),
+            "{start:#x}+{len:#x}"
+        );
         let two = message().vector(page, u64::MAX).vector(start, len);
-        assert_eq!(two.send(), Err(E::FAULT), "a negative length before {start:#x}");
-        let three = message().vector(page, 0x4000_0000).vector(page, 0x4000_0000).vector(start, len);
+        assert_eq!(
+            two.send(),
+            Err(E::FAULT),
+            "a negative length before {start:#x}"
+        );
+        let three = message()
+            .vector(page, 0x4000_0000)
+            .vector(page, 0x4000_0000)
+            .vector(start, len);
         assert_eq!(three.send(), Err(E::FAULT), "too long before {start:#x}");
     }
     assert_eq!(message().vector(page, u64::MAX).send(), Err(E::INVAL));
     peer.expect_nothing();
 }
-
 
 #[case("abi.md#send-enxio-handles")]
 fn handles_come_before_fds(env: &Env) {

@@ -212,13 +212,23 @@ fn private(peer: &Peer, prot: ProtFlags) -> Result<Mapping, E> {
 #[case("abi.md#mmap-eperm-write", "abi.md#mmap-mprotect", kernel)]
 fn private_map_cannot_be_written(env: &Env) {
     let peer = env.peer();
-    for prot in [ProtFlags::WRITE, ProtFlags::READ | ProtFlags::WRITE, ProtFlags::EXEC] {
+    for prot in [
+        ProtFlags::WRITE,
+        ProtFlags::READ | ProtFlags::WRITE,
+        ProtFlags::EXEC,
+    ] {
         assert_eq!(private(&peer, prot).err(), Some(E::PERM));
     }
     let map = private(&peer, ProtFlags::READ).unwrap();
-    assert_eq!(map.protect(MprotectFlags::READ | MprotectFlags::WRITE), Err(E::ACCESS));
+    assert_eq!(
+        map.protect(MprotectFlags::READ | MprotectFlags::WRITE),
+        Err(E::ACCESS)
+    );
     assert_eq!(map.protect(MprotectFlags::WRITE), Err(E::ACCESS));
-    assert_eq!(map.protect(MprotectFlags::READ | MprotectFlags::EXEC), Err(E::ACCESS));
+    assert_eq!(
+        map.protect(MprotectFlags::READ | MprotectFlags::EXEC),
+        Err(E::ACCESS)
+    );
     assert_eq!(map.protect(MprotectFlags::READ), Ok(()));
 }
 
@@ -259,8 +269,14 @@ fn poke(addr: u64) -> Option<i32> {
     // SAFETY: a child of our own is stopped, waited for, written to as asked, and killed afterwards.
     unsafe {
         let none = std::ptr::null_mut::<libc::c_void>();
-        assert_eq!(libc::ptrace(libc::PTRACE_ATTACH, child.pid(), none, none), 0);
-        assert_eq!(libc::waitpid(child.pid(), std::ptr::null_mut(), libc::__WALL), child.pid());
+        assert_eq!(
+            libc::ptrace(libc::PTRACE_ATTACH, child.pid(), none, none),
+            0
+        );
+        assert_eq!(
+            libc::waitpid(child.pid(), std::ptr::null_mut(), libc::__WALL),
+            child.pid()
+        );
         let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(addr as usize);
         let result = libc::ptrace(libc::PTRACE_POKEDATA, child.pid(), at, none);
         (result != 0).then(|| std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
@@ -272,19 +288,29 @@ fn debuggers_cannot_write_there(env: &Env) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
     // These may write into private mappings that are only readable, and make copies for it.
-    let memory = std::fs::File::options().write(true).open("/proc/self/mem").unwrap();
+    let memory = std::fs::File::options()
+        .write(true)
+        .open("/proc/self/mem")
+        .unwrap();
     let own = [0_u64; 2];
-    assert_eq!(poke(own.as_ptr().expose_provenance() as u64), None, "ptrace does not work at all");
+    assert_eq!(
+        poke(own.as_ptr().expose_provenance() as u64),
+        None,
+        "ptrace does not work at all"
+    );
     for kind in [MapFlags::SHARED, MapFlags::PRIVATE] {
         b.message().to(&[to]).bytes(b"untouched").send().unwrap();
         let offset = a.expect_data().msg.offset;
-        let map =
-            Mapping::shared_or_private(fd(&a), 0, 1 << 16, ProtFlags::READ, kind).unwrap();
+        let map = Mapping::shared_or_private(fd(&a), 0, 1 << 16, ProtFlags::READ, kind).unwrap();
         for looked_at in [false, true] {
             let error = memory.write_at(b"!", map.addr() + offset).err();
             let error = error.and_then(|error| error.raw_os_error());
             assert_eq!(error, Some(libc::EIO), "{kind:?}, {looked_at}");
-            assert_eq!(poke(map.addr() + offset), Some(libc::EIO), "{kind:?}, {looked_at}");
+            assert_eq!(
+                poke(map.addr() + offset),
+                Some(libc::EIO),
+                "{kind:?}, {looked_at}"
+            );
             let mut seen = [0; 9];
             map.read(offset, &mut seen);
             assert_eq!(&seen, b"untouched");
@@ -297,7 +323,10 @@ fn debuggers_cannot_write_there(env: &Env) {
 fn map_beyond_what_may_be_locked_is_eagain(env: &Env) {
     let peer = env.peer();
     let child = fork(|| {
-        let limit = Rlimit { current: Some(1 << 16), maximum: Some(1 << 16) };
+        let limit = Rlimit {
+            current: Some(1 << 16),
+            maximum: Some(1 << 16),
+        };
         setrlimit(Resource::Memlock, limit).unwrap();
         // The limit does not bind root.
         become_user(env.uid(1), Some(env.uid(1))).unwrap();
