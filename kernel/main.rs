@@ -3,26 +3,24 @@
 //! bus1, the kernel module: capability-based communication between the processes of one machine.
 //!
 //! The bus itself is in [`bus`], which is the same in every host. The rest of this crate lends it
-//! the parts of a Linux kernel that it needs, by exported symbols only. Each file imports only from
-//! those above it in this list, which goes from the bottom to the top:
+//! the parts of a Linux kernel that it needs, by exported symbols only.
 //!
-//! 1. `glue`: the border to a bit of C, for macros and inline functions
-//! 2. `errno`: error numbers that not every kernel has
-//! 3. [`abi`], [`bus`]: the binary interface, and the core
-//! 4. `entry`: a page and its pins
-//! 5. `pages`: the table of a pool's pages
-//! 6. `memory`: the pages, and the way out of page tables
-//! 7. `shrinker`: the list of all pools
-//! 8. `pool`: the memory of one peer, as the core uses it
-//! 9. `mapping`: the memory of one peer, as its owner sees it
-//! 10. `waker`: waiters
-//! 11. `host`: the types of this host
-//! 12. `peer`: whether a file is a peer, and whose
-//! 13. `file`: descriptors in messages
-//! 14. `user`: the memory of a task
-//! 15. `payload`: the bytes to send, in that memory
-//! 16. `caller`: the task that makes a call
-//! 17. `device`: the file operations of `/dev/bus1`
+//! Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
+//! - `glue`: the border to a bit of C, for macros and inline functions
+//! - `errno`, `abi`: error numbers that not every kernel has; the binary interface
+//! - `bus`: the core
+//! - `entry`: a page and its pins
+//! - `pages`: the table of a pool's pages
+//! - `memory`: the pages, and the way out of page tables
+//! - `shrinker`: the list of all pools
+//! - `pool`: the memory of one peer, as the core uses it
+//! - `mapping`, `waker`: the memory of one peer, as its owner sees it; waiters
+//! - `host`: the types of this host
+//! - `peer`: whether a file is a peer, and whose
+//! - `file`, `user`: descriptors in messages; the memory of a task
+//! - `payload`: the bytes to send, in that memory
+//! - `caller`: the task that makes a call
+//! - `device`: the file operations of `/dev/bus1`
 
 #![crate_name = "bus1"]
 
