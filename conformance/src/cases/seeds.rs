@@ -488,11 +488,11 @@ fn over_quota_is_edquot(env: &Env) {
     let peer = env.peer();
     seed(&peer, b"first");
     peer.limit(Limits {
-        bytes: 10,
+        bytes: 40,
         ..Limits::KEEP
     })
     .unwrap();
-    assert_eq!(peer.message().bytes(&[1; 11]).seed().send(), Err(E::DQUOT));
+    assert_eq!(peer.message().bytes(&[1; 41]).seed().send(), Err(E::DQUOT));
     assert_eq!(peer.recv_seed().unwrap().bytes, b"first");
     peer.limit(Limits {
         slices: 0,
