@@ -23,7 +23,7 @@ pub const FDS: usize = 3;
 pub(crate) const ALL: [usize; RESOURCES] = [SLICES, HANDLES, BYTES, FDS];
 
 /// Nothing at all.
-pub const NOTHING: Amounts = [0; RESOURCES];
+pub(crate) const NOTHING: Amounts = [0; RESOURCES];
 
 /// What a user may have unless the administrator says otherwise.
 pub const DEFAULT_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
