@@ -31,10 +31,12 @@ impl Caller<Kernel> for Task<'_> {
         user::read(addr, to)
     }
 
+    #[inline]
     fn write(&self, addr: u64, from: &[u8]) -> Result {
         user::write(addr, from)
     }
 
+    #[inline]
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
         Payload::import(addr, n, self.compat)
     }

@@ -6,6 +6,7 @@
  * where its use is explained.
  */
 #include <linux/anon_inodes.h>
+#include <linux/compat.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -17,6 +18,7 @@
 #include <linux/string.h>
 #include <linux/time_namespace.h>
 #include <linux/uaccess.h>
+#include <linux/uio.h>
 
 #include "glue.h"
 
@@ -165,8 +167,36 @@ bool bus1_get_user(u64 *to, u64 address)
 	return !get_user(*to, (u64 __user *)address);
 }
 
-/* user.rs: is all of it below the end of the task's address space? */
-bool bus1_is_user_range(u64 address, u64 len)
+/*
+ * payload.rs: reads one iovec, of a 32-bit program if @compat. False if it
+ * cannot be read, or reaches beyond the task's address space.
+ */
+bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat)
 {
-	return len <= TASK_SIZE && address <= TASK_SIZE - len;
+	u64 used;
+
+	if (compat) {
+		const struct compat_iovec __user *from = compat_ptr(address);
+		compat_uptr_t base;
+		compat_ssize_t size;
+
+		if (address > U32_MAX || get_user(base, &from->iov_base) ||
+		    get_user(size, &from->iov_len))
+			return false;
+		*start = base;
+		*len = size;
+	} else {
+		const struct iovec __user *from = (void __user *)address;
+		void __user *base;
+		size_t size;
+
+		if (get_user(base, &from->iov_base) ||
+		    get_user(size, &from->iov_len))
+			return false;
+		*start = (unsigned long)base;
+		*len = (ssize_t)size;
+	}
+	/* Negative lengths are refused later. */
+	used = *len < 0 ? 0 : *len;
+	return used <= TASK_SIZE && *start <= TASK_SIZE - used;
 }

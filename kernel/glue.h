@@ -29,9 +29,11 @@ bool bus1_take_back_fd(unsigned int fd, struct file *file);
 /* mapping.rs */
 struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool);
 
+/* payload.rs */
+bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat);
+
 /* user.rs */
 bool bus1_get_user(u64 *to, u64 address);
-bool bus1_is_user_range(u64 address, u64 len);
 
 /* waker.rs */
 s64 bus1_host_time(s64 at);

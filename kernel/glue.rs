@@ -32,6 +32,11 @@ extern "C" {
         pool: *mut c_void,
     ) -> *mut bindings::file;
     pub(crate) fn bus1_get_user(to: *mut u64, address: u64) -> bool;
-    pub(crate) fn bus1_is_user_range(address: u64, len: u64) -> bool;
+    pub(crate) fn bus1_get_iovec(
+        start: *mut u64,
+        len: *mut i64,
+        address: u64,
+        compat: bool,
+    ) -> bool;
     pub(crate) fn bus1_host_time(at: i64) -> i64;
 }

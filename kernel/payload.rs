@@ -6,9 +6,9 @@
 //! import_iovec() would shorten a payload that is too long, where the bus has to refuse it.
 
 use kernel::prelude::*;
-use kernel::transmute::AsBytes;
 
 use crate::bus;
+use crate::glue;
 use crate::host::Kernel;
 use crate::pool::Pool;
 use crate::user;
@@ -24,29 +24,17 @@ struct Range {
 }
 
 impl Range {
-    /// Reads one iovec: two numbers of the caller's own size.
+    /// Reads one iovec of the caller's own layout.
     ///
     /// # Errors
     ///
     /// EFAULT, also if the range lies outside of user memory.
+    #[inline]
     fn read(addr: u64, compat: bool) -> Result<Self> {
-        let range = if compat {
-            let mut raw = [0_u32; 2];
-            user::read(addr, AsBytes::as_bytes_mut(&mut raw))?;
-            Self {
-                start: raw[0].into(),
-                len: (raw[1] as i32).into(),
-            }
-        } else {
-            let mut raw = [0_usize; 2];
-            user::read(addr, AsBytes::as_bytes_mut(&mut raw))?;
-            Self {
-                start: raw[0] as u64,
-                len: raw[1] as isize as i64,
-            }
-        };
-        let inside = user::is_range(range.start, range.len.max(0) as u64);
-        inside.then_some(range).ok_or(EFAULT)
+        let mut range = Self { start: 0, len: 0 };
+        // SAFETY: Both may be written; the address is checked there.
+        let read = unsafe { glue::bus1_get_iovec(&mut range.start, &mut range.len, addr, compat) };
+        read.then_some(range).ok_or(EFAULT)
     }
 }
 
@@ -62,6 +50,7 @@ impl Ranges {
     /// # Errors
     ///
     /// EFAULT, ENOMEM.
+    #[inline]
     fn read(addr: u64, n: usize, compat: bool) -> Result<Self> {
         Ok(match n {
             0 => Self::One(None),
@@ -104,6 +93,7 @@ impl Payload {
     ///
     /// In this order: EFAULT if one cannot be read or points outside of user memory, EINVAL if a
     /// length is negative, EMSGSIZE if they are too long in all. ENOMEM at any time.
+    #[inline]
     pub(crate) fn import(addr: u64, n: usize, compat: bool) -> Result<Self> {
         let ranges = Ranges::read(addr, n, compat)?;
         let mut len = 0_u64;
