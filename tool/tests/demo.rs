@@ -22,7 +22,7 @@ fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What it says when it fails with this status.
+/// Returns its complaint; it has to fail with this status.
 fn complaint(command: &mut Command, status: i32) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(status), "{output:?}");
