@@ -30,6 +30,7 @@ const FOLDERS: &[&str] = &[
     "uapi",
     "kernel-shim",
     "embedded",
+    "ioctl",
     "bus1",
     "tool",
     "conformance",
