@@ -6,9 +6,9 @@
 //! what may not rise. The program runs in a VM on `/dev/bus1` and natively on the embedded host;
 //! `cargo xtask bench` does both. `docs/benchmarks.md` says what each figure means.
 
-// Layers, from bottom to top; a module imports only modules that stand before it:
-// row socket process peer report::stats report::data report::table report::plot guard measure
-// scenario report::goals report
+// No file imports one that stands before it here, from top to bottom: report, report::goals,
+// scenario, measure, guard, report::plot, report::table, report::data, report::stats, peer, process,
+// socket, row.
 
 pub mod guard;
 pub mod measure;

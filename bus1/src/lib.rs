@@ -85,9 +85,21 @@
 
 #![warn(missing_docs)]
 
-// Layers, from bottom to top; a module imports only modules that stand before it:
-// errno id limits deadline error host transport kernel embedded gate connection registry handle
-// message event node outgoing exchange peer send recv call
+// Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
+//   errno, id, limits, deadline
+//   error
+//   host, gate
+//   transport: the way to a host
+//   kernel, embedded: the hosts
+//   connection: commands
+//   registry: rights by ID
+//   handle
+//   message, outgoing
+//   event, node
+//   exchange
+//   peer
+//   send, recv
+//   call
 
 mod call;
 mod connection;

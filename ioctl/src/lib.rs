@@ -38,8 +38,10 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-// Layers, from bottom to top; a module imports only modules that stand before it:
-// send exchange execute commands
+// Floors, bottom to top:
+//   send, execute
+//   exchange
+//   commands
 
 mod commands;
 mod exchange;
