@@ -3,7 +3,7 @@
 //! The embedded host by criterion: `cargo bench -p bus1-bench`. The scenarios are those of
 //! `bus1-bench run --mode native`.
 
-// What criterion's macro makes has no documentation.
+// The items of criterion's macro have no documentation.
 #![allow(missing_docs)]
 
 use anyhow::Result;

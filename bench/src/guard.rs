@@ -3,7 +3,7 @@
 //! The guard: figures that are counted in instructions, beside those that were recorded before.
 //!
 //! Recorded figures are medians, and are those of one release of the kernel: another one costs
-//! something else for the same work, so its figures are shown and not judged.
+//! another tool for the same work, so its figures are shown and not judged.
 
 use std::fmt::{self, Write as _};
 use std::fs::{self, File};
@@ -18,9 +18,9 @@ use crate::row::Mode;
 
 /// How far a figure may be from the recorded one, in percent of it.
 const TOLERANCE: f64 = 3.0;
-/// What renews the recorded figures.
+/// The command that renews the recorded figures.
 const RENEW: &str = "cargo xtask bench --record";
-/// What the file of recorded figures says about itself.
+/// The head of the file of recorded figures.
 const HEAD: &str = "\
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What bus1 cost when it was last looked at: instructions, medians. `cargo xtask test` fails if a
@@ -100,13 +100,13 @@ fn measured(data: &Data, kernel: &str) -> Vec<Figure> {
     figures
 }
 
-/// What the figures say beside the recorded ones.
+/// The figures beside the recorded ones.
 #[derive(Default, PartialEq, Debug)]
 struct Verdict {
     passed: usize,
-    /// What is wrong, and what to do.
+    /// Faults, and how to mend them.
     failed: Vec<String>,
-    /// What is better, and what to do.
+    /// Gains, and how to record them.
     better: Vec<String>,
 }
 

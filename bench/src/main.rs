@@ -50,7 +50,7 @@ enum Cli {
 
 #[derive(Args)]
 struct Recorded {
-    /// What `run --mode instructions --guarded` wrote
+    /// The file that `run --mode instructions --guarded` wrote
     file: PathBuf,
     /// Where the recorded figures are
     recorded: PathBuf,

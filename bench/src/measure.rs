@@ -21,16 +21,16 @@ use crate::row::{Mode, Row, Unit};
 pub struct Effort {
     /// Repetitions, each of which gives one figure.
     pub repetitions: u32,
-    /// What one repetition may take, in ns or instructions.
+    /// The budget of one repetition, in ns or instructions.
     pub budget: u64,
 }
 
 impl Effort {
-    /// What a mode needs for figures that can be told apart, or about a tenth of it.
+    /// The budget of a mode for figures that can be told apart, or about a tenth of it.
     #[must_use]
     pub fn of(mode: Mode, quick: bool) -> Self {
         let (repetitions, budget) = match (mode, quick) {
-            // Counting gives the same figure again, but for the timer's interrupts.
+            // Counting gives the same figure again, except for the timer's interrupts.
             (Mode::Instructions, false) => (5, 8_000_000),
             (Mode::Instructions, true) => (3, 2_000_000),
             (Mode::Time, false) => (15, 20_000_000),
@@ -45,26 +45,26 @@ impl Effort {
     }
 }
 
-/// What is measured: its place in the table.
+/// A measurement: its place in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
-    /// What is done.
+    /// The work.
     pub scenario: &'static str,
-    /// Who does it.
+    /// The implementation that does it.
     pub implementation: &'static str,
-    /// What the scenario varies.
+    /// The number that the scenario varies.
     pub param: u64,
     /// By how much a run's cost is divided: messages, destinations.
     pub per_run: u64,
 }
 
-/// What is asked for.
+/// The measurements that are asked for.
 #[derive(Clone, Debug)]
 pub enum Selection {
     /// What has one of these words in the name of its scenario or its implementation; everything
     /// if there are none.
     Words(Vec<String>),
-    /// What the guard looks at.
+    /// Only measurements that the guard looks at.
     Guarded,
 }
 
@@ -248,7 +248,7 @@ pub fn settle(mode: Mode) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    anyhow::bail!("the system does not settle: something else keeps running")
+    anyhow::bail!("the system does not settle: another process keeps running")
 }
 
 /// The clock of a mode, in its unit.

@@ -60,7 +60,7 @@ pub struct Cargo<'a> {
 }
 
 impl<'a> Cargo<'a> {
-    /// Payload alone: one vector, or none where there is nothing in it.
+    /// Makes a cargo of payload only: one vector, or none where there is nothing in it.
     #[must_use]
     pub fn payload(vec: &'a [IoSlice<'a>; 1]) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl<'a> Cargo<'a> {
     }
 }
 
-/// What an EXCHANGE does before it receives, and whether it waits for something to receive.
+/// The steps of an EXCHANGE before it receives, and whether it waits for something to receive.
 #[derive(Clone, Copy, Default)]
 pub struct Exchange<'a> {
     /// Offsets of slices to give back first.
@@ -82,7 +82,7 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Cargo<'a> {
-    /// The argument of SEND that takes it to `to`.
+    /// Returns the argument of SEND that takes it to `to`.
     fn send_args(self, to: &'a [u64]) -> SendArgs<'a> {
         SendArgs::new()
             .destinations(to)
@@ -125,12 +125,12 @@ impl<E: Endpoint> Peer<E> {
         self.0.send(&mut cargo.send_args(to))
     }
 
-    /// The same, for callers that expect no refusal.
+    /// Sends to all of `to` in one transaction, for callers that expect no refusal.
     pub fn send(&self, to: &[u64], cargo: Cargo<'_>) -> Result<()> {
         self.try_send(to, cargo).context("SEND")
     }
 
-    /// The next message, if there is one; `flags` are those of RECV.
+    /// Receives the next message, if there is one; `flags` are those of RECV.
     pub fn try_recv(&self, flags: u64) -> Result<Option<Msg>> {
         let mut recv = CmdRecv {
             flags,
@@ -145,7 +145,7 @@ impl<E: Endpoint> Peer<E> {
         }
     }
 
-    /// The next message, which is there.
+    /// Receives the next message, which is there.
     pub fn recv(&self, flags: u64) -> Result<Msg> {
         self.try_recv(flags)?
             .context("there is no message where one was expected")
@@ -177,7 +177,7 @@ impl<E: Endpoint> Peer<E> {
         unsafe { self.0.exchange(&mut args) }.context("EXCHANGE")
     }
 
-    /// The same for one message; gives its slice.
+    /// Gives slices back, sends, waits, and receives one message, in one call. Returns its slice.
     pub fn exchange_one(&self, what: Exchange<'_>) -> Result<u64> {
         let mut msg = [Msg::default()];
         self.exchange(what, &mut msg)?;
@@ -197,7 +197,7 @@ impl<E: Endpoint> Peer<E> {
     }
 }
 
-/// What of a message is behind its payload.
+/// The offsets of the parts of a message behind its payload.
 pub struct Tail {
     /// Where handles start.
     pub handles: u64,
@@ -206,7 +206,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Of a message with a slice.
+    /// Returns those of a message with a slice.
     #[must_use]
     pub fn of(msg: &Msg) -> Self {
         let handles = msg.offset + msg.n_bytes.next_multiple_of(8);
@@ -239,7 +239,7 @@ impl Pool {
         Ok(Self(NonNull::new(start).context("mmap gave null")?))
     }
 
-    /// A 64-bit word of a slice that was received.
+    /// Returns a 64-bit word of a slice that was received.
     #[must_use]
     pub fn word(&self, offset: u64) -> u64 {
         assert!(offset <= POOL as u64 - 8 && offset.is_multiple_of(8));

@@ -57,7 +57,7 @@ pub fn cpus() -> Result<usize> {
 
 /// Raises the limit of open descriptors so that there may be `more`, which takes root.
 pub fn allow_descriptors(more: usize) -> Result<()> {
-    /// What the process has anyway.
+    /// Descriptors that the process has anyway.
     const OTHERS: u64 = 1000;
     let wanted = more as u64 + OTHERS;
     if getrlimit(Resource::Nofile)

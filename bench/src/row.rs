@@ -18,7 +18,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// What its figures count.
+    /// The unit of its figures.
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
@@ -28,7 +28,7 @@ impl Mode {
     }
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
@@ -57,9 +57,9 @@ impl Unit {
 pub struct Row {
     /// Where and how.
     pub mode: Mode,
-    /// What was done.
+    /// The work.
     pub scenario: String,
-    /// Who did it.
+    /// The implementation that did it.
     pub implementation: String,
     /// Bytes, receivers, peers: what the scenario varies.
     pub param: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What bus1 is measured against: sockets and pipes.
+//! Sockets and pipes, which bus1 is measured against.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

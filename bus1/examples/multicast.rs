@@ -19,7 +19,7 @@ fn publish(peer: &Peer, name: &str, subscribers: &[Handle]) -> Result<()> {
         loop {
             match peer.send_to(subscribers, &message) {
                 Ok(()) => break,
-                // A subscriber is behind; nobody got it.
+                // A subscriber is behind; no subscriber got it.
                 Err(error) if error.error().is_temporary() => thread::yield_now(),
                 Err(error) => return Err(error.into()),
             }

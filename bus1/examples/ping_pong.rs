@@ -12,7 +12,7 @@ use bus1::{Event, Outgoing, Peer, Result};
 
 const ROUNDS: u32 = 10_000;
 
-/// Answers every question until nobody is left who could ask.
+/// Answers every question until no client is left.
 fn serve(peer: &Peer) -> Result<u32> {
     let mut answered = 0;
     loop {
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
         let question = round.to_ne_bytes();
         let message = Outgoing::new().payload(&question).handle(answers.handle());
         client.send(&handle, &message)?;
-        // The server drops our handle after each answer, and we are told.
+        // The server drops our handle after each answer, of which we get a notice.
         while received <= round {
             if let Event::Message(answer) = client.recv()? {
                 assert_eq!(answer.payload(), question);

@@ -22,7 +22,7 @@ impl Peer {
     /// Sends a message to one node and waits for the next event, in one system call: the client's
     /// side of a round trip.
     ///
-    /// The next event is the answer only if nothing else can come before it. A peer that several
+    /// The next event is the answer only if no other can come before it. A peer that several
     /// threads use, or that owns or holds nodes of which there may be notices, has to look at the
     /// event: [`Message::destination`] tells answers from the rest. It is best to have a peer that
     /// only makes calls, one for each thread.
@@ -99,8 +99,9 @@ impl Peer {
     /// # Errors
     ///
     /// Those of [`send`](Self::send), and those of [`recv`](Self::recv); after the latter
-    /// [`CallError::sent`] is true. Either way a server goes on with [`recv`](Self::recv), if it can
-    /// do without the client. [`Error::WrongPeer`] also if the message is of another peer.
+    /// [`CallError::sent`] is true. Either way a server goes on with [`recv`](Self::recv), if it
+    /// can do without the client. [`Error::WrongPeer`](crate::Error::WrongPeer) also if the message
+    /// is of another peer.
     ///
     /// ```
     /// use bus1::{Error, Event, Host, Outgoing, Peer};
@@ -134,7 +135,7 @@ impl Peer {
     ///     for number in 1..10 {
     ///         let payload = [number];
     ///         let question = Outgoing::new().payload(&payload).handle(answers.handle());
-    ///         // The server gives its handle back before it waits: a notice of that may come first.
+    ///         // The server gives its handle back first: a notice of that may come.
     ///         let mut event = client.call(&handle, &question)?;
     ///         while !matches!(event, Event::Message(_)) {
     ///             event = client.recv()?;
@@ -196,7 +197,8 @@ impl Peer {
     /// # Errors
     ///
     /// Those of [`recv`](Self::recv), for the first; what stops it later comes up again at the next
-    /// call. [`Error::WrongPeer`] if one of the messages is of another peer; all are dropped then.
+    /// call. [`Error::WrongPeer`](crate::Error::WrongPeer) if one of the messages is of another
+    /// peer; all are dropped then.
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -224,8 +226,8 @@ impl Peer {
         self.received(done, most, Deadline::NEVER)
     }
 
-    /// Gives messages back, and receives up to `most` events, for the first of which it waits for at
-    /// most this time; nothing if nothing came.
+    /// Gives messages back, and receives up to `most` events, for the first of which it waits for
+    /// at most this time; nothing if nothing came.
     ///
     /// # Errors
     ///
@@ -333,7 +335,7 @@ mod tests {
     use std::os::fd::BorrowedFd;
     use std::sync::{Arc, Mutex};
 
-    /// What a peer was asked for by commands that send or receive.
+    /// A command that sends or receives.
     #[derive(Debug, PartialEq)]
     enum Asked {
         Exchange(CmdExchange),
@@ -379,8 +381,8 @@ mod tests {
         }
     }
 
-    /// Sends a message in a call and in a reply, which have to be one EXCHANGE each. The peer answers
-    /// itself.
+    /// Sends a message in a call and in a reply, which have to be one EXCHANGE each. The peer
+    /// answers itself.
     fn round_trip(message: impl for<'a> Fn(&'a Node, &'a File) -> Outgoing<'a>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noting = Noting {

@@ -4,8 +4,8 @@
 //!
 //! All `unsafe` of the command interface that `bus1-ioctl` leaves is here.
 //!
-//! Invariant: nothing that a message borrows from the pool is released under it. Slices are released
-//! only by their owner, and a flush, which would release all, needs the closed [`Gate`].
+//! Invariant: nothing that a message borrows from the pool is released under it. Slices are
+//! released only by their owner, and a flush, which would release all, needs the closed [`Gate`].
 //!
 //! Locks: `seed` is taken with no other lock held, and before the gate.
 
@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     seed: Mutex<()>,
 }
 
-/// What a receipt brought: a message, and the pool that its slice lies in.
+/// A received message or notice, and the pool that its slice lies in.
 pub(crate) struct Receipt {
     pub(crate) msg: Msg,
     pub(crate) pool: PoolView,
@@ -55,7 +55,7 @@ pub(crate) struct Exchanged {
     pub(crate) kept: usize,
 }
 
-/// What an exchange received.
+/// The messages and notices that an exchange received.
 #[derive(Clone, Copy)]
 pub(crate) struct Received {
     pub(crate) n: usize,

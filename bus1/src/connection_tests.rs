@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the bus may leave of an exchange, by a host that does as a test says: signals come when they
-//! like on the real one.
+//! Exchanges that the bus leaves half done, on a host that does as a test says: signals come at any
+//! time on the real one.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -89,7 +89,7 @@ fn step(step: impl FnOnce(&mut CmdExchange) -> Result<(), Raw> + Send + 'static)
     Box::new(step)
 }
 
-/// What is left when so many slices are done.
+/// Takes so many slices off the argument, as the bus does when they are given back.
 fn after_slices(arg: &mut CmdExchange, n: u64) {
     arg.ptr_slices += 8 * n;
     arg.n_slices -= n;

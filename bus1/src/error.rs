@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What can go wrong, by what the caller can do about it.
+//! Errors, by what the caller can do about them.
 //!
 //! Every errno that docs/abi.md names for a command has a variant, except EAGAIN, EINTR and
 //! ETIMEDOUT, which the methods of this crate turn into `None` or deal with. [`Error::Os`] is
@@ -163,9 +163,9 @@ pub enum Error {
     /// Any other error of the system.
     #[error("{call} failed")]
     Os {
-        /// What was being done.
+        /// The command or system call.
         call: &'static str,
-        /// Why it failed.
+        /// The errno.
         #[source]
         errno: Errno,
     },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a peer receives: messages, and notices about nodes.
+//! Events that a peer receives: messages, and notices about nodes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::registry::Registry;
 use crate::transport::PoolView;
 
-/// What a peer receives. All of it comes in one queue, in the global order.
+/// A message or notice that a peer receives. All events come in one queue, in the global order.
 ///
 /// ```
 /// use bus1::{Event, Host, Outgoing, Peer};

@@ -2,8 +2,8 @@
 
 //! Receiving by EXCHANGE, behind what it does before: giving slices back, and sending.
 //!
-//! Invariant: a slice goes back once, either by the exchange or when it is dropped; the bus says how
-//! far it came.
+//! Invariant: a slice goes back once, either by the exchange or when it is dropped; the bus says
+//! how far it came.
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.sent {
-            f.write_str("the message was sent, but receiving failed: ")?;
+            f.write_str("the message was sent, and receiving failed: ")?;
         }
         self.error.fmt(f)
     }
@@ -100,7 +100,7 @@ pub(crate) fn receive_many(
     let _busy = connection.gate.keep_busy();
     let offsets: Vec<u64> = slices.iter().map(Slice::offset).collect();
     let mut room = vec![Msg::default(); most];
-    // SAFETY: the slices were taken out of their messages, and are ours alone.
+    // SAFETY: the slices were taken out of their messages, and nothing refers to them.
     let exchanged = unsafe { connection.exchange(&offsets, None, &mut room, deadline) };
     let released = slices.len() - exchanged.kept;
     slices.into_iter().take(released).for_each(Slice::released);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What keeps a flush away from objects in use.
+//! The gate that keeps a flush away from objects in use.
 //!
 //! A flush releases all that a peer has at once, also what a message of this process borrows from
 //! the pool. So it is refused as long as there are objects.
@@ -9,7 +9,8 @@
 //! - The count covers the nodes, handles and messages of the peer in this process. It falls only
 //!   after what an object held was released.
 //! - Between a receipt and the count of what it brought no flush runs: the receiver holds the gate
-//!   open ([`Gate::enter`]), or, if it may sleep, has counted an object before ([`Gate::keep_busy`]).
+//!   open ([`Gate::enter`]), or, if it may sleep, has counted an object before
+//!   ([`Gate::keep_busy`]).
 //!
 //! Lock: `lock` is held shared across commands that bring new objects, exclusively across a flush.
 //! It comes before the lock of the registry. No thread sleeps for a message with it.

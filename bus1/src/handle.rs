@@ -66,8 +66,8 @@ impl Handle {
     }
 
     /// Gives up the ownership of one reference, and returns the ID: nothing is released for it when
-    /// the handle is dropped, and the ID stays valid in the peer. [`Peer::adopt_handle`] takes it up
-    /// again, perhaps in another process that has a descriptor of the peer.
+    /// the handle is dropped, and the ID stays valid in the peer. [`Peer::adopt_handle`] takes it
+    /// up again, perhaps in another process that has a descriptor of the peer.
     ///
     /// The handle of an own node (from [`Node::handle`]) has no reference to give up: it lives as
     /// long as the node.

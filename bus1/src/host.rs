@@ -29,14 +29,14 @@ pub enum Host {
 
 impl Host {
     /// Returns the host that [`Peer::open`](crate::Peer::open) takes: the one that `BUS1_HOST` in
-    /// the environment names (`kernel` or `embedded`). If that is unset, empty or `auto`, the kernel
-    /// if `/dev/bus1` exists, otherwise this process.
+    /// the environment names (`kernel` or `embedded`). If that is unset, empty or `auto`, the
+    /// kernel if `/dev/bus1` exists, otherwise this process.
     ///
     /// It looks each time, and does not try to open the device.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownHost`] if `BUS1_HOST` says something else.
+    /// [`Error::UnknownHost`] if `BUS1_HOST` says anything other than these.
     ///
     /// ```
     /// let host = bus1::Host::preferred()?;

@@ -6,10 +6,10 @@ use std::fmt;
 
 use bus1_uapi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
 
-/// The ID of a handle or of an own node: a number with a meaning for one peer alone.
+/// The ID of a handle or of an own node: a number with a meaning only for one peer.
 ///
-/// It is a name and grants nothing: to use a handle one needs the [`Handle`](crate::Handle). The
-/// same node has another ID at every peer. IDs that the bus chose never come back after they were
+/// It is a name and grants nothing: only a [`Handle`](crate::Handle) can be used. The same node has
+/// another ID at every peer. IDs that the bus chose never come back after they were
 /// released; own nodes have IDs that their owner chose.
 ///
 /// ```
@@ -27,13 +27,13 @@ impl HandleId {
     /// No handle: the [destination](crate::Message::destination) of a seed.
     pub const INVALID: Self = Self(HANDLE_INVALID);
 
-    /// The ID of this number. The number is not checked.
+    /// Makes an ID of this number, which is not checked.
     #[must_use]
     pub const fn from_raw(id: u64) -> Self {
         Self(id)
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn raw(self) -> u64 {
         self.0

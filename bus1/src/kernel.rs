@@ -142,7 +142,8 @@ impl Drop for Map {
 mod tests {
     use super::*;
 
-    /// What a system that lets a process map up to `limit` bytes answers, and how often it is asked.
+    /// Maps on a system that lets a process map up to `limit` bytes. Returns the length of the
+    /// mapping, and the number of attempts.
     fn map_up_to(limit: usize, errno: Raw) -> (Result<usize, Raw>, u32) {
         let mut asked = 0;
         let mapped = map_most(|len| {

@@ -58,8 +58,8 @@
 //!
 //! # What it promises
 //!
-//! - **Order.** If two peers each receive parts of two transactions, they do so in the same order. If
-//!   one call had returned before another began, whatever connects the two, no peer receives the
+//! - **Order.** If two peers each receive parts of two transactions, they do so in the same order.
+//!   If one call had returned before another began, whatever connects the two, no peer receives the
 //!   second one's message first. [`Peer::send_to`] is one transaction: all receivers or none.
 //! - **Rights.** A handle is unforgeable, and only a holder can pass it on.
 //! - **Release.** An owner learns when the last handle to a node is gone; a holder learns when the
@@ -80,25 +80,22 @@
 //! # Hosts
 //!
 //! [`Peer::open`] takes the kernel's host if `/dev/bus1` exists, otherwise the one inside this
-//! process, **where only threads of this process can be reached**. `BUS1_HOST=kernel` or `embedded` in the
-//! environment overrides it. Both are the same bus and behave alike.
+//! process, **where only threads of this process can be reached**. `BUS1_HOST=kernel` or `embedded`
+//! in the environment overrides it. Both are the same bus and behave alike.
 
 #![warn(missing_docs)]
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   errno
-//   id, limits, deadline
+//   errno, id, limits, deadline
 //   error
-//   host
-//   transport
-//   kernel, embedded
-//   gate
-//   connection
-//   registry
+//   host, gate
+//   transport: the way to a host
+//   kernel, embedded: the hosts
+//   connection: commands
+//   registry: rights by ID
 //   handle
-//   message
-//   event
-//   node, outgoing
+//   message, outgoing
+//   event, node
 //   exchange
 //   peer
 //   send, recv

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How much may be stored on a peer.
+//! Limits of a peer.
 
 /// Limits of a peer: how much others, and it itself, may store there.
 ///

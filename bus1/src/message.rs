@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A message that was received.
+//! A received message.
 
 use std::fmt;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -72,7 +72,7 @@ unsafe impl Sync for Slice {}
 impl Slice {
     fn payload(&self) -> &[u8] {
         // SAFETY: the range lies in the pool, which the connection keeps mapped, a disconnect
-        // included. The bus wrote it before the message was received, and nobody writes there
+        // included. The bus wrote it before the message was received, and no code writes there
         // before the slice is released: the mapping of this process is read-only, and other users
         // of the peer have promised not to release a slice that is not theirs. It is released in
         // `drop`, which is after the life of the reference.
@@ -132,7 +132,7 @@ impl Message {
         let numbers = ids.wrapping_add(n_handles).cast::<i32>();
         let fds = (0..msg.n_fds as usize)
             // SAFETY: the slice has as many numbers there. Each was installed for this message,
-            // and nobody else knows of it.
+            // and no other code knows of it.
             .map(|index| unsafe { OwnedFd::from_raw_fd(numbers.add(index).read()) })
             .collect();
         Self {
@@ -188,8 +188,8 @@ impl Message {
         self.more
     }
 
-    /// Returns the handles that came with it, in the order in which the sender named them. `None` stands in
-    /// the place of a handle whose node was destroyed before the message was received.
+    /// Returns the handles that came with it, in the order in which the sender named them. `None`
+    /// stands in the place of a handle whose node was destroyed before the message was received.
     ///
     /// They are released with the message. A clone of one stays, and so do all that were
     /// [taken](Self::take_handles).

@@ -2,7 +2,7 @@
 
 //! An object that a peer owns and that messages are sent to.
 //!
-//! Invariant: while a `Node` lives, so does its node, and its ID stands for nothing else. Once it
+//! Invariant: while a `Node` lives, so does its node, and its ID stands for no other. Once it
 //! is destroyed, the pin goes with the last `Handle` of it in this process, or with the notice. A
 //! command that names an unused ID creates a node, so no handle may outlive its ID.
 
@@ -21,8 +21,8 @@ use crate::registry::Registry;
 ///
 /// It belongs to the peer that [created](crate::Peer::create_node) it for life. Other peers get
 /// [handles](Handle) to it. A message says by [`destination`](crate::Message::destination) which
-/// node it was sent to; two nodes are two ways to reach one peer, and tell it who is calling and
-/// for what.
+/// node it was sent to; two nodes are two ways to reach one peer, by which it knows its callers and
+/// their purposes apart.
 ///
 /// **Dropping it destroys the node**: messages to it that are not received yet vanish, senders get
 /// [`Error::NodeDestroyed`](crate::Error::NodeDestroyed), and all holders are notified. (If handles
@@ -60,7 +60,7 @@ impl Node {
         }
         let _entered = registry.connection.gate.enter();
         let right = registry.own(id.raw()).ok_or(Error::NodeExists(id))?;
-        // A message to nobody creates the nodes that it names.
+        // A message without destinations creates the nodes that it names.
         let created = registry
             .connection
             .send(SendArgs::new().handles(&[id.raw()]));
@@ -115,8 +115,8 @@ impl Node {
     }
 
     /// Destroys the node, and lets messages that were sent before be received. The last thing that
-    /// the peer receives of it is [`Event::NodeDestroyed`](crate::Event::NodeDestroyed) with its ID;
-    /// until then the ID is in use.
+    /// the peer receives of it is [`Event::NodeDestroyed`](crate::Event::NodeDestroyed) with its
+    /// ID; until then the ID is in use.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a message is made of, before it is sent.
+//! A message before it is sent.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -52,10 +52,10 @@ pub struct Outgoing<'a> {
     owner: HandlesOf<'a>,
 }
 
-/// Whose handles a message carries.
+/// The owner of the handles that a message carries.
 #[derive(Clone, Copy, Default)]
 enum HandlesOf<'a> {
-    /// It carries none.
+    /// There are no handles.
     #[default]
     Nobody,
     /// All are of the peer of this one.

@@ -111,10 +111,10 @@ impl Peer {
     ///
     /// # Safety
     ///
-    /// As long as this process holds messages of the peer, no other user of a descriptor of the same
-    /// peer, in this process or another, releases their slices or flushes the peer: messages borrow
-    /// that memory. It is best to let one process at a time use a peer: a process that hands a
-    /// descriptor over drops its own [`Peer`] and what came from it.
+    /// As long as this process holds messages of the peer, no other user of a descriptor of the
+    /// same peer, in this process or another, releases their slices or flushes the peer: messages
+    /// borrow that memory. It is best to let one process at a time use a peer: a process that hands
+    /// a descriptor over drops its own [`Peer`] and what came from it.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Peer {
     /// use bus1::{HandleId, Peer};
     /// use std::os::fd::{FromRawFd, OwnedFd};
     ///
-    /// // SAFETY: the program that started this one put the descriptor there, for it alone.
+    /// // SAFETY: the program that started this one put the descriptor there, only for it.
     /// let fd = unsafe { OwnedFd::from_raw_fd(3) };
     /// // SAFETY: it handed the peer over, and does not use it any more.
     /// let peer = unsafe { Peer::from_fd(fd) }?;
@@ -222,8 +222,8 @@ impl Peer {
     }
 
     /// Gives a handle to another peer of this process at once, without a message. Two peers first
-    /// come to know each other this way. Returns the handle of the other peer, or `None` if the node
-    /// is destroyed already.
+    /// come to know each other this way. Returns the handle of the other peer, or `None` if the
+    /// node is destroyed already.
     ///
     /// # Errors
     ///
@@ -249,8 +249,8 @@ impl Peer {
     }
 
     /// Gives a handle to the peer behind a descriptor, which need not be used by this process.
-    /// Returns the ID there, or `None` if the node is destroyed already. The user of the peer has to
-    /// learn the ID, and takes the handle up by [`adopt_handle`](Self::adopt_handle).
+    /// Returns the ID there, or `None` if the node is destroyed already. The user of the peer has
+    /// to learn the ID, and takes the handle up by [`adopt_handle`](Self::adopt_handle).
     ///
     /// # Errors
     ///
@@ -387,8 +387,8 @@ impl Peer {
     }
 
     /// Ends the peer at one point of the global order: all of its nodes are destroyed, its handles
-    /// released, and messages that wait to be received are dropped. Threads that wait for it wake up
-    /// with [`Error::Disconnected`], with which everything fails from here on.
+    /// released, and messages that wait to be received are dropped. Threads that wait for it wake
+    /// up with [`Error::Disconnected`], with which everything fails from here on.
     /// [Messages](crate::Message) that are held stay readable.
     ///
     /// # Errors

@@ -19,8 +19,10 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// [`Error::Disconnected`]; [`Error::TooManyDescriptors`] and [`Error::BeyondMapping`], after
-    /// which the message is still there: see [`try_recv_without_fds`](Self::try_recv_without_fds).
+    /// [`Error::Disconnected`](crate::Error::Disconnected);
+    /// [`Error::TooManyDescriptors`](crate::Error::TooManyDescriptors) and
+    /// [`Error::BeyondMapping`](crate::Error::BeyondMapping), after which the message is still
+    /// there: see [`try_recv_without_fds`](Self::try_recv_without_fds).
     ///
     /// ```
     /// use bus1::{Host, Peer};
@@ -38,7 +40,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// [`Error::Disconnected`], [`Error::BeyondMapping`].
+    /// [`Error::Disconnected`](crate::Error::Disconnected),
+    /// [`Error::BeyondMapping`](crate::Error::BeyondMapping).
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -64,8 +67,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv); [`Error::Disconnected`] also if it happens
-    /// meanwhile.
+    /// Those of [`try_recv`](Self::try_recv); [`Error::Disconnected`](crate::Error::Disconnected)
+    /// also if it happens meanwhile.
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -110,8 +113,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv); [`Error::Quota`] if the peer may not hold as many
-    /// handles more as the seed carries.
+    /// Those of [`try_recv`](Self::try_recv); [`Error::Quota`](crate::Error::Quota) if the peer may
+    /// not hold as many handles more as the seed carries.
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};

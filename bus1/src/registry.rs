@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::connection::Connection;
 use crate::error::Result;
 
-/// One peer in this process: what all objects of it share.
+/// One peer in this process, which all objects of it share.
 pub(crate) struct Registry {
     pub(crate) connection: Connection,
     rights: Mutex<Rights>,
@@ -47,7 +47,7 @@ struct Known {
     stage: Stage,
 }
 
-/// What a [`Node`](crate::Node) has to do with a right.
+/// Whether a [`Node`](crate::Node) stands for a right.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// No `Node` stands for it.
@@ -58,7 +58,7 @@ enum Stage {
     Ended,
 }
 
-/// What the clones of a handle share. Dropping it releases.
+/// The right that the clones of a handle share. Dropping it releases.
 pub(crate) struct Right {
     registry: Arc<Registry>,
     id: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Sending: to one node, to many, to each of many, to oneself for later.
+//! Sending: to one node, to many, to each of many, and the seed.
 
 use std::fmt;
 
@@ -224,7 +224,7 @@ impl Peer {
     }
 
     /// Keeps a message as the seed of this peer, in place of the one before: the state from which a
-    /// service starts again on a descriptor that was kept. It goes to nobody;
+    /// service starts again on a descriptor that was kept. It has no destination;
     /// [`recv_seed`](Self::recv_seed) gives it back any number of times, and
     /// [`flush`](Self::flush) spares the nodes that it carries.
     ///

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A process without a number left for a descriptor. It limits its whole process, so it is alone.
+//! A process without a number left for a descriptor. It limits its whole process, so it is
+//! the only test in it.
 
 mod common;
 

@@ -19,7 +19,7 @@ fn both() -> (Peer, Node, Handle, Peer, Node, Handle) {
     (a, node_a, to_b, b, node_b, to_a)
 }
 
-/// How many more messages of nobody in particular a peer can hold.
+/// Counts how many more messages of any sender a peer can hold.
 fn room(peer: &Peer) -> usize {
     let node = peer.create_node().unwrap();
     let mut held = Vec::new();

@@ -21,7 +21,7 @@ fn the_owner_is_told_when_the_last_clone_is_dropped() {
 }
 
 #[test]
-#[allow(clippy::mutable_key_type)] // What may change of a handle has no part in its hash.
+#[allow(clippy::mutable_key_type)] // The changing parts of a handle have no part in its hash.
 fn received_again_it_is_the_same_handle_and_all_references_go_with_it() {
     let (owner, node, user, first) = pair();
     let inbox = user.create_node().unwrap();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A process whose memory is locked, with a limit that no pool fits below. It changes its whole
-//! process, so it is alone.
+//! process, so it is the only test in it.
 
 mod common;
 
@@ -13,7 +13,7 @@ use rustix::mm::{mlockall, munlockall, MlockAllFlags};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use rustix::thread::{capabilities, set_capabilities, CapabilitySet};
 
-/// What the process may lock from now on at most, in bytes.
+/// The most that the process may lock from now on, in bytes.
 const LOCKED_MAX: u64 = 64 << 20;
 
 /// Locks all memory that is mapped from now on, as far as the limit allows; then mmap(2) of more is
@@ -47,7 +47,7 @@ fn calls(caller: &Peer, to: &Handle) -> Vec<(Error, bool)> {
         .collect()
 }
 
-/// Nothing can be received by this peer, and nobody is asked to try again.
+/// Checks that nothing can be received by this peer, and that no error asks to try again.
 fn cannot_receive(peer: &Peer) {
     let soon = Duration::from_millis(1);
     let results = [

@@ -75,7 +75,7 @@ fn a_handle_of_a_dropped_node_never_brings_it_back() {
     let id = node.id();
     let left = node.handle().clone();
     drop(node);
-    // The owner still has a handle, so it is told.
+    // The owner still has a handle, so it is notified.
     destroyed(&owner, id);
 
     assert_eq!(owner.send(&left, &text(b"")), Err(Error::NodeDestroyed));
@@ -145,7 +145,7 @@ fn a_handle_that_comes_home_is_the_owners_own() {
     let home = message(&owner).take_handles().remove(0).unwrap();
     assert_eq!(&home, node.handle());
     nothing(&owner);
-    // What the owner has is its own, and does not count as given away.
+    // The owner's own handle does not count as given away.
     drop(handle);
     released(&owner, &node);
 

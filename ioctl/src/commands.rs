@@ -24,7 +24,7 @@ pub trait Commands: Execute {
     /// them.
     #[inline]
     unsafe fn command<T>(&self, cmd: u32, arg: &mut T) -> Result<()> {
-        // SAFETY: the structure is the caller's alone; the rest is the caller's promise.
+        // SAFETY: the structure is borrowed exclusively; the rest is the caller's promise.
         unsafe { self.ioctl(cmd, std::ptr::from_mut(arg).expose_provenance()) }
     }
 

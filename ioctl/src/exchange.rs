@@ -48,7 +48,7 @@ impl Default for ExchangeArgs<'_> {
 }
 
 impl<'a> ExchangeArgs<'a> {
-    /// An exchange that does nothing.
+    /// Makes an exchange that does nothing.
     #[inline]
     #[must_use]
     pub fn new() -> Self {

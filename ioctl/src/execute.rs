@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Executing a command: the system call, and what stands for it on another host.
+//! Executing a command: the system call, or its counterpart on another host.
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -22,8 +22,8 @@ pub trait Execute {
     /// # Safety
     ///
     /// `arg` is what `cmd` demands: mostly the address of its structure, which is valid for reads
-    /// and writes and used by nobody else until this returns. The pointers in the structure are
-    /// valid for what the command does with them.
+    /// and writes, and not used by other threads until this returns. The pointers in the structure
+    /// are valid for what the command does with them.
     ///
     /// A peer that checks every address itself, as the kernel does, may be given any address; what
     /// the command writes must be the caller's to overwrite all the same.

@@ -10,8 +10,8 @@
 //! | [`SendArgs`] | the argument of SEND, built from borrowed slices |
 //! | [`ExchangeArgs`] | the argument of EXCHANGE, and how far the command came |
 //!
-//! The crate holds no state and owns no resource: it knows neither the pool nor what a handle is
-//! worth. It checks no argument either, since the bus does.
+//! The crate holds no state and owns no resource: it knows neither pools nor rights.
+//! It checks no argument either, since the bus does.
 //!
 //! ```
 //! use bus1_ioctl::{Commands, Execute, SendArgs};
@@ -29,7 +29,7 @@
 //! }
 //!
 //! let peer = Peer(bus1_embedded::Bus::new()?.open()?);
-//! // A message to nobody creates the node that it names ...
+//! // A message without destinations creates the node that it names ...
 //! peer.send(&mut SendArgs::new().handles(&[8]))?;
 //! // ... which messages can be sent to from then on.
 //! let payload = [IoSlice::new(b"hello")];
@@ -38,8 +38,10 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-// Layers, from bottom to top; a module imports only modules that stand before it:
-// send exchange execute commands
+// Floors, bottom to top:
+//   send, execute
+//   exchange
+//   commands
 
 mod commands;
 mod exchange;

@@ -45,8 +45,8 @@ pub struct RawVec {
 
 /// The argument of SEND: flags, destinations, and what the message carries, all borrowed.
 ///
-/// Without a call to one of its methods the message is empty and goes to nobody. A method that is
-/// called again replaces what the call before has set.
+/// Without a call to one of its methods the message is empty and has no destination. A method that
+/// is called again replaces what the call before has set.
 ///
 /// ```
 /// use bus1_ioctl::SendArgs;
@@ -63,7 +63,7 @@ pub struct SendArgs<'a> {
 }
 
 impl<'a> SendArgs<'a> {
-    /// An empty message to nobody.
+    /// Makes an empty message without destinations.
     #[inline]
     #[must_use]
     pub fn new() -> Self {
@@ -152,8 +152,8 @@ impl<'a> SendArgs<'a> {
     ///
     /// # Safety
     ///
-    /// A number that is open may be duplicated and passed on: it is not somebody else's
-    /// [`OwnedFd`](std::os::fd::OwnedFd) that must not be.
+    /// A number that is open may be duplicated and passed on: no owner of it relies on the
+    /// contrary.
     #[inline]
     #[must_use]
     pub unsafe fn raw_fds(mut self, numbers: &'a [RawFd]) -> Self {

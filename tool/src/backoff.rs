@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_millis(5);
 /// After so long a receiver is not expected to catch up any more.
 const HOPELESS: Duration = Duration::from_secs(60);
 
-/// What was refused, and tried again.
+/// Attempts that were refused, and made again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Refused {
     pub over_quota: u64,

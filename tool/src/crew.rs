@@ -19,7 +19,7 @@ use crate::wire::WorkerId;
 /// The pause between two looks at a worker that is about to end.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What a worker runs on.
+/// The thread or process of a worker.
 enum Runner {
     /// A thread; none is left once its end was seen.
     Thread(Option<JoinHandle<Result<()>>>),
@@ -98,7 +98,7 @@ impl Crew {
     }
 
     fn start_process(&self, id: WorkerId, node: &Node) -> Result<Runner> {
-        // The child gets its own peer, and in it a handle to the directory: nothing else of ours.
+        // The child gets its own peer, and in it a handle to the directory: nothing more of ours.
         let peer = Peer::open_on(self.host)?;
         let directory = self
             .directory
@@ -140,8 +140,8 @@ impl Crew {
     ///
     /// # Errors
     ///
-    /// One ended badly; or the user wants an end, which a worker that does not come to its own, such
-    /// as a stopped process, does not delay.
+    /// One ended badly; or the user wants an end, which a worker that does not come to its own,
+    /// such as a stopped process, does not delay.
     pub fn join(mut self, interrupt: &Interrupt) -> Result<()> {
         loop {
             self.check(|_| true)?;

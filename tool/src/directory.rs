@@ -44,9 +44,9 @@ pub struct Directory {
     /// Indices of `seats`, by the handle to the worker's node.
     by_handle: HashMap<HandleId, usize>,
     pub comparison: Comparison,
-    /// What each subscriber found, at its index.
+    /// The summary of each subscriber, at its index.
     pub summaries: Vec<Option<Summary>>,
-    /// What each publisher did, at its index.
+    /// The last report of each publisher, at its index.
     pub done: Vec<Option<Done>>,
 }
 
@@ -136,7 +136,7 @@ impl Directory {
         backoff::send(&mut Refused::default(), go_on, send).context("cannot reach the workers")
     }
 
-    /// Collects until all workers have told everything.
+    /// Collects until all workers have made their last report.
     pub fn collect(&mut self, crew: &mut Crew, progress: &mut Progress) -> Result<()> {
         while !self.seats.iter().all(|seat| self.is_finished(seat.id)) {
             self.step(crew)?;
@@ -145,7 +145,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether a worker has told everything.
+    /// Whether a worker has made its last report.
     fn is_finished(&self, id: WorkerId) -> bool {
         let index = id.index as usize;
         match id.role {
@@ -171,7 +171,8 @@ impl Directory {
         }
     }
 
-    /// Takes the end of a worker's node: an error, unless the worker has told everything.
+    /// Takes the end of a worker's node: an error, unless the worker has made its last
+    /// report.
     fn worker_is_gone(&self, handle: HandleId) -> Result<()> {
         let Some(&seat) = self.by_handle.get(&handle) else {
             return Ok(());

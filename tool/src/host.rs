@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HostChoice {
-    /// What BUS1_HOST says; otherwise the kernel if /dev/bus1 exists, or this process
+    /// The one that BUS1_HOST names; otherwise the kernel if /dev/bus1 exists, or this process
     Auto,
     /// The module bus1.ko
     Kernel,

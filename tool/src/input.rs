@@ -34,7 +34,7 @@ const BUILT_IN: &str = include_str!("../../docs/design.md");
 pub struct Input {
     /// A descriptor that everybody may read at any offset.
     pub file: File,
-    /// What to call it.
+    /// Its name, for the user.
     pub name: String,
     pub bytes: u64,
     /// The number of its pieces.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Ending early at the user's wish: SIGINT, SIGTERM or SIGHUP once to tidy up, twice to end at once.
+//! Ending early at the user's wish: SIGINT, SIGTERM or SIGHUP once to tidy up, twice to end at
+//! once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;

@@ -54,7 +54,7 @@ pub fn run_process(command: &Command) -> Result<ExitCode> {
         .as_fd()
         .try_clone_to_owned()
         .context("cannot take the peer from stdin")?;
-    // SAFETY: the program that started this one opened the peer for it alone, and keeps no
+    // SAFETY: the program that started this one opened the peer only for it, and keeps no
     // message of it.
     let peer = unsafe { Peer::from_fd(fd) }
         .context("stdin is no peer: this command is for `bus1 demo` to start")?;
@@ -63,12 +63,12 @@ pub fn run_process(command: &Command) -> Result<ExitCode> {
     let directory = peer.adopt_handle(HandleId::from_raw(place.directory));
     Ok(match work(peer, directory, WorkerId { role, index }) {
         Ok(()) => ExitCode::SUCCESS,
-        // The directory was told, and tells the user.
+        // The directory has the reason, and shows it to the user.
         Err(_) => ExitCode::FAILURE,
     })
 }
 
-/// Works from the greeting to the end, and tells the directory if that comes early.
+/// Works from the greeting to the end, and reports to the directory if that comes early.
 pub fn work(peer: Peer, directory: Handle, id: WorkerId) -> Result<()> {
     let worker = Worker {
         peer,

@@ -5,9 +5,16 @@
 //! Results go to stdout, news of the work and errors to stderr. Exit status: 0, 1 for a bad
 //! verdict or a failure, 2 for a command line that makes no sense, 130 after an interrupt.
 
-// Layers, from bottom to top; a module imports only modules that stand before it:
-// clock pieces wire sequence backoff interrupt progress input host worker publisher subscriber
-// launch crew directory verdict demo info
+// Floors, bottom to top:
+//   clock, pieces, sequence, backoff, interrupt, progress, host
+//   wire, input
+//   worker
+//   publisher, subscriber
+//   launch
+//   crew
+//   directory
+//   verdict
+//   demo, info
 
 mod backoff;
 mod clock;

@@ -52,7 +52,7 @@ impl fmt::Display for Block {
     }
 }
 
-/// Reads a file from its start, whoever else reads from the same descriptor.
+/// Reads a file from its start, also while others read from the same descriptor.
 struct FromStart<'a> {
     file: &'a File,
     offset: u64,

@@ -63,7 +63,7 @@ fn receive(worker: &Worker) -> Result<Order> {
         block,
     } = Control::decode(message.payload())?
     else {
-        bail!("an order was expected, and something else came");
+        bail!("an order was expected, and another message came");
     };
     let subscribers = message
         .take_handles()

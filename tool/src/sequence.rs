@@ -2,8 +2,8 @@
 
 //! The order in which subscribers received, and its comparison while it comes in.
 //!
-//! The right order is not known before: the first subscriber to tell what stands at a position sets
-//! it, and all others are held to it. Positions that all have told are forgotten, so memory is taken
+//! The right order is not known before: the first subscriber to report a position sets it, and
+//! all others are held to it. Positions that all have reported are forgotten, so memory is taken
 //! only for the difference between the fastest and the slowest.
 
 use std::collections::VecDeque;
@@ -53,20 +53,20 @@ impl Digest {
 pub struct Difference {
     pub subscriber: usize,
     pub position: u64,
-    /// What another subscriber had there.
+    /// The publication that another subscriber had there.
     pub expected: Publication,
-    /// What this one had.
+    /// The publication that this one had.
     pub found: Publication,
 }
 
 /// Compares the sequences of all subscribers.
 pub struct Comparison {
-    /// How much each has told.
+    /// The length of the sequence that each has reported.
     told: Vec<u64>,
-    /// What stands from position `base` on.
+    /// The publications from position `base` on.
     window: VecDeque<u64>,
     base: u64,
-    /// The number that is next for each publisher, in the order that was told.
+    /// The number that is next for each publisher, in the order that was reported.
     next: Vec<u64>,
     /// Positions that do not hold the next publication of their publisher.
     pub misplaced: u64,
@@ -101,7 +101,7 @@ impl Comparison {
             return;
         }
         for (&found, position) in entries.iter().zip(first..) {
-            // It is at least `base`, which is what the slowest has told.
+            // It is at least `base`, up to which the slowest has reported.
             match self.window.get((position - self.base) as usize) {
                 Some(&expected) if expected == found => {}
                 Some(&expected) => {
@@ -139,22 +139,22 @@ impl Comparison {
         }
     }
 
-    /// Returns how much all subscribers together have told.
+    /// Returns how many publications all subscribers together have reported.
     pub fn told_by_all(&self) -> u64 {
         self.told.iter().sum()
     }
 
-    /// Returns the length of the order that was told.
+    /// Returns the length of the order that was reported.
     pub fn len(&self) -> u64 {
         self.base + self.window.len() as u64
     }
 
-    /// Returns the digest of the order that was told.
+    /// Returns the digest of the order that was reported.
     pub fn digest(&self) -> u64 {
         self.digest.value()
     }
 
-    /// Whether all subscribers have told the same order, of this length, with everything in its
+    /// Whether all subscribers have reported the same order, of this length, with everything in its
     /// publisher's order.
     pub fn is_total(&self, messages: u64) -> bool {
         self.differences == 0

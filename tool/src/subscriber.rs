@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A subscriber: receives everything, checks it, and tells the directory in which order it came.
+//! A subscriber: receives everything, checks it, and reports to the directory in which order it
+//! came.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ const DELAY: Duration = Duration::from_millis(50);
 pub fn subscribe(worker: &Worker) -> Result<()> {
     let order = worker.recv()?;
     let Control::Expect { publishers } = Control::decode(order.payload())? else {
-        bail!("an order was expected, and something else came");
+        bail!("an order was expected, and another message came");
     };
     drop(order);
     let mut subscriber = Subscriber {

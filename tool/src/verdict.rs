@@ -19,9 +19,9 @@ pub struct Verdict {
     pub misplaced: u128,
     pub subscribers: usize,
     pub publishers: usize,
-    /// Whether all subscribers told one order.
+    /// Whether all subscribers reported one order.
     pub one_order: bool,
-    /// What is wrong about the order.
+    /// The fault of the order.
     pub fault: Option<String>,
     pub digest: u64,
     pub over_quota: u128,

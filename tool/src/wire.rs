@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::pieces::Block;
 
-/// What a worker does.
+/// The part that a worker plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Publisher,
@@ -45,7 +45,7 @@ impl fmt::Display for WorkerId {
 
 /// Messages between workers and the directory.
 ///
-/// A worker does not say who it is: the directory knows by the node that it was given a handle to.
+/// A worker does not name itself: the directory knows it by the node that the message was sent to.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
     /// A worker is there. Comes with a handle to its node.
@@ -68,7 +68,7 @@ pub enum Control {
     Failed { reason: String },
 }
 
-/// What a subscriber found. Times are nanoseconds of the system's monotonic clock.
+/// The last report of a subscriber. Times are nanoseconds of the system's monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Publications that were received.
@@ -85,7 +85,7 @@ pub struct Summary {
     pub end: u64,
 }
 
-/// What a publisher did.
+/// The last report of a publisher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// Multicasts.

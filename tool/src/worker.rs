@@ -23,7 +23,7 @@ impl fmt::Display for Orphaned {
 
 impl std::error::Error for Orphaned {}
 
-/// What all workers have.
+/// A worker, as its role uses it.
 pub struct Worker {
     pub peer: Peer,
     /// A handle to the node that stands for this worker at the directory.

@@ -3,6 +3,7 @@
 //! The command as a user meets it, on the embedded host, which is everywhere.
 
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -22,7 +23,7 @@ fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What it says when it fails with this status.
+/// Returns its complaint; it has to fail with this status.
 fn complaint(command: &mut Command, status: i32) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(status), "{output:?}");
@@ -184,6 +185,25 @@ fn an_interrupt_ends_it_and_says_so() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn an_interrupt_ends_it_while_it_waits_for_its_input() {
+    let mut child = demo(&["--input", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // More than a pipe holds, so it is reading; and it does not know that no more comes.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&vec![b'x'; 1 << 20]).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    // Otherwise this waits as long as the input is open.
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(2), "{status}");
+    drop(input);
 }
 
 #[test]

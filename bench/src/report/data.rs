@@ -97,7 +97,7 @@ impl Data {
         params
     }
 
-    /// What the figures of a scenario count.
+    /// Returns the unit of the figures of a scenario.
     #[must_use]
     pub fn unit(&self, mode: Mode, scenario: &str) -> Unit {
         self.of(mode, scenario)

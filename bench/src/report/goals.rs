@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What bus1 sets out to reach, and whether it does.
+//! The goals of bus1, and whether it reaches them.
 
 use std::fmt;
 
@@ -24,14 +24,14 @@ enum Bound {
     AtLeast,
 }
 
-/// What became of a goal.
+/// The outcome of a goal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// It is reached.
     Met,
     /// It is not.
     Missed,
-    /// What it is about was not measured, or does not exist yet.
+    /// Its subject was not measured, or does not exist yet.
     Unmeasured,
 }
 
@@ -135,7 +135,7 @@ impl Medians<'_> {
         Some(to? / from?)
     }
 
-    /// What there is once, whatever its parameter.
+    /// A figure that there is once, at any parameter.
     fn only(&self, scenario: &str, name: &str) -> Option<f64> {
         let param = *self
             .0
@@ -277,7 +277,7 @@ fn round_trip_goals(counted: &Medians<'_>) -> Vec<Goal> {
 }
 
 fn native_goals(native: &Medians<'_>) -> Vec<Goal> {
-    // While the other pair works, each costs what `growth` times a pair alone costs.
+    // While the other pair works, each costs `growth` times as much as a pair by itself.
     let scaling = native
         .growth("embedded, scaling", "bus1 raw", [1, 2])
         .map(|slower| 2.0 / slower);

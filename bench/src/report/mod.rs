@@ -79,7 +79,7 @@ fn meaning(mode: Mode) -> &'static str {
     }
 }
 
-/// What one figure is for.
+/// The work that one figure is for.
 fn per(scenario: &str, unit: Unit) -> String {
     let what = match scenario {
         "round trip" => "question and answer",

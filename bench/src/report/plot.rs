@@ -17,7 +17,7 @@ use crate::row::Mode;
 const SIZE: (u32, u32) = (820, 480);
 /// Figures further apart than this get a logarithmic scale.
 const FAR: f64 = 8.0;
-/// Lines of a plot, which people who do not see all colours can tell apart.
+/// Colours of the lines of a plot; colour-blind readers can tell them apart.
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
@@ -34,7 +34,7 @@ struct Line<'a> {
     points: Vec<(f64, f64)>,
 }
 
-/// What is on the axes.
+/// The axes.
 struct Axes {
     title: String,
     across: &'static str,

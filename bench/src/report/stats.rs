@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What repetitions of one measurement say together.
+//! The statistics of the repetitions of one measurement.
 
 /// A median, and how far the middle half of the figures is spread.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -8,10 +8,10 @@ use super::data::Data;
 use super::stats::Summary;
 use crate::row::{Mode, Unit};
 
-/// What others are compared with, the first that is there.
+/// Implementations that others are compared with: the first that is there.
 const REFERENCES: [&str; 2] = ["seqpacket", "crossbeam"];
 
-/// What a scenario varies.
+/// The number that a scenario varies.
 #[must_use]
 pub fn varies(scenario: &str) -> &'static str {
     match scenario {

@@ -105,7 +105,7 @@ impl Binder {
             let mut zero = 0_i32;
             // SAFETY: the command reads an integer.
             match unsafe { ioctl::ioctl(&self.fd, Updater::<SET_CONTEXT_MGR, _>::new(&mut zero)) } {
-                // The manager of the round before is gone, but not yet cleared away.
+                // The manager of the round before is gone, and not yet cleared away.
                 Err(Errno::BUSY) => sleep(Duration::from_millis(10)),
                 done => return done.context("cannot become the context manager"),
             }

@@ -56,7 +56,7 @@ fn known(n: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// The receiver knows none of them, drops them, and the owner learns that nobody has them.
+/// The receiver knows none of them, drops them, and the owner learns that no peer has them.
 fn new(n: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let destination = to.transfer(NODE, &from.0)?;
@@ -103,7 +103,7 @@ fn descriptor() -> Result<impl FnMut() -> Result<()>> {
         ensure!(msg.n_fds == 1, "{} descriptors in place of one", msg.n_fds);
         // The upper half is padding, which is clear.
         let fd = pool.word(Tail::of(&msg).fds) as RawFd;
-        // SAFETY: the number was installed for this message, and nobody else knows of it.
+        // SAFETY: the number was installed for this message, and no other code knows of it.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
         to.release(&msg)
     })

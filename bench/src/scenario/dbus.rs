@@ -162,7 +162,7 @@ struct Client {
 }
 
 impl Client {
-    /// Proves who it is.
+    /// Proves its identity.
     fn new(mut stream: UnixStream) -> Result<Self> {
         // The user is that of the socket; descriptors may be passed.
         stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")?;
@@ -300,7 +300,7 @@ impl Broker {
     fn start() -> Result<Self> {
         let _ = std::fs::remove_file(SOCKET);
         let listener = UnixListener::bind(SOCKET).with_context(|| format!("no socket {SOCKET}"))?;
-        // The broker accepts until there is nobody left.
+        // The broker accepts until no client is left.
         listener.set_nonblocking(true).context("O_NONBLOCK")?;
         let (ours, theirs) = UnixStream::pair().context("socketpair")?;
         fcntl_setfd(&theirs, FdFlags::empty()).context("F_SETFD")?;
@@ -399,7 +399,7 @@ fn round_trip(size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// Receives a message of a kind, whatever else comes before, and looks at its length.
+/// Receives a message of a kind, passes over others before it, and looks at its length.
 fn next(client: &mut Client, wanted: u8, expected: usize) -> Result<()> {
     loop {
         let (kind, body) = client.get()?;

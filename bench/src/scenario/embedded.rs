@@ -215,8 +215,8 @@ pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     Ok(move || reader.send())
 }
 
-/// The same by EXCHANGE, which gives the slices of the call before back, waits, and receives all
-/// that there is, up to [`BATCH`] messages.
+/// Sends from one thread to another that receives by EXCHANGE, which gives the slices of the call
+/// before back, waits, and receives all that there is, up to [`BATCH`] messages.
 pub fn batches_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (send, to) = line(size)?;
     let mut msgs = [Msg::default(); BATCH];
@@ -236,7 +236,7 @@ pub fn batches_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     Ok(move || reader.send())
 }
 
-/// The same through a channel.
+/// Sends from one thread to another through a channel.
 pub fn crossbeam_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (to, from) = channel();
     let payload = vec![1; size];
@@ -249,7 +249,8 @@ pub fn crossbeam_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     Ok(move || reader.send())
 }
 
-/// The same, but buffers come back by another channel, so that none is allocated here and freed there.
+/// Sends from one thread to another through a channel whose buffers come back by another one, so
+/// that none is allocated here and freed there.
 pub fn crossbeam_with_buffers(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (to, from) = channel();
     let (back, spare) = channel();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a message costs when there is much else: peers, handles, messages that wait. Payload is
+//! The cost of a message among much more: peers, handles, messages that wait. Payload is
 //! 64 bytes, one thread does all.
 
 use std::io::IoSlice;

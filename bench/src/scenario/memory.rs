@@ -2,7 +2,7 @@
 
 //! Bytes of memory for what does nothing: an idle peer, a queued message.
 //!
-//! What the system has less of free memory afterwards is all there is, pages and slabs, charged or
+//! The free memory that the system has lost afterwards is all there is, pages and slabs, charged or
 //! not; the number of objects is large enough that what caches hold back does not count.
 
 use std::fs;
@@ -34,7 +34,7 @@ pub fn run(bench: &mut Bench) {
     each(bench, "queued 64 B", "seqpacket", SOCKET_MESSAGES, packets);
 }
 
-/// What fits in the buffer of a socket that is as large as it gets.
+/// Bytes that fit in the buffer of a socket that is as large as it gets.
 const SOCKET_MESSAGES: usize = 2000;
 
 fn each<T>(
@@ -76,7 +76,7 @@ struct Made<T> {
 
 /// Bytes of free memory, once the system has done what it put off.
 fn free() -> Result<u64> {
-    // Files are closed and freed behind the back of who closes them.
+    // A closed file is freed later, by the kernel's own work.
     std::thread::sleep(Duration::from_millis(200));
     fs::write("/proc/sys/vm/drop_caches", "3").context("/proc/sys/vm/drop_caches")?;
     let text = fs::read_to_string("/proc/zoneinfo").context("/proc/zoneinfo")?;

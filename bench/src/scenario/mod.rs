@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is measured. Each file is one scenario; each of its functions sets an implementation up
-//! and gives the body that does one message, round trip or multicast.
+//! The scenarios that are measured. Each file is one scenario; each of its functions sets an
+//! implementation up and gives the body that does one message, round trip or multicast.
 
 pub mod binder;
 pub mod cargo;

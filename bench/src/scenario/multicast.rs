@@ -33,7 +33,7 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-/// What sends the payload to all receivers, and these.
+/// Makes a function that sends the payload to all receivers, and these.
 fn group<E: Endpoint>(
     open: impl Fn() -> Result<Peer<E>>,
     receivers: usize,
@@ -97,7 +97,7 @@ fn by_crate(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
     }
     let payload = vec![1; SIZE];
     Ok(move || {
-        // What they belong to lives as long as the body.
+        // Their owner lives as long as the body.
         let _ = &nodes;
         from.send_to(&handles, &Outgoing::new().payload(&payload))?;
         for peer in &peers {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Pairs that never talk to each other, each on a CPU of its own. The figure is what a message
-//! costs one pair while another is at work: the same as alone, if they share nothing.
+//! costs one pair while another is at work: no more than without it, if they share nothing.
 
 use anyhow::Result;
 

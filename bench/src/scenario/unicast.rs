@@ -17,7 +17,7 @@ pub const SIZES: [usize; 6] = [0, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 
 /// The receive that gives the slice before back.
 pub const FOLD: &str = "bus1 fold";
-/// The same, with a send in it.
+/// One EXCHANGE with a send in it.
 pub const EXCHANGE: &str = "bus1 exchange";
 
 /// All implementations at all sizes.
@@ -108,7 +108,7 @@ fn exchange(size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// The same through the crate for applications.
+/// Sends and receives through the crate for applications.
 pub fn by_crate(host: Host, size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (bus1::Peer::open_on(host)?, bus1::Peer::open_on(host)?);
     let node = to.create_node()?;
@@ -117,7 +117,7 @@ pub fn by_crate(host: Host, size: usize) -> Result<impl FnMut() -> Result<()>> {
         .context("a new node is gone")?;
     let payload = vec![1; size];
     Ok(move || {
-        // What it belongs to lives as long as the body.
+        // Its owner lives as long as the body.
         let _ = &node;
         from.send(&handle, &Outgoing::new().payload(&payload))?;
         drop(to.try_recv()?.context("no message")?);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the tests share. They run on the preferred host: embedded on most machines, the kernel's
+//! Helpers of the tests, which run on the preferred host: embedded on most machines, the kernel's
 //! where the module is loaded.
 
 #![allow(dead_code)] // Each test binary uses a part.
@@ -33,7 +33,7 @@ pub fn text(bytes: &[u8]) -> Outgoing<'_> {
     Outgoing::new().payload(bytes)
 }
 
-/// What is next, and has to be a message.
+/// Receives what is next, which has to be a message.
 pub fn message(peer: &Peer) -> Message {
     match peer.try_recv() {
         Ok(Some(Event::Message(message))) => message,
@@ -49,7 +49,7 @@ pub fn nothing(peer: &Peer) {
     }
 }
 
-/// What is next, and has to be the release of this node.
+/// Receives what is next, which has to be the release of this node.
 pub fn released(peer: &Peer, node: &Node) {
     match peer.try_recv() {
         Ok(Some(Event::NodeReleased(id))) => assert_eq!(id, node.id()),
@@ -57,7 +57,7 @@ pub fn released(peer: &Peer, node: &Node) {
     }
 }
 
-/// What is next, and has to be the destruction of the node behind this handle.
+/// Receives what is next, which has to be the destruction of the node behind this handle.
 pub fn destroyed(peer: &Peer, id: bus1::HandleId) {
     match peer.try_recv() {
         Ok(Some(Event::NodeDestroyed(found))) => assert_eq!(found, id),
