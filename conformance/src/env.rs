@@ -45,7 +45,10 @@ impl Env {
     /// wait.
     #[track_caller]
     pub fn wait_until_asleep(&self, tid: i32) {
-        let sleeps = |call| (call == libc::SYS_futex) != self.on_kernel();
+        let sleeps = |call| match self.bus.kind() {
+            Kind::Kernel => call != libc::SYS_futex,
+            Kind::Embedded => [libc::SYS_futex, libc::SYS_ppoll].contains(&call),
+        };
         thread::wait_until_asleep(tid, sleeps, PATIENCE);
     }
 
