@@ -63,13 +63,15 @@ pub(crate) struct Description<H: Host> {
 impl<H: Host> Description<H> {
     /// Describes a notice; its ID is to be filled in, unless it is `destination`.
     fn of_notice(kind: u64, destination: u64) -> Self {
+        let offset = OFFSET_INVALID;
+        let msg = Msg {
+            kind,
+            destination,
+            offset,
+            ..Msg::default()
+        };
         Self {
-            msg: Msg {
-                kind,
-                destination,
-                offset: OFFSET_INVALID,
-                ..Msg::default()
-            },
+            msg,
             end: 0,
             files: None,
         }
@@ -78,19 +80,17 @@ impl<H: Host> Description<H> {
     /// Describes a message for the node of this ID.
     pub(crate) fn of_cargo(cargo: &Cargo<H>, destination: u64, wants_files: bool) -> Self {
         let files = cargo.files.as_ref().filter(|_| wants_files);
-        Self {
-            msg: Msg {
-                kind: MSG_DATA,
-                destination,
-                offset: cargo.slice.offset,
-                n_bytes: cargo.n_bytes,
-                n_handles: cargo.handles.len() as u64,
-                n_fds: files.map_or(0, |files| files.len() as u64),
-                ..Msg::default()
-            },
-            end: cargo.slice.end(),
-            files: files.cloned(),
-        }
+        let msg = Msg {
+            kind: MSG_DATA,
+            destination,
+            offset: cargo.slice.offset,
+            n_bytes: cargo.n_bytes,
+            n_handles: cargo.handles.len() as u64,
+            n_fds: files.map_or(0, |files| files.len() as u64),
+            ..Msg::default()
+        };
+        let (end, files) = (cargo.slice.end(), files.cloned());
+        Self { msg, end, files }
     }
 }
 
@@ -100,30 +100,17 @@ enum Look<H: Host> {
     Found(Key, Description<H>),
     /// Something that nobody wants any more, which was taken out.
     Stale(Removed<H>),
-    /// Nothing that is ready.
-    Nothing,
 }
 
 impl<H: Host> Inbox<H> {
-    /// Looks at the head, and describes it.
-    fn look(&mut self, wants_files: bool) -> Look<H> {
-        if !self.queue.settle() {
-            return Look::Nothing;
-        }
-        let Some(head) = self.queue.head() else {
-            return Look::Nothing;
-        };
+    /// Looks at the head, and describes it. None if nothing is ready.
+    fn look(&mut self, wants_files: bool) -> Option<Look<H>> {
+        let settled = self.queue.settle();
+        let head = self.queue.head().filter(|_| settled)?;
         let key = head.key;
-        if !self.wants(head.entry) {
-            return match self.queue.pop(&key) {
-                Some(stale) => {
-                    self.note_removed(&stale);
-                    Look::Stale(stale)
-                }
-                None => Look::Nothing,
-            };
-        }
+        // The ID of a destroyed node is the table's to tell; see `Peer::recv`.
         let mut description = match head.entry {
+            _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
             EntryRef::Message(message) => {
                 let node = message.node.as_ref();
                 let destination = node.map_or(HANDLE_INVALID, |node| node.id());
@@ -132,7 +119,6 @@ impl<H: Host> Inbox<H> {
             EntryRef::Notice(Notice::Released(node)) => {
                 Description::of_notice(MSG_NODE_RELEASE, node.id())
             }
-            // The ID is the table's to tell; see `Peer::recv`.
             EntryRef::Notice(Notice::Destroyed(_)) => {
                 Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
             }
@@ -140,7 +126,7 @@ impl<H: Host> Inbox<H> {
         if self.more_follows(&key) {
             description.msg.flags = MSG_FLAG_CONTINUE;
         }
-        Look::Found(key, description)
+        Some(Look::Found(key, description))
     }
 
     /// Tells whether another part of the same transaction will be received.
@@ -200,21 +186,22 @@ impl<H: Host> Peer<H> {
             // 1
             let mut inbox = self.inbox.lock();
             check(inbox.open)?;
-            let look = inbox.look(receiver.wants_files);
+            let look = inbox.look(receiver.wants_files).ok_or(EAGAIN)?;
             drop(inbox);
-            let (key, description) = match look {
+            let (
+                key,
+                Description {
+                    mut msg,
+                    end,
+                    files,
+                },
+            ) = match look {
                 Look::Found(key, description) => (key, description),
                 Look::Stale(removed) => {
                     self.drop_removed(removed);
                     continue;
                 }
-                Look::Nothing => return Err(EAGAIN),
             };
-            let Description {
-                mut msg,
-                end,
-                files,
-            } = description;
             if msg.kind == MSG_NODE_DESTROY {
                 match self.destroyed_id(&key) {
                     Some(id) => msg.destination = id,

@@ -9,9 +9,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::command::destroy::{Also, Doomed, Remains};
+use crate::bus::command::destroy::{Also, Doomed};
 use crate::bus::host::Host;
-use crate::bus::object::{check, Detached, Handle, Peer, Seed, Table};
+use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, Table};
 use crate::bus::quota::RESOURCES;
 
 /// What a reset does beside setting limits.
@@ -32,7 +32,8 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
-        let remains = self.execute(&doomed, &self.last_transaction, Also::Close);
+        let mut remains = None;
+        self.execute(&doomed, &self.last_transaction, Also::Close(&mut remains));
         self.wake();
         self.release_handles();
         if let Some(remains) = remains {
@@ -137,14 +138,13 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Drops what a disconnected peer left behind.
-    fn drop_remains(&self, remains: Remains<H>) {
-        let Remains { queue, seed, .. } = remains;
+    /// Drops what was in the inbox of a disconnected peer.
+    fn drop_remains(&self, mut remains: Inbox<H>) {
         // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
         // keeps memory except references of senders that still copy into the pool.
-        for removed in queue {
+        while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }
-        self.discard_seed(seed);
+        self.discard_seed(remains.seed);
     }
 }

@@ -15,7 +15,8 @@ use kernel::sync::{Arc, LockedBy};
 use crate::abi::HANDLE_INVALID;
 use crate::bus::host::{Host, GFP_KEPT};
 use crate::bus::object::{
-    EntryReservation, HolderReservation, Inbox, Node, Peer, Table, TableReservation, Unconfirmed,
+    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
+    Unconfirmed,
 };
 use crate::bus::order::Key;
 
@@ -40,19 +41,10 @@ pub(crate) struct Local<H: Host> {
     pub(crate) creation: Creation,
 }
 
-/// Where the notice is that the node was destroyed.
-pub(crate) enum DestroyNotice<H: Host> {
-    /// Not staged yet.
-    Idle(EntryReservation<H>),
-    /// Staged there, and committed since, perhaps.
-    Queued(Key),
-    /// It left the queue.
-    Done,
-}
-
 /// What the holder's inbox guards.
 pub(crate) struct HolderNotice<H: Host> {
-    pub(crate) destroy: DestroyNotice<H>,
+    /// The notice that the node was destroyed, which comes once.
+    pub(crate) destroy: NoticeState<H>,
     /// The peer has user references, so it wants that notice.
     pub(crate) held: bool,
 }
@@ -140,7 +132,7 @@ impl<H: Host> NewHandle<H> {
             creation: Creation::Pending { calls: 0 },
         };
         let notice = HolderNotice {
-            destroy: DestroyNotice::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
+            destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             held: false,
         };
         let share = Share {
@@ -162,17 +154,11 @@ impl<H: Host> NewHandle<H> {
 
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.
     pub(crate) fn link(self, inbox: &mut Inbox<H>) -> Arc<Handle<H>> {
-        let Self {
-            handle,
-            reservation,
-        } = self;
-        let node = &handle.node;
-        let key = node.holder_key(&handle.holder);
-        let shared = node.shared.access_mut(inbox);
-        shared
-            .holders
-            .insert(reservation.into_node(key, handle.clone()));
-        handle
+        let node = &self.handle.node;
+        let key = node.holder_key(&self.handle.holder);
+        let entry = self.reservation.into_node(key, self.handle.clone());
+        node.shared.access_mut(inbox).holders.insert(entry);
+        self.handle
     }
 }
 
@@ -218,10 +204,11 @@ impl<H: Host> Handle<H> {
             let unconfirmed = node.count_up(inbox);
             drop(guard);
             drop(new);
-            return Ok(Some(Linked {
+            let linked = Linked {
                 handle,
                 unconfirmed,
-            }));
+            };
+            return Ok(Some(linked));
         }
     }
 
@@ -267,13 +254,11 @@ impl<H: Host> Handle<H> {
         let mut guard = self.holder.inbox.lock();
         let inbox = &mut *guard;
         let notice = self.notice.access_mut(inbox);
-        let DestroyNotice::Queued(staged) = notice.destroy else {
-            return;
+        let staged = match notice.destroy {
+            NoticeState::Queued(staged) if !notice.held => staged,
+            _ => return,
         };
-        if notice.held {
-            return;
-        }
-        notice.destroy = DestroyNotice::Done;
+        notice.destroy = NoticeState::Removed;
         let committed = Key {
             timestamp: dead_at,
             ..staged

@@ -6,7 +6,7 @@
 //! charges for all of them. [`Message::discard`] gives all of that back; simply dropping it would
 //! leave the charges and the counts of nodes standing.
 //!
-//! The memory of a plain message is used again for the next one: a [`BlankMessage`]. It stays
+//! The memory of a plain message is used again for the next one: a *blank* message. It stays
 //! addressed as it was, since the next message is mostly for the same node.
 
 use kernel::prelude::*;
@@ -14,7 +14,7 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Files, Host, Pool, GFP_KEPT};
 use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
-use crate::bus::order::{self, Links, Queued};
+use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
 use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
 
@@ -28,6 +28,30 @@ pub(crate) enum Notice<H: Host> {
     Destroyed(Arc<Handle<H>>),
     /// No other peer holds this node of the peer any more.
     Released(Arc<Node<H>>),
+}
+
+/// Where a notice is that a node or a handle may cause.
+pub(crate) enum NoticeState<H: Host> {
+    /// Not queued or staged.
+    Idle(EntryReservation<H>),
+    /// Queued there, or staged there and committed since, perhaps.
+    Queued(Key),
+    /// Taken out of the queue: a task may give its memory back, if the notice can come again.
+    Removed,
+}
+
+impl<H: Host> NoticeState<H> {
+    /// Takes the memory for the notice, which is removed then. None, with nothing changed, unless
+    /// it is idle.
+    pub(crate) fn take(&mut self) -> Option<EntryReservation<H>> {
+        match core::mem::replace(self, Self::Removed) {
+            Self::Idle(reservation) => Some(reservation),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 /// What stands in a peer's queue.
@@ -84,7 +108,7 @@ pub(crate) fn charges(size: &Size) -> Amounts {
 pub(crate) struct Message<H: Host> {
     /// None in a seed, which is for no node.
     pub(crate) node: Option<Arc<Node<H>>>,
-    /// The receiver's. None only in a blank that no peer ever had.
+    /// The receiver's. None only in a blank message that no peer ever had.
     pub(crate) pool: Option<H::Pool>,
     /// The memory behind its slice is pinned.
     pub(crate) pinned: bool,
@@ -106,55 +130,29 @@ impl<H: Host> Queued for Message<H> {
     }
 }
 
-/// Memory for a message.
-pub(crate) struct BlankMessage<H: Host>(KBox<Message<H>>);
-
-impl<H: Host> BlankMessage<H> {
-    /// Allocates it.
+impl<H: Host> Message<H> {
+    /// Allocates a blank message: memory for a message, which owns nothing yet.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new() -> Result<Self> {
-        let blank = Message {
+    pub(crate) fn blank() -> Result<KBox<Self>> {
+        let blank = Self {
             node: None,
             pool: None,
             pinned: false,
             links: Links::NONE,
             cargo: Cargo {
-                slice: Slice::NONE,
+                slice: Slice::default(),
                 n_bytes: 0,
                 handles: KVVec::new(),
                 files: None,
                 sent_fds: None,
             },
         };
-        Ok(Self(KBox::new(blank, GFP_KEPT)?))
+        Ok(KBox::new(blank, GFP_KEPT)?)
     }
 
-    /// Keeps the memory of a plain message for the next one.
-    #[inline]
-    pub(crate) fn recycle(message: KBox<Message<H>>) -> Self {
-        debug_assert!(message.cargo.is_plain());
-        Self(message)
-    }
-
-    /// Assigns it to the peer with this pool.
-    pub(crate) fn assign(&mut self, pool: Option<H::Pool>) {
-        self.0.pool = pool;
-    }
-
-    /// Makes a message with a slice, which may be `pinned` already.
-    #[inline]
-    pub(crate) fn into_message(self, slice: Slice, pinned: bool) -> KBox<Message<H>> {
-        let Self(mut message) = self;
-        message.cargo.slice = slice;
-        message.pinned = pinned;
-        message
-    }
-}
-
-impl<H: Host> Message<H> {
     /// Says which node it is for.
     #[inline]
     pub(crate) fn address(&mut self, node: Option<&Arc<Node<H>>>) {
@@ -169,7 +167,7 @@ impl<H: Host> Message<H> {
     #[inline]
     pub(crate) fn is_stale(&self, inbox: &Inbox<H>) -> bool {
         let node = self.node.as_ref();
-        node.is_some_and(|node| node.shared.access(inbox).anchor_released)
+        node.is_some_and(|node| node.is_released(inbox))
     }
 
     /// Gets memory behind the slice and clears the padding of the payload.
@@ -211,7 +209,12 @@ impl<H: Host> Message<H> {
         if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {
             pool.unpin(slice.offset, slice.size);
         }
-        for handle in cargo.handles.iter().flatten() {
+        self.unlink_handles();
+    }
+
+    /// Gives back the references that it carries.
+    pub(crate) fn unlink_handles(&self) {
+        for handle in self.cargo.handles.iter().flatten() {
             handle.unlink(Detached::ONE);
         }
     }

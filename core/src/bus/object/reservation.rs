@@ -8,12 +8,10 @@
 use kernel::prelude::*;
 
 use crate::bus::host::Host;
-use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
-use crate::bus::order::RingSlots;
-use crate::bus::pool::AllocError;
-use crate::bus::pool::{ExtentArray, GivenArray};
-use crate::bus::quota::QuotaError;
-use crate::bus::quota::{only, Claimant, LedgerReservation, HANDLES};
+use crate::bus::object::{check, Inbox, Message, Peer};
+use crate::bus::order::Ring;
+use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
+use crate::bus::quota::{only, Claimant, LedgerReservation, QuotaError, HANDLES};
 
 /// Why something could not be booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +50,8 @@ impl From<AllocError> for Denied {
 /// Each message has a slice until it left the ring, so there is always a slot for it.
 pub(crate) struct SliceReservation<H: Host> {
     pub(crate) extents: ExtentArray,
-    pub(crate) given: GivenArray,
-    pub(crate) ring: RingSlots<Message<H>>,
+    pub(crate) given: GivenSlices,
+    pub(crate) ring: Ring<Message<H>>,
 }
 
 impl<H: Host> SliceReservation<H> {
@@ -64,12 +62,10 @@ impl<H: Host> SliceReservation<H> {
     /// ENOMEM.
     pub(crate) fn new(n: usize) -> Result<Self> {
         let extents = ExtentArray::new(n)?;
-        let given = GivenArray::new(extents.capacity())?;
-        let ring = RingSlots::new(extents.capacity())?;
         Ok(Self {
+            given: GivenSlices::new(extents.capacity())?,
+            ring: Ring::new(extents.capacity())?,
             extents,
-            given,
-            ring,
         })
     }
 }
@@ -78,7 +74,7 @@ impl<H: Host> SliceReservation<H> {
 pub(crate) struct Reservations<H: Host> {
     pub(crate) ledger: LedgerReservation,
     pub(crate) slices: Option<SliceReservation<H>>,
-    pub(crate) message: Option<BlankMessage<H>>,
+    pub(crate) message: Option<KBox<Message<H>>>,
 }
 
 impl<H: Host> Reservations<H> {
@@ -100,7 +96,7 @@ impl<H: Host> Reservations<H> {
                 self.slices = Some(SliceReservation::new(n)?);
             }
             Denied::Alloc(full) => return Err(full.into()),
-            Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
+            Denied::NeedsMessage => self.message = Some(Message::blank()?),
         }
         Ok(())
     }
@@ -130,11 +126,10 @@ impl<H: Host> Peer<H> {
             if recallable && !recalled && self.user.has_credit() {
                 recalled = true;
                 self.bus.recall(self.uid());
-            } else {
-                reservations
-                    .get_or_insert_with(Reservations::none)
-                    .get(denied)?;
+                continue;
             }
+            let reservations = reservations.get_or_insert_with(Reservations::none);
+            reservations.get(denied)?;
         }
     }
 

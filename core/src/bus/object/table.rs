@@ -16,7 +16,7 @@ use kernel::sync::Arc;
 
 use crate::abi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
 use crate::bus::host::Host;
-use crate::bus::object::{Creation, DestroyNotice, Detached, Handle, Inbox};
+use crate::bus::object::{Creation, Detached, Handle, Inbox, NoticeState};
 
 /// Handles by number.
 pub(crate) type ByNumber<H> = RBTree<u64, Arc<Handle<H>>>;
@@ -122,7 +122,7 @@ impl<H: Host> Table<H> {
                 keeps_charge: false,
             });
         }
-        if matches!(handle.notice.access(inbox).destroy, DestroyNotice::Done) {
+        if matches!(handle.notice.access(inbox).destroy, NoticeState::Removed) {
             return None;
         }
         let id = id.unwrap_or_else(|| self.choose_id(handle));

@@ -9,7 +9,7 @@ mod given;
 mod slice;
 
 pub(crate) use allocator::{Allocator, ExtentArray};
-pub(crate) use given::{GivenArray, GivenSlices};
+pub(crate) use given::GivenSlices;
 pub(crate) use slice::{Layout, Size, Slice, UNIT};
 
 use kernel::prelude::*;

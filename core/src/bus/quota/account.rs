@@ -76,12 +76,6 @@ impl ClaimReservation {
     }
 }
 
-/// The entries of a closed account, to be dropped without locks.
-pub(crate) struct ClosedAccount {
-    _shares: RBTree<u32, Share>,
-    _claims: RBTree<u64, Claim>,
-}
-
 /// A claim that was found to fit, for [`Account::grant`] under the same lock.
 #[must_use]
 pub(crate) struct Grant {
@@ -171,6 +165,12 @@ impl Account {
         self.claims.get_mut(&peer)
     }
 
+    /// Returns the entries of a claimant; None if it never claimed or was swept.
+    fn entries(&self, claimant: Claimant) -> Option<(&Share, &Claim)> {
+        let share = self.shares.get(&claimant.uid)?;
+        Some((share, self.claims.get(&claimant.peer)?))
+    }
+
     /// Returns how many claimants may have credit.
     pub(crate) fn keepers(&self) -> u32 {
         self.keepers
@@ -197,11 +197,7 @@ impl Account {
         if self.keepers == 0 {
             return false;
         }
-        let (share, claim) = (
-            self.shares.get(&claimant.uid),
-            self.claims.get(&claimant.peer),
-        );
-        let (Some(share), Some(claim)) = (share, claim) else {
+        let Some((share, claim)) = self.entries(claimant) else {
             return true;
         };
         let by = if share.foreign { divisor(1) } else { 1 };
@@ -227,11 +223,7 @@ impl Account {
         amounts: &Amounts,
         reservation: &mut Option<ClaimReservation>,
     ) -> Result<Grant, QuotaError> {
-        let (share, claim) = (
-            self.shares.get(&claimant.uid),
-            self.claims.get(&claimant.peer),
-        );
-        let (Some(share), Some(claim)) = (share, claim) else {
+        let Some((share, claim)) = self.entries(claimant) else {
             let reservation = reservation.take().ok_or(QuotaError::NeedsReservation)?;
             self.enter(claimant, reservation);
             return self.check(claimant, amounts, &mut None);
@@ -261,11 +253,7 @@ impl Account {
 
     /// Books what [`Account::check`] found to fit.
     pub(crate) fn grant(&mut self, grant: &Grant) {
-        let Grant {
-            claimant,
-            amounts,
-            share: grown,
-        } = grant;
+        let (claimant, grown) = (grant.claimant, &grant.share);
         let share = self.shares.get_mut(&claimant.uid);
         let claim = self.claims.get_mut(&claimant.peer);
         let (Some(share), Some(claim)) = (share, claim) else {
@@ -278,8 +266,8 @@ impl Account {
             self.granted[r] += grown[r] - share.granted[r];
         }
         share.granted = *grown;
-        add(&mut share.used, amounts);
-        add(&mut claim.held, amounts);
+        add(&mut share.used, &grant.amounts);
+        add(&mut claim.held, &grant.amounts);
     }
 
     /// Makes the entries of a claimant, as far as they are not there.
@@ -304,14 +292,10 @@ impl Account {
     /// Gives back what the peer of this ID was granted before.
     pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
         let claim = self.claims.get_mut(&peer);
-        let share = claim
-            .as_ref()
-            .and_then(|claim| self.shares.get_mut(&claim.uid));
+        let uid = claim.as_ref().map(|claim| claim.uid);
+        let share = uid.and_then(|uid| self.shares.get_mut(&uid));
         let (Some(share), Some(claim)) = (share, claim) else {
-            debug_assert!(
-                *amounts == NOTHING,
-                "release by a claimant that holds nothing"
-            );
+            debug_assert!(*amounts == NOTHING, "release by one that holds nothing");
             return;
         };
         lower(share, claim, &mut self.granted, &mut self.foreign, amounts);
@@ -357,16 +341,13 @@ impl Account {
         self.sweep_in = self.claims.iter().count() + 2 * again + SWEEP_AT_LEAST;
     }
 
-    /// Takes all entries out, and reports to `each` what the claimants held.
-    pub(crate) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> ClosedAccount {
+    /// Reports to `each` what the claimants held, and leaves an account of nothing. Returns what it
+    /// was, to be dropped without locks.
+    pub(crate) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> Self {
         for (&peer, claim) in self.claims.iter() {
             each(peer, &claim.held);
         }
-        self.keepers = 0;
-        ClosedAccount {
-            _shares: core::mem::take(&mut self.shares),
-            _claims: core::mem::take(&mut self.claims),
-        }
+        core::mem::replace(self, Self::new(self.owner, Limits::default()))
     }
 }
 

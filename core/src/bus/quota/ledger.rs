@@ -17,7 +17,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::quota::account::{Account, ClaimReservation, ClosedAccount};
+use crate::bus::quota::account::{Account, ClaimReservation};
 use crate::bus::quota::resource::{
     add, covers, only, subtract, Amounts, Claimant, Limits, ALL, NOTHING,
 };
@@ -95,11 +95,8 @@ impl Ledger {
                 return Ok(());
             }
         }
-        self.draw(
-            claimant,
-            amounts,
-            reservation.unwrap_or(&mut LedgerReservation::default()),
-        )
+        let none = &mut LedgerReservation::default();
+        self.draw(claimant, amounts, reservation.unwrap_or(none))
     }
 
     /// Gives back what the peer of this ID was granted before.
@@ -120,11 +117,8 @@ impl Ledger {
         let credit = &mut claim.credit[resource];
         *credit += amount;
         // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
-        let keep = if claim.keeps {
-            self.user.batch[resource]
-        } else {
-            0
-        };
+        let batch = self.user.batch[resource];
+        let keep = if claim.keeps { batch } else { 0 };
         if *credit > 2 * keep {
             let excess = only(resource, *credit - keep);
             *credit = keep;
@@ -150,17 +144,12 @@ impl Ledger {
             self.recall();
             self.account.sweep();
         }
-        let credit = self
-            .account
-            .claim_mut(claimant.peer)
-            .map_or(NOTHING, |claim| claim.credit);
+        let claim = self.account.claim_mut(claimant.peer);
+        let credit = claim.map_or(NOTHING, |claim| claim.credit);
         let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
         let mut done = self.grant(claimant, &drawn, reservation);
-        if done == Err(QuotaError::Refused)
-            && self
-                .account
-                .could_after_recall(claimant, &drawn, &self.user.batch)
-        {
+        let (account, batch) = (&self.account, &self.user.batch);
+        if done == Err(QuotaError::Refused) && account.could_after_recall(claimant, &drawn, batch) {
             self.recall();
             drawn = *amounts;
             done = self.grant(claimant, &drawn, reservation);
@@ -186,25 +175,23 @@ impl Ledger {
         amounts: &Amounts,
         reservation: &mut LedgerReservation,
     ) -> Result<(), QuotaError> {
-        let own = self
-            .account
-            .check(claimant, amounts, &mut reservation.peer)?;
-        let mut books = self.user.account.lock();
+        let peers = &mut self.account;
+        let own = peers.check(claimant, amounts, &mut reservation.peer)?;
+        let (mut books, batch) = (self.user.account.lock(), &self.user.batch);
         let users = &mut books.account;
         if users.is_crowded() {
             users.sweep();
         }
-        match users.check(claimant, amounts, &mut reservation.user) {
-            Ok(grant) => users.grant(&grant),
-            Err(QuotaError::Refused)
-                if users.could_after_recall(claimant, amounts, &self.user.batch) =>
-            {
-                return Err(QuotaError::RefusedUntilRecall)
+        let grant = users.check(claimant, amounts, &mut reservation.user);
+        let grant = grant.map_err(|error| match error {
+            QuotaError::Refused if users.could_after_recall(claimant, amounts, batch) => {
+                QuotaError::RefusedUntilRecall
             }
-            Err(error) => return Err(error),
-        }
+            other => other,
+        })?;
+        users.grant(&grant);
         drop(books);
-        self.account.grant(&own);
+        peers.grant(&own);
         Ok(())
     }
 
@@ -221,12 +208,17 @@ impl Ledger {
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released
-    /// after.
-    pub(crate) fn close(&mut self) -> ClosedAccount {
+    /// after. Returns what the ledger was, to be dropped without locks.
+    pub(crate) fn close(&mut self) -> Self {
         let mut books = self.user.account.lock();
         books.account.remove_keepers(self.account.keepers());
-        self.account
-            .close(|peer, held| books.account.release(peer, held))
+        let report = |peer, held: &Amounts| books.account.release(peer, held);
+        let account = self.account.close(report);
+        drop(books);
+        Self {
+            account,
+            user: self.user.clone(),
+        }
     }
 }
 
