@@ -30,7 +30,7 @@ use kernel::sync::Arc;
 use crate::bus::few::Few;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    check, ByNumber, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer,
+    check, ensure, ByNumber, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer,
     Resolver,
 };
 use crate::bus::order::{destruction_after, Transaction};
@@ -224,12 +224,8 @@ impl<H: Host> Peer<H> {
         let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
         for index in 0..ids.len() {
             let handle = distinct.find(&mut resolver, ids, index)?;
-            if !handle.is_anchor() {
-                return Err(EREMOTE);
-            }
-            if handle.node.is_dead() {
-                return Err(ESTALE);
-            }
+            ensure(handle.is_anchor(), EREMOTE)?;
+            ensure(!handle.node.is_dead(), ESTALE)?;
             anchors.push(handle)?;
         }
         // 1
@@ -237,9 +233,8 @@ impl<H: Host> Peer<H> {
         let mut guard = this.inbox.lock();
         let inbox = &mut *guard;
         check(inbox.open)?;
-        if !anchors.iter().all(|anchor| anchor.node.is_alive(inbox)) {
-            return Err(ESTALE);
-        }
+        let all_alive = anchors.iter().all(|anchor| anchor.node.is_alive(inbox));
+        ensure(all_alive, ESTALE)?;
         for anchor in anchors.iter() {
             let added = doomed.add(inbox, anchor);
             debug_assert!(added);

@@ -28,7 +28,7 @@ pub(crate) struct Pending<'p, H: Host> {
     from: &'p Arc<Peer<H>>,
     /// The destination; None for what the peer sends to itself, a seed.
     pub(crate) handle: Option<Arc<Handle<H>>>,
-    message: Option<KBox<Message<H>>>,
+    pub(crate) message: Option<KBox<Message<H>>>,
     /// Where it is staged.
     staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
@@ -60,17 +60,14 @@ impl<'p, H: Host> Pending<'p, H> {
     /// Returns the receiver.
     fn to(&self) -> &Arc<Peer<H>> {
         let handle = self.handle.as_ref();
-        handle.map_or(self.from, |handle| handle.node.owner())
+        handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
     /// Tells whether the destination is there no more, if its peer is `open`. Exact under its inbox.
     #[inline]
     fn is_gone_if(&self, open: bool) -> bool {
-        !open
-            || self
-                .handle
-                .as_ref()
-                .is_some_and(|handle| handle.node.is_dead())
+        let handle = self.handle.as_ref();
+        !open || handle.is_some_and(|handle| handle.node.is_dead())
     }
 
     /// Tells whether the destination is there no more. A moment late.
@@ -80,10 +77,7 @@ impl<'p, H: Host> Pending<'p, H> {
 
     /// Returns why it fails if the destination is gone.
     fn gone(&self) -> Error {
-        match &self.handle {
-            Some(_) => EHOSTUNREACH,
-            None => ESHUTDOWN,
-        }
+        self.handle.as_ref().map_or(ESHUTDOWN, |_| EHOSTUNREACH)
     }
 
     /// Charges and reserves at the receiver. A message that is one of several parts gets memory for
@@ -105,19 +99,16 @@ impl<'p, H: Host> Pending<'p, H> {
             0 => None,
             n => Some(SentFds::charge(&self.from.user, n)?),
         };
-        let handles = empty_slots(size.n_handles)?;
+        // Nothing is linked in the slots yet.
+        let handles = Handles::from_elem(None, size.n_handles, GFP_KEPT)?;
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
             return Ok(());
         };
         // A blank message has neither handles nor files.
-        if let Some(handles) = handles {
-            message.cargo.handles = handles;
-        }
-        if files.is_some() {
-            message.cargo.files = files.cloned();
-            message.cargo.sent_fds = sent_fds;
-        }
+        message.cargo.handles = handles;
+        message.cargo.files = files.cloned();
+        message.cargo.sent_fds = sent_fds;
         if is_part && message.links.reservation.is_none() {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
         }
@@ -151,9 +142,8 @@ impl<'p, H: Host> Pending<'p, H> {
     /// ENOMEM.
     #[inline]
     pub(crate) fn pin(&mut self) -> Result {
-        self.message
-            .as_mut()
-            .map_or(Ok(()), |message| message.pin())
+        let message = self.message.as_mut();
+        message.map_or(Ok(()), |message| message.pin())
     }
 
     /// Returns where the payload goes, unless it is empty.
@@ -216,11 +206,6 @@ impl<'p, H: Host> Pending<'p, H> {
         if self.error.is_none() {
             self.linked.iter().flatten().for_each(Linked::confirm);
         }
-    }
-
-    /// Takes what would be sent, unless it is empty.
-    pub(crate) fn take(&mut self) -> Option<KBox<Message<H>>> {
-        self.message.take()
     }
 
     /// Hands the message to the receiver's queue. None if it is empty.
@@ -323,18 +308,6 @@ impl<H: Host> Drop for Pending<'_, H> {
     }
 }
 
-/// Makes slots in which nothing is linked yet; None for none.
-fn empty_slots<H: Host>(n: usize) -> Result<Option<Handles<H>>> {
-    if n == 0 {
-        return Ok(None);
-    }
-    let mut slots = Handles::with_capacity(n, GFP_KEPT)?;
-    for _ in 0..n {
-        slots.push(None, GFP_KEPT)?;
-    }
-    Ok(Some(slots))
-}
-
 /// Copies the payload into the first slice, and from there into the others: so all receivers get
 /// the same bytes, whatever the sender's memory does meanwhile.
 ///
@@ -356,10 +329,9 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
         return Ok(());
     };
     payload.copy_to(first.pool, first.offset)?;
+    let (pool, offset, len) = (first.pool, first.offset, payload.len());
     for target in targets {
-        first
-            .pool
-            .copy(first.offset, payload.len(), target.pool, target.offset);
+        pool.copy(offset, len, target.pool, target.offset);
     }
     Ok(())
 }

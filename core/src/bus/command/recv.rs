@@ -113,11 +113,11 @@ impl<H: Host> Inbox<H> {
             _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
             EntryRef::Message(message) => {
                 let node = message.node.as_ref();
-                let destination = node.map_or(HANDLE_INVALID, |node| node.id());
+                let destination = node.map_or(HANDLE_INVALID, |node| node.id);
                 Description::of_cargo(&message.cargo, destination, wants_files)
             }
             EntryRef::Notice(Notice::Released(node)) => {
-                Description::of_notice(MSG_NODE_RELEASE, node.id())
+                Description::of_notice(MSG_NODE_RELEASE, node.id)
             }
             EntryRef::Notice(Notice::Destroyed(_)) => {
                 Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)

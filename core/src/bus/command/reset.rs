@@ -103,7 +103,7 @@ impl<H: Host> Peer<H> {
                 // The pin is not given back: the count of a node that dies does not matter.
                 doomed.add(&mut inbox, handle);
             }
-            Detached::NOTHING
+            Detached::refs(0)
         });
         doomed
     }

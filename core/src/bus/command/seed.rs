@@ -14,12 +14,11 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::HANDLE_INVALID;
-use crate::bus::command::caller::Caller;
 use crate::bus::command::deliver::{complete, gain};
 use crate::bus::command::pending::Pending;
 use crate::bus::command::pending_handles::PendingHandles;
-use crate::bus::command::recv::{hand_over, Description, Receiver};
-use crate::bus::command::send::Outgoing;
+use crate::bus::command::recv::{hand_over, Description};
+use crate::bus::command::{Caller, Outgoing, Receiver};
 use crate::bus::host::{Host, Payload, Pool};
 use crate::bus::object::{charges, check, Handle, Peer, Resolver, Seed, SeedReservation};
 use crate::bus::pool::{Size, Slice};
@@ -50,7 +49,7 @@ impl<H: Host> Peer<H> {
         pending.link(&resolved.handles)?;
         let reservation = SeedReservation::new(&resolved.handles)?;
 
-        let message = pending.take().ok_or(ESHUTDOWN)?;
+        let message = pending.message.take().ok_or(ESHUTDOWN)?;
         this.replace_seed(Some(reservation.into_seed(message)))?;
         pending.confirm();
         resolver.finish();
@@ -62,15 +61,14 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// ESHUTDOWN.
-    pub(crate) fn replace_seed(&self, seed: Option<Arc<Seed<H>>>) -> Result {
+    pub(crate) fn replace_seed(&self, mut seed: Option<Arc<Seed<H>>>) -> Result {
         let mut inbox = self.inbox.lock();
         let open = check(inbox.open);
-        let dropped = match open {
-            Ok(()) => core::mem::replace(&mut inbox.seed, seed),
-            Err(_) => seed,
-        };
+        if open.is_ok() {
+            core::mem::swap(&mut inbox.seed, &mut seed);
+        }
         drop(inbox);
-        self.discard_seed(dropped);
+        self.discard_seed(seed);
         open
     }
 
@@ -96,21 +94,17 @@ impl<H: Host> Peer<H> {
 
             let mut handles = link_again(this, &seed)?;
             let mut receipt = copy_payload(this, &seed)?;
-            let Some(slice) = receipt.slice() else {
-                return Err(ESHUTDOWN);
-            };
-            let cargo = &seed.message.cargo;
-            let wants_files = receiver.wants_files;
-            let Description { mut msg, files, .. } =
-                Description::of_cargo(cargo, HANDLE_INVALID, wants_files);
-            msg.offset = slice.offset;
+            let slice = receipt.slice().ok_or(ESHUTDOWN)?;
+            let (cargo, wants_files) = (&seed.message.cargo, receiver.wants_files);
+            let mut told = Description::of_cargo(cargo, HANDLE_INVALID, wants_files);
+            told.msg.offset = slice.offset;
             if slice.end() > receiver.max_offset {
                 return Err(ERANGE);
             }
             let give = |fds: &[i32]| this.give_receipt(&seed, &slice, &mut handles, fds);
-            if hand_over(receiver, &msg, files, give)? {
+            if hand_over(receiver, &told.msg, told.files, give)? {
                 // The slice is the user's.
-                drop(receipt.take());
+                drop(receipt.message.take());
                 return Ok(());
             }
         }
@@ -127,9 +121,9 @@ impl<H: Host> Peer<H> {
         let mut table = self.table.lock();
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        let current = inbox.seed.as_ref();
-        if !current.is_some_and(|current| Arc::ptr_eq(current, seed)) {
-            return false;
+        match &inbox.seed {
+            Some(current) if Arc::ptr_eq(current, seed) => (),
+            _ => return false,
         }
         let cargo = &seed.message.cargo;
         // The seed is ordered after everything that was received, so only what died since counts.

@@ -25,7 +25,7 @@ use kernel::sync::Arc;
 
 use crate::bus::command::pending::{fill_all, Pending};
 use crate::bus::host::{Files, Host, Payload, WakeHint};
-use crate::bus::object::{charges, Distinct, Handle, Peer, Resolver};
+use crate::bus::object::{charges, ensure, Distinct, Handle, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
@@ -144,13 +144,7 @@ impl<H: Host> Peer<H> {
             partial: out.partial,
             n_destinations: out.destinations.len(),
         };
-        let mut parts = reserve_all(
-            this,
-            &mut resolver,
-            out.destinations,
-            &resolved,
-            &mut report,
-        )?;
+        let mut parts = reserve_all(this, &mut resolver, &out, &resolved, &mut report)?;
         fill_all(&mut parts, &mut out.payload)?;
         if report.partial {
             report.tell(&parts)?;
@@ -193,13 +187,14 @@ impl<H: Host> Peer<H> {
 }
 
 /// Charges and reserves at every destination.
-fn reserve_all<'p, H: Host>(
+fn reserve_all<'p, H: Host, P: Payload<H>>(
     from: &'p Arc<Peer<H>>,
     resolver: &mut Resolver<'_, H>,
-    destinations: &[u64],
+    out: &Outgoing<'_, H, P>,
     resolved: &Resolved<H>,
     report: &mut Report<'_>,
 ) -> Result<KVVec<Pending<'p, H>>> {
+    let destinations = out.destinations;
     let several = destinations.len() > 1;
     let mut distinct = Distinct::new(destinations);
     let mut parts = KVVec::with_capacity(destinations.len(), GFP_KERNEL)?;
@@ -258,12 +253,9 @@ fn commit_several<H: Host>(
     hint: WakeHint,
 ) -> Result {
     let transaction = from.transaction()?;
-    let done = match stage_several(parts, &transaction, floor) {
-        // 4
-        Ok(timestamp) if transaction.commit(timestamp) => Ok(()),
-        Ok(_) => Err(EHOSTUNREACH),
-        Err(error) => Err(error),
-    };
+    let staged = stage_several(parts, &transaction, floor);
+    // 4
+    let done = staged.and_then(|at| ensure(transaction.commit(at), EHOSTUNREACH));
     for pending in parts.iter_mut() {
         match done {
             Ok(()) => pending.wake(hint),

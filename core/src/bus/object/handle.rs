@@ -80,7 +80,7 @@ impl<H: Host> Linked<H> {
             return;
         };
         let node = &self.handle.node;
-        let owner = node.owner();
+        let owner = &node.owner;
         let wake = Node::confirm(node, &mut owner.inbox.lock(), reference);
         if wake {
             owner.wake();
@@ -97,8 +97,6 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// Nothing.
-    pub(crate) const NOTHING: Self = Self::refs(0);
     /// One reference, not the pin.
     pub(crate) const ONE: Self = Self::refs(1);
 
@@ -144,7 +142,7 @@ impl<H: Host> NewHandle<H> {
             holder: holder.clone(),
             local: LockedBy::new(&holder.table, local),
             notice: LockedBy::new(&holder.inbox, notice),
-            share: LockedBy::new(&node.owner().inbox, share),
+            share: LockedBy::new(&node.owner.inbox, share),
         };
         Ok(Self {
             handle: Arc::new(handle, GFP_KEPT)?,
@@ -165,7 +163,7 @@ impl<H: Host> NewHandle<H> {
 impl<H: Host> Handle<H> {
     /// Tells whether the holder owns the node, so that this is its anchor.
     pub(crate) fn is_anchor(&self) -> bool {
-        Arc::ptr_eq(&self.holder, self.node.owner())
+        Arc::ptr_eq(&self.holder, &self.node.owner)
     }
 
     /// Gives `peer` one more reference on `node`. None if the node is dead.
@@ -179,7 +177,7 @@ impl<H: Host> Handle<H> {
     pub(crate) fn link(node: &Arc<Node<H>>, peer: &Arc<Peer<H>>) -> Result<Option<Linked<H>>> {
         let mut new = None;
         loop {
-            let mut guard = node.owner().inbox.lock();
+            let mut guard = node.owner.inbox.lock();
             let inbox = &mut *guard;
             // A node of a disconnected owner that is not marked is being destroyed by another call.
             if node.is_dead() {
@@ -215,7 +213,7 @@ impl<H: Host> Handle<H> {
     /// Gives references back.
     pub(crate) fn unlink(&self, detached: Detached) {
         let Detached { refs, with_pin } = detached;
-        let owner = self.node.owner();
+        let owner = &self.node.owner;
         let mut guard = owner.inbox.lock();
         let inbox = &mut *guard;
         let share = self.share.access_mut(inbox);
@@ -248,7 +246,7 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        if self.share.access(&self.node.owner().inbox.lock()).refs != 0 {
+        if self.share.access(&self.node.owner.inbox.lock()).refs != 0 {
             return;
         }
         let mut guard = self.holder.inbox.lock();

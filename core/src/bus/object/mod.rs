@@ -28,7 +28,7 @@ pub(crate) use message::{
     Removed,
 };
 pub(crate) use node::{HolderReservation, Holders, Node, Unconfirmed};
-pub(crate) use peer::check;
+pub(crate) use peer::{check, ensure};
 pub use peer::{Info, Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};

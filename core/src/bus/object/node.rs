@@ -72,10 +72,12 @@ pub(crate) struct Shared<H: Host> {
 
 /// An object that belongs to one peer.
 pub(crate) struct Node<H: Host> {
-    id: u64,
+    /// The owner's ID of it.
+    pub(crate) id: u64,
     /// Tells it apart from all other nodes that its owner ever had.
     pub(crate) serial: u64,
-    owner: Arc<Peer<H>>,
+    /// The peer that it belongs to.
+    pub(crate) owner: Arc<Peer<H>>,
     dead: Atomic<u64>,
     pub(crate) shared: LockedBy<Shared<H>, Inbox<H>>,
 }
@@ -115,16 +117,6 @@ impl<H: Host> Node<H> {
             shared: LockedBy::new(&owner.inbox, shared),
         };
         Ok(Arc::new(new, GFP_KEPT)?)
-    }
-
-    /// Returns the owner's ID of it.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Returns the peer that it belongs to.
-    pub(crate) fn owner(&self) -> &Arc<Peer<H>> {
-        &self.owner
     }
 
     /// Returns the timestamp of its destruction, if it is dead. Exact under the owner's inbox.

@@ -83,7 +83,13 @@ pub struct Info {
 
 /// Returns ESHUTDOWN unless what is asked about is open.
 pub(crate) fn check(open: bool) -> Result {
-    open.then_some(()).ok_or(ESHUTDOWN)
+    ensure(open, ESHUTDOWN)
+}
+
+/// Returns `error` unless what is asked for holds.
+#[inline]
+pub(crate) fn ensure(holds: bool, error: Error) -> Result {
+    holds.then_some(()).ok_or(error)
 }
 
 impl<H: Host> Peer<H> {
@@ -206,11 +212,8 @@ impl<H: Host> Peer<H> {
     pub fn info(&self) -> Info {
         let table = self.table.lock();
         let handles = table.by_id.values().count() as u64;
-        let nodes = table
-            .by_id
-            .values()
-            .filter(|handle| handle.is_anchor())
-            .count() as u64;
+        let anchors = table.by_id.values().filter(|handle| handle.is_anchor());
+        let nodes = anchors.count() as u64;
         drop(table);
         let inbox = self.inbox.lock();
         let entries = inbox.queue.count();

@@ -70,7 +70,7 @@ impl<H: Host> Table<H> {
     /// always had, unless the user gave that to another node meanwhile; otherwise one that was never
     /// used before.
     pub(crate) fn choose_id(&mut self, handle: &Handle<H>) -> u64 {
-        let (own, anchor) = (handle.node.id(), handle.is_anchor());
+        let (own, anchor) = (handle.node.id, handle.is_anchor());
         if anchor && self.by_id.get(&own).is_none() {
             return own;
         }

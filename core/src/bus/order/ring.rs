@@ -48,11 +48,15 @@ impl<M> Ring<M> {
     ///
     /// ENOMEM.
     pub(crate) fn new(n: usize) -> Result<Self> {
-        let mut new = Self::EMPTY;
-        for _ in 0..n.next_power_of_two() {
-            new.slots.push(None, GFP_KEPT)?;
+        let n = n.next_power_of_two();
+        let mut slots = KVVec::with_capacity(n, GFP_KEPT)?;
+        for _ in 0..n {
+            slots.push(None, GFP_KEPT)?;
         }
-        Ok(new)
+        Ok(Self {
+            slots,
+            ..Self::EMPTY
+        })
     }
 
     /// Moves into the memory of an empty ring, if that is larger. Returns the old memory, to be

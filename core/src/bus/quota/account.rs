@@ -76,19 +76,10 @@ impl ClaimReservation {
     }
 }
 
-/// A claim that was found to fit, for [`Account::grant`] under the same lock.
-#[must_use]
-pub(crate) struct Grant {
-    claimant: Claimant,
-    amounts: Amounts,
-    /// What the share of the claimant's user grows to.
-    share: Amounts,
-}
-
-/// Limits and what is held of them.
+/// Limits and what is held of them. If a limit is lowered, what is held beyond it stays.
 pub(crate) struct Account {
     owner: u32,
-    limits: Amounts,
+    pub(crate) limits: Amounts,
     /// What all claimants together were granted.
     granted: Amounts,
     /// How many foreign users hold some.
@@ -100,7 +91,7 @@ pub(crate) struct Account {
     /// The youngest peer, by its ID, that was swept.
     youngest_swept: u64,
     /// How many claimants may have credit.
-    keepers: u32,
+    pub(crate) keepers: u32,
 }
 
 /// Returns the divisor between users, when `n` foreign ones hold some.
@@ -133,16 +124,6 @@ impl Account {
         }
     }
 
-    /// Returns the limits.
-    pub(crate) fn limits(&self) -> Amounts {
-        self.limits
-    }
-
-    /// Sets one limit; what is held beyond it stays.
-    pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
-        self.limits[resource] = u64::from(limit);
-    }
-
     /// Tells whether nobody holds anything.
     pub(crate) fn is_unused(&self) -> bool {
         self.granted == NOTHING
@@ -171,21 +152,6 @@ impl Account {
         Some((share, self.claims.get(&claimant.peer)?))
     }
 
-    /// Returns how many claimants may have credit.
-    pub(crate) fn keepers(&self) -> u32 {
-        self.keepers
-    }
-
-    /// Notes that `n` more claimants may have credit.
-    pub(crate) fn add_keepers(&mut self, n: u32) {
-        self.keepers += n;
-    }
-
-    /// Notes that `n` claimants have no credit any more.
-    pub(crate) fn remove_keepers(&mut self, n: u32) {
-        self.keepers -= n;
-    }
-
     /// Tells whether a claim might be granted if all credit were taken back, whichever claimant is
     /// in the way. `batch` bounds the credit of one claimant.
     pub(crate) fn could_after_recall(
@@ -211,8 +177,9 @@ impl Account {
         })
     }
 
-    /// Checks whether all of `amounts` may be granted. Changes nothing, except that a new claimant
-    /// gets its entries from `reservation`.
+    /// Checks whether all of `amounts` may be granted. Returns what the share of the claimant's user
+    /// grows to then, for [`Account::grant`] under the same lock. Changes nothing, except that a new
+    /// claimant gets its entries from `reservation`.
     ///
     /// # Errors
     ///
@@ -222,7 +189,7 @@ impl Account {
         claimant: Claimant,
         amounts: &Amounts,
         reservation: &mut Option<ClaimReservation>,
-    ) -> Result<Grant, QuotaError> {
+    ) -> Result<Amounts, QuotaError> {
         let Some((share, claim)) = self.entries(claimant) else {
             let reservation = reservation.take().ok_or(QuotaError::NeedsReservation)?;
             self.enter(claimant, reservation);
@@ -244,16 +211,11 @@ impl Account {
             }
             grown[r] = need;
         }
-        Ok(Grant {
-            claimant,
-            amounts: *amounts,
-            share: grown,
-        })
+        Ok(grown)
     }
 
     /// Books what [`Account::check`] found to fit.
-    pub(crate) fn grant(&mut self, grant: &Grant) {
-        let (claimant, grown) = (grant.claimant, &grant.share);
+    pub(crate) fn grant(&mut self, claimant: Claimant, amounts: &Amounts, grown: &Amounts) {
         let share = self.shares.get_mut(&claimant.uid);
         let claim = self.claims.get_mut(&claimant.peer);
         let (Some(share), Some(claim)) = (share, claim) else {
@@ -266,8 +228,8 @@ impl Account {
             self.granted[r] += grown[r] - share.granted[r];
         }
         share.granted = *grown;
-        add(&mut share.used, &grant.amounts);
-        add(&mut claim.held, &grant.amounts);
+        add(&mut share.used, amounts);
+        add(&mut claim.held, amounts);
     }
 
     /// Makes the entries of a claimant, as far as they are not there.

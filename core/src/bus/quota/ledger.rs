@@ -62,14 +62,14 @@ impl Ledger {
 
     /// Returns the peer's limits.
     pub(crate) fn limits(&self) -> Amounts {
-        self.account.limits()
+        self.account.limits
     }
 
     /// Sets one of the peer's limits.
     pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
         // Credit was granted under the old one.
         self.recall();
-        self.account.set_limit(resource, limit);
+        self.account.limits[resource] = u64::from(limit);
     }
 
     /// Sums up what is charged; takes time in proportion to the number of claimants.
@@ -162,8 +162,8 @@ impl Ledger {
         add(&mut claim.credit, &drawn);
         subtract(&mut claim.credit, amounts);
         if !core::mem::replace(&mut claim.keeps, true) {
-            self.account.add_keepers(1);
-            self.user.account.lock().account.add_keepers(1);
+            self.account.keepers += 1;
+            self.user.account.lock().account.keepers += 1;
         }
         Ok(())
     }
@@ -176,33 +176,32 @@ impl Ledger {
         reservation: &mut LedgerReservation,
     ) -> Result<(), QuotaError> {
         let peers = &mut self.account;
-        let own = peers.check(claimant, amounts, &mut reservation.peer)?;
+        let grown = peers.check(claimant, amounts, &mut reservation.peer)?;
         let (mut books, batch) = (self.user.account.lock(), &self.user.batch);
         let users = &mut books.account;
         if users.is_crowded() {
             users.sweep();
         }
-        let grant = users.check(claimant, amounts, &mut reservation.user);
-        let grant = grant.map_err(|error| match error {
+        let checked = users.check(claimant, amounts, &mut reservation.user);
+        let users_grown = checked.map_err(|error| match error {
             QuotaError::Refused if users.could_after_recall(claimant, amounts, batch) => {
                 QuotaError::RefusedUntilRecall
             }
             other => other,
         })?;
-        users.grant(&grant);
+        users.grant(claimant, amounts, &users_grown);
         drop(books);
-        peers.grant(&own);
+        peers.grant(claimant, amounts, &grown);
         Ok(())
     }
 
     /// Returns the credit of all claimants, to both accounts.
     pub(crate) fn recall(&mut self) {
-        let keepers = self.account.keepers();
-        if keepers == 0 {
+        if self.account.keepers == 0 {
             return;
         }
         let mut books = self.user.account.lock();
-        books.account.remove_keepers(keepers);
+        books.account.keepers -= self.account.keepers;
         self.account
             .take_credit(|peer, credit| books.account.release(peer, credit));
     }
@@ -211,7 +210,7 @@ impl Ledger {
     /// after. Returns what the ledger was, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Self {
         let mut books = self.user.account.lock();
-        books.account.remove_keepers(self.account.keepers());
+        books.account.keepers -= self.account.keepers;
         let report = |peer, held: &Amounts| books.account.release(peer, held);
         let account = self.account.close(report);
         drop(books);

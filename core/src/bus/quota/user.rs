@@ -58,7 +58,7 @@ impl User {
 
     /// Tells whether a recall could free anything.
     pub(crate) fn has_credit(&self) -> bool {
-        self.account.lock().account.keepers() != 0
+        self.account.lock().account.keepers != 0
     }
 }
 
@@ -77,7 +77,7 @@ impl SentFds {
     pub(crate) fn charge(user: &Arc<User>, n: usize) -> Result<Self, QuotaError> {
         let n = n as u64;
         let mut books = user.account.lock();
-        if books.sent_fds + n > books.account.limits()[FDS] {
+        if books.sent_fds + n > books.account.limits[FDS] {
             return Err(QuotaError::Refused);
         }
         books.sent_fds += n;
