@@ -100,10 +100,10 @@ impl<H: Host> Inbox<H> {
         table: Option<&mut Table<H>>,
         fds: &[i32],
     ) -> Leftover<H> {
-        let slice = message.cargo.slice;
+        let slice = message.slice;
         self.given.give(&slice);
-        if message.cargo.is_plain() {
-            let n_bytes = message.cargo.n_bytes;
+        if message.is_plain() {
+            let n_bytes = message.n_bytes;
             if n_bytes != 0 {
                 self.ledger.release_one(slice.payer, BYTES, n_bytes);
             }
@@ -123,12 +123,12 @@ impl<H: Host> Inbox<H> {
         mut table: Option<&mut Table<H>>,
         fds: &[i32],
     ) {
-        let size = message.cargo.size();
-        let slice = message.cargo.slice;
+        let size = message.size();
+        let slice = message.slice;
         let mut back = charges(&size);
         back[SLICES] = 0;
         if let Some(pool) = &message.pool {
-            let slots = &mut message.cargo.handles;
+            let slots = &mut message.handles;
             back[HANDLES] -= complete(&slice, size.layout(), slots, pool, fds, |slot| {
                 let table = table.as_deref_mut()?;
                 gain(table, self, timestamp, slot, slice.payer)

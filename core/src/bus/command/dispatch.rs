@@ -186,9 +186,8 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     pub(crate) fn send(&self, cmd: &[u8; CmdSend::SIZE], hint: WakeHint) -> Result {
         let cmd = CmdSend::from_bytes(cmd);
         check_flags(cmd.flags, SEND_FLAG_CONTINUE | SEND_FLAG_SEED)?;
-        if cmd.n_vecs > VECS_MAX || cmd.n_fds > FD_MAX || cmd.n_destinations > INT_MAX {
-            return Err(EMSGSIZE);
-        }
+        let few = cmd.n_vecs <= VECS_MAX && cmd.n_fds <= FD_MAX;
+        ensure(few && cmd.n_destinations <= INT_MAX, EMSGSIZE)?;
         let most = u64::from(self.peer.user_limits()[HANDLES]);
         ensure(cmd.n_destinations.max(cmd.n_handles) <= most, EINVAL)?;
         let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;

@@ -14,7 +14,7 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Files, Host, Payload, Pool, WakeHint, Waker, GFP_KEPT};
 use crate::bus::object::{
-    charges, Denied, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
+    charges, ensure, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
 use crate::bus::pool::{Size, Slice};
@@ -92,9 +92,7 @@ impl<'p, H: Host> Pending<'p, H> {
         files: Option<&Arc<Files<H>>>,
         is_part: bool,
     ) -> Result {
-        if size.n_fds != 0 && self.is_gone() {
-            return Err(self.gone());
-        }
+        ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
             n => Some(SentFds::charge(&self.from.user, n)?),
@@ -106,9 +104,9 @@ impl<'p, H: Host> Pending<'p, H> {
             return Ok(());
         };
         // A blank message has neither handles nor files.
-        message.cargo.handles = handles;
-        message.cargo.files = files.cloned();
-        message.cargo.sent_fds = sent_fds;
+        message.handles = handles;
+        message.files = files.cloned();
+        message.sent_fds = sent_fds;
         if is_part && message.links.reservation.is_none() {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
         }
@@ -124,13 +122,11 @@ impl<'p, H: Host> Pending<'p, H> {
     pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
         let slice_size = size.layout().size;
         let mut message = self.to().book(|inbox, reservations| {
-            if self.is_gone_if(inbox.open) {
-                return Err(Denied::Error(self.gone()));
-            }
+            ensure(!self.is_gone_if(inbox.open), self.gone())?;
             inbox.reserve(self.from.claimant(), charges, slice_size, reservations)
         })?;
         message.address(self.handle.as_ref().map(|handle| &handle.node));
-        message.cargo.n_bytes = size.n_bytes;
+        message.n_bytes = size.n_bytes;
         self.message = Some(message);
         Ok(())
     }
@@ -152,13 +148,13 @@ impl<'p, H: Host> Pending<'p, H> {
         let message = self.message.as_ref()?;
         Some(Target {
             pool: message.pool.as_ref()?,
-            offset: message.cargo.slice.offset,
+            offset: message.slice.offset,
         })
     }
 
     /// Returns its slice, unless it is empty.
     pub(crate) fn slice(&self) -> Option<Slice> {
-        self.message.as_ref().map(|message| message.cargo.slice)
+        self.message.as_ref().map(|message| message.slice)
     }
 
     /// Copies the payload in, once it is pinned.
@@ -186,7 +182,7 @@ impl<'p, H: Host> Pending<'p, H> {
         let Some(message) = &mut self.message else {
             return Ok(floor);
         };
-        for (slot, handle) in message.cargo.handles.iter_mut().zip(handles) {
+        for (slot, handle) in message.handles.iter_mut().zip(handles) {
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead_at().unwrap_or_default());
                 continue;

@@ -25,7 +25,7 @@ use crate::abi::{
 };
 use crate::bus::command::caller::{Caller, Installed};
 use crate::bus::host::{Files, Host};
-use crate::bus::object::{check, Cargo, EntryRef, Inbox, Notice, Peer, Removed};
+use crate::bus::object::{check, ensure, EntryRef, Inbox, Message, Notice, Peer, Removed};
 use crate::bus::order::Key;
 
 /// How a caller wants to receive, and where the result goes.
@@ -77,19 +77,20 @@ impl<H: Host> Description<H> {
         }
     }
 
-    /// Describes a message for the node of this ID.
-    pub(crate) fn of_cargo(cargo: &Cargo<H>, destination: u64, wants_files: bool) -> Self {
-        let files = cargo.files.as_ref().filter(|_| wants_files);
+    /// Describes a message.
+    pub(crate) fn of_message(message: &Message<H>, wants_files: bool) -> Self {
+        let files = message.files.as_ref().filter(|_| wants_files);
+        let node = message.node.as_ref();
         let msg = Msg {
             kind: MSG_DATA,
-            destination,
-            offset: cargo.slice.offset,
-            n_bytes: cargo.n_bytes,
-            n_handles: cargo.handles.len() as u64,
+            destination: node.map_or(HANDLE_INVALID, |node| node.id),
+            offset: message.slice.offset,
+            n_bytes: message.n_bytes,
+            n_handles: message.handles.len() as u64,
             n_fds: files.map_or(0, |files| files.len() as u64),
             ..Msg::default()
         };
-        let (end, files) = (cargo.slice.end(), files.cloned());
+        let (end, files) = (message.slice.end(), files.cloned());
         Self { msg, end, files }
     }
 }
@@ -111,11 +112,7 @@ impl<H: Host> Inbox<H> {
         // The ID of a destroyed node is the table's to tell; see `Peer::recv`.
         let mut description = match head.entry {
             _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
-            EntryRef::Message(message) => {
-                let node = message.node.as_ref();
-                let destination = node.map_or(HANDLE_INVALID, |node| node.id);
-                Description::of_cargo(&message.cargo, destination, wants_files)
-            }
+            EntryRef::Message(message) => Description::of_message(message, wants_files),
             EntryRef::Notice(Notice::Released(node)) => {
                 Description::of_notice(MSG_NODE_RELEASE, node.id)
             }
@@ -208,9 +205,7 @@ impl<H: Host> Peer<H> {
                     None => continue,
                 }
             }
-            if end > receiver.max_offset {
-                return Err(ERANGE);
-            }
+            ensure(end <= receiver.max_offset, ERANGE)?;
             // 2 to 4
             if hand_over(receiver, &msg, files, |fds| self.take_head(&key, &msg, fds))? {
                 return Ok(());

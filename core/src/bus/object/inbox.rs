@@ -14,7 +14,8 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Host, Pool, GFP_KEPT};
 use crate::bus::object::{
-    Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed, SliceReservation,
+    ensure, Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
+    SliceReservation,
 };
 use crate::bus::order::{Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
@@ -102,15 +103,13 @@ impl<H: Host> Inbox<H> {
             payer: claimant.peer,
         };
         let mut message = self.stock.pop().ok_or(Denied::NeedsMessage)?;
-        message.cargo.slice = slice;
+        message.slice = slice;
         message.pinned = warm.is_some();
         Ok(message)
     }
 
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
-        if size >= H::Pool::SIZE {
-            return Err(Denied::Error(EMSGSIZE));
-        }
+        ensure(size < H::Pool::SIZE, EMSGSIZE)?;
         self.drop_warm();
         Ok(self.slices.reserve(size)?)
     }
@@ -163,7 +162,7 @@ impl<H: Host> Inbox<H> {
     /// locks.
     #[inline]
     pub(crate) fn keep(&mut self, message: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
-        debug_assert!(message.cargo.is_plain());
+        debug_assert!(message.is_plain());
         let full = self.stock.push_within_capacity(message).err();
         full.map(|full| full.0)
     }

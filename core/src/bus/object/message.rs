@@ -61,38 +61,6 @@ pub(crate) type Removed<H> = order::Removed<Message<H>>;
 /// Memory for an entry of the trees of a peer's queue.
 pub(crate) type EntryReservation<H> = order::EntryReservation<Message<H>>;
 
-/// What a message carries.
-pub(crate) struct Cargo<H: Host> {
-    pub(crate) slice: Slice,
-    /// Bytes of payload.
-    pub(crate) n_bytes: u64,
-    pub(crate) handles: Handles<H>,
-    pub(crate) files: Option<Arc<Files<H>>>,
-    /// The charge on the sender's user, which ends when it is dropped.
-    pub(crate) sent_fds: Option<SentFds>,
-}
-
-impl<H: Host> Cargo<H> {
-    pub(crate) fn n_fds(&self) -> usize {
-        self.files.as_ref().map_or(0, |files| files.len())
-    }
-
-    /// Returns how much it is.
-    pub(crate) fn size(&self) -> Size {
-        Size {
-            n_bytes: self.n_bytes,
-            n_handles: self.handles.len(),
-            n_fds: self.n_fds(),
-        }
-    }
-
-    /// Tells whether it is nothing but bytes.
-    #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.handles.is_empty() && self.files.is_none()
-    }
-}
-
 /// Returns what is charged for a message of this size while it is in flight.
 #[inline]
 pub(crate) fn charges(size: &Size) -> Amounts {
@@ -113,7 +81,13 @@ pub(crate) struct Message<H: Host> {
     /// The memory behind its slice is pinned.
     pub(crate) pinned: bool,
     pub(crate) links: Links<Self>,
-    pub(crate) cargo: Cargo<H>,
+    pub(crate) slice: Slice,
+    /// Bytes of payload.
+    pub(crate) n_bytes: u64,
+    pub(crate) handles: Handles<H>,
+    pub(crate) files: Option<Arc<Files<H>>>,
+    /// The charge on the sender's user, which ends when it is dropped.
+    pub(crate) sent_fds: Option<SentFds>,
 }
 
 impl<H: Host> Queued for Message<H> {
@@ -142,15 +116,28 @@ impl<H: Host> Message<H> {
             pool: None,
             pinned: false,
             links: Links::NONE,
-            cargo: Cargo {
-                slice: Slice::default(),
-                n_bytes: 0,
-                handles: KVVec::new(),
-                files: None,
-                sent_fds: None,
-            },
+            slice: Slice::default(),
+            n_bytes: 0,
+            handles: KVVec::new(),
+            files: None,
+            sent_fds: None,
         };
         Ok(KBox::new(blank, GFP_KEPT)?)
+    }
+
+    /// Returns how much it carries.
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            n_bytes: self.n_bytes,
+            n_handles: self.handles.len(),
+            n_fds: self.files.as_ref().map_or(0, |files| files.len()),
+        }
+    }
+
+    /// Tells whether it carries nothing except bytes.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.handles.is_empty() && self.files.is_none()
     }
 
     /// Says which node it is for.
@@ -180,13 +167,13 @@ impl<H: Host> Message<H> {
         let Some(pool) = &self.pool else {
             return Ok(());
         };
-        let Slice { offset, size, .. } = self.cargo.slice;
+        let Slice { offset, size, .. } = self.slice;
         if !self.pinned {
             pool.pin(offset, size)?;
             self.pinned = true;
         }
         // An empty slice is all padding; otherwise it ends where the handles start, or earlier.
-        let n_bytes = self.cargo.n_bytes;
+        let n_bytes = self.n_bytes;
         let padded = n_bytes.next_multiple_of(UNIT).max(UNIT).min(size);
         clear(pool, offset + n_bytes, offset + padded);
         Ok(())
@@ -195,9 +182,8 @@ impl<H: Host> Message<H> {
     /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to be
     /// dropped next.
     pub(crate) fn discard(&self, peer: &Peer<H>) {
-        let cargo = &self.cargo;
-        let slice = &cargo.slice;
-        let charges = charges(&cargo.size());
+        let slice = &self.slice;
+        let charges = charges(&self.size());
         let mut unpin = self.pinned;
         let mut inbox = peer.inbox.lock();
         // A disconnected peer has given all of its charges back at once.
@@ -214,7 +200,7 @@ impl<H: Host> Message<H> {
 
     /// Gives back the references that it carries.
     pub(crate) fn unlink_handles(&self) {
-        for handle in self.cargo.handles.iter().flatten() {
+        for handle in self.handles.iter().flatten() {
             handle.unlink(Detached::ONE);
         }
     }

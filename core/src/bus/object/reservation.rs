@@ -12,16 +12,19 @@ use crate::bus::object::{check, Inbox, Message, Peer};
 use crate::bus::order::Ring;
 use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
 use crate::bus::quota::{only, Claimant, LedgerReservation, QuotaError, HANDLES};
+use crate::errno::{EDQUOT, EXFULL};
 
 /// Why something could not be booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// Final.
     Error(Error),
-    /// By the quota; see [`QuotaError`].
-    Quota(QuotaError),
-    /// By the allocator of slices; see [`AllocError`].
-    Alloc(AllocError),
+    /// By the user's account, unless the user's peers return the credit that lies idle with them.
+    UntilRecall,
+    /// To be tried again with memory for the claimant's first claim.
+    NeedsClaim,
+    /// To be tried again with memory for so many slices.
+    NeedsSlices(usize),
     /// To be tried again with memory for a message.
     NeedsMessage,
 }
@@ -34,13 +37,20 @@ impl From<Error> for Denied {
 
 impl From<QuotaError> for Denied {
     fn from(error: QuotaError) -> Self {
-        Denied::Quota(error)
+        match error {
+            QuotaError::Refused => Denied::Error(EDQUOT),
+            QuotaError::RefusedUntilRecall => Denied::UntilRecall,
+            QuotaError::NeedsReservation => Denied::NeedsClaim,
+        }
     }
 }
 
 impl From<AllocError> for Denied {
     fn from(error: AllocError) -> Self {
-        Denied::Alloc(error)
+        match error {
+            AllocError::Full => Denied::Error(EXFULL),
+            AllocError::NeedsMemory(n) => Denied::NeedsSlices(n),
+        }
     }
 }
 
@@ -90,12 +100,9 @@ impl<H: Host> Reservations<H> {
     fn get(&mut self, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),
-            Denied::Quota(QuotaError::NeedsReservation) => self.ledger = LedgerReservation::new()?,
-            Denied::Quota(refused) => return Err(refused.into()),
-            Denied::Alloc(AllocError::NeedsMemory(n)) => {
-                self.slices = Some(SliceReservation::new(n)?);
-            }
-            Denied::Alloc(full) => return Err(full.into()),
+            Denied::UntilRecall => return Err(EDQUOT),
+            Denied::NeedsClaim => self.ledger = LedgerReservation::new()?,
+            Denied::NeedsSlices(n) => self.slices = Some(SliceReservation::new(n)?),
             Denied::NeedsMessage => self.message = Some(Message::blank()?),
         }
         Ok(())
@@ -122,8 +129,7 @@ impl<H: Host> Peer<H> {
                 Err(denied) => denied,
             };
             drop(inbox);
-            let recallable = denied == Denied::Quota(QuotaError::RefusedUntilRecall);
-            if recallable && !recalled && self.user.has_credit() {
+            if denied == Denied::UntilRecall && !recalled && self.user.has_credit() {
                 recalled = true;
                 self.bus.recall(self.uid());
                 continue;

@@ -115,24 +115,22 @@ impl<H: Host> Table<H> {
         id: Option<u64>,
     ) -> Option<Gained> {
         let local = handle.local.access_mut(self);
-        if local.refs != 0 {
+        let is_new = local.refs == 0;
+        if is_new {
+            if matches!(handle.notice.access(inbox).destroy, NoticeState::Removed) {
+                return None;
+            }
+            let id = id.unwrap_or_else(|| self.choose_id(handle));
+            if !self.insert(inbox, handle, payer, id) {
+                return None;
+            }
+            handle.local.access_mut(self).creation = Creation::Done;
+        } else {
             local.refs += 1;
-            return Some(Gained {
-                id: local.id,
-                keeps_charge: false,
-            });
         }
-        if matches!(handle.notice.access(inbox).destroy, NoticeState::Removed) {
-            return None;
-        }
-        let id = id.unwrap_or_else(|| self.choose_id(handle));
-        if !self.insert(inbox, handle, payer, id) {
-            return None;
-        }
-        handle.local.access_mut(self).creation = Creation::Done;
         Some(Gained {
-            id,
-            keeps_charge: true,
+            id: handle.local.access(self).id,
+            keeps_charge: is_new,
         })
     }
 

@@ -272,9 +272,8 @@ impl Allocator {
             return Ok(core::mem::replace(&mut self.unused, unused.bin_next));
         }
         let i = self.extents.len();
-        self.extents
-            .push_within_capacity(Extent::UNUSED)
-            .map_err(|_| AllocError::NeedsMemory(2 * i))?;
+        let pushed = self.extents.push_within_capacity(Extent::UNUSED);
+        pushed.map_err(|_| AllocError::NeedsMemory(2 * i))?;
         Ok(i as u32)
     }
 

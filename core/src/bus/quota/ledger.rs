@@ -202,8 +202,8 @@ impl Ledger {
         }
         let mut books = self.user.account.lock();
         books.account.keepers -= self.account.keepers;
-        self.account
-            .take_credit(|peer, credit| books.account.release(peer, credit));
+        let report = |peer, credit: &Amounts| books.account.release(peer, credit);
+        self.account.take_credit(report);
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released

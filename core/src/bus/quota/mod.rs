@@ -16,10 +16,6 @@ pub(crate) use resource::{add, only, Claimant, NOTHING};
 pub use resource::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};
 pub(crate) use user::{SentFds, User};
 
-use kernel::prelude::*;
-
-use crate::errno::EDQUOT;
-
 /// Why a claim is not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuotaError {
@@ -30,10 +26,4 @@ pub(crate) enum QuotaError {
     RefusedUntilRecall,
     /// The claimant has no entry yet: to be tried again with a reservation for it.
     NeedsReservation,
-}
-
-impl From<QuotaError> for Error {
-    fn from(_: QuotaError) -> Self {
-        EDQUOT
-    }
 }
