@@ -21,6 +21,13 @@ use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::{Amounts, SentFds};
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 
+/// What is to be passed on.
+pub(crate) struct Resolved<H: Host> {
+    pub(crate) handles: KVVec<Arc<Handle<H>>>,
+    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) size: Size,
+}
+
 /// A message on its way to one destination.
 ///
 /// It is empty at first, once it was sent, and after it failed.
@@ -86,12 +93,8 @@ impl<'p, H: Host> Pending<'p, H> {
     /// # Errors
     ///
     /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
-    pub(crate) fn reserve(
-        &mut self,
-        size: &Size,
-        files: Option<&Arc<Files<H>>>,
-        is_part: bool,
-    ) -> Result {
+    pub(crate) fn reserve(&mut self, resolved: &Resolved<H>, is_part: bool) -> Result {
+        let size = &resolved.size;
         ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
@@ -105,7 +108,7 @@ impl<'p, H: Host> Pending<'p, H> {
         };
         // A blank message has neither handles nor files.
         message.handles = handles;
-        message.files = files.cloned();
+        message.files = resolved.files.clone();
         message.sent_fds = sent_fds;
         if is_part && message.links.reservation.is_none() {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);

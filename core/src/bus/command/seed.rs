@@ -40,7 +40,7 @@ impl<H: Host> Peer<H> {
         let resolved = out.resolve(&mut resolver)?;
         ensure(alone && !out.partial, EINVAL)?;
         let mut pending = Pending::new(this, None);
-        pending.reserve(&resolved.size, resolved.files.as_ref(), false)?;
+        pending.reserve(&resolved, false)?;
         pending.pin()?;
         pending.fill(&mut out.payload)?;
         pending.link(&resolved.handles)?;
