@@ -42,7 +42,8 @@ const FEW: usize = 16;
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(crate) struct Doomed<H: Host> {
     anchors: ByNumber<H>,
-    /// The transaction that they die in: that of the first of them.
+    /// The transaction that they die in, unless the owner is disconnected: that of the first of them.
+    /// None if there is none.
     transaction: Option<Arc<Transaction>>,
 }
 
@@ -53,11 +54,6 @@ impl<H: Host> Doomed<H> {
             anchors: ByNumber::<H>::new(),
             transaction: None,
         }
-    }
-
-    /// Returns the transaction that they die in, if there are any.
-    pub(crate) fn transaction(&self) -> Option<&Arc<Transaction>> {
-        self.transaction.as_ref()
     }
 
     /// Marks a node dying, as the next part. False if another call destroys it.
@@ -118,13 +114,14 @@ pub(crate) enum Also<'a, H: Host> {
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns and which are dying, in `transaction`.
-    pub(crate) fn execute(
-        &self,
-        doomed: &Doomed<H>,
-        transaction: &Arc<Transaction>,
-        also: Also<'_, H>,
-    ) {
+    /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none, only
+    /// a disconnect does anything.
+    pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also<'_, H>) {
+        let transaction = match (&also, &doomed.transaction) {
+            (Also::Close(_), _) => &self.last_transaction,
+            (_, Some(transaction)) => transaction,
+            (_, None) => return,
+        };
         let release = matches!(also, Also::Release);
         // 2 and 3
         let timestamp = self.tell_holders(doomed, transaction, also);
@@ -242,14 +239,12 @@ impl<H: Host> Peer<H> {
         drop(guard);
         // From here on it does not fail.
         resolver.finish();
-        if let Some(transaction) = doomed.transaction() {
-            let also = if release {
-                Also::Release
-            } else {
-                Also::Nothing
-            };
-            this.execute(&doomed, transaction, also);
-        }
+        let also = if release {
+            Also::Release
+        } else {
+            Also::Nothing
+        };
+        this.execute(&doomed, also);
         Ok(())
     }
 }

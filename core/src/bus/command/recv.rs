@@ -19,10 +19,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::{
-    Msg, HANDLE_INVALID, MSG_DATA, MSG_FLAG_CONTINUE, MSG_NODE_DESTROY, MSG_NODE_RELEASE,
-    OFFSET_INVALID,
-};
+use crate::abi::*;
 use crate::bus::command::caller::{Caller, Installed};
 use crate::bus::host::{Files, Host};
 use crate::bus::object::{check, ensure, EntryRef, Inbox, Message, Notice, Peer, Removed};

@@ -33,7 +33,7 @@ impl<H: Host> Peer<H> {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
         let mut remains = None;
-        self.execute(&doomed, &self.last_transaction, Also::Close(&mut remains));
+        self.execute(&doomed, Also::Close(&mut remains));
         self.wake();
         self.release_handles();
         if let Some(remains) = remains {
@@ -70,9 +70,7 @@ impl<H: Host> Peer<H> {
     fn flush(&self) {
         let seed = self.inbox.lock().seed.clone();
         let doomed = self.detach_nodes(seed.as_deref());
-        if let Some(transaction) = doomed.transaction() {
-            self.execute(&doomed, transaction, Also::Nothing);
-        }
+        self.execute(&doomed, Also::Nothing);
         // In this order: a handle that is received in between is released after.
         let until = self.inbox.lock().queue.clock();
         self.purge(until);

@@ -205,7 +205,7 @@ impl<H: Host> Peer<H> {
     pub fn limits(&self) -> Result<Amounts> {
         let inbox = self.inbox.lock();
         check(inbox.open)?;
-        Ok(inbox.ledger.limits())
+        Ok(inbox.ledger.account.limits)
     }
 
     /// Counts what it holds; takes time in proportion.
@@ -225,7 +225,7 @@ impl<H: Host> Peer<H> {
             queued: entries.committed as u64,
             staged: entries.staged as u64,
             slices: u64::from(inbox.slices.n_used()),
-            charged: inbox.ledger.used(),
+            charged: inbox.ledger.account.used(),
         }
     }
 }

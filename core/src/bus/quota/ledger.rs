@@ -47,7 +47,8 @@ impl LedgerReservation {
 
 /// What a peer was charged, and for which claimants.
 pub(crate) struct Ledger {
-    account: Account,
+    /// What the peer was charged, with its own limits.
+    pub(crate) account: Account,
     user: Arc<User>,
 }
 
@@ -60,21 +61,11 @@ impl Ledger {
         }
     }
 
-    /// Returns the peer's limits.
-    pub(crate) fn limits(&self) -> Amounts {
-        self.account.limits
-    }
-
     /// Sets one of the peer's limits.
     pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
         // Credit was granted under the old one.
         self.recall();
         self.account.limits[resource] = u64::from(limit);
-    }
-
-    /// Sums up what is charged; takes time in proportion to the number of claimants.
-    pub(crate) fn used(&self) -> Amounts {
-        self.account.used()
     }
 
     /// Grants all of `amounts` on both levels, or nothing.
