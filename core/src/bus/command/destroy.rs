@@ -42,8 +42,8 @@ const FEW: usize = 16;
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(crate) struct Doomed<H: Host> {
     anchors: ByNumber<H>,
-    /// The transaction that they die in, unless the owner is disconnected: that of the first of them.
-    /// None if there is none.
+    /// The transaction that they die in, unless the owner is disconnected: that of the first of
+    /// them. None if there are none.
     transaction: Option<Arc<Transaction>>,
 }
 
@@ -114,8 +114,8 @@ pub(crate) enum Also<'a, H: Host> {
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none, only
-    /// a disconnect does anything.
+    /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none,
+    /// only a disconnect does anything.
     pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also<'_, H>) {
         let transaction = match (&also, &doomed.transaction) {
             (Also::Close(_), _) => &self.last_transaction,

@@ -177,9 +177,9 @@ impl Account {
         })
     }
 
-    /// Checks whether all of `amounts` may be granted. Returns what the share of the claimant's user
-    /// grows to then, for [`Account::grant`] under the same lock. Changes nothing, except that a new
-    /// claimant gets its entries from `reservation`.
+    /// Checks whether all of `amounts` may be granted. Returns what the share of the claimant's
+    /// user grows to then, for [`Account::grant`] under the same lock. Changes nothing, except that
+    /// a new claimant gets its entries from `reservation`.
     ///
     /// # Errors
     ///
