@@ -13,8 +13,8 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, BlankMessage, Detached, EntryRef, EntryReservation, Gained, Handle, Inbox,
-    Message, Notice, Peer, ReleaseNotice, Removed, Table,
+    charges, clear, EntryRef, EntryReservation, Gained, Handle, Inbox, Message, Notice,
+    NoticeState, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
@@ -22,24 +22,20 @@ use crate::bus::quota::{BYTES, HANDLES, SLICES};
 
 /// What is left of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
-    /// Memory that is not kept for the next message.
-    Blank { _memory: Option<BlankMessage<H>> },
-    /// A message whose handles were gained, except those that got INVALID.
-    Message(KBox<Message<H>>),
+    /// A message whose handles were gained, except those that got INVALID. None if the memory is
+    /// kept for the next one.
+    Message(Option<KBox<Message<H>>>),
     /// What a notice refers to, and its memory unless its node keeps that.
-    Notice {
-        _notice: Notice<H>,
-        _memory: Option<EntryReservation<H>>,
-    },
+    Notice(Notice<H>, Option<EntryReservation<H>>),
 }
 
 impl<H: Host> Leftover<H> {
     /// Gives back the references that were not gained, and the memory.
+    #[inline]
     fn end(self) {
-        if let Leftover::Message(message) = &self {
-            for handle in message.cargo.handles.iter().flatten() {
-                handle.unlink(Detached::ONE);
-            }
+        match self {
+            Self::Message(message) => message.iter().for_each(|message| message.unlink_handles()),
+            Self::Notice(notice, memory) => drop((notice, memory)),
         }
     }
 }
@@ -56,25 +52,18 @@ impl<H: Host> Peer<H> {
         if !inbox.head_makes(key, msg, table.as_deref()) {
             return false;
         }
-        let Some(removed) = inbox.queue.pop(key) else {
+        let Some(removed) = inbox.pop(key) else {
             return false;
         };
-        inbox.note_removed(&removed);
         let leftover = match removed {
             Removed::Message(message) => {
                 inbox.deliver(message, key.timestamp, table.as_deref_mut(), fds)
             }
             Removed::Notice(Notice::Released(node), reservation) => {
-                node.shared.access_mut(inbox).release = ReleaseNotice::Idle(reservation);
-                Leftover::Notice {
-                    _notice: Notice::Released(node),
-                    _memory: None,
-                }
+                node.shared.access_mut(inbox).release = NoticeState::Idle(reservation);
+                Leftover::Notice(Notice::Released(node), None)
             }
-            Removed::Notice(notice, reservation) => Leftover::Notice {
-                _notice: notice,
-                _memory: Some(reservation),
-            },
+            Removed::Notice(notice, reservation) => Leftover::Notice(notice, Some(reservation)),
         };
         drop(guard);
         drop(table);
@@ -87,10 +76,8 @@ impl<H: Host> Inbox<H> {
     /// Tells whether the head is still `key` and still makes `msg`.
     #[inline(always)]
     fn head_makes(&mut self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
-        if !self.queue.settle() {
-            return false;
-        }
-        let Some(head) = self.queue.head() else {
+        let settled = self.queue.settle();
+        let Some(head) = self.queue.head().filter(|_| settled) else {
             return false;
         };
         if head.key != *key || !self.wants(head.entry) {
@@ -113,19 +100,17 @@ impl<H: Host> Inbox<H> {
         table: Option<&mut Table<H>>,
         fds: &[i32],
     ) -> Leftover<H> {
-        let slice = message.cargo.slice;
+        let slice = message.slice;
         self.given.give(&slice);
-        if message.cargo.is_plain() {
-            let n_bytes = message.cargo.n_bytes;
+        if message.is_plain() {
+            let n_bytes = message.n_bytes;
             if n_bytes != 0 {
                 self.ledger.release_one(slice.payer, BYTES, n_bytes);
             }
-            return Leftover::Blank {
-                _memory: self.keep(BlankMessage::recycle(message)),
-            };
+            return Leftover::Message(self.keep(message));
         }
         self.deliver_handles(&mut message, timestamp, table, fds);
-        Leftover::Message(message)
+        Leftover::Message(Some(message))
     }
 
     /// Completes the slice of a message with handles or files, and gives back what the user is not
@@ -138,12 +123,12 @@ impl<H: Host> Inbox<H> {
         mut table: Option<&mut Table<H>>,
         fds: &[i32],
     ) {
-        let size = message.cargo.size();
-        let slice = message.cargo.slice;
+        let size = message.size();
+        let slice = message.slice;
         let mut back = charges(&size);
         back[SLICES] = 0;
         if let Some(pool) = &message.pool {
-            let slots = &mut message.cargo.handles;
+            let slots = &mut message.handles;
             back[HANDLES] -= complete(&slice, size.layout(), slots, pool, fds, |slot| {
                 let table = table.as_deref_mut()?;
                 gain(table, self, timestamp, slot, slice.payer)

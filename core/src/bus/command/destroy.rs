@@ -30,12 +30,10 @@ use kernel::sync::Arc;
 use crate::bus::few::Few;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    check, ByNumber, DestroyNotice, Detached, Distinct, Handle, Holders, Inbox, Message, Notice,
-    Peer, Resolver, Seed, Stock,
+    check, ensure, ByNumber, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer,
+    Resolver,
 };
-use crate::bus::order::{destruction_after, Drained, Transaction};
-use crate::bus::pool::{Allocator, GivenSlices};
-use crate::bus::quota::ClosedAccount;
+use crate::bus::order::{destruction_after, Transaction};
 use crate::errno::{EREMOTE, ESTALE};
 
 /// How many nodes are destroyed without an allocation.
@@ -44,24 +42,9 @@ const FEW: usize = 16;
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(crate) struct Doomed<H: Host> {
     anchors: ByNumber<H>,
-    /// The transaction that they die in: that of the first of them.
+    /// The transaction that they die in, unless the owner is disconnected: that of the first of
+    /// them. None if there are none.
     transaction: Option<Arc<Transaction>>,
-}
-
-/// What a disconnected peer leaves behind, to be dropped without locks.
-pub(crate) struct Remains<H: Host> {
-    pub(crate) queue: Drained<Message<H>>,
-    pub(crate) seed: Option<Arc<Seed<H>>>,
-    _memory: ClosedMemory<H>,
-}
-
-/// Memory that is held to be dropped.
-struct ClosedMemory<H: Host> {
-    _pool: Option<H::Pool>,
-    _slices: Allocator,
-    _given: GivenSlices,
-    _account: ClosedAccount,
-    _stock: Stock<H>,
 }
 
 impl<H: Host> Doomed<H> {
@@ -71,11 +54,6 @@ impl<H: Host> Doomed<H> {
             anchors: ByNumber::<H>::new(),
             transaction: None,
         }
-    }
-
-    /// Returns the transaction that they die in, if there are any.
-    pub(crate) fn transaction(&self) -> Option<&Arc<Transaction>> {
-        self.transaction.as_ref()
     }
 
     /// Marks a node dying, as the next part. False if another call destroys it.
@@ -90,13 +68,6 @@ impl<H: Host> Doomed<H> {
         self.transaction.get_or_insert(reservation.transaction);
         true
     }
-}
-
-/// What happens in the instant in which the nodes die.
-struct Death<H: Host> {
-    timestamp: u64,
-    /// What the owner leaves behind, if it disconnects.
-    remains: Option<Remains<H>>,
 }
 
 impl<H: Host> Inbox<H> {
@@ -123,7 +94,7 @@ impl<H: Host> Inbox<H> {
         let timestamp = destruction_after(self.queue.clock().max(top));
         self.queue.raise(timestamp);
         for anchor in doomed.anchors.values() {
-            anchor.node.mark_dead(self, timestamp);
+            anchor.node.set_dead_at(timestamp);
         }
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
@@ -131,78 +102,58 @@ impl<H: Host> Inbox<H> {
         });
         timestamp
     }
-
-    /// Closes it, in the step in which its nodes die.
-    fn close(&mut self) -> Remains<H> {
-        self.open = false;
-        self.queue.kill_staged(|_| true);
-        // Only what the user was given stays pinned.
-        self.drop_warm();
-        Remains {
-            queue: self.queue.drain(),
-            seed: self.seed.take(),
-            _memory: ClosedMemory {
-                _pool: self.pool.take(),
-                _slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
-                _given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
-                _account: self.ledger.close(),
-                _stock: core::mem::replace(&mut self.stock, KVec::new()),
-            },
-        }
-    }
 }
 
 /// What else happens in the instant of the destruction.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Also {
+pub(crate) enum Also<'a, H: Host> {
     Nothing,
     /// The owner drops its pins, so it is not notified.
     Release,
-    /// The owner is disconnected.
-    Close,
+    /// The owner is disconnected; what was in its inbox goes there.
+    Close(&'a mut Option<Inbox<H>>),
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns and which are dying, in `transaction`.
-    pub(crate) fn execute(
-        &self,
-        doomed: &Doomed<H>,
-        transaction: &Arc<Transaction>,
-        also: Also,
-    ) -> Option<Remains<H>> {
+    /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none,
+    /// only a disconnect does anything.
+    pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also<'_, H>) {
+        let transaction = match (&also, &doomed.transaction) {
+            (Also::Close(_), _) => &self.last_transaction,
+            (_, Some(transaction)) => transaction,
+            (_, None) => return,
+        };
+        let release = matches!(also, Also::Release);
         // 2 and 3
-        let death = self.tell_holders(doomed, transaction, also);
+        let timestamp = self.tell_holders(doomed, transaction, also);
         let told = self.gather_told(doomed);
         // 4
         for handle in told.values() {
-            let mut inbox = handle.holder.inbox.lock();
-            inbox.queue.raise(death.timestamp);
+            handle.holder.inbox.lock().queue.raise(timestamp);
         }
-        if also == Also::Release {
+        if release {
             for anchor in doomed.anchors.values() {
                 self.drop_pin(anchor);
             }
         }
         // 5. Nobody kills a transaction without messages.
-        let committed = transaction.commit(death.timestamp);
+        let committed = transaction.commit(timestamp);
         debug_assert!(committed);
-        if also == Also::Release {
+        if release {
             self.purge(0);
         }
         for handle in told.values() {
             handle.withdraw_notice();
             handle.holder.wake();
         }
-        death.remains
     }
 
-    /// Carries out steps 2 and 3 of the module's head.
+    /// Carries out steps 2 and 3 of the module's head. Returns the timestamp of the destruction.
     fn tell_holders(
         &self,
         doomed: &Doomed<H>,
         transaction: &Arc<Transaction>,
-        also: Also,
-    ) -> Death<H> {
+        also: Also<'_, H>,
+    ) -> u64 {
         let mut top = 0;
         let mut from = 0;
         loop {
@@ -215,11 +166,11 @@ impl<H: Host> Peer<H> {
             });
             let Some((part, handle)) = next else {
                 let timestamp = inbox.mark_dead(doomed, top);
-                let remains = (also == Also::Close).then(|| {
+                if let Also::Close(remains) = also {
                     self.closed.store(true, Relaxed);
-                    inbox.close()
-                });
-                return Death { timestamp, remains };
+                    *remains = Some(inbox.close());
+                }
+                return timestamp;
             };
             drop(guard);
             let staged = Handle::stage_notice(&handle, transaction, part);
@@ -270,12 +221,8 @@ impl<H: Host> Peer<H> {
         let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
         for index in 0..ids.len() {
             let handle = distinct.find(&mut resolver, ids, index)?;
-            if !handle.is_anchor() {
-                return Err(EREMOTE);
-            }
-            if handle.node.is_dead() {
-                return Err(ESTALE);
-            }
+            ensure(handle.is_anchor(), EREMOTE)?;
+            ensure(!handle.node.is_dead(), ESTALE)?;
             anchors.push(handle)?;
         }
         // 1
@@ -283,9 +230,8 @@ impl<H: Host> Peer<H> {
         let mut guard = this.inbox.lock();
         let inbox = &mut *guard;
         check(inbox.open)?;
-        if !anchors.iter().all(|anchor| anchor.node.is_alive(inbox)) {
-            return Err(ESTALE);
-        }
+        let all_alive = anchors.iter().all(|anchor| anchor.node.is_alive(inbox));
+        ensure(all_alive, ESTALE)?;
         for anchor in anchors.iter() {
             let added = doomed.add(inbox, anchor);
             debug_assert!(added);
@@ -298,9 +244,7 @@ impl<H: Host> Peer<H> {
         } else {
             Also::Nothing
         };
-        if let Some(transaction) = doomed.transaction() {
-            this.execute(&doomed, transaction, also);
-        }
+        this.execute(&doomed, also);
         Ok(())
     }
 }
@@ -314,19 +258,10 @@ impl<H: Host> Handle<H> {
         if !inbox.open {
             return None;
         }
-        let destroy = &mut this.notice.access_mut(inbox).destroy;
-        let reservation = match core::mem::replace(destroy, DestroyNotice::Done) {
-            DestroyNotice::Idle(reservation) => reservation,
-            other => {
-                *destroy = other;
-                return None;
-            }
-        };
-        let notice = Notice::Destroyed(this.clone());
-        let key = inbox
-            .queue
-            .stage_notice(transaction, part, notice, reservation);
-        this.notice.access_mut(inbox).destroy = DestroyNotice::Queued(key);
+        let reservation = this.notice.access_mut(inbox).destroy.take()?;
+        let (queue, notice) = (&mut inbox.queue, Notice::Destroyed(this.clone()));
+        let key = queue.stage_notice(transaction, part, notice, reservation);
+        this.notice.access_mut(inbox).destroy = NoticeState::Queued(key);
         Some(key.timestamp)
     }
 }

@@ -34,7 +34,7 @@ impl Death {
         resolver.finish();
         Self {
             owner: owner.clone(),
-            transaction: doomed.transaction().unwrap().clone(),
+            transaction: doomed.transaction.clone().unwrap(),
             doomed,
         }
     }
@@ -63,8 +63,7 @@ impl Death {
     /// All the rest.
     fn end(self) {
         let peer = &self.owner.peer;
-        let remains = peer.execute(&self.doomed, &self.transaction, Also::Nothing);
-        assert!(remains.is_none());
+        peer.execute(&self.doomed, Also::Nothing);
     }
 }
 

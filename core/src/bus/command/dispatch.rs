@@ -14,12 +14,9 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::*;
-use crate::bus::command::caller::Caller;
-use crate::bus::command::recv::Receiver;
-use crate::bus::command::reset::Flush;
-use crate::bus::command::send::Outgoing;
+use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
 use crate::bus::host::{Host, WakeHint, GFP_KEPT};
-use crate::bus::object::Peer;
+use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;
 
@@ -37,9 +34,7 @@ pub fn dispatch<H: Host, C: Caller<H>>(
     arg: u64,
 ) -> Result {
     if cmd == CMD_PEER_DISCONNECT {
-        if arg != 0 {
-            return Err(EINVAL);
-        }
+        ensure(arg == 0, EINVAL)?;
         return peer.disconnect();
     }
     peer.check_open()?;
@@ -63,10 +58,7 @@ pub fn dispatch<H: Host, C: Caller<H>>(
 }
 
 pub(crate) fn check_flags(flags: u64, known: u64) -> Result {
-    if flags & !known != 0 {
-        return Err(EINVAL);
-    }
-    Ok(())
+    ensure(flags & !known == 0, EINVAL)
 }
 
 /// One call, with its argument still to be read.
@@ -136,13 +128,9 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 
     fn peer_reset(&self) -> Result {
         let cmd = CmdPeerReset::from_bytes(&self.argument()?);
-        check_flags(
-            cmd.flags,
-            PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED,
-        )?;
-        if cmd.peer_flags != u64::MAX {
-            return Err(EINVAL);
-        }
+        let known = PEER_RESET_FLAG_FLUSH | PEER_RESET_FLAG_FLUSH_SEED;
+        check_flags(cmd.flags, known)?;
+        ensure(cmd.peer_flags == u64::MAX, EINVAL)?;
         let given = [
             cmd.max_slices,
             cmd.max_handles,
@@ -150,13 +138,8 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             cmd.max_inflight_fds,
         ];
         let limits = given.map(|given| (given != KEEP).then_some(given));
-        if limits
-            .iter()
-            .flatten()
-            .any(|&limit| u64::from(limit) > INT_MAX)
-        {
-            return Err(EINVAL);
-        }
+        let fits = |&limit: &u32| u64::from(limit) <= INT_MAX;
+        ensure(limits.iter().flatten().all(fits), EINVAL)?;
         let flush = Flush {
             all: cmd.flags & PEER_RESET_FLAG_FLUSH != 0,
             seed: cmd.flags & PEER_RESET_FLAG_FLUSH_SEED != 0,
@@ -174,9 +157,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             self.caller.peer(fd)?
         };
         to.check_open()?;
-        if cmd.dst_handle != HANDLE_INVALID {
-            return Err(EINVAL);
-        }
+        ensure(cmd.dst_handle == HANDLE_INVALID, EINVAL)?;
         Peer::transfer_handle(self.peer, cmd.src_handle, &to, &mut |id| {
             let cmd = CmdHandleTransfer {
                 dst_handle: id,
@@ -189,9 +170,8 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn nodes_destroy(&self) -> Result {
         let cmd = CmdNodesDestroy::from_bytes(&self.argument()?);
         check_flags(cmd.flags, NODES_DESTROY_FLAG_RELEASE_HANDLES)?;
-        if cmd.n_nodes > u64::from(self.peer.user_limits()[HANDLES]) {
-            return Err(EINVAL);
-        }
+        let most = u64::from(self.peer.user_limits()[HANDLES]);
+        ensure(cmd.n_nodes <= most, EINVAL)?;
         let release = cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES != 0;
         if cmd.n_nodes == 1 {
             // A program that gives up a node has to succeed, so nothing is allocated for it.
@@ -206,13 +186,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     pub(crate) fn send(&self, cmd: &[u8; CmdSend::SIZE], hint: WakeHint) -> Result {
         let cmd = CmdSend::from_bytes(cmd);
         check_flags(cmd.flags, SEND_FLAG_CONTINUE | SEND_FLAG_SEED)?;
-        if cmd.n_vecs > VECS_MAX || cmd.n_fds > FD_MAX || cmd.n_destinations > INT_MAX {
-            return Err(EMSGSIZE);
-        }
+        let few = cmd.n_vecs <= VECS_MAX && cmd.n_fds <= FD_MAX;
+        ensure(few && cmd.n_destinations <= INT_MAX, EMSGSIZE)?;
         let most = u64::from(self.peer.user_limits()[HANDLES]);
-        if cmd.n_destinations > most || cmd.n_handles > most {
-            return Err(EINVAL);
-        }
+        ensure(cmd.n_destinations.max(cmd.n_handles) <= most, EINVAL)?;
         let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
         if (cmd.flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
             return self.send_any(&cmd, payload, hint);

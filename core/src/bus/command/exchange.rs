@@ -15,10 +15,10 @@ use core::mem::offset_of;
 use kernel::prelude::*;
 
 use crate::abi::*;
-use crate::bus::command::caller::Caller;
 use crate::bus::command::dispatch::{check_flags, Command};
-use crate::bus::command::recv::{Count, Receiver};
+use crate::bus::command::{Caller, Count, Receiver};
 use crate::bus::host::{Host, WakeHint, Waker};
+use crate::bus::object::ensure;
 
 /// What an argument may have beyond the size that is known here.
 const BEYOND_MAX: u64 = 4096;
@@ -32,9 +32,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             self.check_beyond(left.size)?;
         }
         check_flags(left.flags, EXCHANGE_FLAG_SEND | EXCHANGE_FLAG_INSTALL_FDS)?;
-        if left.n_slices > EXCHANGE_MAX || left.n_msgs > EXCHANGE_MAX {
-            return Err(EMSGSIZE);
-        }
+        ensure(left.n_slices.max(left.n_msgs) <= EXCHANGE_MAX, EMSGSIZE)?;
         self.exchange_steps(&mut left).or_else(|error| {
             let told = offset_of!(CmdExchangeHead, flags)..offset_of!(CmdExchangeHead, ptr_msgs);
             self.caller
@@ -47,14 +45,9 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     #[cold]
     fn check_beyond(&self, size: u64) -> Result {
         let n = size.wrapping_sub(CmdExchange::SIZE as u64);
-        if n > BEYOND_MAX || n & 7 != 0 {
-            return Err(EINVAL);
-        }
+        ensure(n <= BEYOND_MAX && n & 7 == 0, EINVAL)?;
         let beyond = self.array(self.field(CmdExchange::SIZE)?, n / 8, u64::from_ne_bytes)?;
-        if beyond.iter().any(|&field| field != 0) {
-            return Err(E2BIG);
-        }
-        Ok(())
+        ensure(beyond.iter().all(|&field| field == 0), E2BIG)
     }
 
     /// Takes off `left` what is done.

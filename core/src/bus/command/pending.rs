@@ -14,12 +14,19 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Files, Host, Payload, Pool, WakeHint, Waker, GFP_KEPT};
 use crate::bus::object::{
-    charges, Denied, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
+    charges, ensure, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
 use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::{Amounts, SentFds};
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
+
+/// What is to be passed on.
+pub(crate) struct Resolved<H: Host> {
+    pub(crate) handles: KVVec<Arc<Handle<H>>>,
+    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) size: Size,
+}
 
 /// A message on its way to one destination.
 ///
@@ -28,7 +35,7 @@ pub(crate) struct Pending<'p, H: Host> {
     from: &'p Arc<Peer<H>>,
     /// The destination; None for what the peer sends to itself, a seed.
     pub(crate) handle: Option<Arc<Handle<H>>>,
-    message: Option<KBox<Message<H>>>,
+    pub(crate) message: Option<KBox<Message<H>>>,
     /// Where it is staged.
     staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
@@ -60,17 +67,14 @@ impl<'p, H: Host> Pending<'p, H> {
     /// Returns the receiver.
     fn to(&self) -> &Arc<Peer<H>> {
         let handle = self.handle.as_ref();
-        handle.map_or(self.from, |handle| handle.node.owner())
+        handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
     /// Tells whether the destination is there no more, if its peer is `open`. Exact under its inbox.
     #[inline]
     fn is_gone_if(&self, open: bool) -> bool {
-        !open
-            || self
-                .handle
-                .as_ref()
-                .is_some_and(|handle| handle.node.is_dead())
+        let handle = self.handle.as_ref();
+        !open || handle.is_some_and(|handle| handle.node.is_dead())
     }
 
     /// Tells whether the destination is there no more. A moment late.
@@ -80,10 +84,7 @@ impl<'p, H: Host> Pending<'p, H> {
 
     /// Returns why it fails if the destination is gone.
     fn gone(&self) -> Error {
-        match &self.handle {
-            Some(_) => EHOSTUNREACH,
-            None => ESHUTDOWN,
-        }
+        self.handle.as_ref().map_or(ESHUTDOWN, |_| EHOSTUNREACH)
     }
 
     /// Charges and reserves at the receiver. A message that is one of several parts gets memory for
@@ -92,32 +93,23 @@ impl<'p, H: Host> Pending<'p, H> {
     /// # Errors
     ///
     /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
-    pub(crate) fn reserve(
-        &mut self,
-        size: &Size,
-        files: Option<&Arc<Files<H>>>,
-        is_part: bool,
-    ) -> Result {
-        if size.n_fds != 0 && self.is_gone() {
-            return Err(self.gone());
-        }
+    pub(crate) fn reserve(&mut self, resolved: &Resolved<H>, is_part: bool) -> Result {
+        let size = &resolved.size;
+        ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
             n => Some(SentFds::charge(&self.from.user, n)?),
         };
-        let handles = empty_slots(size.n_handles)?;
+        // Nothing is linked in the slots yet.
+        let handles = Handles::from_elem(None, size.n_handles, GFP_KEPT)?;
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
             return Ok(());
         };
         // A blank message has neither handles nor files.
-        if let Some(handles) = handles {
-            message.cargo.handles = handles;
-        }
-        if files.is_some() {
-            message.cargo.files = files.cloned();
-            message.cargo.sent_fds = sent_fds;
-        }
+        message.handles = handles;
+        message.files = resolved.files.clone();
+        message.sent_fds = sent_fds;
         if is_part && message.links.reservation.is_none() {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
         }
@@ -133,13 +125,11 @@ impl<'p, H: Host> Pending<'p, H> {
     pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
         let slice_size = size.layout().size;
         let mut message = self.to().book(|inbox, reservations| {
-            if self.is_gone_if(inbox.open) {
-                return Err(Denied::Error(self.gone()));
-            }
+            ensure(!self.is_gone_if(inbox.open), self.gone())?;
             inbox.reserve(self.from.claimant(), charges, slice_size, reservations)
         })?;
         message.address(self.handle.as_ref().map(|handle| &handle.node));
-        message.cargo.n_bytes = size.n_bytes;
+        message.n_bytes = size.n_bytes;
         self.message = Some(message);
         Ok(())
     }
@@ -151,9 +141,8 @@ impl<'p, H: Host> Pending<'p, H> {
     /// ENOMEM.
     #[inline]
     pub(crate) fn pin(&mut self) -> Result {
-        self.message
-            .as_mut()
-            .map_or(Ok(()), |message| message.pin())
+        let message = self.message.as_mut();
+        message.map_or(Ok(()), |message| message.pin())
     }
 
     /// Returns where the payload goes, unless it is empty.
@@ -162,13 +151,13 @@ impl<'p, H: Host> Pending<'p, H> {
         let message = self.message.as_ref()?;
         Some(Target {
             pool: message.pool.as_ref()?,
-            offset: message.cargo.slice.offset,
+            offset: message.slice.offset,
         })
     }
 
     /// Returns its slice, unless it is empty.
     pub(crate) fn slice(&self) -> Option<Slice> {
-        self.message.as_ref().map(|message| message.cargo.slice)
+        self.message.as_ref().map(|message| message.slice)
     }
 
     /// Copies the payload in, once it is pinned.
@@ -196,7 +185,7 @@ impl<'p, H: Host> Pending<'p, H> {
         let Some(message) = &mut self.message else {
             return Ok(floor);
         };
-        for (slot, handle) in message.cargo.handles.iter_mut().zip(handles) {
+        for (slot, handle) in message.handles.iter_mut().zip(handles) {
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead_at().unwrap_or_default());
                 continue;
@@ -216,11 +205,6 @@ impl<'p, H: Host> Pending<'p, H> {
         if self.error.is_none() {
             self.linked.iter().flatten().for_each(Linked::confirm);
         }
-    }
-
-    /// Takes what would be sent, unless it is empty.
-    pub(crate) fn take(&mut self) -> Option<KBox<Message<H>>> {
-        self.message.take()
     }
 
     /// Hands the message to the receiver's queue. None if it is empty.
@@ -323,18 +307,6 @@ impl<H: Host> Drop for Pending<'_, H> {
     }
 }
 
-/// Makes slots in which nothing is linked yet; None for none.
-fn empty_slots<H: Host>(n: usize) -> Result<Option<Handles<H>>> {
-    if n == 0 {
-        return Ok(None);
-    }
-    let mut slots = Handles::with_capacity(n, GFP_KEPT)?;
-    for _ in 0..n {
-        slots.push(None, GFP_KEPT)?;
-    }
-    Ok(Some(slots))
-}
-
 /// Copies the payload into the first slice, and from there into the others: so all receivers get
 /// the same bytes, whatever the sender's memory does meanwhile.
 ///
@@ -356,10 +328,9 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
         return Ok(());
     };
     payload.copy_to(first.pool, first.offset)?;
+    let (pool, offset, len) = (first.pool, first.offset, payload.len());
     for target in targets {
-        first
-            .pool
-            .copy(first.offset, payload.len(), target.pool, target.offset);
+        pool.copy(offset, len, target.pool, target.offset);
     }
     Ok(())
 }

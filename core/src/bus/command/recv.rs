@@ -19,13 +19,10 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::{
-    Msg, HANDLE_INVALID, MSG_DATA, MSG_FLAG_CONTINUE, MSG_NODE_DESTROY, MSG_NODE_RELEASE,
-    OFFSET_INVALID,
-};
+use crate::abi::*;
 use crate::bus::command::caller::{Caller, Installed};
 use crate::bus::host::{Files, Host};
-use crate::bus::object::{check, Cargo, EntryRef, Inbox, Notice, Peer, Removed};
+use crate::bus::object::{check, ensure, EntryRef, Inbox, Message, Notice, Peer, Removed};
 use crate::bus::order::Key;
 
 /// How a caller wants to receive, and where the result goes.
@@ -63,34 +60,35 @@ pub(crate) struct Description<H: Host> {
 impl<H: Host> Description<H> {
     /// Describes a notice; its ID is to be filled in, unless it is `destination`.
     fn of_notice(kind: u64, destination: u64) -> Self {
+        let offset = OFFSET_INVALID;
+        let msg = Msg {
+            kind,
+            destination,
+            offset,
+            ..Msg::default()
+        };
         Self {
-            msg: Msg {
-                kind,
-                destination,
-                offset: OFFSET_INVALID,
-                ..Msg::default()
-            },
+            msg,
             end: 0,
             files: None,
         }
     }
 
-    /// Describes a message for the node of this ID.
-    pub(crate) fn of_cargo(cargo: &Cargo<H>, destination: u64, wants_files: bool) -> Self {
-        let files = cargo.files.as_ref().filter(|_| wants_files);
-        Self {
-            msg: Msg {
-                kind: MSG_DATA,
-                destination,
-                offset: cargo.slice.offset,
-                n_bytes: cargo.n_bytes,
-                n_handles: cargo.handles.len() as u64,
-                n_fds: files.map_or(0, |files| files.len() as u64),
-                ..Msg::default()
-            },
-            end: cargo.slice.end(),
-            files: files.cloned(),
-        }
+    /// Describes a message.
+    pub(crate) fn of_message(message: &Message<H>, wants_files: bool) -> Self {
+        let files = message.files.as_ref().filter(|_| wants_files);
+        let node = message.node.as_ref();
+        let msg = Msg {
+            kind: MSG_DATA,
+            destination: node.map_or(HANDLE_INVALID, |node| node.id),
+            offset: message.slice.offset,
+            n_bytes: message.n_bytes,
+            n_handles: message.handles.len() as u64,
+            n_fds: files.map_or(0, |files| files.len() as u64),
+            ..Msg::default()
+        };
+        let (end, files) = (message.slice.end(), files.cloned());
+        Self { msg, end, files }
     }
 }
 
@@ -100,39 +98,21 @@ enum Look<H: Host> {
     Found(Key, Description<H>),
     /// Something that nobody wants any more, which was taken out.
     Stale(Removed<H>),
-    /// Nothing that is ready.
-    Nothing,
 }
 
 impl<H: Host> Inbox<H> {
-    /// Looks at the head, and describes it.
-    fn look(&mut self, wants_files: bool) -> Look<H> {
-        if !self.queue.settle() {
-            return Look::Nothing;
-        }
-        let Some(head) = self.queue.head() else {
-            return Look::Nothing;
-        };
+    /// Looks at the head, and describes it. None if nothing is ready.
+    fn look(&mut self, wants_files: bool) -> Option<Look<H>> {
+        let settled = self.queue.settle();
+        let head = self.queue.head().filter(|_| settled)?;
         let key = head.key;
-        if !self.wants(head.entry) {
-            return match self.queue.pop(&key) {
-                Some(stale) => {
-                    self.note_removed(&stale);
-                    Look::Stale(stale)
-                }
-                None => Look::Nothing,
-            };
-        }
+        // The ID of a destroyed node is the table's to tell; see `Peer::recv`.
         let mut description = match head.entry {
-            EntryRef::Message(message) => {
-                let node = message.node.as_ref();
-                let destination = node.map_or(HANDLE_INVALID, |node| node.id());
-                Description::of_cargo(&message.cargo, destination, wants_files)
-            }
+            _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
+            EntryRef::Message(message) => Description::of_message(message, wants_files),
             EntryRef::Notice(Notice::Released(node)) => {
-                Description::of_notice(MSG_NODE_RELEASE, node.id())
+                Description::of_notice(MSG_NODE_RELEASE, node.id)
             }
-            // The ID is the table's to tell; see `Peer::recv`.
             EntryRef::Notice(Notice::Destroyed(_)) => {
                 Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
             }
@@ -140,7 +120,7 @@ impl<H: Host> Inbox<H> {
         if self.more_follows(&key) {
             description.msg.flags = MSG_FLAG_CONTINUE;
         }
-        Look::Found(key, description)
+        Some(Look::Found(key, description))
     }
 
     /// Tells whether another part of the same transaction will be received.
@@ -200,30 +180,29 @@ impl<H: Host> Peer<H> {
             // 1
             let mut inbox = self.inbox.lock();
             check(inbox.open)?;
-            let look = inbox.look(receiver.wants_files);
+            let look = inbox.look(receiver.wants_files).ok_or(EAGAIN)?;
             drop(inbox);
-            let (key, description) = match look {
+            let (
+                key,
+                Description {
+                    mut msg,
+                    end,
+                    files,
+                },
+            ) = match look {
                 Look::Found(key, description) => (key, description),
                 Look::Stale(removed) => {
                     self.drop_removed(removed);
                     continue;
                 }
-                Look::Nothing => return Err(EAGAIN),
             };
-            let Description {
-                mut msg,
-                end,
-                files,
-            } = description;
             if msg.kind == MSG_NODE_DESTROY {
                 match self.destroyed_id(&key) {
                     Some(id) => msg.destination = id,
                     None => continue,
                 }
             }
-            if end > receiver.max_offset {
-                return Err(ERANGE);
-            }
+            ensure(end <= receiver.max_offset, ERANGE)?;
             // 2 to 4
             if hand_over(receiver, &msg, files, |fds| self.take_head(&key, &msg, fds))? {
                 return Ok(());

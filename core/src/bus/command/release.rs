@@ -9,7 +9,7 @@
 use kernel::prelude::*;
 
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{check, creates, Detached, Inbox, Node, Notice, Peer, Removed};
+use crate::bus::object::{check, creates, ensure, Detached, Inbox, Node, Notice, Peer, Removed};
 use crate::bus::order::Cursor;
 use crate::bus::pool::Slice;
 
@@ -27,9 +27,8 @@ impl<H: Host> Peer<H> {
             return Err(if creates(id) { EBUSY } else { ENXIO });
         };
         let last = handle.local.access(table).refs == 1;
-        if last && handle.is_anchor() && !handle.node.is_dead() {
-            return Err(EBUSY);
-        }
+        let is_pin = last && handle.is_anchor();
+        ensure(!is_pin || handle.node.is_dead(), EBUSY)?;
         let detached = if last {
             table.detach(&mut self.inbox.lock(), &handle)
         } else {

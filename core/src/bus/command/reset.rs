@@ -9,9 +9,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::command::destroy::{Also, Doomed, Remains};
+use crate::bus::command::destroy::{Also, Doomed};
 use crate::bus::host::Host;
-use crate::bus::object::{check, Detached, Handle, Peer, Seed, Table};
+use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, Table};
 use crate::bus::quota::RESOURCES;
 
 /// What a reset does beside setting limits.
@@ -32,7 +32,8 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
-        let remains = self.execute(&doomed, &self.last_transaction, Also::Close);
+        let mut remains = None;
+        self.execute(&doomed, Also::Close(&mut remains));
         self.wake();
         self.release_handles();
         if let Some(remains) = remains {
@@ -69,9 +70,7 @@ impl<H: Host> Peer<H> {
     fn flush(&self) {
         let seed = self.inbox.lock().seed.clone();
         let doomed = self.detach_nodes(seed.as_deref());
-        if let Some(transaction) = doomed.transaction() {
-            self.execute(&doomed, transaction, Also::Nothing);
-        }
+        self.execute(&doomed, Also::Nothing);
         // In this order: a handle that is received in between is released after.
         let until = self.inbox.lock().queue.clock();
         self.purge(until);
@@ -102,7 +101,7 @@ impl<H: Host> Peer<H> {
                 // The pin is not given back: the count of a node that dies does not matter.
                 doomed.add(&mut inbox, handle);
             }
-            Detached::NOTHING
+            Detached::refs(0)
         });
         doomed
     }
@@ -137,14 +136,13 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Drops what a disconnected peer left behind.
-    fn drop_remains(&self, remains: Remains<H>) {
-        let Remains { queue, seed, .. } = remains;
+    /// Drops what was in the inbox of a disconnected peer.
+    fn drop_remains(&self, mut remains: Inbox<H>) {
         // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
         // keeps memory except references of senders that still copy into the pool.
-        for removed in queue {
+        while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }
-        self.discard_seed(seed);
+        self.discard_seed(remains.seed);
     }
 }

@@ -13,15 +13,13 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::HANDLE_INVALID;
-use crate::bus::command::caller::Caller;
 use crate::bus::command::deliver::{complete, gain};
 use crate::bus::command::pending::Pending;
 use crate::bus::command::pending_handles::PendingHandles;
-use crate::bus::command::recv::{hand_over, Description, Receiver};
-use crate::bus::command::send::Outgoing;
+use crate::bus::command::recv::{hand_over, Description};
+use crate::bus::command::{Caller, Outgoing, Receiver};
 use crate::bus::host::{Host, Payload, Pool};
-use crate::bus::object::{charges, check, Handle, Peer, Resolver, Seed, SeedReservation};
+use crate::bus::object::{charges, check, ensure, Handle, Peer, Resolver, Seed, SeedReservation};
 use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::BYTES;
 use crate::errno::ESHUTDOWN;
@@ -40,17 +38,15 @@ impl<H: Host> Peer<H> {
     ) -> Result {
         let mut resolver = Resolver::new(this);
         let resolved = out.resolve(&mut resolver)?;
-        if out.partial || !alone {
-            return Err(EINVAL);
-        }
+        ensure(alone && !out.partial, EINVAL)?;
         let mut pending = Pending::new(this, None);
-        pending.reserve(&resolved.size, resolved.files.as_ref(), false)?;
+        pending.reserve(&resolved, false)?;
         pending.pin()?;
         pending.fill(&mut out.payload)?;
         pending.link(&resolved.handles)?;
         let reservation = SeedReservation::new(&resolved.handles)?;
 
-        let message = pending.take().ok_or(ESHUTDOWN)?;
+        let message = pending.message.take().ok_or(ESHUTDOWN)?;
         this.replace_seed(Some(reservation.into_seed(message)))?;
         pending.confirm();
         resolver.finish();
@@ -62,15 +58,14 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// ESHUTDOWN.
-    pub(crate) fn replace_seed(&self, seed: Option<Arc<Seed<H>>>) -> Result {
+    pub(crate) fn replace_seed(&self, mut seed: Option<Arc<Seed<H>>>) -> Result {
         let mut inbox = self.inbox.lock();
         let open = check(inbox.open);
-        let dropped = match open {
-            Ok(()) => core::mem::replace(&mut inbox.seed, seed),
-            Err(_) => seed,
-        };
+        if open.is_ok() {
+            core::mem::swap(&mut inbox.seed, &mut seed);
+        }
         drop(inbox);
-        self.discard_seed(dropped);
+        self.discard_seed(seed);
         open
     }
 
@@ -96,21 +91,14 @@ impl<H: Host> Peer<H> {
 
             let mut handles = link_again(this, &seed)?;
             let mut receipt = copy_payload(this, &seed)?;
-            let Some(slice) = receipt.slice() else {
-                return Err(ESHUTDOWN);
-            };
-            let cargo = &seed.message.cargo;
-            let wants_files = receiver.wants_files;
-            let Description { mut msg, files, .. } =
-                Description::of_cargo(cargo, HANDLE_INVALID, wants_files);
-            msg.offset = slice.offset;
-            if slice.end() > receiver.max_offset {
-                return Err(ERANGE);
-            }
+            let slice = receipt.slice().ok_or(ESHUTDOWN)?;
+            let mut told = Description::of_message(&seed.message, receiver.wants_files);
+            told.msg.offset = slice.offset;
+            ensure(slice.end() <= receiver.max_offset, ERANGE)?;
             let give = |fds: &[i32]| this.give_receipt(&seed, &slice, &mut handles, fds);
-            if hand_over(receiver, &msg, files, give)? {
+            if hand_over(receiver, &told.msg, told.files, give)? {
                 // The slice is the user's.
-                drop(receipt.take());
+                drop(receipt.message.take());
                 return Ok(());
             }
         }
@@ -127,23 +115,25 @@ impl<H: Host> Peer<H> {
         let mut table = self.table.lock();
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        let current = inbox.seed.as_ref();
-        if !current.is_some_and(|current| Arc::ptr_eq(current, seed)) {
-            return false;
+        match &inbox.seed {
+            Some(current) if Arc::ptr_eq(current, seed) => (),
+            _ => return false,
         }
-        let cargo = &seed.message.cargo;
+        let message = &seed.message;
         // The seed is ordered after everything that was received, so only what died since counts.
         let now = inbox.queue.clock() + 1;
-        if let Some(pool) = &seed.message.pool {
-            let layout = cargo.size().layout();
+        if let Some(pool) = &message.pool {
+            let layout = message.size().layout();
             let kept = complete(slice, layout, &mut handles.slots, pool, fds, |slot| {
                 gain(&mut table, inbox, now, slot, slice.payer)
             });
             handles.n_charged -= kept as usize;
         }
         inbox.given.give(slice);
-        if cargo.n_bytes != 0 {
-            inbox.ledger.release_one(slice.payer, BYTES, cargo.n_bytes);
+        if message.n_bytes != 0 {
+            inbox
+                .ledger
+                .release_one(slice.payer, BYTES, message.n_bytes);
         }
         true
     }
@@ -158,7 +148,7 @@ fn link_again<'p, H: Host>(
     peer: &'p Arc<Peer<H>>,
     seed: &Seed<H>,
 ) -> Result<PendingHandles<'p, H>> {
-    let from = &seed.message.cargo.handles;
+    let from = &seed.message.handles;
     let mut handles = PendingHandles::new(peer, peer.claimant(), from.len())?;
     for handle in from.iter() {
         // They were confirmed when the seed was made, which holds them.
@@ -181,8 +171,7 @@ fn link_again<'p, H: Host>(
 ///
 /// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN.
 fn copy_payload<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pending<'p, H>> {
-    let cargo = &seed.message.cargo;
-    let (size, slice) = (cargo.size(), &cargo.slice);
+    let (size, slice) = (seed.message.size(), &seed.message.slice);
     let bytes = Size {
         n_bytes: size.n_bytes,
         ..Size::default()

@@ -23,9 +23,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::command::pending::{fill_all, Pending};
+use crate::bus::command::pending::{fill_all, Pending, Resolved};
 use crate::bus::host::{Files, Host, Payload, WakeHint};
-use crate::bus::object::{charges, Distinct, Handle, Peer, Resolver};
+use crate::bus::object::{charges, ensure, Distinct, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
@@ -47,13 +47,6 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     pub partial: bool,
     /// What the caller does next.
     pub hint: WakeHint,
-}
-
-/// What is to be passed on.
-pub(crate) struct Resolved<H: Host> {
-    pub(crate) handles: KVVec<Arc<Handle<H>>>,
-    pub(crate) files: Option<Arc<Files<H>>>,
-    pub(crate) size: Size,
 }
 
 impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
@@ -84,39 +77,119 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
     }
 }
 
-/// How the errors of the destinations are made known.
-struct Report<'r> {
-    write: &'r mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
-    partial: bool,
+/// A message on its way to all of its destinations.
+struct Multicast<'p, 'w, H: Host> {
+    from: &'p Arc<Peer<H>>,
+    /// In the order of the destinations, as far as these were come to.
+    parts: KVVec<Pending<'p, H>>,
     n_destinations: usize,
+    /// Makes the errors of the destinations known.
+    write: &'w mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
+    partial: bool,
+    hint: WakeHint,
 }
 
-impl Report<'_> {
+impl<H: Host> Multicast<'_, '_, H> {
     /// Tells the caller how each destination stands. One that was not come to yet has not failed.
-    fn tell<H: Host>(&mut self, parts: &[Pending<'_, H>]) -> Result {
-        let errno = |part| {
-            let pending: Option<&Pending<'_, H>> = parts.get(part);
-            let error = pending.and_then(|pending| pending.error);
+    fn tell(&mut self) -> Result {
+        let errno = |part: usize| {
+            let error = self.parts.get(part).and_then(|pending| pending.error);
             error.map_or(0, |error| -error.to_errno())
         };
         (self.write)(&mut (0..self.n_destinations).map(errno))
     }
 
     /// Ends a part whose destination failed. Fails if that fails the whole.
-    fn failed<H: Host>(
-        &mut self,
-        parts: &mut [Pending<'_, H>],
-        part: usize,
-        error: Error,
-    ) -> Result {
-        if let Some(pending) = parts.get_mut(part) {
-            pending.fail(error);
-        }
+    fn failed(&mut self, part: usize, error: Error) -> Result {
+        self.parts[part].fail(error);
         if self.partial {
             return Ok(());
         }
-        self.tell(parts)?;
+        self.tell()?;
         Err(error)
+    }
+
+    /// Charges and reserves at every destination.
+    fn reserve(
+        &mut self,
+        resolver: &mut Resolver<'_, H>,
+        destinations: &[u64],
+        resolved: &Resolved<H>,
+    ) -> Result {
+        let mut distinct = Distinct::new(destinations);
+        for part in 0..destinations.len() {
+            self.parts.push(Pending::new(self.from, None), GFP_KERNEL)?;
+            let found = distinct.find(resolver, destinations, part);
+            let reserved = found.and_then(|handle| {
+                self.parts[part].handle = Some(handle);
+                self.parts[part].reserve(resolved, destinations.len() > 1)
+            });
+            match reserved {
+                Ok(()) => (),
+                // Not the destination's fault: the caller itself is gone, or memory is short.
+                Err(error) if error == ESHUTDOWN || error == ENOMEM => return Err(error),
+                Err(error) => self.failed(part, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues all parts at one point of the order, after `floor`. Those that are queued are left
+    /// empty.
+    fn commit(&mut self, floor: u64) -> Result {
+        loop {
+            let done = match &mut self.parts[..] {
+                [] => Ok(()),
+                [only] => only.deliver(floor, self.hint),
+                _ => self.commit_several(floor),
+            };
+            if done != Err(EHOSTUNREACH) {
+                done?;
+                break;
+            }
+            for part in 0..self.parts.len() {
+                if self.parts[part].error.is_none() && self.parts[part].is_gone() {
+                    self.failed(part, EHOSTUNREACH)?;
+                }
+            }
+            self.tell()?;
+        }
+        self.parts.iter().for_each(Pending::confirm);
+        Ok(())
+    }
+
+    /// Carries out the numbered steps of the module's head. On error nothing was sent, and nothing
+    /// is staged.
+    fn commit_several(&mut self, floor: u64) -> Result {
+        let transaction = self.from.transaction()?;
+        let staged = self.stage(&transaction, floor);
+        // 4
+        let done = staged.and_then(|at| ensure(transaction.commit(at), EHOSTUNREACH));
+        for pending in self.parts.iter_mut() {
+            match done {
+                Ok(()) => pending.wake(self.hint),
+                Err(_) => pending.unstage(),
+            }
+        }
+        done
+    }
+
+    /// Carries out steps 1 to 3. Returns the timestamp to commit at.
+    fn stage(&mut self, transaction: &Arc<Transaction>, floor: u64) -> Result<u64> {
+        let (mut timestamp, mut n_behind) = (message_after(floor), 0);
+        // 1. In the order of the parts: `Queue::commit` relies on it.
+        for (part, pending) in self.parts.iter_mut().enumerate() {
+            let at = pending.stage(transaction, part as u32, timestamp)?;
+            // 2. Those before may have a lower clock.
+            if at != timestamp {
+                (timestamp, n_behind) = (at, part);
+            }
+        }
+        // 3
+        for pending in &self.parts[..n_behind] {
+            pending.raise(timestamp);
+        }
+        Ok(timestamp)
     }
 }
 
@@ -139,29 +212,26 @@ impl<H: Host> Peer<H> {
     ) -> Result {
         let mut resolver = Resolver::new(this);
         let resolved = out.resolve(&mut resolver)?;
-        let mut report = Report {
+        let mut all = Multicast {
+            from: this,
+            parts: KVVec::with_capacity(out.destinations.len(), GFP_KERNEL)?,
+            n_destinations: out.destinations.len(),
             write,
             partial: out.partial,
-            n_destinations: out.destinations.len(),
+            hint: out.hint,
         };
-        let mut parts = reserve_all(
-            this,
-            &mut resolver,
-            out.destinations,
-            &resolved,
-            &mut report,
-        )?;
-        fill_all(&mut parts, &mut out.payload)?;
-        if report.partial {
-            report.tell(&parts)?;
+        all.reserve(&mut resolver, out.destinations, &resolved)?;
+        fill_all(&mut all.parts, &mut out.payload)?;
+        if all.partial {
+            all.tell()?;
         }
         let mut floor = 0;
         if !resolved.handles.is_empty() {
-            for pending in parts.iter_mut() {
+            for pending in all.parts.iter_mut() {
                 floor = floor.max(pending.link(&resolved.handles)?);
             }
         }
-        commit(this, &mut parts, floor, out.hint, &mut report)?;
+        all.commit(floor)?;
         resolver.finish();
         Ok(())
     }
@@ -190,109 +260,6 @@ impl<H: Host> Peer<H> {
         resolver.finish();
         Ok(())
     }
-}
-
-/// Charges and reserves at every destination.
-fn reserve_all<'p, H: Host>(
-    from: &'p Arc<Peer<H>>,
-    resolver: &mut Resolver<'_, H>,
-    destinations: &[u64],
-    resolved: &Resolved<H>,
-    report: &mut Report<'_>,
-) -> Result<KVVec<Pending<'p, H>>> {
-    let several = destinations.len() > 1;
-    let mut distinct = Distinct::new(destinations);
-    let mut parts = KVVec::with_capacity(destinations.len(), GFP_KERNEL)?;
-    for part in 0..destinations.len() {
-        parts.push(Pending::new(from, None), GFP_KERNEL)?;
-        let found = distinct.find(resolver, destinations, part);
-        let reserved = found.and_then(|handle| {
-            parts[part].handle = Some(handle);
-            parts[part].reserve(&resolved.size, resolved.files.as_ref(), several)
-        });
-        match reserved {
-            Ok(()) => (),
-            // Not the destination's fault: the caller itself is gone, or memory is short.
-            Err(error) if error == ESHUTDOWN || error == ENOMEM => return Err(error),
-            Err(error) => report.failed(&mut parts, part, error)?,
-        }
-    }
-    Ok(parts)
-}
-
-/// Queues all parts at one point of the order. Those that are queued are left empty.
-fn commit<H: Host>(
-    from: &Peer<H>,
-    parts: &mut [Pending<'_, H>],
-    floor: u64,
-    hint: WakeHint,
-    report: &mut Report<'_>,
-) -> Result {
-    loop {
-        let done = match &mut parts[..] {
-            [] => Ok(()),
-            [only] => only.deliver(floor, hint),
-            _ => commit_several(from, parts, floor, hint),
-        };
-        if done != Err(EHOSTUNREACH) {
-            done?;
-            break;
-        }
-        for part in 0..parts.len() {
-            if parts[part].error.is_none() && parts[part].is_gone() {
-                report.failed(parts, part, EHOSTUNREACH)?;
-            }
-        }
-        report.tell(parts)?;
-    }
-    parts.iter().for_each(Pending::confirm);
-    Ok(())
-}
-
-/// Carries out the numbered steps of the module's head. On error nothing was sent, and nothing is
-/// staged.
-fn commit_several<H: Host>(
-    from: &Peer<H>,
-    parts: &mut [Pending<'_, H>],
-    floor: u64,
-    hint: WakeHint,
-) -> Result {
-    let transaction = from.transaction()?;
-    let done = match stage_several(parts, &transaction, floor) {
-        // 4
-        Ok(timestamp) if transaction.commit(timestamp) => Ok(()),
-        Ok(_) => Err(EHOSTUNREACH),
-        Err(error) => Err(error),
-    };
-    for pending in parts.iter_mut() {
-        match done {
-            Ok(()) => pending.wake(hint),
-            Err(_) => pending.unstage(),
-        }
-    }
-    done
-}
-
-/// Carries out steps 1 to 3. Returns the timestamp to commit at.
-fn stage_several<H: Host>(
-    parts: &mut [Pending<'_, H>],
-    transaction: &Arc<Transaction>,
-    floor: u64,
-) -> Result<u64> {
-    let (mut timestamp, mut n_behind) = (message_after(floor), 0);
-    // 1. In the order of the parts: `Queue::commit` relies on it.
-    for (part, pending) in parts.iter_mut().enumerate() {
-        let at = pending.stage(transaction, part as u32, timestamp)?;
-        // 2. Those before may have a lower clock.
-        if at != timestamp {
-            (timestamp, n_behind) = (at, part);
-        }
-    }
-    // 3
-    for pending in &parts[..n_behind] {
-        pending.raise(timestamp);
-    }
-    Ok(timestamp)
 }
 
 #[cfg(test)]

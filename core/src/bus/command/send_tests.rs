@@ -45,11 +45,16 @@ impl Scene {
         let from = &self.from.peer;
         let transaction = from.transaction().unwrap();
         let mut resolver = Resolver::new(from);
+        let nothing = Resolved {
+            handles: KVVec::new(),
+            files: None,
+            size: Size::default(),
+        };
         let (mut parts, mut top) = (Vec::new(), 0);
         for (part, &id) in self.ids.iter().enumerate() {
             let handle = resolver.find(id).unwrap();
             let mut pending = Pending::new(from, Some(handle));
-            pending.reserve(&Size::default(), None, true).unwrap();
+            pending.reserve(&nothing, true).unwrap();
             pending.pin().unwrap();
             top = pending.stage(&transaction, part as u32, top).unwrap();
             parts.push(pending);

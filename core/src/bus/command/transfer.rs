@@ -25,8 +25,8 @@ use crate::bus::object::{check, Gained, Handle, Peer, Resolver};
 #[derive(Clone, Copy)]
 struct Promise {
     id: u64,
-    /// The destination has the handle in its table.
-    is_known: bool,
+    /// What the destination knows it by already, INVALID if it is not in its table.
+    known: u64,
 }
 
 /// What became of a promise.
@@ -72,12 +72,11 @@ impl<H: Host> Peer<H> {
             write(HANDLE_INVALID)?;
             return Ok(true);
         };
-        pending
-            .slots
-            .push(Some(linked.handle.clone()), GFP_KERNEL)?;
+        let slot = Some(linked.handle.clone());
+        pending.slots.push(slot, GFP_KERNEL)?;
         // 2
         let promise = to.promise_id(&linked.handle)?;
-        if !promise.is_known {
+        if promise.known == HANDLE_INVALID {
             pending.charge(1)?;
         }
         // 3
@@ -100,31 +99,25 @@ impl<H: Host> Peer<H> {
     fn promise_id(&self, handle: &Handle<H>) -> Result<Promise> {
         let mut table = self.table.lock();
         check(table.open)?;
-        let id = handle.local.access(&table).id;
-        let is_known = id != HANDLE_INVALID;
-        Ok(Promise {
-            id: if is_known {
-                id
-            } else {
-                table.choose_id(handle)
-            },
-            is_known,
-        })
+        let known = handle.local.access(&table).id;
+        let id = match known {
+            HANDLE_INVALID => table.choose_id(handle),
+            known => known,
+        };
+        Ok(Promise { id, known })
     }
 
     /// Makes the reference this peer's, by the ID that was promised.
     fn keep_promise(&self, handle: &Arc<Handle<H>>, promise: Promise, payer: u64) -> Result<Kept> {
         let mut table = self.table.lock();
         check(table.open)?;
-        let is_known = handle.local.access(&table).id != HANDLE_INVALID;
-        if is_known != promise.is_known || is_known && handle.local.access(&table).id != promise.id
-        {
+        if handle.local.access(&table).id != promise.known {
             return Ok(Kept::Stale);
         }
         let mut inbox = self.inbox.lock();
         // If it is dead, the peer may have been notified of other nodes of that destruction already,
         // without the promise that more follows.
-        if !is_known && handle.node.is_dead() {
+        if promise.known == HANDLE_INVALID && handle.node.is_dead() {
             return Ok(Kept::Dead);
         }
         let gained = table.gain(&mut inbox, handle, payer, Some(promise.id));

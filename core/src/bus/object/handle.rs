@@ -15,7 +15,8 @@ use kernel::sync::{Arc, LockedBy};
 use crate::abi::HANDLE_INVALID;
 use crate::bus::host::{Host, GFP_KEPT};
 use crate::bus::object::{
-    EntryReservation, HolderReservation, Inbox, Node, Peer, Table, TableReservation, Unconfirmed,
+    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
+    Unconfirmed,
 };
 use crate::bus::order::Key;
 
@@ -40,19 +41,10 @@ pub(crate) struct Local<H: Host> {
     pub(crate) creation: Creation,
 }
 
-/// Where the notice is that the node was destroyed.
-pub(crate) enum DestroyNotice<H: Host> {
-    /// Not staged yet.
-    Idle(EntryReservation<H>),
-    /// Staged there, and committed since, perhaps.
-    Queued(Key),
-    /// It left the queue.
-    Done,
-}
-
 /// What the holder's inbox guards.
 pub(crate) struct HolderNotice<H: Host> {
-    pub(crate) destroy: DestroyNotice<H>,
+    /// The notice that the node was destroyed, which comes once.
+    pub(crate) destroy: NoticeState<H>,
     /// The peer has user references, so it wants that notice.
     pub(crate) held: bool,
 }
@@ -88,7 +80,7 @@ impl<H: Host> Linked<H> {
             return;
         };
         let node = &self.handle.node;
-        let owner = node.owner();
+        let owner = &node.owner;
         let wake = Node::confirm(node, &mut owner.inbox.lock(), reference);
         if wake {
             owner.wake();
@@ -105,8 +97,6 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// Nothing.
-    pub(crate) const NOTHING: Self = Self::refs(0);
     /// One reference, not the pin.
     pub(crate) const ONE: Self = Self::refs(1);
 
@@ -140,7 +130,7 @@ impl<H: Host> NewHandle<H> {
             creation: Creation::Pending { calls: 0 },
         };
         let notice = HolderNotice {
-            destroy: DestroyNotice::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
+            destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             held: false,
         };
         let share = Share {
@@ -152,7 +142,7 @@ impl<H: Host> NewHandle<H> {
             holder: holder.clone(),
             local: LockedBy::new(&holder.table, local),
             notice: LockedBy::new(&holder.inbox, notice),
-            share: LockedBy::new(&node.owner().inbox, share),
+            share: LockedBy::new(&node.owner.inbox, share),
         };
         Ok(Self {
             handle: Arc::new(handle, GFP_KEPT)?,
@@ -162,24 +152,18 @@ impl<H: Host> NewHandle<H> {
 
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.
     pub(crate) fn link(self, inbox: &mut Inbox<H>) -> Arc<Handle<H>> {
-        let Self {
-            handle,
-            reservation,
-        } = self;
-        let node = &handle.node;
-        let key = node.holder_key(&handle.holder);
-        let shared = node.shared.access_mut(inbox);
-        shared
-            .holders
-            .insert(reservation.into_node(key, handle.clone()));
-        handle
+        let node = &self.handle.node;
+        let key = node.holder_key(&self.handle.holder);
+        let entry = self.reservation.into_node(key, self.handle.clone());
+        node.shared.access_mut(inbox).holders.insert(entry);
+        self.handle
     }
 }
 
 impl<H: Host> Handle<H> {
     /// Tells whether the holder owns the node, so that this is its anchor.
     pub(crate) fn is_anchor(&self) -> bool {
-        Arc::ptr_eq(&self.holder, self.node.owner())
+        Arc::ptr_eq(&self.holder, &self.node.owner)
     }
 
     /// Gives `peer` one more reference on `node`. None if the node is dead.
@@ -193,7 +177,7 @@ impl<H: Host> Handle<H> {
     pub(crate) fn link(node: &Arc<Node<H>>, peer: &Arc<Peer<H>>) -> Result<Option<Linked<H>>> {
         let mut new = None;
         loop {
-            let mut guard = node.owner().inbox.lock();
+            let mut guard = node.owner.inbox.lock();
             let inbox = &mut *guard;
             // A node of a disconnected owner that is not marked is being destroyed by another call.
             if node.is_dead() {
@@ -218,17 +202,18 @@ impl<H: Host> Handle<H> {
             let unconfirmed = node.count_up(inbox);
             drop(guard);
             drop(new);
-            return Ok(Some(Linked {
+            let linked = Linked {
                 handle,
                 unconfirmed,
-            }));
+            };
+            return Ok(Some(linked));
         }
     }
 
     /// Gives references back.
     pub(crate) fn unlink(&self, detached: Detached) {
         let Detached { refs, with_pin } = detached;
-        let owner = self.node.owner();
+        let owner = &self.node.owner;
         let mut guard = owner.inbox.lock();
         let inbox = &mut *guard;
         let share = self.share.access_mut(inbox);
@@ -261,19 +246,17 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        if self.share.access(&self.node.owner().inbox.lock()).refs != 0 {
+        if self.share.access(&self.node.owner.inbox.lock()).refs != 0 {
             return;
         }
         let mut guard = self.holder.inbox.lock();
         let inbox = &mut *guard;
         let notice = self.notice.access_mut(inbox);
-        let DestroyNotice::Queued(staged) = notice.destroy else {
-            return;
+        let staged = match notice.destroy {
+            NoticeState::Queued(staged) if !notice.held => staged,
+            _ => return,
         };
-        if notice.held {
-            return;
-        }
-        notice.destroy = DestroyNotice::Done;
+        notice.destroy = NoticeState::Removed;
         let committed = Key {
             timestamp: dead_at,
             ..staged

@@ -14,10 +14,10 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Host, Pool, GFP_KEPT};
 use crate::bus::object::{
-    BlankMessage, Denied, DestroyNotice, EntryRef, Message, Notice, ReleaseNotice, Removed,
-    Reservations, Seed, SliceReservation,
+    ensure, Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
+    SliceReservation,
 };
-use crate::bus::order::{Cursor, Queue};
+use crate::bus::order::{Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
 use crate::bus::quota::{Amounts, Claimant, Ledger, Limits, User, HANDLES, SLICES};
 
@@ -27,9 +27,6 @@ const STOCK: usize = 4;
 const WARM_MAX: u64 = 4096;
 /// How many entries a purge looks at in one go, at most.
 const PURGE_CHUNK: usize = 64;
-
-/// Blank messages.
-pub(crate) type Stock<H> = KVec<BlankMessage<H>>;
 
 /// What the inbox lock guards.
 pub(crate) struct Inbox<H: Host> {
@@ -42,8 +39,9 @@ pub(crate) struct Inbox<H: Host> {
     /// None once the peer is disconnected.
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
-    /// Memory for the next messages: a peer that keeps up with its senders needs no new one.
-    pub(crate) stock: Stock<H>,
+    /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
+    /// memory.
+    stock: KVec<KBox<Message<H>>>,
 }
 
 // What is pinned is behind pointers; nothing in the inbox itself minds being moved.
@@ -56,18 +54,14 @@ impl<H: Host> Inbox<H> {
     ///
     /// ENOMEM.
     pub(crate) fn new(user: Arc<User>, limits: Limits, pool: H::Pool) -> Result<Self> {
-        let SliceReservation {
-            extents,
-            given,
-            ring,
-        } = SliceReservation::new(8)?;
+        let memory = SliceReservation::new(8)?;
         Ok(Self {
             open: true,
-            queue: Queue::new(ring),
+            queue: Queue::new(memory.ring),
             // A bit less than a power of two, which a small slice cuts out of without leaving its
             // bin.
-            slices: Allocator::new(H::Pool::SIZE - UNIT, extents)?,
-            given: GivenSlices::new(given),
+            slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
+            given: memory.given,
             ledger: Ledger::new(user, limits),
             pool: Some(pool),
             seed: None,
@@ -108,14 +102,14 @@ impl<H: Host> Inbox<H> {
             size,
             payer: claimant.peer,
         };
-        let blank = self.stock.pop().ok_or(Denied::NeedsMessage)?;
-        Ok(blank.into_message(slice, warm.is_some()))
+        let mut message = self.stock.pop().ok_or(Denied::NeedsMessage)?;
+        message.slice = slice;
+        message.pinned = warm.is_some();
+        Ok(message)
     }
 
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
-        if size >= H::Pool::SIZE {
-            return Err(Denied::Error(EMSGSIZE));
-        }
+        ensure(size < H::Pool::SIZE, EMSGSIZE)?;
         self.drop_warm();
         Ok(self.slices.reserve(size)?)
     }
@@ -159,14 +153,16 @@ impl<H: Host> Inbox<H> {
             });
         }
         if let Some(mut message) = reservations.message.take() {
-            message.assign(self.pool.clone());
+            message.pool = self.pool.clone();
             reservations.message = self.keep(message);
         }
     }
 
-    /// Keeps memory for the next message, or returns it, to be freed without locks.
+    /// Keeps the memory of a plain message for the next one, or returns it, to be freed without
+    /// locks.
     #[inline]
-    pub(crate) fn keep(&mut self, message: BlankMessage<H>) -> Option<BlankMessage<H>> {
+    pub(crate) fn keep(&mut self, message: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
+        debug_assert!(message.is_plain());
         let full = self.stock.push_within_capacity(message).err();
         full.map(|full| full.0)
     }
@@ -205,25 +201,30 @@ impl<H: Host> Inbox<H> {
     pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
         match entry {
             EntryRef::Message(message) => !message.is_stale(self),
-            EntryRef::Notice(Notice::Released(node)) => !node.shared.access(self).anchor_released,
+            EntryRef::Notice(Notice::Released(node)) => !node.is_released(self),
             EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).held,
         }
     }
 
+    /// Takes the head out of the queue, whose key is `key`.
+    #[inline(always)]
+    pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<H>> {
+        let removed = self.queue.pop(key)?;
+        self.note_removed(&removed);
+        Some(removed)
+    }
+
     /// Notes that an entry left the queue.
     #[inline(always)]
-    pub(crate) fn note_removed(&mut self, removed: &Removed<H>) {
-        let Removed::Notice(notice, _) = removed else {
-            return;
+    fn note_removed(&mut self, removed: &Removed<H>) {
+        let state = match removed {
+            Removed::Message(_) => return,
+            Removed::Notice(Notice::Destroyed(handle), _) => {
+                &mut handle.notice.access_mut(self).destroy
+            }
+            Removed::Notice(Notice::Released(node), _) => &mut node.shared.access_mut(self).release,
         };
-        match notice {
-            Notice::Destroyed(handle) => {
-                handle.notice.access_mut(self).destroy = DestroyNotice::Done;
-            }
-            Notice::Released(node) => {
-                node.shared.access_mut(self).release = ReleaseNotice::Removed;
-            }
-        }
+        *state = NoticeState::Removed;
     }
 
     /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
@@ -231,9 +232,24 @@ impl<H: Host> Inbox<H> {
     pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
         let unpin = self.free(slice, true);
         self.ledger.release_one(slice.payer, SLICES, 1);
-        if unpin {
-            return self.pool.clone();
+        self.pool.as_ref().filter(|_| unpin).cloned()
+    }
+
+    /// Closes it. Returns what was in it, to be dropped without locks.
+    pub(crate) fn close(&mut self) -> Self {
+        self.open = false;
+        self.queue.kill_staged(|_| true);
+        // Only what the user was given stays pinned.
+        self.drop_warm();
+        Self {
+            open: false,
+            queue: self.queue.drain(),
+            slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
+            given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
+            ledger: self.ledger.close(),
+            pool: self.pool.take(),
+            seed: self.seed.take(),
+            stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
-        None
     }
 }

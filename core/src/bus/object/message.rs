@@ -6,7 +6,7 @@
 //! charges for all of them. [`Message::discard`] gives all of that back; simply dropping it would
 //! leave the charges and the counts of nodes standing.
 //!
-//! The memory of a plain message is used again for the next one: a [`BlankMessage`]. It stays
+//! The memory of a plain message is used again for the next one: a *blank* message. It stays
 //! addressed as it was, since the next message is mostly for the same node.
 
 use kernel::prelude::*;
@@ -14,7 +14,7 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Files, Host, Pool, GFP_KEPT};
 use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
-use crate::bus::order::{self, Links, Queued};
+use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
 use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
 
@@ -30,44 +30,36 @@ pub(crate) enum Notice<H: Host> {
     Released(Arc<Node<H>>),
 }
 
+/// Where a notice is that a node or a handle may cause.
+pub(crate) enum NoticeState<H: Host> {
+    /// Not queued or staged.
+    Idle(EntryReservation<H>),
+    /// Queued there, or staged there and committed since, perhaps.
+    Queued(Key),
+    /// Taken out of the queue: a task may give its memory back, if the notice can come again.
+    Removed,
+}
+
+impl<H: Host> NoticeState<H> {
+    /// Takes the memory for the notice, which is removed then. None, with nothing changed, unless
+    /// it is idle.
+    pub(crate) fn take(&mut self) -> Option<EntryReservation<H>> {
+        match core::mem::replace(self, Self::Removed) {
+            Self::Idle(reservation) => Some(reservation),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// What stands in a peer's queue.
 pub(crate) type EntryRef<'q, H> = order::EntryRef<'q, Message<H>>;
 /// What was taken out of a peer's queue.
 pub(crate) type Removed<H> = order::Removed<Message<H>>;
 /// Memory for an entry of the trees of a peer's queue.
 pub(crate) type EntryReservation<H> = order::EntryReservation<Message<H>>;
-
-/// What a message carries.
-pub(crate) struct Cargo<H: Host> {
-    pub(crate) slice: Slice,
-    /// Bytes of payload.
-    pub(crate) n_bytes: u64,
-    pub(crate) handles: Handles<H>,
-    pub(crate) files: Option<Arc<Files<H>>>,
-    /// The charge on the sender's user, which ends when it is dropped.
-    pub(crate) sent_fds: Option<SentFds>,
-}
-
-impl<H: Host> Cargo<H> {
-    pub(crate) fn n_fds(&self) -> usize {
-        self.files.as_ref().map_or(0, |files| files.len())
-    }
-
-    /// Returns how much it is.
-    pub(crate) fn size(&self) -> Size {
-        Size {
-            n_bytes: self.n_bytes,
-            n_handles: self.handles.len(),
-            n_fds: self.n_fds(),
-        }
-    }
-
-    /// Tells whether it is nothing but bytes.
-    #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.handles.is_empty() && self.files.is_none()
-    }
-}
 
 /// Returns what is charged for a message of this size while it is in flight.
 #[inline]
@@ -84,12 +76,18 @@ pub(crate) fn charges(size: &Size) -> Amounts {
 pub(crate) struct Message<H: Host> {
     /// None in a seed, which is for no node.
     pub(crate) node: Option<Arc<Node<H>>>,
-    /// The receiver's. None only in a blank that no peer ever had.
+    /// The receiver's. None only in a blank message that no peer ever had.
     pub(crate) pool: Option<H::Pool>,
     /// The memory behind its slice is pinned.
     pub(crate) pinned: bool,
     pub(crate) links: Links<Self>,
-    pub(crate) cargo: Cargo<H>,
+    pub(crate) slice: Slice,
+    /// Bytes of payload.
+    pub(crate) n_bytes: u64,
+    pub(crate) handles: Handles<H>,
+    pub(crate) files: Option<Arc<Files<H>>>,
+    /// The charge on the sender's user, which ends when it is dropped.
+    pub(crate) sent_fds: Option<SentFds>,
 }
 
 impl<H: Host> Queued for Message<H> {
@@ -106,55 +104,42 @@ impl<H: Host> Queued for Message<H> {
     }
 }
 
-/// Memory for a message.
-pub(crate) struct BlankMessage<H: Host>(KBox<Message<H>>);
-
-impl<H: Host> BlankMessage<H> {
-    /// Allocates it.
+impl<H: Host> Message<H> {
+    /// Allocates a blank message: memory for a message, which owns nothing yet.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new() -> Result<Self> {
-        let blank = Message {
+    pub(crate) fn blank() -> Result<KBox<Self>> {
+        let blank = Self {
             node: None,
             pool: None,
             pinned: false,
             links: Links::NONE,
-            cargo: Cargo {
-                slice: Slice::NONE,
-                n_bytes: 0,
-                handles: KVVec::new(),
-                files: None,
-                sent_fds: None,
-            },
+            slice: Slice::default(),
+            n_bytes: 0,
+            handles: KVVec::new(),
+            files: None,
+            sent_fds: None,
         };
-        Ok(Self(KBox::new(blank, GFP_KEPT)?))
+        Ok(KBox::new(blank, GFP_KEPT)?)
     }
 
-    /// Keeps the memory of a plain message for the next one.
+    /// Returns how much it carries.
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            n_bytes: self.n_bytes,
+            n_handles: self.handles.len(),
+            n_fds: self.files.as_ref().map_or(0, |files| files.len()),
+        }
+    }
+
+    /// Tells whether it carries nothing except bytes.
     #[inline]
-    pub(crate) fn recycle(message: KBox<Message<H>>) -> Self {
-        debug_assert!(message.cargo.is_plain());
-        Self(message)
+    pub(crate) fn is_plain(&self) -> bool {
+        self.handles.is_empty() && self.files.is_none()
     }
 
-    /// Assigns it to the peer with this pool.
-    pub(crate) fn assign(&mut self, pool: Option<H::Pool>) {
-        self.0.pool = pool;
-    }
-
-    /// Makes a message with a slice, which may be `pinned` already.
-    #[inline]
-    pub(crate) fn into_message(self, slice: Slice, pinned: bool) -> KBox<Message<H>> {
-        let Self(mut message) = self;
-        message.cargo.slice = slice;
-        message.pinned = pinned;
-        message
-    }
-}
-
-impl<H: Host> Message<H> {
     /// Says which node it is for.
     #[inline]
     pub(crate) fn address(&mut self, node: Option<&Arc<Node<H>>>) {
@@ -169,7 +154,7 @@ impl<H: Host> Message<H> {
     #[inline]
     pub(crate) fn is_stale(&self, inbox: &Inbox<H>) -> bool {
         let node = self.node.as_ref();
-        node.is_some_and(|node| node.shared.access(inbox).anchor_released)
+        node.is_some_and(|node| node.is_released(inbox))
     }
 
     /// Gets memory behind the slice and clears the padding of the payload.
@@ -182,13 +167,13 @@ impl<H: Host> Message<H> {
         let Some(pool) = &self.pool else {
             return Ok(());
         };
-        let Slice { offset, size, .. } = self.cargo.slice;
+        let Slice { offset, size, .. } = self.slice;
         if !self.pinned {
             pool.pin(offset, size)?;
             self.pinned = true;
         }
         // An empty slice is all padding; otherwise it ends where the handles start, or earlier.
-        let n_bytes = self.cargo.n_bytes;
+        let n_bytes = self.n_bytes;
         let padded = n_bytes.next_multiple_of(UNIT).max(UNIT).min(size);
         clear(pool, offset + n_bytes, offset + padded);
         Ok(())
@@ -197,9 +182,8 @@ impl<H: Host> Message<H> {
     /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to be
     /// dropped next.
     pub(crate) fn discard(&self, peer: &Peer<H>) {
-        let cargo = &self.cargo;
-        let slice = &cargo.slice;
-        let charges = charges(&cargo.size());
+        let slice = &self.slice;
+        let charges = charges(&self.size());
         let mut unpin = self.pinned;
         let mut inbox = peer.inbox.lock();
         // A disconnected peer has given all of its charges back at once.
@@ -211,7 +195,12 @@ impl<H: Host> Message<H> {
         if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {
             pool.unpin(slice.offset, slice.size);
         }
-        for handle in cargo.handles.iter().flatten() {
+        self.unlink_handles();
+    }
+
+    /// Gives back the references that it carries.
+    pub(crate) fn unlink_handles(&self) {
+        for handle in self.handles.iter().flatten() {
             handle.unlink(Detached::ONE);
         }
     }

@@ -21,14 +21,13 @@ mod seed;
 mod table;
 
 pub use bus::{Bus, Usage};
-pub(crate) use handle::{Creation, DestroyNotice, Detached, Handle, Linked, NewHandle};
-pub(crate) use inbox::{Inbox, Stock};
+pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
+pub(crate) use inbox::Inbox;
 pub(crate) use message::{
-    charges, clear, BlankMessage, Cargo, EntryRef, EntryReservation, Handles, Message, Notice,
-    Removed,
+    charges, clear, EntryRef, EntryReservation, Handles, Message, Notice, NoticeState, Removed,
 };
-pub(crate) use node::{HolderReservation, Holders, Node, ReleaseNotice, Unconfirmed};
-pub(crate) use peer::check;
+pub(crate) use node::{HolderReservation, Holders, Node, Unconfirmed};
+pub(crate) use peer::{check, ensure};
 pub use peer::{Info, Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};

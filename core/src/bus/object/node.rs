@@ -25,9 +25,9 @@ use kernel::sync::{Arc, LockedBy};
 
 use crate::bus::host::{Host, GFP_KEPT};
 use crate::bus::object::{
-    EntryReservation, Handle, Inbox, Notice, Peer, Removed, TableReservation,
+    EntryReservation, Handle, Inbox, Notice, NoticeState, Peer, Removed, TableReservation,
 };
-use crate::bus::order::{Key, Transaction};
+use crate::bus::order::Transaction;
 
 /// Finds a handle among the holders of a node, or of several nodes of one owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,24 +51,6 @@ pub(crate) struct DeathReservation<H: Host> {
     pub(crate) entry: TableReservation<H>,
 }
 
-/// Whether a node lives.
-pub(crate) enum Life<H: Host> {
-    Alive(DeathReservation<H>),
-    /// A destruction is under way.
-    Dying,
-    Dead,
-}
-
-/// Where the notice is that nobody else holds the node any more.
-pub(crate) enum ReleaseNotice<H: Host> {
-    /// Not queued.
-    Idle(EntryReservation<H>),
-    /// Queued there.
-    Queued(Key),
-    /// Taken out of the queue by a task that will give its memory back.
-    Removed,
-}
-
 /// What the owner's inbox guards of a node.
 pub(crate) struct Shared<H: Host> {
     pub(crate) holders: Holders<H>,
@@ -76,22 +58,26 @@ pub(crate) struct Shared<H: Host> {
     /// that is given the node again meanwhile gets the handle that it has.
     pub(crate) told: Holders<H>,
     pub(crate) strong: u64,
-    pub(crate) release: ReleaseNotice<H>,
+    /// The notice that nobody else holds the node any more.
+    pub(crate) release: NoticeState<H>,
     /// A release notice is owed when `strong` falls to 0.
     pub(crate) release_owed: bool,
     /// How many release notices were queued.
     n_releases: u64,
-    pub(crate) life: Life<H>,
+    /// None once a destruction is under way.
+    death: Option<DeathReservation<H>>,
     /// The owner dropped its last reference: what is queued for the node vanishes.
     pub(crate) anchor_released: bool,
 }
 
 /// An object that belongs to one peer.
 pub(crate) struct Node<H: Host> {
-    id: u64,
+    /// The owner's ID of it.
+    pub(crate) id: u64,
     /// Tells it apart from all other nodes that its owner ever had.
     pub(crate) serial: u64,
-    owner: Arc<Peer<H>>,
+    /// The peer that it belongs to.
+    pub(crate) owner: Arc<Peer<H>>,
     dead: Atomic<u64>,
     pub(crate) shared: LockedBy<Shared<H>, Inbox<H>>,
 }
@@ -117,10 +103,10 @@ impl<H: Host> Node<H> {
             holders: RBTree::new(),
             told: RBTree::new(),
             strong: 0,
-            release: ReleaseNotice::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
+            release: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             release_owed: false,
             n_releases: 0,
-            life: Life::Alive(death),
+            death: Some(death),
             anchor_released: false,
         };
         let new = Self {
@@ -131,16 +117,6 @@ impl<H: Host> Node<H> {
             shared: LockedBy::new(&owner.inbox, shared),
         };
         Ok(Arc::new(new, GFP_KEPT)?)
-    }
-
-    /// Returns the owner's ID of it.
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Returns the peer that it belongs to.
-    pub(crate) fn owner(&self) -> &Arc<Peer<H>> {
-        &self.owner
     }
 
     /// Returns the timestamp of its destruction, if it is dead. Exact under the owner's inbox.
@@ -164,22 +140,10 @@ impl<H: Host> Node<H> {
 
     /// Begins its destruction. None if another call did. Under the owner's inbox.
     pub(crate) fn mark_dying(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
-        let life = &mut self.shared.access_mut(inbox).life;
-        match core::mem::replace(life, Life::Dying) {
-            Life::Alive(reservation) => Some(reservation),
-            other => {
-                *life = other;
-                None
-            }
-        }
+        self.shared.access_mut(inbox).death.take()
     }
 
     /// Ends its destruction. Under the owner's inbox.
-    pub(crate) fn mark_dead(&self, inbox: &mut Inbox<H>, timestamp: u64) {
-        self.shared.access_mut(inbox).life = Life::Dead;
-        self.set_dead_at(timestamp);
-    }
-
     pub(crate) fn set_dead_at(&self, timestamp: u64) {
         // Release pairs with the Acquire in `dead_at`.
         self.dead.store(timestamp, Release);
@@ -187,7 +151,13 @@ impl<H: Host> Node<H> {
 
     /// Tells whether no destruction began. Under the owner's inbox.
     pub(crate) fn is_alive(&self, inbox: &Inbox<H>) -> bool {
-        matches!(self.shared.access(inbox).life, Life::Alive(_))
+        self.shared.access(inbox).death.is_some()
+    }
+
+    /// Tells whether the owner dropped its last reference. Under the owner's inbox.
+    #[inline]
+    pub(crate) fn is_released(&self, inbox: &Inbox<H>) -> bool {
+        self.shared.access(inbox).anchor_released
     }
 
     /// Returns what finds the peer's handle among the holders.
@@ -206,12 +176,12 @@ impl<H: Host> Node<H> {
     pub(crate) fn count_up(&self, inbox: &mut Inbox<H>) -> Option<Unconfirmed> {
         let shared = self.shared.access_mut(inbox);
         shared.strong += 1;
-        if let ReleaseNotice::Queued(key) = shared.release {
+        if let NoticeState::Queued(key) = shared.release {
             // Not received yet, so it is withdrawn, and owed again.
             shared.release_owed = true;
             let withdrawn = inbox.queue.remove(&key);
             if let Some(Removed::Notice(_, reservation)) = withdrawn {
-                self.shared.access_mut(inbox).release = ReleaseNotice::Idle(reservation);
+                self.shared.access_mut(inbox).release = NoticeState::Idle(reservation);
             }
         }
         let shared = self.shared.access_mut(inbox);
@@ -248,7 +218,7 @@ impl<H: Host> Node<H> {
         inbox: &mut Inbox<H>,
         reservation: EntryReservation<H>,
     ) -> bool {
-        this.shared.access_mut(inbox).release = ReleaseNotice::Idle(reservation);
+        this.shared.access_mut(inbox).release = NoticeState::Idle(reservation);
         Self::notify(this, inbox)
     }
 
@@ -259,19 +229,14 @@ impl<H: Host> Node<H> {
             return false;
         }
         let shared = this.shared.access_mut(inbox);
-        let reservation = match core::mem::replace(&mut shared.release, ReleaseNotice::Removed) {
-            ReleaseNotice::Idle(reservation) => reservation,
-            other => {
-                shared.release = other;
-                return false;
-            }
+        let Some(reservation) = shared.release.take() else {
+            return false;
         };
         shared.release_owed = false;
         shared.n_releases += 1;
-        let key = inbox
-            .queue
-            .push_notice(Notice::Released(this.clone()), reservation);
-        this.shared.access_mut(inbox).release = ReleaseNotice::Queued(key);
+        let notice = Notice::Released(this.clone());
+        let key = inbox.queue.push_notice(notice, reservation);
+        this.shared.access_mut(inbox).release = NoticeState::Queued(key);
         true
     }
 }

@@ -83,7 +83,13 @@ pub struct Info {
 
 /// Returns ESHUTDOWN unless what is asked about is open.
 pub(crate) fn check(open: bool) -> Result {
-    open.then_some(()).ok_or(ESHUTDOWN)
+    ensure(open, ESHUTDOWN)
+}
+
+/// Returns `error` unless what is asked for holds.
+#[inline]
+pub(crate) fn ensure(holds: bool, error: Error) -> Result {
+    holds.then_some(()).ok_or(error)
 }
 
 impl<H: Host> Peer<H> {
@@ -199,18 +205,15 @@ impl<H: Host> Peer<H> {
     pub fn limits(&self) -> Result<Amounts> {
         let inbox = self.inbox.lock();
         check(inbox.open)?;
-        Ok(inbox.ledger.limits())
+        Ok(inbox.ledger.account.limits)
     }
 
     /// Counts what it holds; takes time in proportion.
     pub fn info(&self) -> Info {
         let table = self.table.lock();
         let handles = table.by_id.values().count() as u64;
-        let nodes = table
-            .by_id
-            .values()
-            .filter(|handle| handle.is_anchor())
-            .count() as u64;
+        let anchors = table.by_id.values().filter(|handle| handle.is_anchor());
+        let nodes = anchors.count() as u64;
         drop(table);
         let inbox = self.inbox.lock();
         let entries = inbox.queue.count();
@@ -222,7 +225,7 @@ impl<H: Host> Peer<H> {
             queued: entries.committed as u64,
             staged: entries.staged as u64,
             slices: u64::from(inbox.slices.n_used()),
-            charged: inbox.ledger.used(),
+            charged: inbox.ledger.account.used(),
         }
     }
 }

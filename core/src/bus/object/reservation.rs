@@ -8,22 +8,23 @@
 use kernel::prelude::*;
 
 use crate::bus::host::Host;
-use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
-use crate::bus::order::RingSlots;
-use crate::bus::pool::AllocError;
-use crate::bus::pool::{ExtentArray, GivenArray};
-use crate::bus::quota::QuotaError;
-use crate::bus::quota::{only, Claimant, LedgerReservation, HANDLES};
+use crate::bus::object::{check, Inbox, Message, Peer};
+use crate::bus::order::Ring;
+use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
+use crate::bus::quota::{only, Claimant, LedgerReservation, QuotaError, HANDLES};
+use crate::errno::{EDQUOT, EXFULL};
 
 /// Why something could not be booked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// Final.
     Error(Error),
-    /// By the quota; see [`QuotaError`].
-    Quota(QuotaError),
-    /// By the allocator of slices; see [`AllocError`].
-    Alloc(AllocError),
+    /// By the user's account, unless the user's peers return the credit that lies idle with them.
+    UntilRecall,
+    /// To be tried again with memory for the claimant's first claim.
+    NeedsClaim,
+    /// To be tried again with memory for so many slices.
+    NeedsSlices(usize),
     /// To be tried again with memory for a message.
     NeedsMessage,
 }
@@ -36,13 +37,20 @@ impl From<Error> for Denied {
 
 impl From<QuotaError> for Denied {
     fn from(error: QuotaError) -> Self {
-        Denied::Quota(error)
+        match error {
+            QuotaError::Refused => Denied::Error(EDQUOT),
+            QuotaError::RefusedUntilRecall => Denied::UntilRecall,
+            QuotaError::NeedsReservation => Denied::NeedsClaim,
+        }
     }
 }
 
 impl From<AllocError> for Denied {
     fn from(error: AllocError) -> Self {
-        Denied::Alloc(error)
+        match error {
+            AllocError::Full => Denied::Error(EXFULL),
+            AllocError::NeedsMemory(n) => Denied::NeedsSlices(n),
+        }
     }
 }
 
@@ -52,8 +60,8 @@ impl From<AllocError> for Denied {
 /// Each message has a slice until it left the ring, so there is always a slot for it.
 pub(crate) struct SliceReservation<H: Host> {
     pub(crate) extents: ExtentArray,
-    pub(crate) given: GivenArray,
-    pub(crate) ring: RingSlots<Message<H>>,
+    pub(crate) given: GivenSlices,
+    pub(crate) ring: Ring<Message<H>>,
 }
 
 impl<H: Host> SliceReservation<H> {
@@ -64,12 +72,10 @@ impl<H: Host> SliceReservation<H> {
     /// ENOMEM.
     pub(crate) fn new(n: usize) -> Result<Self> {
         let extents = ExtentArray::new(n)?;
-        let given = GivenArray::new(extents.capacity())?;
-        let ring = RingSlots::new(extents.capacity())?;
         Ok(Self {
+            given: GivenSlices::new(extents.capacity())?,
+            ring: Ring::new(extents.capacity())?,
             extents,
-            given,
-            ring,
         })
     }
 }
@@ -78,7 +84,7 @@ impl<H: Host> SliceReservation<H> {
 pub(crate) struct Reservations<H: Host> {
     pub(crate) ledger: LedgerReservation,
     pub(crate) slices: Option<SliceReservation<H>>,
-    pub(crate) message: Option<BlankMessage<H>>,
+    pub(crate) message: Option<KBox<Message<H>>>,
 }
 
 impl<H: Host> Reservations<H> {
@@ -94,13 +100,10 @@ impl<H: Host> Reservations<H> {
     fn get(&mut self, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),
-            Denied::Quota(QuotaError::NeedsReservation) => self.ledger = LedgerReservation::new()?,
-            Denied::Quota(refused) => return Err(refused.into()),
-            Denied::Alloc(AllocError::NeedsMemory(n)) => {
-                self.slices = Some(SliceReservation::new(n)?);
-            }
-            Denied::Alloc(full) => return Err(full.into()),
-            Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
+            Denied::UntilRecall => return Err(EDQUOT),
+            Denied::NeedsClaim => self.ledger = LedgerReservation::new()?,
+            Denied::NeedsSlices(n) => self.slices = Some(SliceReservation::new(n)?),
+            Denied::NeedsMessage => self.message = Some(Message::blank()?),
         }
         Ok(())
     }
@@ -126,15 +129,13 @@ impl<H: Host> Peer<H> {
                 Err(denied) => denied,
             };
             drop(inbox);
-            let recallable = denied == Denied::Quota(QuotaError::RefusedUntilRecall);
-            if recallable && !recalled && self.user.has_credit() {
+            if denied == Denied::UntilRecall && !recalled && self.user.has_credit() {
                 recalled = true;
                 self.bus.recall(self.uid());
-            } else {
-                reservations
-                    .get_or_insert_with(Reservations::none)
-                    .get(denied)?;
+                continue;
             }
+            let reservations = reservations.get_or_insert_with(Reservations::none);
+            reservations.get(denied)?;
         }
     }
 

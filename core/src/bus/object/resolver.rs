@@ -11,7 +11,7 @@ use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
 use crate::bus::host::Host;
-use crate::bus::object::{check, creates, Creation, Handle, NewHandle, Node, Peer};
+use crate::bus::object::{check, creates, ensure, Creation, Handle, NewHandle, Node, Peer};
 use crate::errno::ENOTUNIQ;
 
 /// Finds the handles that one call names.
@@ -189,9 +189,7 @@ impl Distinct {
             Self::Few => ids[..index].contains(&id),
             Self::Many(seen) => seen.try_create_and_insert(id, (), GFP_KERNEL)?.is_some(),
         };
-        if again {
-            return Err(ENOTUNIQ);
-        }
+        ensure(!again, ENOTUNIQ)?;
         Ok(handle)
     }
 }

@@ -16,7 +16,7 @@ use kernel::sync::Arc;
 
 use crate::abi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
 use crate::bus::host::Host;
-use crate::bus::object::{Creation, DestroyNotice, Detached, Handle, Inbox};
+use crate::bus::object::{Creation, Detached, Handle, Inbox, NoticeState};
 
 /// Handles by number.
 pub(crate) type ByNumber<H> = RBTree<u64, Arc<Handle<H>>>;
@@ -70,7 +70,7 @@ impl<H: Host> Table<H> {
     /// always had, unless the user gave that to another node meanwhile; otherwise one that was never
     /// used before.
     pub(crate) fn choose_id(&mut self, handle: &Handle<H>) -> u64 {
-        let (own, anchor) = (handle.node.id(), handle.is_anchor());
+        let (own, anchor) = (handle.node.id, handle.is_anchor());
         if anchor && self.by_id.get(&own).is_none() {
             return own;
         }
@@ -115,24 +115,22 @@ impl<H: Host> Table<H> {
         id: Option<u64>,
     ) -> Option<Gained> {
         let local = handle.local.access_mut(self);
-        if local.refs != 0 {
+        let is_new = local.refs == 0;
+        if is_new {
+            if matches!(handle.notice.access(inbox).destroy, NoticeState::Removed) {
+                return None;
+            }
+            let id = id.unwrap_or_else(|| self.choose_id(handle));
+            if !self.insert(inbox, handle, payer, id) {
+                return None;
+            }
+            handle.local.access_mut(self).creation = Creation::Done;
+        } else {
             local.refs += 1;
-            return Some(Gained {
-                id: local.id,
-                keeps_charge: false,
-            });
         }
-        if matches!(handle.notice.access(inbox).destroy, DestroyNotice::Done) {
-            return None;
-        }
-        let id = id.unwrap_or_else(|| self.choose_id(handle));
-        if !self.insert(inbox, handle, payer, id) {
-            return None;
-        }
-        handle.local.access_mut(self).creation = Creation::Done;
         Some(Gained {
-            id,
-            keeps_charge: true,
+            id: handle.local.access(self).id,
+            keeps_charge: is_new,
         })
     }
 

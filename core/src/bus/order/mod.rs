@@ -13,6 +13,6 @@ mod transaction;
 
 pub(crate) use entry::{EntryRef, EntryReservation, Links, Queued, Removed};
 pub(crate) use key::{destruction_after, message_after, Key, Number};
-pub(crate) use queue::{Cursor, Drained, Queue};
-pub(crate) use ring::RingSlots;
+pub(crate) use queue::{Cursor, Queue};
+pub(crate) use ring::Ring;
 pub(crate) use transaction::Transaction;

@@ -28,13 +28,21 @@ use crate::bus::order::entry::{
     committed_at, put, take, Entry, EntryRef, EntryReservation, Queued, Removed, Tree,
 };
 use crate::bus::order::key::{message_after, Key};
-use crate::bus::order::ring::{Ring, RingSlots};
+use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
 
 /// The first committed entry, once it is settled.
 pub(crate) struct Head<'q, M: Queued> {
     pub(crate) key: Key,
     pub(crate) entry: EntryRef<'q, M>,
+}
+
+impl<'q, M: Queued> Head<'q, M> {
+    /// Returns the entry of a message of the ring.
+    fn of_message(message: &'q M) -> Self {
+        let (key, entry) = (message.links().key, EntryRef::Message(message));
+        Self { key, entry }
+    }
 }
 
 /// Where a part was staged.
@@ -74,9 +82,7 @@ pub(crate) struct Queue<M: Queued> {
 
 impl<M: Queued> Queue<M> {
     /// Makes an empty queue.
-    pub(crate) fn new(slots: RingSlots<M>) -> Self {
-        let mut ring = Ring::EMPTY;
-        drop(ring.grow(slots));
+    pub(crate) fn new(ring: Ring<M>) -> Self {
         Self {
             clock: 0,
             ring,
@@ -98,8 +104,8 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Moves the ring into more memory. Returns the old one, to be freed without locks.
-    pub(crate) fn grow(&mut self, slots: RingSlots<M>) -> RingSlots<M> {
-        self.ring.grow(slots)
+    pub(crate) fn grow(&mut self, memory: Ring<M>) -> Ring<M> {
+        self.ring.grow(memory)
     }
 
     /// Takes a timestamp for what is committed now, after everything here and after `floor`.
@@ -193,14 +199,10 @@ impl<M: Queued> Queue<M> {
 
     /// Puts the lone message into the tree.
     fn put_lone_into_tree(&mut self) {
-        if let Some(Lone {
-            transaction,
-            message,
-        }) = self.lone.take()
-        {
-            let key = message.links().key;
-            let message = Removed::Message(message);
-            put(&mut self.staged, key, Some(transaction), message);
+        if let Some(lone) = self.lone.take() {
+            let key = lone.message.links().key;
+            let message = Removed::Message(lone.message);
+            put(&mut self.staged, key, Some(lone.transaction), message);
         }
     }
 
@@ -245,37 +247,40 @@ impl<M: Queued> Queue<M> {
     /// under the same lock.
     #[inline(always)]
     pub(crate) fn head(&self) -> Option<Head<'_, M>> {
-        let listed = self.ring.first().map(|message| Head {
-            key: message.links().key,
-            entry: EntryRef::Message(message),
-        });
+        let listed = self.ring.first().map(Head::of_message);
         if self.committed.is_empty() {
             return listed;
         }
         let key = self.first_key()?;
-        listed.filter(|listed| listed.key == key).or_else(|| {
-            let entry = self.get(&key)?;
-            Some(Head { key, entry })
-        })
+        let listed = listed.filter(|listed| listed.key == key);
+        listed.or_else(|| self.head_at(key))
+    }
+
+    /// Returns the part or notice that is committed at `key`.
+    fn head_at(&self, key: Key) -> Option<Head<'_, M>> {
+        let entry = self.get(&key)?;
+        Some(Head { key, entry })
     }
 
     /// Takes the first committed entry out, whose key is `key`.
     #[inline]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<M>> {
-        let is_listed = || {
-            let first = self.ring.first();
-            first.is_some_and(|first| first.links().key == *key)
-        };
-        if self.committed.is_empty() || is_listed() {
+        if self.committed.is_empty() || self.first_listed() == Some(*key) {
             return self.ring.pop().map(Removed::Message);
         }
         self.remove(key)
     }
 
+    /// Returns the key of the first message in the ring.
+    #[inline]
+    fn first_listed(&self) -> Option<Key> {
+        Some(self.ring.first()?.links().key)
+    }
+
     /// Returns the key of the first committed entry.
     #[inline]
     fn first_key(&self) -> Option<Key> {
-        let listed = self.ring.first().map(|first| first.links().key);
+        let listed = self.first_listed();
         if self.committed.is_empty() {
             return listed;
         }
@@ -319,8 +324,8 @@ impl<M: Queued> Queue<M> {
         if self.committed.is_empty() {
             return None;
         }
-        self.next(&key.successor())
-            .filter(|next| next.is_sibling(key))
+        let next = self.next(&key.successor())?;
+        next.is_sibling(key).then_some(next)
     }
 
     /// Takes a committed part or notice out.
@@ -354,14 +359,8 @@ impl<M: Queued> Queue<M> {
     /// Returns the committed entry at this place.
     pub(crate) fn entry_at(&self, at: &Cursor) -> Option<Head<'_, M>> {
         match at {
-            Cursor::Ring(at) => self.ring.get(*at).map(|message| Head {
-                key: message.links().key,
-                entry: EntryRef::Message(message),
-            }),
-            Cursor::Tree(key) => Some(Head {
-                key: *key,
-                entry: self.get(key)?,
-            }),
+            Cursor::Ring(at) => self.ring.get(*at).map(Head::of_message),
+            Cursor::Tree(key) => self.head_at(*key),
             Cursor::End => None,
         }
     }
@@ -397,26 +396,34 @@ impl<M: Queued> Queue<M> {
         moved
     }
 
-    /// Takes all out, to be dropped without locks. The queue has no memory any more: nothing may be
-    /// put in after.
-    pub(crate) fn drain(&mut self) -> Drained<M> {
-        self.settle_all();
-        Drained {
-            ring: core::mem::replace(&mut self.ring, Ring::EMPTY),
-            trees: [
-                core::mem::take(&mut self.committed),
-                core::mem::take(&mut self.staged),
-            ],
+    /// Takes all out, to be dropped without locks. The clock stays, the memory does not: nothing
+    /// may be put in after.
+    pub(crate) fn drain(&mut self) -> Self {
+        let mut empty = Self::new(Ring::EMPTY);
+        empty.clock = self.clock;
+        let mut drained = core::mem::replace(self, empty);
+        drained.settle_all();
+        drained
+    }
+
+    /// Takes an entry out of what [`Queue::drain`] returned, where nothing is lone.
+    pub(crate) fn pop_drained(&mut self) -> Option<Removed<M>> {
+        if let Some(message) = self.ring.pop() {
+            return Some(Removed::Message(message));
         }
+        let mut trees = [&mut self.committed, &mut self.staged].into_iter();
+        trees.find_map(|tree| {
+            let key = *tree.cursor_front()?.current().0;
+            take(tree, &key)
+        })
     }
 
     /// Kills the transactions of all staged messages for which `doomed` holds.
     pub(crate) fn kill_staged(&mut self, mut doomed: impl FnMut(&M) -> bool) {
         self.put_lone_into_tree();
         for staged in self.staged.values().flatten() {
-            if let (Some(transaction), Entry::Message(message)) =
-                (&staged.transaction, &staged.entry)
-            {
+            let (transaction, entry) = (&staged.transaction, &staged.entry);
+            if let (Some(transaction), Entry::Message(message)) = (transaction, entry) {
                 if doomed(message) {
                     transaction.kill();
                 }
@@ -438,26 +445,6 @@ impl<M: Queued> Queue<M> {
 pub(crate) struct Count {
     pub(crate) committed: usize,
     pub(crate) staged: usize,
-}
-
-/// All entries of a queue that ended.
-pub(crate) struct Drained<M: Queued> {
-    ring: Ring<M>,
-    trees: [Tree<M>; 2],
-}
-
-impl<M: Queued> Iterator for Drained<M> {
-    type Item = Removed<M>;
-
-    fn next(&mut self) -> Option<Removed<M>> {
-        if let Some(message) = self.ring.pop() {
-            return Some(Removed::Message(message));
-        }
-        self.trees.iter_mut().find_map(|tree| {
-            let key = *tree.cursor_front()?.current().0;
-            take(tree, &key)
-        })
-    }
 }
 
 #[cfg(test)]

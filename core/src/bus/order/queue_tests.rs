@@ -42,7 +42,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         Self {
-            queue: Queue::new(RingSlots::new(64).unwrap()),
+            queue: Queue::new(Ring::new(64).unwrap()),
         }
     }
 
@@ -335,7 +335,7 @@ fn a_lone_message_can_be_taken_back_and_killed() {
     assert_eq!(bench.stage_some(&t, 1, 4), behind);
     bench.queue.kill_staged(|message| message.id == 4);
     assert!(!t.commit(behind));
-    assert_eq!(bench.queue.drain().trees[1].values().count(), 2);
+    assert_eq!(bench.queue.drain().staged.values().count(), 2);
 }
 
 #[test]
@@ -385,13 +385,15 @@ fn draining_yields_committed_entries_before_staged_ones() {
     // The first stays staged before all, the second is committed, the third killed.
     commit(&mut bench.queue, &transactions[1], 9);
     transactions[2].kill();
-    let drained = bench.queue.drain();
-    let [committed, staged] = &drained.trees;
+    let clock = bench.queue.clock();
+    let mut drained = bench.queue.drain();
     assert_eq!(drained.ring.count(), 1);
-    assert_eq!(committed.values().count(), 3);
-    assert_eq!(staged.values().count(), 4);
-    let ids: Vec<u64> = drained.map(|removed| id(&removed)).collect();
+    assert_eq!(drained.committed.values().count(), 3);
+    assert_eq!(drained.staged.values().count(), 4);
+    let entries = core::iter::from_fn(|| drained.pop_drained());
+    let ids: Vec<u64> = entries.map(|removed| id(&removed)).collect();
     assert_eq!(ids, [0, 9, 2, 12, 1, 11, 3, 13]);
+    assert!(clock != 0 && bench.queue.clock() == clock);
     assert_eq!(bench.queue.count(), count(0, 0));
 }
 

@@ -25,25 +25,6 @@ use kernel::prelude::*;
 
 use crate::bus::host::GFP_KEPT;
 
-/// Memory for the slots.
-pub(crate) struct RingSlots<M>(KVVec<Option<KBox<M>>>);
-
-impl<M> RingSlots<M> {
-    /// Allocates memory for at least `n` messages.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM.
-    pub(crate) fn new(n: usize) -> Result<Self> {
-        let n = n.next_power_of_two();
-        let mut slots = KVVec::with_capacity(n, GFP_KEPT)?;
-        for _ in 0..n {
-            slots.push(None, GFP_KEPT)?;
-        }
-        Ok(Self(slots))
-    }
-}
-
 /// A ring queue of messages.
 pub(crate) struct Ring<M> {
     slots: KVVec<Option<KBox<M>>>,
@@ -61,19 +42,35 @@ impl<M> Ring<M> {
         tail: 0,
     };
 
-    /// Moves into a larger ring. Returns the old slots, to be freed without locks.
-    pub(crate) fn grow(&mut self, mut slots: RingSlots<M>) -> RingSlots<M> {
-        let RingSlots(new) = &mut slots;
-        if new.len() > self.slots.len() {
-            core::mem::swap(&mut self.slots, new);
+    /// Makes an empty ring with memory for at least `n` messages.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(n: usize) -> Result<Self> {
+        let n = n.next_power_of_two();
+        let mut slots = KVVec::with_capacity(n, GFP_KEPT)?;
+        for _ in 0..n {
+            slots.push(None, GFP_KEPT)?;
+        }
+        Ok(Self {
+            slots,
+            ..Self::EMPTY
+        })
+    }
+
+    /// Moves into the memory of an empty ring, if that is larger. Returns the old memory, to be
+    /// freed without locks.
+    pub(crate) fn grow(&mut self, mut memory: Self) -> Self {
+        if memory.slots.len() > self.slots.len() {
+            core::mem::swap(&mut self.slots, &mut memory.slots);
             let mut at = self.head;
             while at != self.tail {
-                let old = at as usize & (new.len() - 1);
-                *self.slot(at) = new[old].take();
+                *self.slot(at) = memory.slot(at).take();
                 at = at.wrapping_add(1);
             }
         }
-        slots
+        memory
     }
 
     /// Returns where a position is in the slots, if there are any.
@@ -93,10 +90,8 @@ impl<M> Ring<M> {
     fn make_room(&mut self) {
         if self.tail.wrapping_sub(self.head) as usize == self.slots.len() {
             self.close_holes();
-            debug_assert!(
-                self.slot(self.head.wrapping_sub(1)).is_none(),
-                "a ring without room"
-            );
+            let before = self.head.wrapping_sub(1);
+            debug_assert!(self.slot(before).is_none(), "a ring without room");
         }
     }
 

@@ -13,7 +13,7 @@ const SIZE: usize = 16;
 
 fn ring() -> Ring<u64> {
     let mut ring = Ring::EMPTY;
-    drop(ring.grow(RingSlots::new(SIZE).unwrap()));
+    drop(ring.grow(Ring::new(SIZE).unwrap()));
     ring
 }
 
@@ -61,9 +61,9 @@ proptest! {
                 }
                 5 if n == 6 => {
                     room *= 2;
-                    drop(ring.grow(RingSlots::new(room).unwrap()));
+                    drop(ring.grow(Ring::new(room).unwrap()));
                     // Slots that are no more are given back.
-                    prop_assert_eq!(ring.grow(RingSlots::new(room).unwrap()).0.len(), room);
+                    prop_assert_eq!(ring.grow(Ring::new(room).unwrap()).slots.len(), room);
                 }
                 _ => prop_assert_eq!(ring.pop().map(|at| *at), model.pop_front()),
             }
@@ -91,7 +91,7 @@ fn positions_wrap_around() {
     let mut ring = ring();
     (ring.head, ring.tail) = (u32::MAX - 2, u32::MAX - 2);
     (1..10).for_each(|at| ring.push(message(at)));
-    drop(ring.grow(RingSlots::new(2 * SIZE).unwrap()));
+    drop(ring.grow(Ring::new(2 * SIZE).unwrap()));
     assert_eq!(purge(&mut ring, 3), [3, 6, 9]);
     assert_eq!(ring.seek(u32::MAX - 9), Some(ring.head));
     let all: Vec<u64> = core::iter::from_fn(|| ring.pop()).map(|at| *at).collect();

@@ -166,24 +166,18 @@ impl Allocator {
 
     /// Makes a free extent a reserved one, and unlinks it from its bin.
     fn remove_free(&mut self, i: u32) {
-        let extent = self.at(i);
-        extent.state = State::Reserved;
-        let Extent {
-            len,
-            bin_prev,
-            bin_next,
-            ..
-        } = *extent;
-        if bin_next != NONE {
-            self.at(bin_next).bin_prev = bin_prev;
+        self.at(i).state = State::Reserved;
+        let extent = *self.at(i);
+        if extent.bin_next != NONE {
+            self.at(extent.bin_next).bin_prev = extent.bin_prev;
         }
-        if bin_prev != NONE {
-            self.at(bin_prev).bin_next = bin_next;
+        if extent.bin_prev != NONE {
+            self.at(extent.bin_prev).bin_next = extent.bin_next;
             return;
         }
-        let bin = bin_of(len);
-        self.bins[bin] = bin_next;
-        if bin_next == NONE {
+        let bin = bin_of(extent.len);
+        self.bins[bin] = extent.bin_next;
+        if extent.bin_next == NONE {
             self.filled &= !(1 << bin);
         }
     }
@@ -253,17 +247,23 @@ impl Allocator {
             state: State::Reserved,
             start: whole.start,
             len,
-            prev: whole.prev,
-            next: i,
             ..Extent::UNUSED
         };
-        self.at(i).prev = new;
-        if whole.prev != NONE {
-            self.at(whole.prev).next = new;
-        }
+        self.join(whole.prev, new);
+        self.join(new, i);
         self.resize(i, whole.start + len, whole.len - len);
         self.n_used += 1;
         Ok(new)
+    }
+
+    /// Makes two extents, either of which may be none, neighbours in the address space.
+    fn join(&mut self, prev: u32, next: u32) {
+        if prev != NONE {
+            self.at(prev).next = next;
+        }
+        if next != NONE {
+            self.at(next).prev = prev;
+        }
     }
 
     /// Takes an element of the array that no extent uses.
@@ -272,9 +272,8 @@ impl Allocator {
             return Ok(core::mem::replace(&mut self.unused, unused.bin_next));
         }
         let i = self.extents.len();
-        self.extents
-            .push_within_capacity(Extent::UNUSED)
-            .map_err(|_| AllocError::NeedsMemory(2 * i))?;
+        let pushed = self.extents.push_within_capacity(Extent::UNUSED);
+        pushed.map_err(|_| AllocError::NeedsMemory(2 * i))?;
         Ok(i as u32)
     }
 
@@ -332,14 +331,10 @@ impl Allocator {
 
     /// Makes a reserved extent a free one, joined with the neighbours that are free.
     fn coalesce(&mut self, i: u32) {
-        let Extent {
-            mut start,
-            mut len,
-            prev,
-            next,
-            ..
-        } = *self.at(i);
-        debug_assert!(self.at(i).state == State::Reserved && len != 0);
+        let extent = *self.at(i);
+        let (prev, next) = (extent.prev, extent.next);
+        let (mut start, mut len) = (extent.start, extent.len);
+        debug_assert!(extent.state == State::Reserved && len != 0);
         let into = match (self.is_free(prev), self.is_free(next)) {
             (false, false) => return self.insert_free(i),
             (true, false) => prev,
@@ -360,12 +355,7 @@ impl Allocator {
     /// Takes a reserved extent out whose space becomes a neighbour's.
     fn remove(&mut self, i: u32) {
         let Extent { prev, next, .. } = *self.at(i);
-        if prev != NONE {
-            self.at(prev).next = next;
-        }
-        if next != NONE {
-            self.at(next).prev = prev;
-        }
+        self.join(prev, next);
         *self.at(i) = Extent {
             bin_next: self.unused,
             ..Extent::UNUSED

@@ -36,18 +36,21 @@ const NOT_GIVEN: Given = Given {
 };
 
 /// The index of the user's slices.
-pub(crate) struct GivenSlices(GivenArray);
-
-/// Memory for the index.
-pub(crate) struct GivenArray {
+pub(crate) struct GivenSlices {
     /// By number of the slice.
     slices: KVVec<Given>,
     /// The first slice of each chain; a power of two of them.
     chains: KVVec<u32>,
 }
 
-impl GivenArray {
-    /// Allocates memory for slices with numbers below `n`.
+impl GivenSlices {
+    /// Nothing given, no memory.
+    pub(crate) const EMPTY: Self = Self {
+        slices: KVVec::new(),
+        chains: KVVec::new(),
+    };
+
+    /// Makes an index of nothing, with memory for slices with numbers below `n`.
     ///
     /// # Errors
     ///
@@ -66,24 +69,12 @@ impl GivenArray {
         let (hash, n) = (start.wrapping_mul(0x9e37_79b1), self.chains.len());
         ((u64::from(hash) * n as u64) >> 32) as usize
     }
-}
 
-impl GivenSlices {
-    /// Nothing given, no memory.
-    pub(crate) const EMPTY: Self = Self(GivenArray {
-        slices: KVVec::new(),
-        chains: KVVec::new(),
-    });
-
-    /// Makes an index of nothing.
-    pub(crate) fn new(memory: GivenArray) -> Self {
-        Self(memory)
-    }
-
-    /// Moves into a larger array. Returns the old one, to be freed without locks.
-    pub(crate) fn grow(&mut self, allocator: &Allocator, mut memory: GivenArray) -> GivenArray {
-        if memory.slices.len() > self.0.slices.len() {
-            core::mem::swap(&mut self.0, &mut memory);
+    /// Moves into the memory of an empty index, if that is larger. Returns the old memory, to be
+    /// freed without locks.
+    pub(crate) fn grow(&mut self, allocator: &Allocator, mut memory: Self) -> Self {
+        if memory.slices.len() > self.slices.len() {
+            core::mem::swap(self, &mut memory);
             for (number, old) in (0..).zip(memory.slices.iter()) {
                 if let Some(payer) = old.payer {
                     self.insert(number, allocator.start(number), payer);
@@ -95,9 +86,9 @@ impl GivenSlices {
 
     #[inline]
     fn insert(&mut self, number: u32, start: u32, payer: NonZeroU64) {
-        let chain = self.0.chain_of(start);
-        let next = core::mem::replace(&mut self.0.chains[chain], number);
-        self.0.slices[number as usize] = Given {
+        let chain = self.chain_of(start);
+        let next = core::mem::replace(&mut self.chains[chain], number);
+        self.slices[number as usize] = Given {
             payer: Some(payer),
             next,
         };
@@ -118,20 +109,20 @@ impl GivenSlices {
     #[inline]
     pub(crate) fn take_back(&mut self, allocator: &Allocator, offset: u64) -> Option<Slice> {
         let start = u32::try_from(offset / UNIT).ok()?;
-        if offset & (UNIT - 1) != 0 || self.0.chains.is_empty() {
+        if offset & (UNIT - 1) != 0 || self.chains.is_empty() {
             return None;
         }
-        let chain = self.0.chain_of(start);
-        let (mut number, mut before) = (self.0.chains[chain], NONE);
+        let chain = self.chain_of(start);
+        let (mut number, mut before) = (self.chains[chain], NONE);
         while number != NONE && allocator.start(number) != start {
             before = number;
-            number = self.0.slices[number as usize].next;
+            number = self.slices[number as usize].next;
         }
-        let given = self.0.slices.get_mut(number as usize)?;
+        let given = self.slices.get_mut(number as usize)?;
         let Given { payer, next } = core::mem::replace(given, NOT_GIVEN);
-        match self.0.slices.get_mut(before as usize) {
+        match self.slices.get_mut(before as usize) {
             Some(before) => before.next = next,
-            None => self.0.chains[chain] = next,
+            None => self.chains[chain] = next,
         }
         Some(Slice {
             number,
@@ -148,7 +139,7 @@ impl GivenSlices {
         allocator: &Allocator,
         number: &mut u32,
     ) -> Option<Slice> {
-        while self.0.slices.get(*number as usize)?.payer.is_none() {
+        while self.slices.get(*number as usize)?.payer.is_none() {
             *number += 1;
         }
         self.take_back(allocator, allocator.offset(*number))

@@ -17,10 +17,10 @@ struct Bench {
 impl Bench {
     fn new(size: u64) -> Self {
         let extents = ExtentArray::new(8).unwrap();
-        let memory = GivenArray::new(extents.capacity()).unwrap();
+        let memory = GivenSlices::new(extents.capacity()).unwrap();
         Self {
             allocator: Allocator::new(size, extents).unwrap(),
-            given: GivenSlices::new(memory),
+            given: memory,
         }
     }
 
@@ -44,7 +44,7 @@ impl Bench {
     /// Moves both into larger arrays.
     fn grow(&mut self, n: usize) {
         let extents = ExtentArray::new(n).unwrap();
-        let memory = GivenArray::new(extents.capacity()).unwrap();
+        let memory = GivenSlices::new(extents.capacity()).unwrap();
         drop(self.given.grow(&self.allocator, memory));
         drop(self.allocator.grow(extents));
         self.assert_invariants();
@@ -59,13 +59,13 @@ impl Bench {
     }
 
     fn is_given(&self, number: u32) -> bool {
-        let given = &self.given.0.slices[number as usize];
+        let given = &self.given.slices[number as usize];
         given.payer.is_some()
     }
 
     /// Returns the numbers in a chain, first to last.
     fn numbers_in(&self, chain: usize) -> Vec<u32> {
-        let array = &self.given.0;
+        let array = &self.given;
         let mut numbers = Vec::new();
         let mut number = array.chains[chain];
         while number != NONE {
@@ -79,7 +79,7 @@ impl Bench {
     /// Asserts that those slices are in the chains of their starts, once, that the user has.
     fn assert_invariants(&self) {
         self.allocator.assert_invariants();
-        let array = &self.given.0;
+        let array = &self.given;
         let mut chained = Vec::new();
         for chain in 0..array.chains.len() {
             for number in self.numbers_in(chain) {
@@ -137,8 +137,8 @@ fn a_chain_loses_its_first_a_middle_and_its_last() {
     let mut bench = Bench::new(1 << 16);
     let slices: Vec<Slice> = (0..200).map(|_| bench.reserve(8, 1)).collect();
     let chain_of =
-        |bench: &Bench, slice: &Slice| bench.given.0.chain_of((slice.offset / UNIT) as u32);
-    let crowd = (0..bench.given.0.chains.len())
+        |bench: &Bench, slice: &Slice| bench.given.chain_of((slice.offset / UNIT) as u32);
+    let crowd = (0..bench.given.chains.len())
         .map(|chain| {
             let of_chain = |slice: &&Slice| chain_of(&bench, slice) == chain;
             slices.iter().filter(of_chain).copied().collect::<Vec<_>>()
@@ -166,7 +166,7 @@ fn large_slices_do_not_crowd_one_chain() {
             let slice = bench.reserve(size, 1);
             bench.given.give(&slice);
         }
-        for chain in 0..bench.given.0.chains.len() {
+        for chain in 0..bench.given.chains.len() {
             let length = bench.numbers_in(chain).len();
             assert!(length <= 4, "{length} of {n} slices of {size} bytes");
         }

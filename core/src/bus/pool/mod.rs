@@ -9,12 +9,8 @@ mod given;
 mod slice;
 
 pub(crate) use allocator::{Allocator, ExtentArray};
-pub(crate) use given::{GivenArray, GivenSlices};
+pub(crate) use given::GivenSlices;
 pub(crate) use slice::{Layout, Size, Slice, UNIT};
-
-use kernel::prelude::*;
-
-use crate::errno::EXFULL;
 
 /// Why a slice cannot be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +19,4 @@ pub(crate) enum AllocError {
     Full,
     /// To be tried again once there is memory for so many extents.
     NeedsMemory(usize),
-}
-
-impl From<AllocError> for Error {
-    fn from(_: AllocError) -> Self {
-        EXFULL
-    }
 }

@@ -6,7 +6,7 @@
 pub(crate) const UNIT: u64 = 8;
 
 /// A reserved part of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slice {
     /// Names it to the allocator.
     pub(crate) number: u32,
@@ -17,14 +17,6 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    /// A slice of nothing.
-    pub(crate) const NONE: Self = Self {
-        number: 0,
-        offset: 0,
-        size: 0,
-        payer: 0,
-    };
-
     /// Returns where it ends.
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.size

@@ -76,25 +76,10 @@ impl ClaimReservation {
     }
 }
 
-/// The entries of a closed account, to be dropped without locks.
-pub(crate) struct ClosedAccount {
-    _shares: RBTree<u32, Share>,
-    _claims: RBTree<u64, Claim>,
-}
-
-/// A claim that was found to fit, for [`Account::grant`] under the same lock.
-#[must_use]
-pub(crate) struct Grant {
-    claimant: Claimant,
-    amounts: Amounts,
-    /// What the share of the claimant's user grows to.
-    share: Amounts,
-}
-
-/// Limits and what is held of them.
+/// Limits and what is held of them. If a limit is lowered, what is held beyond it stays.
 pub(crate) struct Account {
     owner: u32,
-    limits: Amounts,
+    pub(crate) limits: Amounts,
     /// What all claimants together were granted.
     granted: Amounts,
     /// How many foreign users hold some.
@@ -106,7 +91,7 @@ pub(crate) struct Account {
     /// The youngest peer, by its ID, that was swept.
     youngest_swept: u64,
     /// How many claimants may have credit.
-    keepers: u32,
+    pub(crate) keepers: u32,
 }
 
 /// Returns the divisor between users, when `n` foreign ones hold some.
@@ -139,16 +124,6 @@ impl Account {
         }
     }
 
-    /// Returns the limits.
-    pub(crate) fn limits(&self) -> Amounts {
-        self.limits
-    }
-
-    /// Sets one limit; what is held beyond it stays.
-    pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
-        self.limits[resource] = u64::from(limit);
-    }
-
     /// Tells whether nobody holds anything.
     pub(crate) fn is_unused(&self) -> bool {
         self.granted == NOTHING
@@ -171,19 +146,10 @@ impl Account {
         self.claims.get_mut(&peer)
     }
 
-    /// Returns how many claimants may have credit.
-    pub(crate) fn keepers(&self) -> u32 {
-        self.keepers
-    }
-
-    /// Notes that `n` more claimants may have credit.
-    pub(crate) fn add_keepers(&mut self, n: u32) {
-        self.keepers += n;
-    }
-
-    /// Notes that `n` claimants have no credit any more.
-    pub(crate) fn remove_keepers(&mut self, n: u32) {
-        self.keepers -= n;
+    /// Returns the entries of a claimant; None if it never claimed or was swept.
+    fn entries(&self, claimant: Claimant) -> Option<(&Share, &Claim)> {
+        let share = self.shares.get(&claimant.uid)?;
+        Some((share, self.claims.get(&claimant.peer)?))
     }
 
     /// Tells whether a claim might be granted if all credit were taken back, whichever claimant is
@@ -197,11 +163,7 @@ impl Account {
         if self.keepers == 0 {
             return false;
         }
-        let (share, claim) = (
-            self.shares.get(&claimant.uid),
-            self.claims.get(&claimant.peer),
-        );
-        let (Some(share), Some(claim)) = (share, claim) else {
+        let Some((share, claim)) = self.entries(claimant) else {
             return true;
         };
         let by = if share.foreign { divisor(1) } else { 1 };
@@ -215,8 +177,9 @@ impl Account {
         })
     }
 
-    /// Checks whether all of `amounts` may be granted. Changes nothing, except that a new claimant
-    /// gets its entries from `reservation`.
+    /// Checks whether all of `amounts` may be granted. Returns what the share of the claimant's
+    /// user grows to then, for [`Account::grant`] under the same lock. Changes nothing, except that
+    /// a new claimant gets its entries from `reservation`.
     ///
     /// # Errors
     ///
@@ -226,12 +189,8 @@ impl Account {
         claimant: Claimant,
         amounts: &Amounts,
         reservation: &mut Option<ClaimReservation>,
-    ) -> Result<Grant, QuotaError> {
-        let (share, claim) = (
-            self.shares.get(&claimant.uid),
-            self.claims.get(&claimant.peer),
-        );
-        let (Some(share), Some(claim)) = (share, claim) else {
+    ) -> Result<Amounts, QuotaError> {
+        let Some((share, claim)) = self.entries(claimant) else {
             let reservation = reservation.take().ok_or(QuotaError::NeedsReservation)?;
             self.enter(claimant, reservation);
             return self.check(claimant, amounts, &mut None);
@@ -252,20 +211,11 @@ impl Account {
             }
             grown[r] = need;
         }
-        Ok(Grant {
-            claimant,
-            amounts: *amounts,
-            share: grown,
-        })
+        Ok(grown)
     }
 
     /// Books what [`Account::check`] found to fit.
-    pub(crate) fn grant(&mut self, grant: &Grant) {
-        let Grant {
-            claimant,
-            amounts,
-            share: grown,
-        } = grant;
+    pub(crate) fn grant(&mut self, claimant: Claimant, amounts: &Amounts, grown: &Amounts) {
         let share = self.shares.get_mut(&claimant.uid);
         let claim = self.claims.get_mut(&claimant.peer);
         let (Some(share), Some(claim)) = (share, claim) else {
@@ -304,14 +254,10 @@ impl Account {
     /// Gives back what the peer of this ID was granted before.
     pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
         let claim = self.claims.get_mut(&peer);
-        let share = claim
-            .as_ref()
-            .and_then(|claim| self.shares.get_mut(&claim.uid));
+        let uid = claim.as_ref().map(|claim| claim.uid);
+        let share = uid.and_then(|uid| self.shares.get_mut(&uid));
         let (Some(share), Some(claim)) = (share, claim) else {
-            debug_assert!(
-                *amounts == NOTHING,
-                "release by a claimant that holds nothing"
-            );
+            debug_assert!(*amounts == NOTHING, "release by one that holds nothing");
             return;
         };
         lower(share, claim, &mut self.granted, &mut self.foreign, amounts);
@@ -357,16 +303,13 @@ impl Account {
         self.sweep_in = self.claims.iter().count() + 2 * again + SWEEP_AT_LEAST;
     }
 
-    /// Takes all entries out, and reports to `each` what the claimants held.
-    pub(crate) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> ClosedAccount {
+    /// Reports to `each` what the claimants held, and leaves an account of nothing. Returns what it
+    /// was, to be dropped without locks.
+    pub(crate) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> Self {
         for (&peer, claim) in self.claims.iter() {
             each(peer, &claim.held);
         }
-        self.keepers = 0;
-        ClosedAccount {
-            _shares: core::mem::take(&mut self.shares),
-            _claims: core::mem::take(&mut self.claims),
-        }
+        core::mem::replace(self, Self::new(self.owner, Limits::default()))
     }
 }
 

@@ -28,8 +28,8 @@ fn try_claim(
     amounts: &Amounts,
     reservation: &mut Option<ClaimReservation>,
 ) -> Result<(), QuotaError> {
-    let grant = account.check(claimant, amounts, reservation)?;
-    account.grant(&grant);
+    let grown = account.check(claimant, amounts, reservation)?;
+    account.grant(claimant, amounts, &grown);
     Ok(())
 }
 

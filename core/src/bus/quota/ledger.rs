@@ -17,7 +17,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::quota::account::{Account, ClaimReservation, ClosedAccount};
+use crate::bus::quota::account::{Account, ClaimReservation};
 use crate::bus::quota::resource::{
     add, covers, only, subtract, Amounts, Claimant, Limits, ALL, NOTHING,
 };
@@ -47,7 +47,8 @@ impl LedgerReservation {
 
 /// What a peer was charged, and for which claimants.
 pub(crate) struct Ledger {
-    account: Account,
+    /// What the peer was charged, with its own limits.
+    pub(crate) account: Account,
     user: Arc<User>,
 }
 
@@ -60,21 +61,11 @@ impl Ledger {
         }
     }
 
-    /// Returns the peer's limits.
-    pub(crate) fn limits(&self) -> Amounts {
-        self.account.limits()
-    }
-
     /// Sets one of the peer's limits.
     pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
         // Credit was granted under the old one.
         self.recall();
-        self.account.set_limit(resource, limit);
-    }
-
-    /// Sums up what is charged; takes time in proportion to the number of claimants.
-    pub(crate) fn used(&self) -> Amounts {
-        self.account.used()
+        self.account.limits[resource] = u64::from(limit);
     }
 
     /// Grants all of `amounts` on both levels, or nothing.
@@ -95,11 +86,8 @@ impl Ledger {
                 return Ok(());
             }
         }
-        self.draw(
-            claimant,
-            amounts,
-            reservation.unwrap_or(&mut LedgerReservation::default()),
-        )
+        let none = &mut LedgerReservation::default();
+        self.draw(claimant, amounts, reservation.unwrap_or(none))
     }
 
     /// Gives back what the peer of this ID was granted before.
@@ -120,11 +108,8 @@ impl Ledger {
         let credit = &mut claim.credit[resource];
         *credit += amount;
         // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
-        let keep = if claim.keeps {
-            self.user.batch[resource]
-        } else {
-            0
-        };
+        let batch = self.user.batch[resource];
+        let keep = if claim.keeps { batch } else { 0 };
         if *credit > 2 * keep {
             let excess = only(resource, *credit - keep);
             *credit = keep;
@@ -150,17 +135,12 @@ impl Ledger {
             self.recall();
             self.account.sweep();
         }
-        let credit = self
-            .account
-            .claim_mut(claimant.peer)
-            .map_or(NOTHING, |claim| claim.credit);
+        let claim = self.account.claim_mut(claimant.peer);
+        let credit = claim.map_or(NOTHING, |claim| claim.credit);
         let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
         let mut done = self.grant(claimant, &drawn, reservation);
-        if done == Err(QuotaError::Refused)
-            && self
-                .account
-                .could_after_recall(claimant, &drawn, &self.user.batch)
-        {
+        let (account, batch) = (&self.account, &self.user.batch);
+        if done == Err(QuotaError::Refused) && account.could_after_recall(claimant, &drawn, batch) {
             self.recall();
             drawn = *amounts;
             done = self.grant(claimant, &drawn, reservation);
@@ -173,8 +153,8 @@ impl Ledger {
         add(&mut claim.credit, &drawn);
         subtract(&mut claim.credit, amounts);
         if !core::mem::replace(&mut claim.keeps, true) {
-            self.account.add_keepers(1);
-            self.user.account.lock().account.add_keepers(1);
+            self.account.keepers += 1;
+            self.user.account.lock().account.keepers += 1;
         }
         Ok(())
     }
@@ -186,47 +166,49 @@ impl Ledger {
         amounts: &Amounts,
         reservation: &mut LedgerReservation,
     ) -> Result<(), QuotaError> {
-        let own = self
-            .account
-            .check(claimant, amounts, &mut reservation.peer)?;
-        let mut books = self.user.account.lock();
+        let peers = &mut self.account;
+        let grown = peers.check(claimant, amounts, &mut reservation.peer)?;
+        let (mut books, batch) = (self.user.account.lock(), &self.user.batch);
         let users = &mut books.account;
         if users.is_crowded() {
             users.sweep();
         }
-        match users.check(claimant, amounts, &mut reservation.user) {
-            Ok(grant) => users.grant(&grant),
-            Err(QuotaError::Refused)
-                if users.could_after_recall(claimant, amounts, &self.user.batch) =>
-            {
-                return Err(QuotaError::RefusedUntilRecall)
+        let checked = users.check(claimant, amounts, &mut reservation.user);
+        let users_grown = checked.map_err(|error| match error {
+            QuotaError::Refused if users.could_after_recall(claimant, amounts, batch) => {
+                QuotaError::RefusedUntilRecall
             }
-            Err(error) => return Err(error),
-        }
+            other => other,
+        })?;
+        users.grant(claimant, amounts, &users_grown);
         drop(books);
-        self.account.grant(&own);
+        peers.grant(claimant, amounts, &grown);
         Ok(())
     }
 
     /// Returns the credit of all claimants, to both accounts.
     pub(crate) fn recall(&mut self) {
-        let keepers = self.account.keepers();
-        if keepers == 0 {
+        if self.account.keepers == 0 {
             return;
         }
         let mut books = self.user.account.lock();
-        books.account.remove_keepers(keepers);
-        self.account
-            .take_credit(|peer, credit| books.account.release(peer, credit));
+        books.account.keepers -= self.account.keepers;
+        let report = |peer, credit: &Amounts| books.account.release(peer, credit);
+        self.account.take_credit(report);
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released
-    /// after.
-    pub(crate) fn close(&mut self) -> ClosedAccount {
+    /// after. Returns what the ledger was, to be dropped without locks.
+    pub(crate) fn close(&mut self) -> Self {
         let mut books = self.user.account.lock();
-        books.account.remove_keepers(self.account.keepers());
-        self.account
-            .close(|peer, held| books.account.release(peer, held))
+        books.account.keepers -= self.account.keepers;
+        let report = |peer, held: &Amounts| books.account.release(peer, held);
+        let account = self.account.close(report);
+        drop(books);
+        Self {
+            account,
+            user: self.user.clone(),
+        }
     }
 }
 

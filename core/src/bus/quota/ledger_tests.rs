@@ -107,11 +107,11 @@ impl Bench {
                 assert!(claim.keeps || claim.credit == NOTHING);
                 here += u32::from(claim.keeps);
             }
-            assert_eq!(ledger.account.keepers(), here);
+            assert_eq!(ledger.account.keepers, here);
             keepers += here;
         }
         let books = user.account.lock();
-        assert_eq!(books.account.keepers(), keepers);
+        assert_eq!(books.account.keepers, keepers);
         for (claimant, claim) in books.account.claims() {
             let drawn = drawn.remove(&claimant.peer).unwrap_or(NOTHING);
             assert_eq!(claim.held, drawn, "{claimant:?}");
@@ -126,7 +126,7 @@ impl Bench {
             ledger.close();
         }
         let books = self.user.account.lock();
-        assert_eq!(books.account.keepers(), 0);
+        assert_eq!(books.account.keepers, 0);
         assert!(books.account.is_unused());
         assert_eq!(books.account.used(), NOTHING);
     }

@@ -11,15 +11,10 @@ mod ledger;
 mod resource;
 mod user;
 
-pub(crate) use account::ClosedAccount;
 pub(crate) use ledger::{Ledger, LedgerReservation};
 pub(crate) use resource::{add, only, Claimant, NOTHING};
 pub use resource::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};
 pub(crate) use user::{SentFds, User};
-
-use kernel::prelude::*;
-
-use crate::errno::EDQUOT;
 
 /// Why a claim is not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +26,4 @@ pub(crate) enum QuotaError {
     RefusedUntilRecall,
     /// The claimant has no entry yet: to be tried again with a reservation for it.
     NeedsReservation,
-}
-
-impl From<QuotaError> for Error {
-    fn from(_: QuotaError) -> Self {
-        EDQUOT
-    }
 }

@@ -13,7 +13,7 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 use crate::bus::host::GFP_KEPT;
 use crate::bus::quota::account::Account;
 use crate::bus::quota::resource::{Amounts, Limits, FDS};
-use crate::bus::quota::QuotaError;
+use crate::errno::EDQUOT;
 
 /// What the account lock guards.
 pub(crate) struct UserAccount {
@@ -58,7 +58,7 @@ impl User {
 
     /// Tells whether a recall could free anything.
     pub(crate) fn has_credit(&self) -> bool {
-        self.account.lock().account.keepers() != 0
+        self.account.lock().account.keepers != 0
     }
 }
 
@@ -73,12 +73,12 @@ impl SentFds {
     ///
     /// # Errors
     ///
-    /// Refused if the user has too many in flight.
-    pub(crate) fn charge(user: &Arc<User>, n: usize) -> Result<Self, QuotaError> {
+    /// EDQUOT if the user has too many in flight.
+    pub(crate) fn charge(user: &Arc<User>, n: usize) -> Result<Self> {
         let n = n as u64;
         let mut books = user.account.lock();
-        if books.sent_fds + n > books.account.limits()[FDS] {
-            return Err(QuotaError::Refused);
+        if books.sent_fds + n > books.account.limits[FDS] {
+            return Err(EDQUOT);
         }
         books.sent_fds += n;
         drop(books);
