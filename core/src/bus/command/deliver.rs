@@ -13,8 +13,8 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, EntryRef, EntryReservation, Gained, Handle, Inbox, Message, Notice,
-    NoticeState, Peer, Removed, Table,
+    charges, clear, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox, Message,
+    Notice, NoticeState, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
@@ -22,9 +22,10 @@ use crate::bus::quota::{BYTES, HANDLES, SLICES};
 
 /// What is left of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
-    /// A message whose handles were gained, except those that got INVALID. None if the memory is
-    /// kept for the next one.
-    Message(Option<KBox<Message<H>>>),
+    /// Memory that is not kept for the next message.
+    Blank(Option<BlankMessage<H>>),
+    /// A message whose handles were gained, except those that got INVALID.
+    Message(KBox<Message<H>>),
     /// What a notice refers to, and its memory unless its node keeps that.
     Notice(Notice<H>, Option<EntryReservation<H>>),
 }
@@ -34,7 +35,8 @@ impl<H: Host> Leftover<H> {
     #[inline]
     fn end(self) {
         match self {
-            Self::Message(message) => message.iter().for_each(|message| message.unlink_handles()),
+            Self::Blank(memory) => drop(memory),
+            Self::Message(message) => message.unlink_handles(),
             Self::Notice(notice, memory) => drop((notice, memory)),
         }
     }
@@ -107,10 +109,10 @@ impl<H: Host> Inbox<H> {
             if n_bytes != 0 {
                 self.ledger.release_one(slice.payer, BYTES, n_bytes);
             }
-            return Leftover::Message(self.keep(message));
+            return Leftover::Blank(self.keep(BlankMessage::recycle(message)));
         }
         self.deliver_handles(&mut message, timestamp, table, fds);
-        Leftover::Message(Some(message))
+        Leftover::Message(message)
     }
 
     /// Completes the slice of a message with handles or files, and gives back what the user is not

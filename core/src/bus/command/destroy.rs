@@ -94,7 +94,7 @@ impl<H: Host> Inbox<H> {
         let timestamp = destruction_after(self.queue.clock().max(top));
         self.queue.raise(timestamp);
         for anchor in doomed.anchors.values() {
-            anchor.node.set_dead_at(timestamp);
+            anchor.node.mark_dead(self, timestamp);
         }
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
@@ -105,55 +105,62 @@ impl<H: Host> Inbox<H> {
 }
 
 /// What else happens in the instant of the destruction.
-pub(crate) enum Also<'a, H: Host> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Also {
     Nothing,
     /// The owner drops its pins, so it is not notified.
     Release,
-    /// The owner is disconnected; what was in its inbox goes there.
-    Close(&'a mut Option<Inbox<H>>),
+    /// The owner is disconnected.
+    Close,
+}
+
+/// What happened in the instant of the destruction.
+struct Death<H: Host> {
+    timestamp: u64,
+    /// What was in the owner's inbox, if that is disconnected.
+    remains: Option<Inbox<H>>,
 }
 
 impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none,
-    /// only a disconnect does anything.
-    pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also<'_, H>) {
-        let transaction = match (&also, &doomed.transaction) {
-            (Also::Close(_), _) => &self.last_transaction,
-            (_, Some(transaction)) => transaction,
-            (_, None) => return,
+    /// only a disconnect does anything. Returns what was in the inbox of a peer that disconnects.
+    pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
+        let transaction = match also {
+            Also::Close => &self.last_transaction,
+            Also::Nothing | Also::Release => doomed.transaction.as_ref()?,
         };
-        let release = matches!(also, Also::Release);
         // 2 and 3
-        let timestamp = self.tell_holders(doomed, transaction, also);
+        let death = self.tell_holders(doomed, transaction, also);
         let told = self.gather_told(doomed);
         // 4
         for handle in told.values() {
-            handle.holder.inbox.lock().queue.raise(timestamp);
+            handle.holder.inbox.lock().queue.raise(death.timestamp);
         }
-        if release {
+        if also == Also::Release {
             for anchor in doomed.anchors.values() {
                 self.drop_pin(anchor);
             }
         }
         // 5. Nobody kills a transaction without messages.
-        let committed = transaction.commit(timestamp);
+        let committed = transaction.commit(death.timestamp);
         debug_assert!(committed);
-        if release {
+        if also == Also::Release {
             self.purge(0);
         }
         for handle in told.values() {
             handle.withdraw_notice();
             handle.holder.wake();
         }
+        death.remains
     }
 
-    /// Carries out steps 2 and 3 of the module's head. Returns the timestamp of the destruction.
+    /// Carries out steps 2 and 3 of the module's head.
     fn tell_holders(
         &self,
         doomed: &Doomed<H>,
         transaction: &Arc<Transaction>,
-        also: Also<'_, H>,
-    ) -> u64 {
+        also: Also,
+    ) -> Death<H> {
         let mut top = 0;
         let mut from = 0;
         loop {
@@ -166,11 +173,11 @@ impl<H: Host> Peer<H> {
             });
             let Some((part, handle)) = next else {
                 let timestamp = inbox.mark_dead(doomed, top);
-                if let Also::Close(remains) = also {
+                let remains = (also == Also::Close).then(|| {
                     self.closed.store(true, Relaxed);
-                    *remains = Some(inbox.close());
-                }
-                return timestamp;
+                    inbox.close()
+                });
+                return Death { timestamp, remains };
             };
             drop(guard);
             let staged = Handle::stage_notice(&handle, transaction, part);

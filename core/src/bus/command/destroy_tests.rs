@@ -63,7 +63,8 @@ impl Death {
     /// All the rest.
     fn end(self) {
         let peer = &self.owner.peer;
-        peer.execute(&self.doomed, Also::Nothing);
+        let remains = peer.execute(&self.doomed, Also::Nothing);
+        assert!(remains.is_none());
     }
 }
 

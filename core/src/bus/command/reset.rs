@@ -32,8 +32,7 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
-        let mut remains = None;
-        self.execute(&doomed, Also::Close(&mut remains));
+        let remains = self.execute(&doomed, Also::Close);
         self.wake();
         self.release_handles();
         if let Some(remains) = remains {

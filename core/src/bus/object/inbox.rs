@@ -14,8 +14,8 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Host, Pool, GFP_KEPT};
 use crate::bus::object::{
-    ensure, Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
-    SliceReservation,
+    ensure, BlankMessage, Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations,
+    Seed, SliceReservation,
 };
 use crate::bus::order::{Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
@@ -41,7 +41,7 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) seed: Option<Arc<Seed<H>>>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
-    stock: KVec<KBox<Message<H>>>,
+    stock: KVec<BlankMessage<H>>,
 }
 
 // What is pinned is behind pointers; nothing in the inbox itself minds being moved.
@@ -102,10 +102,8 @@ impl<H: Host> Inbox<H> {
             size,
             payer: claimant.peer,
         };
-        let mut message = self.stock.pop().ok_or(Denied::NeedsMessage)?;
-        message.slice = slice;
-        message.pinned = warm.is_some();
-        Ok(message)
+        let blank = self.stock.pop().ok_or(Denied::NeedsMessage)?;
+        Ok(blank.into_message(slice, warm.is_some()))
     }
 
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
@@ -152,18 +150,16 @@ impl<H: Host> Inbox<H> {
                 ring: self.queue.grow(slices.ring),
             });
         }
-        if let Some(mut message) = reservations.message.take() {
-            message.pool = self.pool.clone();
-            reservations.message = self.keep(message);
+        if let Some(mut blank) = reservations.message.take() {
+            blank.assign(self.pool.clone());
+            reservations.message = self.keep(blank);
         }
     }
 
-    /// Keeps the memory of a plain message for the next one, or returns it, to be freed without
-    /// locks.
+    /// Keeps memory for the next message, or returns it, to be freed without locks.
     #[inline]
-    pub(crate) fn keep(&mut self, message: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
-        debug_assert!(message.is_plain());
-        let full = self.stock.push_within_capacity(message).err();
+    pub(crate) fn keep(&mut self, blank: BlankMessage<H>) -> Option<BlankMessage<H>> {
+        let full = self.stock.push_within_capacity(blank).err();
         full.map(|full| full.0)
     }
 

@@ -6,7 +6,7 @@
 //! charges for all of them. [`Message::discard`] gives all of that back; simply dropping it would
 //! leave the charges and the counts of nodes standing.
 //!
-//! The memory of a plain message is used again for the next one: a *blank* message. It stays
+//! The memory of a plain message is used again for the next one: a [`BlankMessage`]. It stays
 //! addressed as it was, since the next message is mostly for the same node.
 
 use kernel::prelude::*;
@@ -76,7 +76,7 @@ pub(crate) fn charges(size: &Size) -> Amounts {
 pub(crate) struct Message<H: Host> {
     /// None in a seed, which is for no node.
     pub(crate) node: Option<Arc<Node<H>>>,
-    /// The receiver's. None only in a blank message that no peer ever had.
+    /// The receiver's. None only in memory that no peer has yet.
     pub(crate) pool: Option<H::Pool>,
     /// The memory behind its slice is pinned.
     pub(crate) pinned: bool,
@@ -104,14 +104,17 @@ impl<H: Host> Queued for Message<H> {
     }
 }
 
-impl<H: Host> Message<H> {
-    /// Allocates a blank message: memory for a message, which owns nothing yet.
+/// Memory for a message: of one that was received, or new. It owns nothing.
+pub(crate) struct BlankMessage<H: Host>(KBox<Message<H>>);
+
+impl<H: Host> BlankMessage<H> {
+    /// Allocates it.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn blank() -> Result<KBox<Self>> {
-        let blank = Self {
+    pub(crate) fn new() -> Result<Self> {
+        let blank = Message {
             node: None,
             pool: None,
             pinned: false,
@@ -122,9 +125,31 @@ impl<H: Host> Message<H> {
             files: None,
             sent_fds: None,
         };
-        Ok(KBox::new(blank, GFP_KEPT)?)
+        Ok(Self(KBox::new(blank, GFP_KEPT)?))
     }
 
+    /// Keeps the memory of a plain message whose slice is the user's now.
+    #[inline]
+    pub(crate) fn recycle(message: KBox<Message<H>>) -> Self {
+        debug_assert!(message.is_plain());
+        Self(message)
+    }
+
+    /// Assigns it to the peer with this pool.
+    pub(crate) fn assign(&mut self, pool: Option<H::Pool>) {
+        self.0.pool = pool;
+    }
+
+    /// Makes a message with a slice, whose memory may be `pinned` already.
+    #[inline]
+    pub(crate) fn into_message(mut self, slice: Slice, pinned: bool) -> KBox<Message<H>> {
+        self.0.slice = slice;
+        self.0.pinned = pinned;
+        self.0
+    }
+}
+
+impl<H: Host> Message<H> {
     /// Returns how much it carries.
     pub(crate) fn size(&self) -> Size {
         Size {

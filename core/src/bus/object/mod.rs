@@ -24,7 +24,8 @@ pub use bus::{Bus, Usage};
 pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
 pub(crate) use inbox::Inbox;
 pub(crate) use message::{
-    charges, clear, EntryRef, EntryReservation, Handles, Message, Notice, NoticeState, Removed,
+    charges, clear, BlankMessage, EntryRef, EntryReservation, Handles, Message, Notice,
+    NoticeState, Removed,
 };
 pub(crate) use node::{HolderReservation, Holders, Node, Unconfirmed};
 pub(crate) use peer::{check, ensure};

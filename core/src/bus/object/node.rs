@@ -51,6 +51,15 @@ pub(crate) struct DeathReservation<H: Host> {
     pub(crate) entry: TableReservation<H>,
 }
 
+/// Whether a node lives.
+enum Life<H: Host> {
+    Alive(DeathReservation<H>),
+    /// A destruction is under way.
+    Dying,
+    /// Destroyed at the timestamp in `dead`.
+    Dead,
+}
+
 /// What the owner's inbox guards of a node.
 pub(crate) struct Shared<H: Host> {
     pub(crate) holders: Holders<H>,
@@ -64,8 +73,7 @@ pub(crate) struct Shared<H: Host> {
     pub(crate) release_owed: bool,
     /// How many release notices were queued.
     n_releases: u64,
-    /// None once a destruction is under way.
-    death: Option<DeathReservation<H>>,
+    life: Life<H>,
     /// The owner dropped its last reference: what is queued for the node vanishes.
     pub(crate) anchor_released: bool,
 }
@@ -106,7 +114,7 @@ impl<H: Host> Node<H> {
             release: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             release_owed: false,
             n_releases: 0,
-            death: Some(death),
+            life: Life::Alive(death),
             anchor_released: false,
         };
         let new = Self {
@@ -140,10 +148,23 @@ impl<H: Host> Node<H> {
 
     /// Begins its destruction. None if another call did. Under the owner's inbox.
     pub(crate) fn mark_dying(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
-        self.shared.access_mut(inbox).death.take()
+        let life = &mut self.shared.access_mut(inbox).life;
+        match core::mem::replace(life, Life::Dying) {
+            Life::Alive(reservation) => Some(reservation),
+            other => {
+                *life = other;
+                None
+            }
+        }
     }
 
     /// Ends its destruction. Under the owner's inbox.
+    pub(crate) fn mark_dead(&self, inbox: &mut Inbox<H>, timestamp: u64) {
+        self.shared.access_mut(inbox).life = Life::Dead;
+        self.set_dead_at(timestamp);
+    }
+
+    /// Says to tasks without the lock that it is dead.
     pub(crate) fn set_dead_at(&self, timestamp: u64) {
         // Release pairs with the Acquire in `dead_at`.
         self.dead.store(timestamp, Release);
@@ -151,7 +172,7 @@ impl<H: Host> Node<H> {
 
     /// Tells whether no destruction began. Under the owner's inbox.
     pub(crate) fn is_alive(&self, inbox: &Inbox<H>) -> bool {
-        self.shared.access(inbox).death.is_some()
+        matches!(self.shared.access(inbox).life, Life::Alive(_))
     }
 
     /// Tells whether the owner dropped its last reference. Under the owner's inbox.

@@ -8,7 +8,7 @@
 use kernel::prelude::*;
 
 use crate::bus::host::Host;
-use crate::bus::object::{check, Inbox, Message, Peer};
+use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
 use crate::bus::order::Ring;
 use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
 use crate::bus::quota::{only, Claimant, LedgerReservation, QuotaError, HANDLES};
@@ -84,7 +84,7 @@ impl<H: Host> SliceReservation<H> {
 pub(crate) struct Reservations<H: Host> {
     pub(crate) ledger: LedgerReservation,
     pub(crate) slices: Option<SliceReservation<H>>,
-    pub(crate) message: Option<KBox<Message<H>>>,
+    pub(crate) message: Option<BlankMessage<H>>,
 }
 
 impl<H: Host> Reservations<H> {
@@ -103,7 +103,7 @@ impl<H: Host> Reservations<H> {
             Denied::UntilRecall => return Err(EDQUOT),
             Denied::NeedsClaim => self.ledger = LedgerReservation::new()?,
             Denied::NeedsSlices(n) => self.slices = Some(SliceReservation::new(n)?),
-            Denied::NeedsMessage => self.message = Some(Message::blank()?),
+            Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
         }
         Ok(())
     }
