@@ -78,8 +78,10 @@ impl<H: Host> Inbox<H> {
     /// Tells whether the head is still `key` and still makes `msg`.
     #[inline(always)]
     fn head_makes(&mut self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
-        let settled = self.queue.settle();
-        let Some(head) = self.queue.head().filter(|_| settled) else {
+        if !self.queue.settle() {
+            return false;
+        }
+        let Some(head) = self.queue.head() else {
             return false;
         };
         if head.key != *key || !self.wants(head.entry) {

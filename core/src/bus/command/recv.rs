@@ -59,6 +59,7 @@ pub(crate) struct Description<H: Host> {
 
 impl<H: Host> Description<H> {
     /// Describes a notice; its ID is to be filled in, unless it is `destination`.
+    #[cold]
     fn of_notice(kind: u64, destination: u64) -> Self {
         let offset = OFFSET_INVALID;
         let msg = Msg {
@@ -75,6 +76,7 @@ impl<H: Host> Description<H> {
     }
 
     /// Describes a message.
+    #[inline(always)]
     pub(crate) fn of_message(message: &Message<H>, wants_files: bool) -> Self {
         let files = message.files.as_ref().filter(|_| wants_files);
         let node = message.node.as_ref();
@@ -102,9 +104,13 @@ enum Look<H: Host> {
 
 impl<H: Host> Inbox<H> {
     /// Looks at the head, and describes it. None if nothing is ready.
+    // Inlined, so that what it describes is made where it stays.
+    #[inline(always)]
     fn look(&mut self, wants_files: bool) -> Option<Look<H>> {
-        let settled = self.queue.settle();
-        let head = self.queue.head().filter(|_| settled)?;
+        if !self.queue.settle() {
+            return None;
+        }
+        let head = self.queue.head()?;
         let key = head.key;
         // The ID of a destroyed node is the table's to tell; see `Peer::recv`.
         let mut description = match head.entry {

@@ -101,6 +101,7 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// ENXIO if that is none.
+    #[inline]
     fn free_slice(&self, take: impl FnOnce(&mut Inbox<H>) -> Option<Slice>) -> Result {
         let mut inbox = self.inbox.lock();
         check(inbox.open)?;

@@ -225,6 +225,7 @@ impl<H: Host> Inbox<H> {
 
     /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
     /// kept warm.
+    #[inline]
     pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
         let unpin = self.free(slice, true);
         self.ledger.release_one(slice.payer, SLICES, 1);

@@ -283,6 +283,12 @@ impl Allocator {
         self.extents[i as usize].start
     }
 
+    /// Returns where the slice of this number starts, in units. None if no slice has it.
+    #[inline]
+    pub(crate) fn start_of(&self, i: u32) -> Option<u32> {
+        Some(self.extents.get(i as usize)?.start)
+    }
+
     /// Returns where the slice of this number starts, in bytes.
     #[inline]
     pub(crate) fn offset(&self, i: u32) -> u64 {

@@ -114,12 +114,13 @@ impl GivenSlices {
         }
         let chain = self.chain_of(start);
         let (mut number, mut before) = (self.chains[chain], NONE);
-        while number != NONE && allocator.start(number) != start {
+        // The end of the chain is no slice.
+        while allocator.start_of(number)? != start {
             before = number;
             number = self.slices[number as usize].next;
         }
-        let given = self.slices.get_mut(number as usize)?;
-        let Given { payer, next } = core::mem::replace(given, NOT_GIVEN);
+        let given = &mut self.slices[number as usize];
+        let (payer, next) = (given.payer.take()?, given.next);
         match self.slices.get_mut(before as usize) {
             Some(before) => before.next = next,
             None => self.chains[chain] = next,
@@ -128,7 +129,7 @@ impl GivenSlices {
             number,
             offset,
             size: allocator.size(number),
-            payer: payer?.get(),
+            payer: payer.get(),
         })
     }
 
