@@ -116,26 +116,36 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// EDQUOT, EXFULL, ENOMEM, and those of `book`.
+    #[inline]
     pub(crate) fn book<T>(
         &self,
         mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
     ) -> Result<T> {
-        let mut reservations = None;
+        // Mostly nothing is lacking.
+        let booked = book(&mut self.inbox.lock(), None);
+        booked.or_else(|denied| self.book_again(denied, book))
+    }
+
+    /// Books something that was denied once.
+    #[cold]
+    fn book_again<T>(
+        &self,
+        mut denied: Denied,
+        mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
+    ) -> Result<T> {
+        let mut reservations = Reservations::none();
         let mut recalled = false;
         loop {
-            let mut inbox = self.inbox.lock();
-            let denied = match book(&mut inbox, reservations.as_mut()) {
-                Ok(booked) => return Ok(booked),
-                Err(denied) => denied,
-            };
-            drop(inbox);
             if denied == Denied::UntilRecall && !recalled && self.user.has_credit() {
                 recalled = true;
                 self.bus.recall(self.uid());
-                continue;
+            } else {
+                reservations.get(denied)?;
             }
-            let reservations = reservations.get_or_insert_with(Reservations::none);
-            reservations.get(denied)?;
+            denied = match book(&mut self.inbox.lock(), Some(&mut reservations)) {
+                Ok(booked) => return Ok(booked),
+                Err(denied) => denied,
+            };
         }
     }
 

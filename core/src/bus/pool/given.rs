@@ -106,7 +106,7 @@ impl GivenSlices {
 
     /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none
     /// there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_back(&mut self, allocator: &Allocator, offset: u64) -> Option<Slice> {
         let start = u32::try_from(offset / UNIT).ok()?;
         if offset & (UNIT - 1) != 0 || self.chains.is_empty() {

@@ -18,6 +18,7 @@ pub(crate) struct Slice {
 
 impl Slice {
     /// Returns where it ends.
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.size
     }
