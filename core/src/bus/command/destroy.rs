@@ -42,6 +42,7 @@ const FEW: usize = 16;
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(crate) struct Doomed<H: Host> {
     anchors: ByNumber<H>,
+    n_parts: u64,
     /// The transaction that they die in, unless the owner is disconnected: that of the first of
     /// them. None if there are none.
     transaction: Option<Arc<Transaction>>,
@@ -52,19 +53,19 @@ impl<H: Host> Doomed<H> {
     pub(crate) fn new() -> Self {
         Self {
             anchors: ByNumber::<H>::new(),
+            n_parts: 0,
             transaction: None,
         }
     }
 
     /// Marks a node dying, as the next part. False if another call destroys it.
     pub(crate) fn add(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) -> bool {
-        let last = self.anchors.cursor_back();
-        let part = last.map_or(0, |last| last.current().0 + 1);
         let Some(reservation) = anchor.node.mark_dying(inbox) else {
             return false;
         };
-        let node = reservation.entry.into_node(part, anchor.clone());
+        let node = reservation.entry.into_node(self.n_parts, anchor.clone());
         self.anchors.insert(node);
+        self.n_parts += 1;
         self.transaction.get_or_insert(reservation.transaction);
         true
     }
