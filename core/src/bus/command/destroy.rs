@@ -216,19 +216,19 @@ impl<H: Host> Peer<H> {
         anchor.unlink(detached);
     }
 
-    /// Destroys own nodes. With `release` the pins go too. Up to 16 nodes that exist are destroyed
-    /// without an allocation.
+    /// Destroys own nodes. Up to 16 nodes that exist, named in order, are destroyed without an
+    /// allocation.
     ///
     /// # Errors
     ///
     /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE if
     /// destroyed before. ESHUTDOWN; ENOMEM.
-    pub fn destroy_nodes(this: &Arc<Self>, ids: &[u64], release: bool) -> Result {
+    pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
         let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
-        for index in 0..ids.len() {
-            let handle = distinct.find(&mut resolver, ids, index)?;
+        for &id in ids {
+            let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
             anchors.push(handle)?;
@@ -247,11 +247,6 @@ impl<H: Host> Peer<H> {
         drop(guard);
         // From here on it does not fail.
         resolver.finish();
-        let also = if release {
-            Also::Release
-        } else {
-            Also::Nothing
-        };
         this.execute(&doomed, also);
         Ok(())
     }
