@@ -23,9 +23,8 @@ use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::{dispatch, Bus, Usage};
 use crate::caller::Task;
 use crate::glue::{self, Operations};
-use crate::host::Kernel;
 use crate::mapping;
-use crate::peer::PeerFile;
+use crate::peer::{Kernel, PeerFile};
 use crate::pool::Pool;
 use crate::shrinker::Pools;
 use crate::waker::Waiters;
@@ -209,10 +208,8 @@ unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindin
     seq_print!(seq, "bus1-queued:\t{}\n", info.queued);
     seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
     seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
-    for (name, charged) in ["slices", "handles", "bytes", "fds"]
-        .iter()
-        .zip(info.charged)
-    {
+    let kinds = ["slices", "handles", "bytes", "fds"];
+    for (name, charged) in kinds.iter().zip(info.charged) {
         seq_print!(seq, "bus1-charged-{name}:\t{charged}\n");
     }
 }

@@ -77,25 +77,23 @@ bool bus1_file_pins_files(struct file *file)
  * @file is never the one that the running ioctl came through, since bus1 files
  * are not received: closing it here cannot pull that from under fdget().
  */
-bool bus1_take_back_fd(unsigned int fd, struct file *file)
+void bus1_take_back_fd(unsigned int fd, struct file *file)
 {
 	struct files_struct *files = current->files;
 	struct fdtable *fdt;
-	bool ours = false;
 
 	spin_lock(&files->file_lock);
 	fdt = files_fdtable(files);
-	if (fd < fdt->max_fds && rcu_access_pointer(fdt->fd[fd]) == file) {
+	if (fd < fdt->max_fds && rcu_access_pointer(fdt->fd[fd]) == file)
 		rcu_assign_pointer(fdt->fd[fd], NULL);
-		ours = true;
-	}
+	else
+		file = NULL;
 	spin_unlock(&files->file_lock);
 
-	if (ours) {
+	if (file) {
 		put_unused_fd(fd);
 		filp_close(file, files);
 	}
-	return ours;
 }
 
 /* mapping.rs: a file with an inode, and so an i_mapping, of its own. */
@@ -161,42 +159,42 @@ s64 bus1_host_time(s64 at)
 	return timens_ktime_to_host(CLOCK_MONOTONIC, at);
 }
 
-/* user.rs: reads one number. */
+/* caller.rs: reads one number. */
 bool bus1_get_user(u64 *to, u64 address)
 {
 	return !get_user(*to, (u64 __user *)address);
 }
 
 /*
- * payload.rs: reads one iovec, of a 32-bit program if @compat. False if it
+ * caller.rs: reads one iovec, of a 32-bit program if @compat. False if it
  * cannot be read, or reaches beyond the task's address space.
  */
 bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat)
 {
+	const u64 end = TASK_SIZE;
+	void __user *base;
 	u64 used;
 
 	if (compat) {
 		const struct compat_iovec __user *from = compat_ptr(address);
-		compat_uptr_t base;
-		compat_ssize_t size;
 
-		if (address > U32_MAX || get_user(base, &from->iov_base) ||
-		    get_user(size, &from->iov_len))
+		if (address > U32_MAX || get_user(*start, &from->iov_base) ||
+		    get_user(*len, &from->iov_len))
 			return false;
-		*start = base;
-		*len = size;
+		*len = (compat_ssize_t)*len;
 	} else {
 		const struct iovec __user *from = (void __user *)address;
-		void __user *base;
-		size_t size;
 
-		if (get_user(base, &from->iov_base) ||
-		    get_user(size, &from->iov_len))
-			return false;
+		scoped_user_read_access(from, fault) {
+			unsafe_get_user(base, &from->iov_base, fault);
+			unsafe_get_user(*len, &from->iov_len, fault);
+		}
 		*start = (unsigned long)base;
-		*len = (ssize_t)size;
+		*len = (ssize_t)*len;
 	}
 	/* Negative lengths are refused later. */
 	used = *len < 0 ? 0 : *len;
-	return used <= TASK_SIZE && *start <= TASK_SIZE - used;
+	return used <= end && *start <= end - used;
+fault:
+	return false;
 }

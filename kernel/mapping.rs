@@ -45,7 +45,7 @@ use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
 use crate::glue::{self, Operations};
-use crate::pages::N_PAGES;
+use crate::memory::N_PAGES;
 use crate::pool::{Pool, Shared};
 
 static POOL_FILE: Operations<bindings::file_operations> = Operations(bindings::file_operations {
@@ -130,7 +130,7 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     let page = unsafe {
         let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         let pool = &*(*file).private_data.cast::<Shared>();
-        (*vmf).page = pool.memory.pages.lock((*vmf).__bindgen_anon_1.pgoff);
+        (*vmf).page = pool.memory.lock((*vmf).__bindgen_anon_1.pgoff);
         (*vmf).page
     };
     if page.is_null() {

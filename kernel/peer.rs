@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Files that are peers: whether a file is one, and whose.
+//! The types of the kernel host, and the files that are peers: whether a file is one, and whose.
 //!
 //! Invariant: the private data of a file of the device is a reference to its peer, from
 //! [`PeerFile::attach`] to [`PeerFile::detach`].
@@ -10,13 +10,24 @@ use core::ptr;
 
 use kernel::bindings;
 use kernel::fs::file::flags;
-use kernel::fs::LocalFile;
+use kernel::fs::{File, LocalFile};
 use kernel::prelude::*;
+use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
 use crate::bus;
 use crate::errno::EOPNOTSUPP;
-use crate::host::Kernel;
+use crate::pool::Pool;
+use crate::waker::Waiters;
+
+/// The host of the kernel module.
+pub(crate) struct Kernel;
+
+impl bus::Host for Kernel {
+    type Pool = Pool;
+    type File = ARef<File>;
+    type Waker = Waiters;
+}
 
 /// A peer of this host.
 pub(crate) type Peer = bus::Peer<Kernel>;

@@ -19,8 +19,7 @@ use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::memory::Memory;
-use crate::pages::{Sweep, N_PAGES};
+use crate::memory::{Memory, N_PAGES};
 
 const SHRINK_STOP: usize = usize::MAX;
 
@@ -43,16 +42,12 @@ struct List {
 
 impl List {
     /// Looks at `budget` pages at most, once around the list, and frees those that are not in use.
-    /// Returns where that ended.
-    fn reclaim(&mut self, budget: usize) -> Sweep {
-        let mut sweep = Sweep {
-            hand: 0,
-            budget,
-            freed: 0,
-        };
+    /// Returns how many were freed, and leaves in `budget` how many more could be looked at.
+    fn reclaim(&mut self, budget: &mut usize) -> usize {
         let start = self.next;
         let mut around = false;
-        while sweep.budget > 0 {
+        let mut freed = 0;
+        while *budget > 0 {
             let Some(mut cursor) = self.members.cursor_lower_bound_mut(&self.next) else {
                 if around {
                     break;
@@ -67,18 +62,19 @@ impl List {
             }
             self.next = address + 1;
             // A pool counts as a look, however little is in it.
-            sweep.budget -= 1;
+            *budget -= 1;
             // SAFETY: Memory in the list is alive.
             let memory = unsafe { member.memory.as_ref() };
-            if memory.pages.present() == 0 {
+            if memory.present() == 0 {
                 continue;
             }
-            sweep.hand = member.hand;
             // SAFETY: The list is locked, so this runs once at a time.
-            unsafe { memory.reclaim(&mut sweep) };
-            member.hand = if sweep.hand == 0 { N_PAGES } else { sweep.hand };
+            freed += unsafe { memory.reclaim(&mut member.hand, budget) };
+            if member.hand == 0 {
+                member.hand = N_PAGES;
+            }
         }
-        sweep
+        freed
     }
 }
 
@@ -144,13 +140,9 @@ impl Pools {
     /// Frees the pages of a pool that are not in use.
     pub(crate) fn trim(&self, memory: &Memory) {
         let _list = self.list.lock();
-        let mut sweep = Sweep {
-            hand: N_PAGES,
-            budget: usize::MAX,
-            freed: 0,
-        };
+        let (mut hand, mut budget) = (N_PAGES, usize::MAX);
         // SAFETY: The list is locked, so this runs once at a time.
-        unsafe { memory.reclaim(&mut sweep) };
+        unsafe { memory.reclaim(&mut hand, &mut budget) };
     }
 }
 
@@ -194,7 +186,7 @@ unsafe extern "C" fn count(
     };
     let present = |member: &Member| {
         // SAFETY: Memory in the list is alive.
-        unsafe { member.memory.as_ref() }.pages.present()
+        unsafe { member.memory.as_ref() }.present()
     };
     list.members.values().map(present).sum()
 }
@@ -215,11 +207,12 @@ unsafe extern "C" fn scan(
     let Some(mut list) = pools.list.try_lock() else {
         return SHRINK_STOP;
     };
-    let sweep = list.reclaim(control.nr_to_scan);
-    control.nr_scanned = control.nr_to_scan - sweep.budget;
+    let mut budget = control.nr_to_scan;
+    let freed = list.reclaim(&mut budget);
+    control.nr_scanned = control.nr_to_scan - budget;
     if control.nr_scanned == 0 {
         // The caller would go on for ever if it saw neither progress nor a sign to stop.
         return SHRINK_STOP;
     }
-    sweep.freed
+    freed
 }

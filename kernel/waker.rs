@@ -14,7 +14,7 @@
 
 use core::ptr;
 
-use kernel::bindings;
+use kernel::bindings::{self, file, poll_table_struct};
 use kernel::prelude::*;
 use kernel::sync::static_lock_class;
 use kernel::task::Task;
@@ -42,16 +42,11 @@ unsafe impl Sync for Waiters {}
 
 impl Waiters {
     pub(crate) fn new() -> impl PinInit<Self> {
+        let (name, key) = (c"bus1::waiters", static_lock_class!());
         pin_init!(Self {
-            head <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writing; name and key are static.
-                unsafe {
-                    bindings::__init_waitqueue_head(
-                        slot,
-                        c"bus1::waiters".as_char_ptr(),
-                        static_lock_class!().as_ptr(),
-                    )
-                }
+            // SAFETY: The place is valid for writing; name and key are static.
+            head <- Opaque::ffi_init(move |head| unsafe {
+                bindings::__init_waitqueue_head(head, name.as_char_ptr(), key.as_ptr())
             }),
         })
     }
@@ -61,11 +56,7 @@ impl Waiters {
     /// # Safety
     ///
     /// `file` is valid and holds the peer; `table` is null or valid.
-    pub(crate) unsafe fn join(
-        &self,
-        file: *mut bindings::file,
-        table: *mut bindings::poll_table_struct,
-    ) {
+    pub(crate) unsafe fn join(&self, file: *mut file, table: *mut poll_table_struct) {
         // SAFETY: By the caller; the queue is initialised.
         unsafe { bindings::poll_wait(file, self.head.get(), table) };
     }
@@ -89,8 +80,8 @@ impl Waiters {
 }
 
 impl bus::Waker for Waiters {
-    /// Wakes all waiters that are not exclusive, and one that is. With the hint that the caller sleeps next, the
-    /// scheduler may prefer to run the woken task on this CPU.
+    /// Wakes all waiters that are not exclusive, and one that is. With the hint that the caller
+    /// sleeps next, the scheduler may prefer to run the woken task on this CPU.
     ///
     /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and
     /// that may be over by then.
