@@ -84,7 +84,11 @@ impl Task<'_> {
             let range = (n == 1).then(|| self.range(addr)).transpose()?;
             return Ok(Ranges::One(range));
         }
-        let size = if self.compat { 8 } else { 2 * size_of::<usize>() };
+        let size = if self.compat {
+            8
+        } else {
+            2 * size_of::<usize>()
+        };
         let mut ranges = KVVec::with_capacity(n, GFP_KERNEL)?;
         for i in 0..n {
             let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;

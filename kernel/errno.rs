@@ -10,11 +10,11 @@ const fn error(number: u32) -> kernel::error::Error {
     let negative = core::num::NonZeroI32::new(-(number as i32)).unwrap();
     // SAFETY: An `Error` has one field, of this type, and the compiler checks that it is as
     // large; and the number is in its range.
-    unsafe { core::mem::transmute(negative) }
+    unsafe { core::mem::transmute::<core::num::NonZeroI32, kernel::error::Error>(negative) }
 }
 
 macro_rules! errors {
-    ($($name:ident),*) => {
+    ($($name:ident)*) => {
         #[cfg(not(bus1_lacks_errno))]
         pub(crate) use kernel::error::code::{$($name),*};
         $(
@@ -24,4 +24,4 @@ macro_rules! errors {
     };
 }
 
-errors!(EDQUOT, EHOSTUNREACH, ENOTUNIQ, EOPNOTSUPP, EREMOTE, ESHUTDOWN, ESTALE, EXFULL);
+errors! { EDQUOT EHOSTUNREACH ENOTUNIQ EOPNOTSUPP EREMOTE ESHUTDOWN ESTALE EXFULL }

@@ -9,9 +9,7 @@
 #include <linux/compat.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
-#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
@@ -39,19 +37,11 @@ module_param_named(user_inflight_fds_max, bus1_user_max[3], uint, 0444);
 MODULE_PARM_DESC(user_inflight_fds_max,
 		 "Descriptors in flight from and to each user (default 4096)");
 
-static bool is_binder(struct file *file)
-{
-	struct module *owner = file->f_op->owner;
-
-	if (file_inode(file)->i_sb->s_magic == BINDERFS_SUPER_MAGIC)
-		return true;
-	return owner && (!strcmp(module_name(owner), "binder_linux") ||
-			 !strcmp(module_name(owner), "rust_binder"));
-}
-
 /* file.rs: can this file hold references to files of any kind? */
 bool bus1_file_pins_files(struct file *file)
 {
+	unsigned long magic = file_inode(file)->i_sb->s_magic;
+	struct module *owner = file->f_op->owner;
 	struct socket *sock;
 
 	/* Such a file is a place in the tree, whatever may stand there. */
@@ -63,10 +53,12 @@ bool bus1_file_pins_files(struct file *file)
 		return READ_ONCE(sock->ops)->family == PF_UNIX;
 
 	/* The operations of io_uring are not exported; its name is its own. */
-	if (file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC)
+	if (magic == ANON_INODE_FS_MAGIC)
 		return !strcmp(file->f_path.dentry->d_name.name, "[io_uring]");
 
-	return is_binder(file);
+	return magic == BINDERFS_SUPER_MAGIC ||
+	       (owner && (!strcmp(module_name(owner), "binder_linux") ||
+			  !strcmp(module_name(owner), "rust_binder")));
 }
 
 /*

@@ -6,12 +6,8 @@
 #ifndef BUS1_GLUE_H
 #define BUS1_GLUE_H
 
-#include <linux/atomic.h>
-#include <linux/types.h>
-
-struct file;
-struct file_operations;
-struct page;
+#include <linux/fs.h>
+#include <linux/mm.h>
 
 /* main.rs */
 extern unsigned int bus1_user_max[4];

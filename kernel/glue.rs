@@ -3,7 +3,7 @@
 //! The border between C and Rust: tables of functions, and the prototypes of `glue.c`, where each
 //! function is described.
 
-use kernel::bindings::{self, file, file_operations, page};
+use kernel::bindings::{self, file, file_operations, page, vm_operations_struct};
 use kernel::prelude::*;
 
 /// The owner of operations. A file whose operations have it keeps the module.
@@ -15,7 +15,7 @@ pub(crate) struct Operations<T>(pub(crate) T);
 // SAFETY: The table is constant, and its pointers are to functions of this module and to `OWNER`.
 unsafe impl Sync for Operations<file_operations> {}
 // SAFETY: The table is constant, and its pointers are to functions of this module.
-unsafe impl Sync for Operations<bindings::vm_operations_struct> {}
+unsafe impl Sync for Operations<vm_operations_struct> {}
 
 // The kernel's structures have parts that are empty in this configuration.
 #[allow(improper_ctypes)]

@@ -143,22 +143,17 @@ impl Memory {
         self.branches.get(page / PER_BRANCH)?.get()
     }
 
-    #[inline]
-    fn leaf(branch: &Branch, page: usize) -> &Part<Leaf> {
-        &branch[page % PER_BRANCH / PER_LEAF]
-    }
-
     /// Returns a page and all that follow in the same leaf. None if there is no leaf.
     #[inline]
     fn entries(&self, page: usize) -> Option<&[Entry]> {
-        let leaf = Self::leaf(self.branch(page)?, page).get()?;
+        let leaf = self.branch(page)?[page % PER_BRANCH / PER_LEAF].get()?;
         Some(&leaf[page % PER_LEAF..])
     }
 
     /// Returns a page and all that follow in the same leaf, which is made if it is missing.
     fn entries_or_new(&self, page: usize) -> Result<&[Entry]> {
         let branch = self.branches.get(page / PER_BRANCH).ok_or(EINVAL)?;
-        let leaf = Self::leaf(branch.get_or_new()?, page).get_or_new()?;
+        let leaf = branch.get_or_new()?[page % PER_BRANCH / PER_LEAF].get_or_new()?;
         Ok(&leaf[page % PER_LEAF..])
     }
 
@@ -205,7 +200,7 @@ impl Memory {
         for (i, (entry, new)) in entries.iter().zip(new).enumerate() {
             // Counted before it can be freed, so that the count never falls below 0.
             self.present.add(1_usize, Relaxed);
-            if made == i && entry.fill(new).is_ok() {
+            if made == i && entry.fill(new) {
                 made += 1;
             } else {
                 self.present.fetch_sub(1_usize, Relaxed);
@@ -262,16 +257,13 @@ impl Memory {
         let mut freed = 0;
         while *hand > 0 && *budget > 0 {
             let page = *hand - 1;
-            let Some(branch) = self.branch(page) else {
-                *hand = page / PER_BRANCH * PER_BRANCH;
-                continue;
-            };
-            let Some(leaf) = Self::leaf(branch, page).get() else {
-                *hand = page / PER_LEAF * PER_LEAF;
+            let Some(entry) = self.entries(page).and_then(<[Entry]>::first) else {
+                let branch = self.branch(page);
+                let missing = branch.map_or(PER_BRANCH, |_| PER_LEAF);
+                *hand = page / missing * missing;
                 continue;
             };
             *hand = page;
-            let entry = &leaf[page % PER_LEAF];
             if entry.address().is_null() {
                 continue;
             }

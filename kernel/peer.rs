@@ -35,8 +35,8 @@ pub(crate) type Peer = bus::Peer<Kernel>;
 /// A file of the device, as long as its caller holds it.
 pub(crate) struct PeerFile<'a> {
     file: &'a LocalFile,
-    /// The file's own reference.
-    peer: ManuallyDrop<Arc<Peer>>,
+    /// The peer that the file stands for: the file's own reference.
+    pub(crate) peer: ManuallyDrop<Arc<Peer>>,
 }
 
 impl PeerFile<'_> {
@@ -77,12 +77,6 @@ impl PeerFile<'_> {
         unsafe { Arc::from_raw((*file).private_data.cast()) }
     }
 
-    /// The peer that the file stands for.
-    #[inline]
-    pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
     /// Whether another file is a peer, too: all peers have the same operations.
     pub(crate) fn is_like(&self, other: &LocalFile) -> bool {
         // SAFETY: Both are valid, and the operations of a file do not change once it is open.
@@ -103,6 +97,6 @@ impl PeerFile<'_> {
         }
         // SAFETY: It is a peer, and the caller holds it.
         let other = unsafe { PeerFile::from_raw(other.as_ptr()) };
-        Ok(other.peer().clone())
+        Ok(Arc::clone(&other.peer))
     }
 }

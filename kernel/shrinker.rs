@@ -14,7 +14,7 @@
 
 use core::ptr::NonNull;
 
-use kernel::bindings;
+use kernel::bindings::{self, shrink_control, shrinker};
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_mutex, Arc, Mutex};
@@ -86,12 +86,25 @@ fn address_of(memory: &Memory) -> usize {
 }
 
 /// All pools.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Pools {
-    /// Its private data is this structure, so it goes first.
-    shrinker: Shrinker,
     #[pin]
     list: Mutex<List>,
+    /// Registered by [`Pools::new`]; its private data is this structure.
+    shrinker: NonNull<shrinker>,
+}
+
+// SAFETY: The list is locked, and a shrinker may be freed by any thread.
+unsafe impl Send for Pools {}
+// SAFETY: The list is locked, and nothing is done to the shrinker by a reference.
+unsafe impl Sync for Pools {}
+
+#[pinned_drop]
+impl PinnedDrop for Pools {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: It is ours, registered or not. This waits for running calls, before the list goes.
+        unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
+    }
 }
 
 impl Pools {
@@ -101,12 +114,15 @@ impl Pools {
             members: RBTree::new(),
             next: 0,
         };
-        let shrinker = Shrinker::new()?;
-        let pools = Arc::pin_init(
-            pin_init!(Self { shrinker, list <- new_mutex!(list, "bus1::pools") }),
-            GFP_KERNEL,
-        )?;
-        let shrinker = pools.shrinker.0.as_ptr();
+        // SAFETY: The format takes no arguments.
+        let allocate = || unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
+        let pools = try_pin_init!(Self {
+            list <- new_mutex!(list, "bus1::pools"),
+            // The last one: what fails before it leaves no shrinker behind.
+            shrinker: NonNull::new(allocate()).ok_or(ENOMEM)?,
+        });
+        let pools = Arc::pin_init(pools, GFP_KERNEL)?;
+        let shrinker = pools.shrinker.as_ptr();
         // SAFETY: It is ours until it is registered, and `pools` unregisters it before it goes.
         unsafe {
             (*shrinker).count_objects = Some(count);
@@ -146,41 +162,15 @@ impl Pools {
     }
 }
 
-/// A shrinker, which is registered by [`Pools::new`] and not for longer than this lives.
-struct Shrinker(NonNull<bindings::shrinker>);
-
-// SAFETY: A shrinker may be freed by any thread.
-unsafe impl Send for Shrinker {}
-// SAFETY: There is nothing to do with a reference.
-unsafe impl Sync for Shrinker {}
-
-impl Shrinker {
-    fn new() -> Result<Self> {
-        // SAFETY: The format takes no arguments.
-        let shrinker = unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
-        NonNull::new(shrinker).map(Self).ok_or(ENOMEM)
-    }
-}
-
-impl Drop for Shrinker {
-    fn drop(&mut self) {
-        // SAFETY: It is ours, registered or not. This waits for running calls.
-        unsafe { bindings::shrinker_free(self.0.as_ptr()) };
-    }
-}
-
 /// Counts the pages of all pools. Not all of them can be freed; how many can is found out by
 /// looking.
 ///
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made.
-unsafe extern "C" fn count(
-    shrinker: *mut bindings::shrinker,
-    _control: *mut bindings::shrink_control,
-) -> c_ulong {
+unsafe extern "C" fn count(this: *mut shrinker, _control: *mut shrink_control) -> c_ulong {
     // SAFETY: It is unregistered before they go.
-    let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
+    let pools = unsafe { &*(*this).private_data.cast::<Pools>() };
     let Some(list) = pools.list.try_lock() else {
         return 0;
     };
@@ -196,12 +186,9 @@ unsafe extern "C" fn count(
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made, with a valid `control`.
-unsafe extern "C" fn scan(
-    shrinker: *mut bindings::shrinker,
-    control: *mut bindings::shrink_control,
-) -> c_ulong {
+unsafe extern "C" fn scan(this: *mut shrinker, control: *mut shrink_control) -> c_ulong {
     // SAFETY: It is unregistered before they go.
-    let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
+    let pools = unsafe { &*(*this).private_data.cast::<Pools>() };
     // SAFETY: The caller lends us `control`.
     let control = unsafe { &mut *control };
     let Some(mut list) = pools.list.try_lock() else {
