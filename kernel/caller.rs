@@ -10,7 +10,7 @@
 //! kernel's own import_iovec() would shorten a payload that is too long, where the bus has to
 //! refuse it.
 
-use kernel::bindings;
+use kernel::bindings::{self, iovec};
 use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
@@ -84,11 +84,7 @@ impl Task<'_> {
             let range = (n == 1).then(|| self.range(addr)).transpose()?;
             return Ok(Ranges::One(range));
         }
-        let size = if self.compat {
-            8
-        } else {
-            2 * size_of::<usize>()
-        };
+        let size = if self.compat { 8 } else { size_of::<iovec>() };
         let mut ranges = KVVec::with_capacity(n, GFP_KERNEL)?;
         for i in 0..n {
             let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;

@@ -98,9 +98,7 @@ struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool)
 /* entry.rs: pins @n pages, up to the first that cannot be; returns how many. */
 size_t bus1_pin(atomic_long_t *entry, size_t n)
 {
-	size_t i;
-
-	for (i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		long old = atomic_long_read(&entry[i]);
 
 		do {

@@ -138,15 +138,11 @@ impl Memory {
         self.present.load(Relaxed)
     }
 
-    #[inline]
-    fn branch(&self, page: usize) -> Option<&Branch> {
-        self.branches.get(page / PER_BRANCH)?.get()
-    }
-
     /// Returns a page and all that follow in the same leaf. None if there is no leaf.
     #[inline]
     fn entries(&self, page: usize) -> Option<&[Entry]> {
-        let leaf = self.branch(page)?[page % PER_BRANCH / PER_LEAF].get()?;
+        let branch = self.branches.get(page / PER_BRANCH)?.get()?;
+        let leaf = branch[page % PER_BRANCH / PER_LEAF].get()?;
         Some(&leaf[page % PER_LEAF..])
     }
 
@@ -258,7 +254,7 @@ impl Memory {
         while *hand > 0 && *budget > 0 {
             let page = *hand - 1;
             let Some(entry) = self.entries(page).and_then(<[Entry]>::first) else {
-                let branch = self.branch(page);
+                let branch = self.branches[page / PER_BRANCH].get();
                 let missing = branch.map_or(PER_BRANCH, |_| PER_LEAF);
                 *hand = page / missing * missing;
                 continue;

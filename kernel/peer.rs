@@ -49,12 +49,10 @@ impl PeerFile<'_> {
     pub(crate) unsafe fn from_raw(file: *mut bindings::file) -> Self {
         // SAFETY: The caller vouches for the file. By the invariant it owns a reference, which
         // stays its own.
-        unsafe {
-            Self {
-                file: LocalFile::from_raw_file(file),
-                peer: ManuallyDrop::new(Arc::from_raw((*file).private_data.cast())),
-            }
-        }
+        let peer = ManuallyDrop::new(unsafe { Arc::from_raw((*file).private_data.cast()) });
+        // SAFETY: As above.
+        let file = unsafe { LocalFile::from_raw_file(file) };
+        Self { file, peer }
     }
 
     /// Makes a file that is being opened stand for `peer`.

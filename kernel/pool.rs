@@ -50,10 +50,8 @@ impl Pool {
     /// Makes an empty pool, whose memory the shrinker of `pools` can take back.
     pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
         let reservation = MemberReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let shared = Arc::pin_init(
-            pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() }),
-            GFP_KERNEL_ACCOUNT,
-        )?;
+        let shared = pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() });
+        let shared = Arc::pin_init(shared, GFP_KERNEL_ACCOUNT)?;
         // SAFETY: The destructor leaves.
         unsafe { pools.enter(reservation, &shared.memory) };
         Ok(Self(shared))
@@ -71,12 +69,10 @@ impl Pool {
     /// Cuts a pinned range where its pages do not lie in a row: calls `f` with each piece, and with
     /// where the piece starts within the range.
     #[inline]
-    pub(crate) fn pieces(
-        &self,
-        offset: u64,
-        len: u64,
-        mut f: impl FnMut(*mut [u8], u64) -> Result,
-    ) -> Result {
+    pub(crate) fn pieces<F>(&self, offset: u64, len: u64, mut f: F) -> Result
+    where
+        F: FnMut(*mut [u8], u64) -> Result,
+    {
         let mut done = 0;
         while done < len {
             let (at, left) = ((offset + done) as usize, (len - done) as usize);

@@ -33,6 +33,7 @@ pub(crate) struct Member {
 // SAFETY: The memory of a pool can be used from any thread.
 unsafe impl Send for Member {}
 
+#[derive(Default)]
 struct List {
     /// By address.
     members: RBTree<usize, Member>,
@@ -110,14 +111,10 @@ impl PinnedDrop for Pools {
 impl Pools {
     /// Makes an empty list, and a shrinker that is registered until all references are gone.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let list = List {
-            members: RBTree::new(),
-            next: 0,
-        };
         // SAFETY: The format takes no arguments.
         let allocate = || unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
         let pools = try_pin_init!(Self {
-            list <- new_mutex!(list, "bus1::pools"),
+            list <- new_mutex!(List::default(), "bus1::pools"),
             // The last one: what fails before it leaves no shrinker behind.
             shrinker: NonNull::new(allocate()).ok_or(ENOMEM)?,
         });
@@ -174,10 +171,8 @@ unsafe extern "C" fn count(this: *mut shrinker, _control: *mut shrink_control) -
     let Some(list) = pools.list.try_lock() else {
         return 0;
     };
-    let present = |member: &Member| {
-        // SAFETY: Memory in the list is alive.
-        unsafe { member.memory.as_ref() }.present()
-    };
+    // SAFETY: Memory in the list is alive.
+    let present = |member: &Member| unsafe { member.memory.as_ref() }.present();
     list.members.values().map(present).sum()
 }
 
