@@ -182,9 +182,9 @@ bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat)
 		*start = (unsigned long)base;
 		*len = (ssize_t)*len;
 	}
-	/* Negative lengths are refused later. */
+	/* Negative lengths are refused later; a tag is no part of the address. */
 	used = *len < 0 ? 0 : *len;
-	return used <= end && *start <= end - used;
+	return used <= end && untagged_addr(*start) <= end - used;
 fault:
 	return false;
 }
