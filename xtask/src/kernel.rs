@@ -182,9 +182,9 @@ fn download(kernel: &Kernel, offer: &Offer) -> Result<std::process::Command> {
     kernel.root.shell(script, &args)
 }
 
-/// Makes the kernel's tree of its source, which is kept as it was unpacked for the other flavours of
-/// the same version. A build replaces files and writes none of them in place, so the tree consists of
-/// links to those that are kept.
+/// Makes the kernel's tree of its source, which is kept as it was unpacked for the other flavours
+/// of the same version. A build replaces files and writes none of them in place, so the tree
+/// consists of links to those that are kept.
 fn unpack(kernel: &Kernel, offer: &Offer) -> Result<()> {
     let source = format!("/build/source-{}", offer.version);
     if !kernel.root.outside(&source).exists() {
@@ -270,8 +270,8 @@ fn check(kernel: &Kernel, config: &str) -> Result<()> {
         for symbol in exports(&text) {
             if !stock.contains(symbol) {
                 bail!(
-                    "the rebuilt Rust symbol {symbol} is not one of the stock kernel {}: the root's \
-                     rustc is not the one that built it",
+                    "the rebuilt Rust symbol {symbol} is not one of the stock kernel {}: the \
+                     root's rustc is not the one that built it",
                     kernel.release
                 );
             }
