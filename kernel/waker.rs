@@ -89,8 +89,8 @@ impl Waiters {
 }
 
 impl bus::Waker for Waiters {
-    /// Wakes all waiters that are not exclusive, and one that is. With the hint that the caller sleeps next, the
-    /// scheduler may prefer to run the woken task on this CPU.
+    /// Wakes all waiters that are not exclusive, and one that is. With the hint that the caller
+    /// sleeps next, the scheduler may prefer to run the woken task on this CPU.
     ///
     /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and
     /// that may be over by then.

@@ -3,13 +3,13 @@
 //! Peers that never talk to each other share nothing that they write: no lock, no count, no other
 //! word, and not even a cache line.
 //!
-//! Each pair of peers is driven by a thread of its own, which opens it, so that its memory is its own
-//! as far as the allocator goes. What is recorded, and what is not, is in the shim's module
+//! Each pair of peers is driven by a thread of its own, which opens it, so that its memory is its
+//! own as far as the allocator goes. What is recorded, and what is not, is in the shim's module
 //! `cachelines`.
 //!
-//! Of one user this holds for what fits the credit of a sender: payloads of up to 8 KiB, 8 slices and
-//! 32 handles under way at the default limits. What is beyond is booked on the user's account, as
-//! are all descriptors.
+//! Of one user this holds for what fits the credit of a sender: payloads of up to 8 KiB, 8 slices
+//! and 32 handles under way at the default limits. What is beyond is booked on the user's account,
+//! as are all descriptors.
 
 #![cfg(not(loom))]
 

@@ -2,8 +2,8 @@
 
 //! The system's side of a peer's descriptor: an eventfd that is 0 or 1.
 //!
-//! [`event`](crate::event) decides when it is which. It takes the eventfd and its lock from here, so
-//! that `tests/event_model.rs` can put stand-ins in their place.
+//! [`event`](crate::event) decides when it is which. It takes the eventfd and its lock from here,
+//! so that `tests/event_model.rs` can put stand-ins in their place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

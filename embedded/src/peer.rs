@@ -61,8 +61,8 @@ enum Answer {
 }
 
 impl Answer {
-    /// Returns the answer that the result of a command gives. `room` is that of an EXCHANGE, if it is
-    /// known.
+    /// Returns the answer that the result of a command gives. `room` is that of an EXCHANGE, if it
+    /// is known.
     fn of(cmd: u32, room: Option<Room>, result: Result<(), Errno>) -> Self {
         let nothing_left = match (cmd, result) {
             (CMD_RECV, result) => result == Err(Errno::AGAIN),
@@ -172,8 +172,9 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// The errors of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail with
-    /// EMFILE or ENFILE, see the [differences from the device](crate#differences-from-the-device).
+    /// The errors of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail
+    /// with EMFILE or ENFILE, see the [differences from the
+    /// device](crate#differences-from-the-device).
     ///
     /// Memory is accessed right away. A null pointer is EFAULT, any other that is not valid is
     /// undefined behaviour; [`Peer::ioctl_checked`] takes any.
@@ -196,8 +197,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// The errors of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a sandbox
-    /// may forbid: then it fails with that error.
+    /// The errors of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a
+    /// sandbox may forbid: then it fails with that error.
     ///
     /// # Safety
     ///
@@ -252,20 +253,20 @@ impl Peer {
         self.0.core.info()
     }
 
-    /// Returns a descriptor that stands for the peer: made by the first call, the same in all clones,
-    /// closed with the last of them.
+    /// Returns a descriptor that stands for the peer: made by the first call, the same in all
+    /// clones, closed with the last of them.
     ///
     /// It is readable when something can be received or the peer is disconnected; it may stay so
-    /// until the next call finds nothing. It is there for `poll(2)` and the like, and as `dst_fd` of
-    /// HANDLE_TRANSFER, for which procfs must be mounted.
+    /// until the next call finds nothing. It is there for `poll(2)` and the like, and as `dst_fd`
+    /// of HANDLE_TRANSFER, for which procfs must be mounted.
     ///
-    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a call has
-    /// found nothing left: RECV with EAGAIN, EXCHANGE with EAGAIN, ETIMEDOUT or a batch with room
-    /// left, PEER_RESET, [`Peer::poll`] or [`Peer::wait`]. A
-    /// message that arrives before that, while others are in the queue, need not be one.
+    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a call
+    /// has found nothing left: RECV with EAGAIN, EXCHANGE with EAGAIN, ETIMEDOUT or a batch with
+    /// room left, PEER_RESET, [`Peer::poll`] or [`Peer::wait`]. A message that arrives before that,
+    /// while others are in the queue, need not be one.
     ///
-    /// Reading from it or writing to it breaks all that. It does not mean anything to another process,
-    /// and a duplicate of it does not keep the peer connected.
+    /// Reading from it or writing to it breaks all that. It does not mean anything to another
+    /// process, and a duplicate of it does not keep the peer connected.
     ///
     /// # Errors
     ///

@@ -7,9 +7,9 @@
 //! neither memory nor address space. It goes with the last of the peer, its messages and its
 //! [`Map`]s.
 //!
-//! Invariant: no reference to pool memory is made here, since others may write at the same time. The
-//! core hands out each range once, so two writers never meet; a reader may meet a writer wherever it
-//! looks beyond its slices, and reads by volatile operations.
+//! Invariant: no reference to pool memory is made here, since others may write at the same time.
+//! The core hands out each range once, so two writers never meet; a reader may meet a writer
+//! wherever it looks beyond its slices, and reads by volatile operations.
 
 use std::fs::File;
 use std::io;
@@ -226,9 +226,9 @@ impl Map {
             .readable
     }
 
-    /// Returns where offset 0 is. Reading beyond the slices that were received is allowed, and gives
-    /// zeros or old bytes of this pool, which may change at the same time: such bytes must be read
-    /// by volatile or atomic operations.
+    /// Returns where offset 0 is. Reading beyond the slices that were received is allowed, and
+    /// gives zeros or old bytes of this pool, which may change at the same time: such bytes must be
+    /// read by volatile or atomic operations.
     pub fn as_ptr(&self) -> *const u8 {
         self.readable().as_ptr()
     }

@@ -3,8 +3,8 @@
 //! Which descriptors of this process stand for peers.
 //!
 //! A peer's descriptor is an eventfd. The registry recognizes it by the ID that the system gave to
-//! the eventfd behind it, so a duplicate under another number is the same peer, and a number that was
-//! closed and given out again is not.
+//! the eventfd behind it, so a duplicate under another number is the same peer, and a number that
+//! was closed and given out again is not.
 //!
 //! Lock: `PEERS` only; no other lock is taken, and no peer dropped, under it.
 

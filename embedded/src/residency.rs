@@ -2,10 +2,11 @@
 
 //! Which parts of a pool have memory, and which of them are in use.
 //!
-//! Memory is made in granules before it is written, so that a system without memory reports an error
-//! and not a signal. It is given back in chunks that nothing pins. To make it again is expensive, so
-//! the lowest chunks keep theirs: those below [`KEPT`] always (their pins are not even counted), and
-//! as many more, up to [`KEPT_MOST`], as were seen to be given back and needed again.
+//! Memory is made in granules before it is written, so that a system without memory reports an
+//! error and not a signal. It is given back in chunks that nothing pins. To make it again is
+//! expensive, so the lowest chunks keep theirs: those below [`KEPT`] always (their pins are not
+//! even counted), and as many more, up to [`KEPT_MOST`], as were seen to be given back and needed
+//! again.
 //!
 //! # Concurrency
 //!
@@ -181,8 +182,8 @@ impl Residency {
         }
     }
 
-    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it. Returns whether it
-    /// did. The caller holds `leaving`.
+    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it. Returns whether
+    /// it did. The caller holds `leaving`.
     fn leave(&self, number: u64) -> bool {
         if number * CHUNK < self.kept.load(Ordering::Relaxed) {
             return false;

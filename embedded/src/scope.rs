@@ -2,16 +2,17 @@
 
 //! Wake-ups that wait for the end of a command.
 //!
-//! The core wakes in the middle of a command. A system call there would delay the rest of it, and the
-//! woken thread would run into the locks that the command takes. So inside a [`Scope`], which every
-//! command opens, a wake-up is only noted; it is delivered when the command ends or is about to sleep.
+//! The core wakes in the middle of a command. A system call there would delay the rest of it, and
+//! the woken thread would run into the locks that the command takes. So inside a [`Scope`], which
+//! every command opens, a wake-up is only noted; it is delivered when the command ends or is about
+//! to sleep.
 //!
 //! # Threads that end
 //!
-//! A peer may be dropped by a destructor of a thread-local, when those of this file are gone already.
-//! So nothing here relies on them: without `NOTED` a wake-up is delivered at once, and without
-//! `HERE` no scope is counted. A destructor ends its scope before it returns, so nothing is left in
-//! `NOTED` when that is destroyed.
+//! A peer may be dropped by a destructor of a thread-local, when those of this file are gone
+//! already. So nothing here relies on them: without `NOTED` a wake-up is delivered at once, and
+//! without `HERE` no scope is counted. A destructor ends its scope before it returns, so nothing is
+//! left in `NOTED` when that is destroyed.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which files may travel with a message: those that cannot keep another file of their kind alive, as
-//! on the device, where a ring of them would never be collected.
+//! Which files may travel with a message: those that cannot keep another file of their kind alive,
+//! as on the device, where a ring of them would never be collected.
 //!
 //! The check looks at the caller's descriptor, not at a duplicate (see [`file`](crate::file)). So
 //! another thread of the process may put another file behind the number between the check and the

@@ -18,7 +18,8 @@ use crate::signal::{Look, Signal};
 pub(crate) struct Waker(pub(crate) Arc<Signal>);
 
 impl bus::Waker for Waker {
-    /// Wakes all waiters. The hint is of no use here: which thread runs next is the system's choice.
+    /// Wakes all waiters. The hint is of no use here: which thread runs next is the system's
+    /// choice.
     fn wake(&self, _hint: bus::WakeHint) {
         if self.0.is_awaited() {
             note(&self.0);

@@ -182,9 +182,9 @@ fn download(kernel: &Kernel, offer: &Offer) -> Result<std::process::Command> {
     kernel.root.shell(script, &args)
 }
 
-/// Makes the kernel's tree of its source, which is kept as it was unpacked for the other flavours of
-/// the same version. A build replaces files and writes none of them in place, so the tree consists of
-/// links to those that are kept.
+/// Makes the kernel's tree of its source, which is kept as it was unpacked for the other flavours
+/// of the same version. A build replaces files and writes none of them in place, so the tree
+/// consists of links to those that are kept.
 fn unpack(kernel: &Kernel, offer: &Offer) -> Result<()> {
     let source = format!("/build/source-{}", offer.version);
     if !kernel.root.outside(&source).exists() {

@@ -24,7 +24,8 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Compares with the kernel's format all that the module is compiled from. Fails with the difference.
+/// Compares with the kernel's format all that the module is compiled from. Fails with the
+/// difference.
 fn format(kernel: &Kernel) -> Result<()> {
     run::step("rustfmt of the kernel tree on the module", |step| {
         let settings = kernel

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands that build, boot and check bus1.
 //!
-//! Results go to stdout and progress goes to stderr, so that each can be piped separately. Downloads
-//! and builds are kept below `target/vm/`; each is made again only if it is missing or older than
-//! its sources.
+//! Results go to stdout and progress goes to stderr, so that each can be piped separately.
+//! Downloads and builds are kept below `target/vm/`; each is made again only if it is missing or
+//! older than its sources.
 
 mod archive;
 mod bench;

@@ -50,11 +50,11 @@ pub fn build(kernel: &Kernel) -> Result<PathBuf> {
     Ok(output)
 }
 
-/// Builds the module as the kernel tree checks its own code: with clippy, with the warnings of W=1, and
-/// with sparse. Returns how many lines of complaint were shown.
+/// Builds the module as the kernel tree checks its own code: with clippy, with the warnings of W=1,
+/// and with sparse. Returns how many lines of complaint were shown.
 pub fn lint(kernel: &Kernel) -> Result<usize> {
-    // The sparse of Debian 13 does not know an operator of all headers, nor that the length of a text
-    // is constant, as every description of a module parameter has it.
+    // The sparse of Debian 13 does not know an operator of all headers, nor that the length of a
+    // text is constant, as every description of a module parameter has it.
     const SPARSE: &str = "sparse -D__typeof_unqual__=__typeof__ \
                           -D'__builtin_strlen(text)=(sizeof(text)-1)'";
     let args = format!("CLIPPY=1 W=1 C=2 CHECK=\"{SPARSE}\"");

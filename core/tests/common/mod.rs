@@ -6,8 +6,8 @@
 //! commands go through `dispatch`, as on a real host. Where the core calls the host without locks,
 //! a test may step in ([`Hooks`]) and do what another thread could do at that moment.
 //!
-//! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so that
-//! they add no order to what a model explores. Wake-ups alone are known to it.
+//! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so
+//! that they add no order to what a model explores. Wake-ups alone are known to it.
 
 #![allow(dead_code, unused_imports)] // No single test uses all of it.
 

@@ -216,8 +216,8 @@ fn idle_credit_is_recalled() {
     });
 }
 
-/// Once, who replaced the seed decided too late whether the user had the slice of the one before, and
-/// both freed it.
+/// Once, who replaced the seed decided too late whether the user had the slice of the one before,
+/// and both freed it.
 #[test]
 fn a_seed_is_replaced_while_the_user_lets_go_of_its_slice() {
     model("seed and slice", DEEP, || {

@@ -27,14 +27,15 @@
 //!
 //! # Not covered
 //!
-//! - More than [`BOUND`] or [`DEEP`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises both), or
-//!   more than three threads and three queues. The proofs are in `docs/ordering.md`; `queue_tests.rs` has random
-//!   schedules of more.
-//! - A Release or Acquire that is too weak: the locks order nearly everything here by themselves. Models
-//!   without locks are in `transaction_tests.rs` and `destroy_tests.rs`, those whose name has `loom_`.
+//! - More than [`BOUND`] or [`DEEP`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises both),
+//!   or more than three threads and three queues. The proofs are in `docs/ordering.md`;
+//!   `queue_tests.rs` has random schedules of more.
+//! - A Release or Acquire that is too weak: the locks order nearly everything here by themselves.
+//!   Models without locks are in `transaction_tests.rs` and `destroy_tests.rs`, those whose name
+//!   has `loom_`.
 //! - Locks of the host: wake-ups are counted, not slept on. Payloads are a few bytes.
-//! - The kernel's memory model: loom has that of C11 (without load buffering), which is what the shim
-//!   maps the kernel's orders to.
+//! - The kernel's memory model: loom has that of C11 (without load buffering), which is what the
+//!   shim maps the kernel's orders to.
 
 #![cfg(loom)]
 

@@ -76,7 +76,8 @@ fn flush(client: &Client) {
     ioctl(&client.peer, CMD_PEER_RESET, address(&mut command)).unwrap();
 }
 
-/// Makes a node, as another thread of the owner does that has not brought the eventfd up to date yet.
+/// Makes a node, as another thread of the owner does that has not brought the eventfd up to date
+/// yet.
 fn transfer_without_answer(owner: &Client, to: &Client) -> u64 {
     let mut command = CmdHandleTransfer {
         src_handle: 16,

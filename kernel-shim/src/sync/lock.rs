@@ -28,9 +28,9 @@ mod raw {
     pub(super) type RawLock = parking_lot::Mutex<()>;
     pub(super) type Held<'a> = parking_lot::MutexGuard<'a, ()>;
 
-    /// Pauses before each look at a lock that is held, as powers of two; then the thread sleeps. The
-    /// first is no shorter: it takes longer anyway to get the lock's cache line back, and the holder
-    /// mostly takes the lock again at once.
+    /// Pauses before each look at a lock that is held, as powers of two; then the thread sleeps.
+    /// The first is no shorter: it takes longer anyway to get the lock's cache line back, and the
+    /// holder mostly takes the lock again at once.
     const PAUSES: core::ops::Range<u32> = 5..10;
 
     #[inline]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed and
-//! becomes the user's. One critical section, in which nothing fails.
+//! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed
+//! and becomes the user's. One critical section, in which nothing fails.
 //!
 //! # Locks
 //!
@@ -142,8 +142,8 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// Turns a slot's reference into the user's, and leaves the slot empty. None if the node died before
-/// `timestamp`, or if its end was notified before: then the reference stays in the slot.
+/// Turns a slot's reference into the user's, and leaves the slot empty. None if the node died
+/// before `timestamp`, or if its end was notified before: then the reference stays in the slot.
 pub(crate) fn gain<H: Host>(
     table: &mut Table<H>,
     inbox: &mut Inbox<H>,

@@ -5,8 +5,8 @@
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
 //! 1. the nodes are marked dying, each with its part;
-//! 2. one holder after the other is moved to those told, and a notice is staged in its queue. A peer
-//!    that is linked meanwhile joins the holders, and is told in turn;
+//! 2. one holder after the other is moved to those told, and a notice is staged in its queue. A
+//!    peer that is linked meanwhile joins the holders, and is told in turn;
 //! 3. when there is none left, still in the same critical section: the clock of the owner ticks
 //!    to the timestamp of the destruction, the nodes are marked dead with it, and all messages that
 //!    are staged for them and not committed yet are killed;
@@ -71,8 +71,8 @@ impl<H: Host> Doomed<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Moves a holder of the first of the nodes at or after `from` that has any to those told. Returns
-    /// it, with the part that it will be told.
+    /// Moves a holder of the first of the nodes at or after `from` that has any to those told.
+    /// Returns it, with the part that it will be told.
     fn next_holder(&mut self, doomed: &Doomed<H>, from: &mut u64) -> Option<(u32, Arc<Handle<H>>)> {
         while let Some(here) = doomed.anchors.cursor_lower_bound(from) {
             let (&part, anchor) = here.current();
@@ -220,8 +220,8 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE if
-    /// destroyed before. ESHUTDOWN; ENOMEM.
+    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE
+    /// if destroyed before. ESHUTDOWN; ENOMEM.
     pub fn destroy_nodes(this: &Arc<Self>, ids: &[u64], release: bool) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);

@@ -310,8 +310,8 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
 
 /// What is stored before a node is marked dead is there for every task that sees the mark.
 ///
-/// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if `Node::set_dead_at`
-/// or `Node::dead_at` is made Relaxed.
+/// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if
+/// `Node::set_dead_at` or `Node::dead_at` is made Relaxed.
 #[cfg(loom)]
 #[test]
 fn loom_death_carries_what_was_before() {

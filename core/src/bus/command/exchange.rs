@@ -2,10 +2,10 @@
 
 //! EXCHANGE: several commands in one call, and the wait between them.
 //!
-//! Slices are released, then a message is sent, then messages are received, the first of which is waited
-//! for. Each step is that of its own command. What is done is taken off the argument, and where
-//! the call fails the caller is told what is left: so it does nothing twice, be it called again by
-//! the program or by the system after a signal.
+//! Slices are released, then a message is sent, then messages are received, the first of which is
+//! waited for. Each step is that of its own command. What is done is taken off the argument, and
+//! where the call fails the caller is told what is left: so it does nothing twice, be it called
+//! again by the program or by the system after a signal.
 //!
 //! Nothing is held while it waits, and nothing is taken before it can be told: a caller that dies
 //! leaves its messages to the others who have the peer.

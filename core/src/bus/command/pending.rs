@@ -70,7 +70,8 @@ impl<'p, H: Host> Pending<'p, H> {
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
-    /// Tells whether the destination is there no more, if its peer is `open`. Exact under its inbox.
+    /// Tells whether the destination is there no more, if its peer is `open`. Exact under its
+    /// inbox.
     #[inline]
     fn is_gone_if(&self, open: bool) -> bool {
         let handle = self.handle.as_ref();

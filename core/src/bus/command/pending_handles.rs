@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Handles that a peer is about to gain without a message: by a transfer, or by the receipt of a seed.
+//! Handles that a peer is about to gain without a message: by a transfer, or by the receipt of a
+//! seed.
 //!
 //! # Locks
 //!

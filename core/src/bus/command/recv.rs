@@ -8,9 +8,9 @@
 //! 3. take the head, if it is still the same; otherwise start again;
 //! 4. give handles their IDs, complete the slice, and make it the user's.
 //!
-//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). Whether more parts follow
-//! is not stored: it is seen from the next entry, and one that the peer no longer wants does not
-//! count.
+//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). Whether more parts
+//! follow is not stored: it is seen from the next entry, and one that the peer no longer wants does
+//! not count.
 //!
 //! # Locks
 //!
@@ -135,7 +135,8 @@ impl<H: Host> Inbox<H> {
         if !key.is_part() {
             return false;
         }
-        // The others were staged before this timestamp, so they were settled before this one came up.
+        // The others were staged before this timestamp, so they were settled before this one came
+        // up.
         let mut key = *key;
         while let Some(next) = self.queue.following(&key) {
             if self.queue.get(&next).is_some_and(|entry| self.wants(entry)) {

@@ -46,7 +46,8 @@ impl<H: Host> Peer<H> {
     /// Drops what is queued for nodes that are dead and released, and all that stands at or before
     /// `until`.
     pub(crate) fn purge(&self, until: u64) {
-        // Until a pass finds nothing: of what settles meanwhile it may have seen one part and not another.
+        // Until a pass finds nothing: of what settles meanwhile it may have seen one part and not
+        // another.
         while self.purge_pass(until) {}
     }
 

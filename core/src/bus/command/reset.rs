@@ -89,8 +89,8 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them dying.
-    /// Returns those that are to be destroyed: other calls destroy the others.
+    /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them
+    /// dying. Returns those that are to be destroyed: other calls destroy the others.
     fn detach_nodes(&self, seed: Option<&Seed<H>>) -> Doomed<H> {
         let mut doomed = Doomed::new();
         self.each_handle(|table, handle| {
@@ -137,8 +137,8 @@ impl<H: Host> Peer<H> {
 
     /// Drops what was in the inbox of a disconnected peer.
     fn drop_remains(&self, mut remains: Inbox<H>) {
-        // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
-        // keeps memory except references of senders that still copy into the pool.
+        // What the user was given stays pinned: it can be read as long as it is mapped. Nothing
+        // else keeps memory except references of senders that still copy into the pool.
         while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }

@@ -80,8 +80,8 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// EAGAIN if there is none; EDQUOT, EXFULL if the receipt is too much for the peer itself; others
-    /// as [`Peer::recv`].
+    /// EAGAIN if there is none; EDQUOT, EXFULL if the receipt is too much for the peer itself;
+    /// others as [`Peer::recv`].
     pub fn recv_seed<C: Caller<H>>(this: &Arc<Self>, receiver: &Receiver<'_, C>) -> Result {
         loop {
             let inbox = this.inbox.lock();
@@ -162,10 +162,11 @@ fn link_again<'p, H: Host>(
     Ok(handles)
 }
 
-/// Copies the payload of a seed into a slice of its own, which has room for handles and descriptors.
+/// Copies the payload of a seed into a slice of its own, which has room for handles and
+/// descriptors.
 ///
-/// The seed may be replaced meanwhile, and its slice used again: then what was copied is never given
-/// to the user, but its memory has to stay while it is read.
+/// The seed may be replaced meanwhile, and its slice used again: then what was copied is never
+/// given to the user, but its memory has to stay while it is read.
 ///
 /// # Errors
 ///

@@ -6,8 +6,8 @@
 //! destination, copy the payload, report errors, link the handles. Then the parts are
 //! staged and committed in a few bounded steps, between which nothing can block:
 //!
-//! 1. each part is staged at its queue, where its node is checked once more, and the clock is raised
-//!    to the timestamp that all parts so far could be committed at;
+//! 1. each part is staged at its queue, where its node is checked once more, and the clock is
+//!    raised to the timestamp that all parts so far could be committed at;
 //! 2. the last of these, which is above all their keys, is chosen;
 //! 3. the clocks of queues that are behind it are raised to it;
 //! 4. the transaction's word is set.
@@ -196,9 +196,10 @@ impl<H: Host> Multicast<'_, '_, H> {
 impl<H: Host> Peer<H> {
     /// Sends one message to all destinations, as one transaction.
     ///
-    /// `write` is told the errors of the destinations (0 or a positive errno, in their order): before
-    /// anything is sent if the message is partial, and otherwise if one of them is why it fails. It
-    /// may sleep, and may be called again if the errors change. An error of its own fails the call.
+    /// `write` is told the errors of the destinations (0 or a positive errno, in their order):
+    /// before anything is sent if the message is partial, and otherwise if one of them is why it
+    /// fails. It may sleep, and may be called again if the errors change. An error of its own fails
+    /// the call.
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@
 //!
 //! # Locks
 //!
-//! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that would be
-//! refused; never on the way of a message that is granted.
+//! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that
+//! would be refused; never on the way of a message that is granted.
 
 use kernel::prelude::*;
 use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};

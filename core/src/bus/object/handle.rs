@@ -168,8 +168,8 @@ impl<H: Host> Handle<H> {
 
     /// Gives `peer` one more reference on `node`. None if the node is dead.
     ///
-    /// It counts at once, but the owner is not notified of its end until [`Linked::confirm`]: before
-    /// that [`Handle::unlink`] leaves no trace.
+    /// It counts at once, but the owner is not notified of its end until [`Linked::confirm`]:
+    /// before that [`Handle::unlink`] leaves no trace.
     ///
     /// # Errors
     ///

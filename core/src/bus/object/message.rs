@@ -204,8 +204,8 @@ impl<H: Host> Message<H> {
         Ok(())
     }
 
-    /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to be
-    /// dropped next.
+    /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to
+    /// be dropped next.
     pub(crate) fn discard(&self, peer: &Peer<H>) {
         let slice = &self.slice;
         let charges = charges(&self.size());

@@ -8,8 +8,8 @@
 //! - `holders` has the handle of every peer that holds a reference of any kind, until the node's
 //!   destruction moves it to `told`; both are empty once the node is dead and all are told.
 //! - `strong` counts all references of all handles except the owner's pin.
-//! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that one
-//!   is owed when that comes to pass: the count really rose since the last notice was received.
+//! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that
+//!   one is owed when that comes to pass: the count really rose since the last notice was received.
 //!
 //! # Locks and memory order
 //!

@@ -7,9 +7,9 @@
 //!
 //! # Invariants
 //!
-//! - A disconnected peer has an empty table and queue, no pool, no seed and no charges, and its nodes
-//!   are dead. The table closes first, so that nothing is added behind the destruction's back, and
-//!   the inbox closes in the very step that the nodes die in.
+//! - A disconnected peer has an empty table and queue, no pool, no seed and no charges, and its
+//!   nodes are dead. The table closes first, so that nothing is added behind the destruction's
+//!   back, and the inbox closes in the very step that the nodes die in.
 //!
 //! # Locks
 //!

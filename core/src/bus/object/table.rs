@@ -67,8 +67,8 @@ impl<H: Host> Table<H> {
     }
 
     /// Chooses the ID that a handle gets which is not in the table: for an own node the one it
-    /// always had, unless the user gave that to another node meanwhile; otherwise one that was never
-    /// used before.
+    /// always had, unless the user gave that to another node meanwhile; otherwise one that was
+    /// never used before.
     pub(crate) fn choose_id(&mut self, handle: &Handle<H>) -> u64 {
         let (own, anchor) = (handle.node.id, handle.is_anchor());
         if anchor && self.by_id.get(&own).is_none() {
