@@ -84,7 +84,7 @@ fn the_node_dies_while_the_receiver_is_told() {
         let hooks = Hooks::at_write(|| o.destroy_with(&[0], RELEASE));
         let id = o.transfer_with(0, &p, &hooks).unwrap();
         match before {
-            // It has a reference more on what it is told of.
+            // The receiver has one more reference on the handle that it is notified of.
             Some(before) => {
                 assert_eq!(id, before);
                 assert_eq!(notices(&p), [(MSG_NODE_DESTROY, id)]);
@@ -446,7 +446,7 @@ fn a_rise_of_many_is_one_rise() {
     };
     o.send(letter).unwrap();
     assert_eq!(notices(&o), [(MSG_NODE_RELEASE, 8)]);
-    // All is told; what fails changes nothing about that.
+    // Everything was written; a failure changes nothing about that.
     let hooks = Hooks::at_write(|| Err(EFAULT));
     assert_eq!(o.transfer_with(8, &c, &hooks), Err(EFAULT));
     assert_eq!(notices(&o), []);

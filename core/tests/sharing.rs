@@ -4,11 +4,11 @@
 //! word, and not even a cache line.
 //!
 //! Each pair of peers is driven by a thread of its own, which opens it, so that its memory is its
-//! own as far as the allocator goes. What is recorded, and what is not, is in the shim's module
-//! `cachelines`.
+//! own as far as the allocator goes. The shim's module `cachelines` says which accesses are
+//! recorded.
 //!
 //! Of one user this holds for what fits the credit of a sender: payloads of up to 8 KiB, 8 slices
-//! and 32 handles under way at the default limits. What is beyond is booked on the user's account,
+//! and 32 handles under way at the default limits. More than that is booked on the user's account,
 //! as are all descriptors.
 
 #![cfg(not(loom))]
@@ -41,7 +41,7 @@ fn side_by_side<R: FnMut()>(world: World, set_up: impl Fn(&World, u32) -> R + Sy
         (0..WARM_UP).for_each(|_| round());
         together.wait();
         let ((), lines) = record(|| (0..ROUNDS).for_each(|_| round()));
-        // What is dropped only now is no part of it.
+        // Memory that is dropped only now is no part of it.
         together.wait();
         lines
     };
@@ -62,7 +62,7 @@ fn bus() -> World {
 #[track_caller]
 fn assert_nothing_shared(lines: &[Lines; 2]) {
     for own in lines {
-        // Else nothing was recorded.
+        // Otherwise nothing was recorded.
         let locked = own.names().filter(|name| name.contains("Inbox")).count();
         assert!(locked >= 2, "two inboxes have two lines at least: {own:?}");
     }
@@ -110,7 +110,7 @@ impl Pair {
         assert_eq!(to.take().unwrap().data, data);
     }
 
-    /// A handle, which the second releases; then the owner hears of it if nobody else has it.
+    /// A handle, which the second releases; then the owner is notified if nobody else has it.
     fn handle(&self, id: u64) {
         let [from, to] = &self.peers;
         let letter = Letter {
@@ -168,7 +168,7 @@ fn pairs_of_one_user() {
     assert_nothing_shared(&lines);
 }
 
-/// What the tests above would look like if there were something.
+/// The recorder finds a line that two peers do share: the tests above could fail.
 #[test]
 fn a_peer_that_both_send_to_is_seen() {
     let world = bus();

@@ -41,7 +41,7 @@ impl Random {
     }
 }
 
-/// A peer, and the handles of whose death it was told.
+/// A peer, and the handles of whose nodes' end it was notified.
 struct Member {
     client: Client,
     told: Mutex<HashSet<u64>>,
@@ -57,7 +57,7 @@ impl Member {
     }
 }
 
-/// What one thread knows and does.
+/// The state of one thread.
 struct Thread<'w> {
     members: &'w [Member],
     random: Random,

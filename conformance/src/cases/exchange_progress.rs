@@ -343,7 +343,7 @@ fn no_memory_for_the_second(env: &Env) {
     a.expect_nothing();
 }
 
-/// The argument in memory that can't be written.
+/// The argument in memory that cannot be written.
 fn frozen(arg: &abi::CmdExchange) -> Pages {
     read_only(&arg.to_bytes())
 }

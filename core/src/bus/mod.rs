@@ -8,7 +8,7 @@
 //!
 //! # Locks
 //!
-//! All are spin locks. One is only taken while those held are of a lower rank.
+//! All are spin locks. A lock is only taken while all locks held are of a lower rank.
 //!
 //! | rank | lock | where |
 //! |---|---|---|

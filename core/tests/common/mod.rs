@@ -7,7 +7,7 @@
 //! a test may step in ([`Hooks`]) and do what another thread could do at that moment.
 //!
 //! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so
-//! that they add no order to what a model explores. Wake-ups alone are known to it.
+//! that they add no order to what a model explores. Only wake-ups are known to it.
 
 #![allow(dead_code, unused_imports)] // No single test uses all of it.
 
@@ -88,17 +88,17 @@ impl World {
         })
     }
 
-    /// What is in use.
+    /// Returns the amounts in use.
     pub fn usage(&self) -> Usage {
         self.0.bus.usage()
     }
 
-    /// How many files are in flight.
+    /// Returns the number of files in flight.
     pub fn files(&self) -> usize {
         Shared::strong_count(&self.0.files) - 1
     }
 
-    /// What the bus and every peer say about themselves.
+    /// Returns the numbers of the bus and of every peer.
     pub fn state(&self) -> (Usage, Vec<Info>, usize) {
         let peers = self.0.peers.lock().unwrap().clone();
         let infos = peers.iter().map(|peer| peer.info()).collect();
@@ -162,7 +162,7 @@ impl Letter<'_> {
     }
 }
 
-/// What was received.
+/// A received message or notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     pub kind: u64,
@@ -174,7 +174,7 @@ pub struct Received {
     pub offset: u64,
 }
 
-/// What an exchange is to do: give back, send, receive.
+/// The work of an exchange: give back, send, receive.
 #[derive(Clone, Copy, Default)]
 pub struct Exchange<'a> {
     pub release: &'a [u64],
@@ -184,7 +184,7 @@ pub struct Exchange<'a> {
     pub deadline: u64,
 }
 
-/// What an exchange left: what is still to do, and what is in the room.
+/// The argument after an exchange: the rest of the work, and the contents of the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchanged {
     pub sends: bool,
@@ -330,7 +330,7 @@ impl Client {
         self.peer.waker().sleep(Box::new(sleep));
     }
 
-    /// How often it was woken by one who was about to sleep.
+    /// Returns the number of wake-ups by callers that were about to sleep.
     pub fn yields(&self) -> u64 {
         self.peer.waker().yields()
     }
@@ -424,7 +424,7 @@ impl Client {
         self.call(&Arena::default(), &Hooks::default(), CMD_PEER_DISCONNECT, 0)
     }
 
-    /// What poll would say.
+    /// Returns the answer that poll would give.
     pub fn ready(&self) -> Ready {
         self.peer.ready()
     }
@@ -435,7 +435,7 @@ impl Client {
         self.peer.waker().hook(Box::new(hook));
     }
 
-    /// How often it was woken.
+    /// Returns the number of wake-ups.
     pub fn wakes(&self) -> u64 {
         self.peer.waker().wakes()
     }

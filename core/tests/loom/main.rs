@@ -77,7 +77,7 @@ fn data(all: &[Received]) -> Vec<&[u8]> {
     data.map(|one| &one.data[..]).collect()
 }
 
-/// What a waiter saw before it would have gone to sleep.
+/// State that a waiter saw before it would have gone to sleep.
 struct Watch(Client, bool, u64);
 
 impl Watch {
@@ -123,7 +123,7 @@ impl Square {
     }
 }
 
-/// Where the message and the notice were in what was received.
+/// Places of the message and the notice among the received entries.
 struct Seen {
     slot: Option<u64>,
     notices: Vec<u64>,

@@ -200,7 +200,7 @@ fn a_multicast_is_whole_or_is_not() {
             };
             assert_eq!(data(&at_s).len(), 1 + expected);
             if release == 0 {
-                // What was sent is received, and before the notice.
+                // Every message that was sent is received, and before the notice.
                 assert_eq!(data(&at_r).len(), expected);
                 assert_eq!(at_r.last().unwrap().kind, MSG_NODE_DESTROY);
             } else {

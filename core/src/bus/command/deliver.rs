@@ -20,13 +20,14 @@ use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
 use crate::bus::quota::{BYTES, HANDLES, SLICES};
 
-/// What is left of a received entry, to be ended without locks.
+/// Remains of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
     /// Memory that is not kept for the next message.
     Blank(Option<BlankMessage<H>>),
     /// A message whose handles were gained, except those that got INVALID.
     Message(KBox<Message<H>>),
-    /// What a notice refers to, and its memory unless its node keeps that.
+    /// A notice with the handle or node that it refers to, and its memory unless its node keeps
+    /// that.
     Notice(Notice<H>, Option<EntryReservation<H>>),
 }
 
@@ -75,7 +76,7 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Tells whether the head is still `key` and still makes `msg`.
+    /// Returns whether the head is still `key` and still makes `msg`.
     #[inline(always)]
     fn head_makes(&mut self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
         if !self.queue.settle() {
@@ -156,7 +157,7 @@ pub(crate) fn gain<H: Host>(
         return None;
     }
     let gained = table.gain(inbox, handle, payer, None)?;
-    // Others hold it too: at least the table does now.
+    // This is not the last reference to the handle: at least the table has one now.
     *slot = None;
     Some(gained)
 }

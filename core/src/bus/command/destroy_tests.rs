@@ -53,7 +53,7 @@ impl Death {
                 return n;
             };
             if let Some(staged) = Handle::stage_notice(&handle, &self.transaction, part) {
-                // What the rest is to be ordered after.
+                // The rest has to be ordered after this.
                 self.owner.peer.inbox.lock().queue.raise(staged + 1);
             }
             n += 1;
@@ -298,7 +298,7 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
         .collect();
     o.destroy_with(&[8, 0, 12, 4], NODES_DESTROY_FLAG_RELEASE_HANDLES)
         .unwrap();
-    // One that nobody wants is not promised.
+    // A notice that nobody wants is not promised.
     p.release(ids[1]).unwrap();
     let all = p.take_all().into_iter();
     let parts: Vec<_> = all.map(|one| (one.destination, one.more)).collect();
@@ -308,7 +308,7 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
     world.end();
 }
 
-/// What is stored before a node is marked dead is there for every task that sees the mark.
+/// A store before a node is marked dead is visible to every task that sees the mark.
 ///
 /// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if
 /// `Node::set_dead_at` or `Node::dead_at` is made Relaxed.

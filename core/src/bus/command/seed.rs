@@ -29,7 +29,7 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// EINVAL, after handles and files, if it is to go anywhere else: `alone` is false, or it is
+    /// EINVAL, after handles and files, if it has other destinations (`alone` is false) or is
     /// partial. Others as [`Peer::send`] to a node of one's own.
     pub fn send_seed<P: Payload<H>>(
         this: &Arc<Self>,
@@ -69,7 +69,7 @@ impl<H: Host> Peer<H> {
         open
     }
 
-    /// Gives back what a seed has that is not the current one any more.
+    /// Gives back everything that a seed has which is not the current one any more.
     pub(crate) fn discard_seed(&self, seed: Option<Arc<Seed<H>>>) {
         if let Some(seed) = seed {
             seed.message.discard(self);
@@ -120,7 +120,8 @@ impl<H: Host> Peer<H> {
             _ => return false,
         }
         let message = &seed.message;
-        // The seed is ordered after everything that was received, so only what died since counts.
+        // The seed is ordered after everything that was received, so only nodes that died since
+        // count.
         let now = inbox.queue.clock() + 1;
         if let Some(pool) = &message.pool {
             let layout = message.size().layout();
@@ -151,7 +152,7 @@ fn link_again<'p, H: Host>(
     let from = &seed.message.handles;
     let mut handles = PendingHandles::new(peer, peer.claimant(), from.len())?;
     for handle in from.iter() {
-        // They were confirmed when the seed was made, which holds them.
+        // The references were confirmed when the seed was made, which holds them.
         let linked = match handle {
             Some(handle) => Handle::link(&handle.node, peer)?,
             None => None,
@@ -165,8 +166,8 @@ fn link_again<'p, H: Host>(
 /// Copies the payload of a seed into a slice of its own, which has room for handles and
 /// descriptors.
 ///
-/// The seed may be replaced meanwhile, and its slice used again: then what was copied is never
-/// given to the user, but its memory has to stay while it is read.
+/// The seed may be replaced meanwhile, and its slice used again: then the copy is never given to
+/// the user; the memory of the seed only has to stay while it is read.
 ///
 /// # Errors
 ///

@@ -22,7 +22,7 @@ struct Scene {
 struct Staged<'p> {
     parts: Vec<Pending<'p, Test>>,
     transaction: Arc<Transaction>,
-    /// What was chosen in step 2.
+    /// The timestamp that was chosen in step 2.
     top: u64,
 }
 

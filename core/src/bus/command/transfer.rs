@@ -25,11 +25,11 @@ use crate::bus::object::{check, Gained, Handle, Peer, Resolver};
 #[derive(Clone, Copy)]
 struct Promise {
     id: u64,
-    /// What the destination knows it by already, INVALID if it is not in its table.
+    /// The ID that the destination knows the handle by already, INVALID if it is not in its table.
     known: u64,
 }
 
-/// What became of a promise.
+/// The outcome of a promise.
 enum Kept {
     Given(Gained),
     /// The node died before.
@@ -39,9 +39,9 @@ enum Kept {
 }
 
 impl<H: Host> Peer<H> {
-    /// Gives `to` a user reference on the node of handle `id`. `write` is told the ID that `to`
-    /// knows it by, INVALID if the node is dead; it may be called again if that changes, and its
-    /// error undoes all.
+    /// Gives `to` a user reference on the node of handle `id`. `write` gets the ID that `to` knows
+    /// it by, INVALID if the node is dead; it may be called again if that changes, and its error
+    /// undoes all.
     ///
     /// # Errors
     ///

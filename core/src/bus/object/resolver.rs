@@ -26,7 +26,7 @@ pub(crate) struct Resolver<'p, H: Host> {
 }
 
 impl<'p, H: Host> Resolver<'p, H> {
-    /// Makes one for a call of `peer`.
+    /// Makes a resolver for a call of `peer`.
     pub(crate) fn new(peer: &'p Arc<Peer<H>>) -> Self {
         Self {
             peer,
@@ -147,7 +147,7 @@ impl<H: Host> Drop for Resolver<'_, H> {
     }
 }
 
-/// How many IDs a list may have so that each is compared with all before it.
+/// Most IDs of a list in which each is compared with all before it.
 const FEW: usize = 16;
 
 /// A list of IDs in which each may be named once.

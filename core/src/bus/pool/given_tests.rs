@@ -94,7 +94,7 @@ impl Bench {
     }
 }
 
-/// What the user was given is found by its offset, once, also after the arrays grew.
+/// A slice that the user was given is found by its offset, once, also after the arrays grew.
 #[test]
 fn what_was_given_is_taken_back_by_its_offset() {
     let mut bench = Bench::new(1 << 16);
