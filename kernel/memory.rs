@@ -64,7 +64,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// No pages, mapped nowhere.
+    /// Makes a memory without pages, mapped nowhere.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             pages <- init_zeroed(),

@@ -51,7 +51,7 @@ impl<T: Zeroable> Part<T> {
                 drop(unsafe { KBox::from_raw(new) });
             }
         }
-        // Ours, or that of a faster thread.
+        // This is our leaf, or that of a faster thread.
         self.get().ok_or(ENOMEM)
     }
 }
@@ -74,9 +74,9 @@ type Branch = [Part<Leaf>; PER_BRANCH / PER_LEAF];
 pub(crate) struct Sweep {
     /// The page behind the next one to look at; 0 is the end.
     pub(crate) hand: usize,
-    /// How many pages may still be looked at.
+    /// Number of pages that may still be looked at.
     pub(crate) budget: usize,
-    /// How many were freed.
+    /// Number of pages that were freed.
     pub(crate) freed: usize,
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct Pages {
 unsafe impl Zeroable for Pages {}
 
 impl Pages {
-    /// Returns how many pages there are.
+    /// Returns the number of pages.
     pub(crate) fn present(&self) -> usize {
         self.present.load(Relaxed)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Files that are peers: whether a file is one, and whose.
+//! Files that are peers, and the peer that each stands for.
 //!
 //! Invariant: the private data of a file of the device is a reference to its peer, from
 //! [`PeerFile::attach`] to [`PeerFile::detach`].
@@ -66,13 +66,13 @@ impl PeerFile<'_> {
         unsafe { Arc::from_raw((*file).private_data.cast()) }
     }
 
-    /// The peer that the file stands for.
+    /// Returns the peer that the file stands for.
     #[inline]
     pub(crate) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }
 
-    /// Whether another file is a peer, too: all peers have the same operations.
+    /// Returns whether another file is a peer, too: all peers have the same operations.
     pub(crate) fn is_like(&self, other: &LocalFile) -> bool {
         // SAFETY: Both are valid, and the operations of a file do not change once it is open.
         unsafe { ptr::eq((*self.file.as_ptr()).f_op, (*other.as_ptr()).f_op) }

@@ -27,7 +27,7 @@ const SHRINK_STOP: usize = usize::MAX;
 /// The memory of a pool in the list.
 pub(crate) struct Member {
     memory: NonNull<Memory>,
-    /// Where in the pool to go on.
+    /// Place in the pool to go on at.
     hand: usize,
 }
 
@@ -35,9 +35,9 @@ pub(crate) struct Member {
 unsafe impl Send for Member {}
 
 struct List {
-    /// By address.
+    /// Memories of pools, by address.
     members: RBTree<usize, Member>,
-    /// Where in the list to go on.
+    /// Place in the list to go on at.
     next: usize,
 }
 
@@ -177,8 +177,8 @@ impl Drop for Shrinker {
     }
 }
 
-/// Counts the pages of all pools. Not all of them can be freed; how many can is found out by
-/// looking.
+/// Counts the pages of all pools. Not all of them can be freed; the number of those that can is
+/// found out by looking.
 ///
 /// # Safety
 ///
@@ -199,7 +199,7 @@ unsafe extern "C" fn count(
     list.members.values().map(present).sum()
 }
 
-/// Frees pages, and returns how many.
+/// Frees pages, and returns their number.
 ///
 /// # Safety
 ///

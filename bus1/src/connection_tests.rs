@@ -58,7 +58,7 @@ unsafe impl Transport for Scripted {
     }
 }
 
-/// How an exchange of a test went.
+/// The outcome of an exchange of a test.
 #[derive(Debug, PartialEq)]
 struct Went {
     received: Result<Vec<Msg>>,
@@ -123,7 +123,7 @@ const RECEIVED: Msg = Msg {
     n_fds: 0,
 };
 
-/// An exchange that did everything and received one message.
+/// Returns an exchange that did everything and received one message.
 fn all_done() -> Went {
     Went {
         received: Ok(vec![RECEIVED]),

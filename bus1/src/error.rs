@@ -14,7 +14,7 @@ use crate::id::HandleId;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed.
+/// The reason why an operation failed.
 ///
 /// An operation that failed had no effect, unless its documentation says otherwise.
 ///
@@ -203,8 +203,8 @@ impl Error {
         Some(raw.into())
     }
 
-    /// Whether the same call can succeed later without a change to it, once the receiver has caught
-    /// up: [`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull).
+    /// Returns whether the same call can succeed later without a change to it, once the receiver
+    /// has caught up: [`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull).
     ///
     /// There is no notice of that moment. Wait a little between attempts, longer each time.
     ///

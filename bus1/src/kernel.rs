@@ -116,7 +116,7 @@ struct Map {
 
 // SAFETY: it is memory that belongs to no thread.
 unsafe impl Send for Map {}
-// SAFETY: likewise, and it is only read.
+// SAFETY: the memory belongs to no thread, and it is only read.
 unsafe impl Sync for Map {}
 
 impl Map {

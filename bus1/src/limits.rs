@@ -5,9 +5,9 @@
 /// Limits of a peer: how much others, and it itself, may store there.
 ///
 /// They are a safety net; a sender meets them as [`Error::Quota`](crate::Error::Quota). One sender
-/// alone can take half of what is free, so what it meets is half a limit, and 1/32 less because
-/// charges are kept in batches. The limits of the *user* hold as well and cannot be read or set
-/// here; a peer starts with them.
+/// alone can take half of what is free, so it meets half a limit, and 1/32 less because charges are
+/// kept in batches. The limits of the *user* hold as well and cannot be read or set here; a peer
+/// starts with them.
 ///
 /// ```
 /// use bus1::{Host, Peer};

@@ -47,7 +47,7 @@ pub struct Message {
     fds: Vec<OwnedFd>,
 }
 
-/// Where the payload is.
+/// The place of the payload.
 enum Payload {
     /// In the pool.
     Pool(Slice),
@@ -94,7 +94,7 @@ impl Drop for Slice {
     fn drop(&mut self) {
         let connection = &self.registry.connection;
         if self.offset != OFFSET_INVALID {
-            // SAFETY: nothing but this slice gives out references, and they are gone.
+            // SAFETY: only this slice gives out references, and they are gone.
             let released = unsafe { connection.slice_release(self.offset) };
             // It fails if the peer is disconnected, and then there is nothing to release.
             let _ = released;
@@ -181,8 +181,9 @@ impl Message {
         self.destination
     }
 
-    /// Whether the next message that the peer receives is part of the same transaction: the sender
-    /// named several nodes of this peer. That message does come, without another event before it.
+    /// Returns whether the next message that the peer receives is part of the same transaction: the
+    /// sender named several nodes of this peer. That message does come, without another event
+    /// before it.
     #[must_use]
     pub fn more(&self) -> bool {
         self.more

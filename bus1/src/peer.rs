@@ -254,8 +254,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`transfer`](Self::transfer); [`Error::DescriptorRefused`] for a descriptor that is
-    /// no peer of the same host.
+    /// The errors of [`transfer`](Self::transfer); [`Error::DescriptorRefused`] for a descriptor
+    /// that is no peer of the same host.
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};
@@ -318,7 +318,7 @@ impl Peer {
         self.connection().query()
     }
 
-    /// Sets the limits of the peer. What is there already stays, also above a limit.
+    /// Sets the limits of the peer. Everything that is there already stays, also above a limit.
     ///
     /// # Errors
     ///

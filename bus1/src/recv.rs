@@ -67,8 +67,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv); [`Error::Disconnected`](crate::Error::Disconnected)
-    /// also if it happens meanwhile.
+    /// The errors of [`try_recv`](Self::try_recv);
+    /// [`Error::Disconnected`](crate::Error::Disconnected) also if it happens meanwhile.
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -94,7 +94,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Self::recv).
+    /// The errors of [`recv`](Self::recv).
     ///
     /// ```
     /// use bus1::{Host, Peer};
@@ -113,8 +113,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv); [`Error::Quota`](crate::Error::Quota) if the peer may
-    /// not hold as many handles more as the seed carries.
+    /// The errors of [`try_recv`](Self::try_recv); [`Error::Quota`](crate::Error::Quota) if the
+    /// peer may not hold as many handles more as the seed carries.
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};

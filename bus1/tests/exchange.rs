@@ -11,7 +11,7 @@ use std::time::Duration;
 use bus1::{Error, Event, Handle, Node, Outgoing, Peer};
 use common::*;
 
-/// Two peers that each have a handle to the other's node.
+/// Makes two peers that each have a handle to the other's node.
 fn both() -> (Peer, Node, Handle, Peer, Node, Handle) {
     let (a, node_a, b, to_a) = pair();
     let node_b = b.create_node().unwrap();
@@ -29,7 +29,7 @@ fn room(peer: &Peer) -> usize {
     held.len()
 }
 
-/// From now on the peer's limits show what it holds.
+/// Lowers the peer's limits, so that they show the slices that it holds.
 fn limited(peer: &Peer, slices: u32) {
     let mut limits = peer.limits().unwrap();
     limits.slices = slices;

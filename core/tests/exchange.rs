@@ -34,12 +34,12 @@ impl Scene {
         }
     }
 
-    /// The second sends to the first.
+    /// Sends from the second to the first.
     fn send(&self, data: &[u8]) {
         self.b.send(Letter::new(&self.to_a, data)).unwrap();
     }
 
-    /// The second sends these to the first when that sleeps next, which then wakes like that.
+    /// Sends these from the second to the first when that sleeps next, which then wakes like that.
     fn send_at_sleep(&self, texts: &'static [&'static [u8]], end: Result) {
         let (b, to) = (self.b.clone(), self.to_a);
         self.a.at_sleep(move || {
@@ -56,7 +56,7 @@ impl Scene {
     }
 }
 
-/// Room for so many, to wait for.
+/// Returns an exchange that waits, with room for so many messages.
 fn wait(room: usize) -> Exchange<'static> {
     Exchange {
         room,
@@ -65,7 +65,7 @@ fn wait(room: usize) -> Exchange<'static> {
     }
 }
 
-/// One call of the first peer, in which nobody steps in.
+/// Makes one call of the first peer, in which no hook steps in.
 fn once(scene: &Scene, give: Exchange<'_>) -> (Result, Exchanged) {
     let (results, left) = scene.a.exchange(&give, &[&Hooks::default()]);
     (results[0], left)

@@ -47,7 +47,7 @@ impl Scene {
         scene
     }
 
-    /// With something of everything waiting at the first.
+    /// Makes a scene with an entry of every kind waiting at the first.
     fn waiting() -> Self {
         let scene = Self::new();
         let [a, b, _] = &scene.peers;

@@ -15,7 +15,7 @@ use kernel::error::code::*;
 
 const RELEASE: u64 = NODES_DESTROY_FLAG_RELEASE_HANDLES;
 
-/// An owner and a holder.
+/// Returns an owner and a holder.
 fn pair() -> (World, Client, Client) {
     let world = World::default();
     let (o, p) = (world.open(1), world.open(2));

@@ -12,7 +12,7 @@ use bus1_core::abi::*;
 use common::*;
 use kernel::error::code::*;
 
-/// A receiver, and a sender with handles to its nodes 0 and 4.
+/// Returns a receiver, and a sender with handles to its nodes 0 and 4.
 fn pair() -> (World, Client, Client, [u64; 2]) {
     let world = World::default();
     let (r, s) = (world.open(1), world.open(2));
@@ -20,7 +20,7 @@ fn pair() -> (World, Client, Client, [u64; 2]) {
     (world, r, s, ids)
 }
 
-/// The destination, the data and the flag of what was received.
+/// Returns the destination, the data and the flag of what was received.
 fn brief(received: &Received) -> (u64, &[u8], bool) {
     (received.destination, &received.data, received.more)
 }

@@ -60,7 +60,7 @@ impl Scene {
     }
 }
 
-/// A message to all, with a handle and a file.
+/// Returns a message to all, with a handle and a file.
 fn letter(ids: &[u64], flags: u64) -> Letter<'_> {
     Letter {
         to: ids,

@@ -92,7 +92,7 @@ impl Pair {
         Self { peers, handles }
     }
 
-    /// From the first to the second, who gives the slice back.
+    /// Sends from the first to the second, which gives the slice back.
     fn one_way(&self, data: &[u8], fds: &[i32]) {
         let [from, to] = &self.peers;
         let letter = Letter {
@@ -110,7 +110,7 @@ impl Pair {
         assert_eq!(to.take().unwrap().data, data);
     }
 
-    /// A handle, which the second releases; then the owner is notified if nobody else has it.
+    /// Sends a handle, which the second releases; then the owner is notified if nobody else has it.
     fn handle(&self, id: u64) {
         let [from, to] = &self.peers;
         let letter = Letter {
@@ -124,7 +124,7 @@ impl Pair {
         }
     }
 
-    /// From the first to both.
+    /// Sends from the first to both.
     fn multicast(&self, data: &[u8]) {
         let [from, to] = &self.peers;
         let both = [self.handles[0], NODE];
@@ -134,7 +134,7 @@ impl Pair {
         }
     }
 
-    /// All that a peer does when it is in full swing.
+    /// Runs every operation of a peer that is in full swing.
     fn round(&self) {
         self.both_ways(b"");
         self.both_ways(&[1; 64]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! When a peer's eventfd is readable: level and edge.
+//! The state of a peer's eventfd, readable or not: level and edge.
 //!
 //! A sender that makes the peer ready *raises* the eventfd afterwards, perhaps much later (at the
 //! end of its command). If the eventfd is raised already the sender does nothing, so that a
@@ -82,7 +82,7 @@ impl Event {
         let _ = self.eventfd.set(Arc::downgrade(eventfd));
     }
 
-    /// Whether there is an eventfd, or was one.
+    /// Returns whether there is an eventfd, or was one.
     pub(crate) fn is_attached(&self) -> bool {
         self.eventfd.get().is_some()
     }

@@ -75,7 +75,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// EMFILE, also if a security module refuses it: the system does not tell the two apart.
+    /// EMFILE, also if a security module refuses it: the system does not distinguish the two.
     fn install(&self) -> Result<OwnedFd> {
         let mut space = [MaybeUninit::uninit(); ANCILLARY];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -15,7 +15,7 @@
 //!
 //! - A descriptor ([`Peer::descriptor`]) is an eventfd: it is readable where the device would
 //!   report POLLIN or POLLHUP, and cannot be passed on. It is edge-triggered as
-//!   [`Peer::descriptor`] says. [`Peer::poll`] tells the two apart.
+//!   [`Peer::descriptor`] says. [`Peer::poll`] distinguishes the two.
 //! - A descriptor in flight takes a number of this process (two while it is being sent), and counts
 //!   as one in flight over sockets for the system. So SEND may fail with EMFILE if the process has
 //!   no number left, or if its user has as many descriptors in flight as `RLIMIT_NOFILE` of the

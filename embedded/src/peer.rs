@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One peer: what a descriptor of `/dev/bus1` is to the device.
+//! One peer: the counterpart of a descriptor of `/dev/bus1`.
 
 use std::convert::Infallible;
 use std::mem::offset_of;
@@ -46,7 +46,7 @@ struct Shared {
 
 /// The descriptor of a peer.
 struct Descriptor {
-    /// How others find the peer by it. First, so that it goes before the eventfd does.
+    /// The entry by which others find the peer. First, so that it goes before the eventfd does.
     _entry: Option<Entry>,
     eventfd: Arc<Eventfd>,
 }
@@ -81,7 +81,7 @@ impl Answer {
     }
 }
 
-/// How many messages an EXCHANGE may receive, and how many it did receive if it succeeded.
+/// Number of messages that an EXCHANGE may receive, and that it did receive if it succeeded.
 #[derive(Clone, Copy)]
 struct Room {
     offered: u64,
@@ -89,7 +89,7 @@ struct Room {
 }
 
 impl Shared {
-    /// Whether something can be received, or the peer is disconnected.
+    /// Returns whether something can be received, or the peer is disconnected.
     fn is_ready(&self) -> bool {
         self.core.ready().any()
     }
@@ -240,7 +240,8 @@ impl Peer {
         self.answer(ready)
     }
 
-    /// Returns `ready` to a caller, who may wait for the next edge if it says that nothing is left.
+    /// Returns `ready` to a caller, which may wait for the next edge if it says that nothing is
+    /// left.
     fn answer(&self, ready: Ready) -> Ready {
         if !ready.any() {
             self.0.answered(Answer::NothingLeft);

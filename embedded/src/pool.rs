@@ -277,7 +277,8 @@ unsafe fn copy_volatile(from: *const u8, to: &mut [u8]) {
     let mut words = rest.chunks_exact_mut(WORD);
     let mut at = from;
     for word in &mut words {
-        // SAFETY: as above; the word is aligned, since `from` is now.
+        // SAFETY: the word is among the bytes that the caller vouched for, and aligned, since
+        // `from` is now.
         let bytes = unsafe { at.cast::<usize>().read_volatile() };
         word.copy_from_slice(&bytes.to_ne_bytes());
         at = at.wrapping_add(WORD);

@@ -20,11 +20,11 @@ use std::sync::Arc;
 
 use crate::signal::Signal;
 
-/// Where one thread is in its commands.
+/// The progress of one thread in its commands.
 struct Here {
     /// Scopes that are open.
     depth: Cell<usize>,
-    /// Whether something is in [`NOTED`].
+    /// True if something is in [`NOTED`].
     noted: Cell<bool>,
 }
 
@@ -77,7 +77,7 @@ fn deliver_all() {
 
 /// Holds back the wake-ups of this thread; when it is dropped they are delivered.
 pub(crate) struct Scope {
-    /// Another thread must not drop it.
+    /// Keeps the scope on its thread: another one must not drop it.
     _here: PhantomData<*const ()>,
 }
 

@@ -26,7 +26,7 @@ impl bus::Waker for Waker {
         }
     }
 
-    /// Never ends for a signal: the system call that sleeps is started again.
+    /// Waits, and never ends for a signal: the system call that sleeps is started again.
     fn wait(&self, is_ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
         // The receivers of what this command sent may have to run before its answer comes.
         deliver_noted();

@@ -101,7 +101,7 @@ impl Peer {
         })
     }
 
-    /// Whether something is in the queue.
+    /// Returns whether something is in the queue.
     fn is_ready(&self) -> bool {
         *self.queued.lock() != 0
     }

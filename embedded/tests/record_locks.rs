@@ -43,7 +43,7 @@ impl Locked {
         assert!(self.is_locked());
     }
 
-    /// Whether another process finds the file locked.
+    /// Returns whether another process finds the file locked.
     fn is_locked(&self) -> bool {
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "second_process", "--nocapture"])

@@ -26,7 +26,7 @@ enum Runner {
     Process(Child),
 }
 
-/// How a worker stands.
+/// The state of a worker.
 enum State {
     Running,
     EndedWell,
@@ -37,7 +37,7 @@ enum State {
 struct Member {
     id: WorkerId,
     runner: Runner,
-    /// Whether its end was seen.
+    /// True if its end was seen.
     ended: bool,
 }
 

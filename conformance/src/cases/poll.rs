@@ -196,7 +196,7 @@ fn refused_message_leaves_it_quiet(env: &Env) {
     assert_eq!(a.events(), IDLE);
 }
 
-/// The next message, however long it takes to come.
+/// Returns the next message, however long it takes to come.
 fn next(peer: &Peer) -> Vec<u8> {
     loop {
         match peer.recv() {

@@ -46,8 +46,8 @@ fn destroyed(handle: u64, more: bool) -> Got {
     }
 }
 
-/// Three actors, of which the last two are the receivers. Actor 0 sends to both, twice to the
-/// first; actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
+/// Returns three actors, of which the last two are the receivers. Actor 0 sends to both, twice to
+/// the first; actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
 fn good() -> History {
     let both = |a, b| {
         [

@@ -55,7 +55,7 @@ impl Default for World {
 }
 
 impl World {
-    /// An empty bus.
+    /// Returns an empty bus.
     pub fn new(limits: Limits) -> Self {
         kernel::lockdep::declare(&LOCK_ORDER);
         Self(Shared::new(Inner {
@@ -67,12 +67,12 @@ impl World {
         }))
     }
 
-    /// A new peer of user `uid`.
+    /// Returns a new peer of user `uid`.
     pub fn open(&self, uid: u32) -> Client {
         self.try_open(uid).unwrap()
     }
 
-    /// A new peer of user `uid`, if there is memory for it.
+    /// Returns a new peer of user `uid`, if there is memory for it.
     pub fn try_open(&self, uid: u32) -> Result<Client> {
         let waker = Waker::new(&self.0.live);
         let pool = Pool::default();
@@ -133,7 +133,7 @@ pub struct Letter<'a> {
 }
 
 impl<'a> Letter<'a> {
-    /// Some bytes for one or many.
+    /// Returns some bytes for one or many.
     pub fn new(to: &'a [u64], data: &'a [u8]) -> Self {
         Self {
             to,
@@ -344,7 +344,7 @@ impl Client {
         Ok(received)
     }
 
-    /// All that there is to receive, by `take`.
+    /// Receives everything that there is, by `take`.
     pub fn take_all(&self) -> Vec<Received> {
         core::iter::from_fn(|| match self.take() {
             Err(EAGAIN) => None,

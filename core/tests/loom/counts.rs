@@ -8,7 +8,7 @@ use kernel::error::code::*;
 use super::common::*;
 use super::{data, model, spawn, Seen, Square, Watch, BOUND, DEEP};
 
-/// The number of release notices for node 0.
+/// Returns the number of release notices for node 0.
 fn releases(all: &[Received]) -> usize {
     let notices = all.iter().filter(|one| one.kind == MSG_NODE_RELEASE);
     notices

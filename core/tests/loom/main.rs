@@ -86,7 +86,7 @@ impl Watch {
         Self(client.clone(), client.ready().readable, wakes)
     }
 
-    /// When all is quiet.
+    /// Checks the watch when all is quiet.
     fn check(self) {
         let Self(client, saw, wakes) = self;
         let sleeps = !saw && client.wakes() == wakes;
@@ -142,7 +142,7 @@ impl Seen {
         }
     }
 
-    /// An ID comes before the notice with this ID, nothing after it.
+    /// Checks that an ID comes before the notice with this ID, and nothing after it.
     fn check(&self) {
         match self.slot {
             Some(HANDLE_INVALID) => assert!(!self.message_first || self.notices.is_empty()),

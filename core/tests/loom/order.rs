@@ -276,7 +276,8 @@ fn two_calls_destroy_one_node() {
     });
 }
 
-/// A peer whose nodes 0 and 8 its seed pins, so that a flush leaves them, and a sender to both.
+/// Returns a peer whose nodes 0 and 8 its seed pins, so that a flush leaves them, and a sender to
+/// both.
 fn pinned() -> (World, Client, Client, [u64; 2]) {
     let world = World::default();
     let (r, s) = (world.open(1), world.open(2));

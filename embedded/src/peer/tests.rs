@@ -41,7 +41,7 @@ impl Poller {
         Self(poller)
     }
 
-    /// Whether there was an edge since it was asked last.
+    /// Returns whether there was an edge since it was asked last.
     fn had_edge(&self) -> bool {
         let mut events = Vec::<Event>::with_capacity(1);
         let now = Timespec::default();

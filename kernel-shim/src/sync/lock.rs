@@ -217,12 +217,12 @@ impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
         }
     }
 
-    /// The lock that is held.
+    /// Returns the lock that is held.
     pub fn lock_ref(&self) -> &'a Lock<T, B> {
         self.lock
     }
 
-    /// The data, pinned; the way to change data that is not `Unpin`.
+    /// Returns the data, pinned; the way to change data that is not `Unpin`.
     pub fn as_mut(&mut self) -> Pin<&mut T> {
         cachelines::wrote::<T, T>(self);
         // SAFETY: the lock is held, its data is pinned and stays so.

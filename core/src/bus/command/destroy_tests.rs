@@ -21,7 +21,7 @@ struct Death {
 }
 
 impl Death {
-    /// Step 1.
+    /// Carries out step 1.
     fn begin(owner: &Client, ids: &[u64]) -> Self {
         let mut resolver = Resolver::new(&owner.peer);
         let anchors: Vec<_> = ids.iter().map(|&id| resolver.find(id).unwrap()).collect();
@@ -39,7 +39,7 @@ impl Death {
         }
     }
 
-    /// Step 2, for the holders of now. Returns how many there were.
+    /// Carries out step 2, for the present holders. Returns their number.
     fn tell(&self) -> usize {
         let (mut n, mut from) = (0, 0);
         loop {
@@ -60,7 +60,7 @@ impl Death {
         }
     }
 
-    /// All the rest.
+    /// Carries out all other steps.
     fn end(self) {
         let peer = &self.owner.peer;
         let remains = peer.execute(&self.doomed, Also::Nothing);
@@ -112,7 +112,7 @@ impl Scene {
     }
 }
 
-/// Kind, destination and handles of all that can be received.
+/// Returns kind, destination and handles of every entry that can be received.
 fn take_all(client: &Client) -> Vec<(u64, u64, Vec<u64>)> {
     let all = client.take_all().into_iter();
     all.map(|one| (one.kind, one.destination, one.handles))

@@ -240,7 +240,7 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// Those of [`Peer::send`].
+    /// The errors of [`Peer::send`].
     pub fn send_bytes<P: Payload<H>>(
         this: &Arc<Self>,
         id: u64,

@@ -82,7 +82,7 @@ impl Scene {
 }
 
 impl Staged<'_> {
-    /// Step 3.
+    /// Carries out step 3.
     fn raise(&self) -> u64 {
         let timestamp = self.top;
         for pending in &self.parts {

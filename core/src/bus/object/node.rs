@@ -9,7 +9,7 @@
 //!   destruction moves it to `told`; both are empty once the node is dead and all holders are
 //!   notified.
 //! - `strong` counts all references of all handles except the owner's pin.
-//! - Under the owner's inbox: `life` is [`Life::Dead`] exactly if `dead` is not 0.
+//! - Under the owner's inbox: `life` is `Life::Dead` exactly if `dead` is not 0.
 //! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that
 //!   one is owed when that comes to pass: the count really rose since the last notice was received.
 //!

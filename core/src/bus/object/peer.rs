@@ -187,8 +187,8 @@ impl<H: Host> Peer<H> {
         self.inbox.lock().pool.clone().ok_or(ESHUTDOWN)
     }
 
-    /// Returns whether there is something to receive. True may be wrong, where what is next is of no
-    /// interest any more; false is right at some moment during the call.
+    /// Returns whether there is something to receive. True may be wrong, where what is next is of
+    /// no interest any more; false is right at some moment during the call.
     pub fn ready(&self) -> Ready {
         let mut inbox = self.inbox.lock();
         Ready {

@@ -152,8 +152,8 @@ impl Account {
         Some((share, self.claims.get(&claimant.peer)?))
     }
 
-    /// Returns whether a claim might be granted if all credit were taken back, whichever claimant is
-    /// in the way. `batch` bounds the credit of one claimant.
+    /// Returns whether a claim might be granted if all credit were taken back, whichever claimant
+    /// is in the way. `batch` bounds the credit of one claimant.
     pub(crate) fn could_after_recall(
         &self,
         claimant: Claimant,

@@ -16,7 +16,7 @@ struct Model {
 }
 
 impl Model {
-    /// How much the claimant's user has to be granted more, if all may be.
+    /// Returns the amount that the claimant's user has to be granted more, if all may be.
     fn grow(&self, claimant: Claimant, amount: u64) -> Option<u64> {
         let nobody = Default::default();
         let (granted, peers) = self.shares.get(&claimant.uid).unwrap_or(&nobody);

@@ -72,7 +72,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// Those of [`QuotaError`].
+    /// The errors of [`QuotaError`].
     #[inline]
     pub(crate) fn claim(
         &mut self,
