@@ -54,7 +54,7 @@ bool bus1_file_pins_files(struct file *file)
 {
 	struct socket *sock;
 
-	/* Such a file is a place in the tree, whatever may stand there. */
+	/* An O_PATH file is only a place in the tree. */
 	if (file->f_mode & FMODE_PATH)
 		return false;
 

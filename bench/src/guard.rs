@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_is_what_is_compared() {
+    fn the_recorded_figures_are_the_compared_ones() {
         let dir = tempfile::tempdir().unwrap();
         let [before, now, recorded] =
             ["before", "now", "recorded"].map(|name| dir.path().join(name));

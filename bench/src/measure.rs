@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_remembered() {
+    fn a_failure_is_remembered() {
         let effort = Effort::of(Mode::Native, true);
         let mut bench = Bench::new(Mode::Native, effort, Selection::Words(Vec::new()));
         let point = Point {

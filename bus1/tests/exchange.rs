@@ -86,7 +86,7 @@ fn the_answered_message_is_dropped_with_all_that_it_held() {
 }
 
 #[test]
-fn what_was_not_sent_says_so() {
+fn a_message_that_was_not_sent_says_so() {
     let (client, node, to_server, server, service, to_client) = both();
     client.send(&to_server, &text(b"question")).unwrap();
     drop(node);
@@ -198,7 +198,7 @@ fn more_than_fits_one_call_is_given_back() {
 }
 
 #[test]
-fn a_flush_does_not_wait_for_who_waits() {
+fn a_flush_does_not_wait_for_a_waiter() {
     let ways: [fn(&Peer) -> Vec<Event>; 3] = [
         |owner| owner.recv_many([], 1).unwrap(),
         |owner| vec![owner.recv().unwrap()],

@@ -85,7 +85,7 @@ fn it_sleeps_until_there_is_something() {
 }
 
 #[test]
-fn what_is_left_wakes_another() {
+fn a_message_that_is_left_wakes_another() {
     for (room, passed) in [(1, 1), (2, 1), (3, 0), (4, 0)] {
         let scene = Scene::new();
         scene.send_at_sleep(&[b"1", b"2", b"3"], Ok(()));
@@ -235,7 +235,7 @@ fn another_thread_takes_the_second() {
 }
 
 #[test]
-fn a_fault_leaves_what_was_not_told() {
+fn a_fault_leaves_messages_that_were_not_written() {
     // At each write in turn: message, count, message, count.
     for at in 0..4 {
         let scene = Scene::new();

@@ -370,7 +370,7 @@ fn resets() {
 }
 
 #[test]
-fn what_gives_back_takes_no_memory() {
+fn giving_back_takes_no_memory() {
     let cases: [fn(&Scene) -> Result; 5] = [
         |scene| scene.peers[0].release(scene.to[0]),
         |scene| scene.peers[1].release(scene.back[0]),

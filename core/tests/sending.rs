@@ -371,7 +371,7 @@ fn a_stalled_sender_delays_nobody() {
 }
 
 #[test]
-fn what_a_stalled_sender_reserved_counts() {
+fn the_reservation_of_a_stalled_sender_counts() {
     let scene = Scene::new();
     // Half of what a foreign peer may have of 4000 bytes is reserved; then all of it.
     let data = vec![7; 500];
@@ -385,7 +385,7 @@ fn what_a_stalled_sender_reserved_counts() {
 }
 
 #[test]
-fn what_is_sent_after_a_multicast_comes_after_it() {
+fn a_message_sent_after_a_multicast_comes_after_it() {
     // The clocks of the receivers differ, whichever is ahead.
     for ahead in 0..3 {
         let scene = Scene::new();

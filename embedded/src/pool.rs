@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_through_the_other_mapping() {
+    fn written_bytes_are_read_through_the_other_mapping() {
         let pool = Pool::new();
         pool.pin(8, 16).unwrap();
         pool.write(8, b"sixteen bytes...");

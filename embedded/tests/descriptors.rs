@@ -163,7 +163,7 @@ fn a_peer_is_found_by_any_of_its_numbers() {
 }
 
 #[test]
-fn what_is_no_peer_is_refused() {
+fn a_descriptor_that_is_no_peer_is_refused() {
     let bus = Bus::new().unwrap();
     let owner = Client::new(&bus);
     let to = |fd: i32| owner.transfer_to(8, fd as u64);

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finished_leaves_nothing() {
+    fn a_finished_step_leaves_nothing() {
         let offsets = [0x10];
         let mut args = ExchangeArgs::new()
             .release(&offsets)

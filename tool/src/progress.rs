@@ -42,7 +42,7 @@ impl Progress {
         }
     }
 
-    /// Returns so many are done.
+    /// Shows that so many are done.
     pub fn show(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_twice_is_noticed() {
+    fn a_number_that_is_missing_or_twice_is_noticed() {
         let whole = [RED[0], RED[1], RED[2]];
         assert!(!compare([&whole, &whole, &whole[..2]]).is_total(3));
         assert!(!compare([&whole; 3]).is_total(4));

@@ -151,7 +151,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_an_error() {
+    fn a_line_that_is_no_row_is_an_error() {
         assert!(Data::read("mode,scenario\ntime,unicast\n".as_bytes()).is_err());
     }
 }

@@ -213,7 +213,7 @@ fn a_multicast_is_whole_or_is_not() {
 }
 
 #[test]
-fn a_partial_multicast_says_who_got_it() {
+fn a_partial_multicast_names_its_receivers() {
     model("partial multicast and destruction", DEEP, || {
         // Two nodes of one peer, of which one dies, and one of another.
         let Square {

@@ -184,7 +184,7 @@ fn a_receipt_with_more_behind_it_costs_no_edge() {
 }
 
 #[test]
-fn answers_are_told_apart() {
+fn answers_are_distinguished() {
     let answer = |cmd, result| Answer::of(cmd, None, result);
     for cmd in [CMD_SEND, CMD_SLICE_RELEASE, CMD_PEER_QUERY] {
         assert_eq!(answer(cmd, Ok(())), Answer::Other);

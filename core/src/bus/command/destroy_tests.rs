@@ -276,7 +276,7 @@ fn a_dying_node_is_left_to_the_call_that_destroys_it() {
 }
 
 #[test]
-fn a_holder_leaves_while_it_is_told() {
+fn a_holder_leaves_while_it_is_notified() {
     let scene = Scene::new();
     let death = Death::begin(&scene.o, &[0]);
     death.tell();

@@ -182,7 +182,7 @@ fn a_waiter_behind_a_part_that_is_taken_back_is_woken() {
 }
 
 #[test]
-fn what_is_staged_later_is_later() {
+fn a_part_that_is_staged_later_is_later() {
     // The second multicast starts when the first has raised one clock of two.
     let scene = Scene::new();
     let first = scene.stage();

@@ -96,7 +96,7 @@ impl Bench {
 
 /// A slice that the user was given is found by its offset, once, also after the arrays grew.
 #[test]
-fn what_was_given_is_taken_back_by_its_offset() {
+fn a_given_slice_is_taken_back_by_its_offset() {
     let mut bench = Bench::new(1 << 16);
     let mut all = Vec::new();
     for i in 0..100 {

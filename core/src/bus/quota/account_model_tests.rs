@@ -96,7 +96,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_model_grants_is_granted_and_all_comes_back(ops in ops()) {
+    fn the_grants_of_the_model_are_granted_and_all_come_back(ops in ops()) {
         let mut account = Account::new(OWNER, limits(400));
         let mut model = Model { limit: 400, ..Model::default() };
         let mut held = BTreeMap::new();

@@ -178,7 +178,7 @@ fn idle_credit_keeps_no_claimant_from_anything() {
 }
 
 #[test]
-fn what_comes_and_goes_does_not_touch_the_user() {
+fn charges_that_come_and_go_do_not_touch_the_user() {
     let mut bench = Bench::new(LIMIT, 1);
     let claimant = claimant(100, 1);
     let amounts = [1, 3, 10, 2];
