@@ -279,7 +279,7 @@ impl Peer {
         self.received(done, most, Deadline::NOW)
     }
 
-    /// Gives a slice back, sends a message, and receives what is next until `deadline`.
+    /// Gives a slice back, sends a message, and receives the next event until `deadline`.
     fn sent_and_received(
         &self,
         slice: Option<Slice>,
@@ -343,7 +343,7 @@ mod tests {
         Other(u32),
     }
 
-    /// A peer of the embedded host that notes what it is asked for.
+    /// A peer of the embedded host that notes the requests.
     struct Noting {
         peer: Embedded,
         asked: Arc<Mutex<Vec<Asked>>>,
@@ -354,7 +354,7 @@ mod tests {
             let asked = match cmd {
                 CMD_EXCHANGE => {
                     let arg = std::ptr::with_exposed_provenance::<CmdExchange>(arg);
-                    // SAFETY: it is what the command takes.
+                    // SAFETY: the argument is the structure that the command takes.
                     Some(Asked::Exchange(unsafe { arg.read() }))
                 }
                 CMD_SEND | CMD_RECV => Some(Asked::Other(cmd)),

@@ -227,7 +227,7 @@ impl Connection {
             .map_err(|errno| Error::from_command("SEND", errno))
     }
 
-    /// RECV: receives what is next, without waiting; `None` if nothing is ready. The caller has
+    /// RECV: receives the next event, without waiting; `None` if nothing is ready. The caller has
     /// entered the gate until it has counted the message.
     pub(crate) fn recv(&self, flags: u64) -> Result<Option<Receipt>> {
         // Before the command, so that it cannot fail when the message is out of the queue.

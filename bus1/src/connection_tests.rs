@@ -35,7 +35,7 @@ impl Execute for Scripted {
             .pop_front()
             .expect("one call too many");
         let arg = std::ptr::with_exposed_provenance_mut::<CmdExchange>(arg);
-        // SAFETY: it is what the command takes.
+        // SAFETY: the argument is the structure that the command takes.
         step(unsafe { &mut *arg })
     }
 }

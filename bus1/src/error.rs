@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Errors, by what the caller can do about them.
+//! Errors, by the caller's ways to deal with them.
 //!
 //! Every errno that docs/abi.md names for a command has a variant, except EAGAIN, EINTR and
 //! ETIMEDOUT, which the methods of this crate turn into `None` or deal with. [`Error::Os`] is

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Receiving by EXCHANGE, behind what it does before: giving slices back, and sending.
+//! Receiving by EXCHANGE, after its other steps: giving slices back, and sending.
 //!
 //! Invariant: a slice goes back once, either by the exchange or when it is dropped; the bus says
 //! how far it came.

@@ -104,13 +104,13 @@ impl Drop for Slice {
 }
 
 impl Message {
-    /// Takes over what a receipt gave. The caller has entered the gate, or keeps the connection
-    /// busy.
+    /// Takes over the results of a receipt. The caller has entered the gate, or keeps the
+    /// connection busy.
     ///
     /// # Safety
     ///
-    /// `msg` and `pool` are what a command of the registry's connection has just returned for a
-    /// message of data, and it is taken over once.
+    /// `msg` and `pool` are values that a command of the registry's connection has just returned
+    /// for a message of data, and it is taken over once.
     pub(crate) unsafe fn new(registry: &Arc<Registry>, msg: &Msg, pool: PoolView) -> Self {
         registry.connection.gate.object_made();
         let payload = pool.start.wrapping_add(msg.offset as usize);

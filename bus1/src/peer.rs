@@ -138,7 +138,7 @@ impl Peer {
         Ok(Self::new(Box::new(transport), first_node))
     }
 
-    /// Returns what all objects of the peer share.
+    /// Returns the state that all objects of the peer share.
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.0
     }

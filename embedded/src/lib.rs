@@ -42,8 +42,8 @@
 //!
 //! ```
 //! use bus1_embedded::abi::{
-//!     CmdHandleTransfer, CmdRecv, CmdSend, CMD_HANDLE_TRANSFER, CMD_RECV, CMD_SEND, HANDLE_INVALID,
-//!     MSG_DATA,
+//!     CmdHandleTransfer, CmdRecv, CmdSend, CMD_HANDLE_TRANSFER, CMD_RECV, CMD_SEND,
+//!     HANDLE_INVALID, MSG_DATA,
 //! };
 //! use bus1_embedded::Bus;
 //! use std::os::fd::AsRawFd;

@@ -57,7 +57,7 @@ fn enter(all: &mut Vec<Arc<Signal>>, signal: &Arc<Signal>) {
     }
 }
 
-/// Delivers what was noted, in the middle of a command. The caller holds no lock of the core.
+/// Delivers the noted wake-ups in the middle of a command. The caller holds no lock of the core.
 #[inline]
 pub(crate) fn deliver_noted() {
     if HERE.try_with(|here| here.noted.replace(false)) == Ok(true) {

@@ -20,7 +20,7 @@ pub trait Commands: Execute {
     ///
     /// # Safety
     ///
-    /// `T` is the structure of `cmd`, and its pointers are valid for what the command does with
+    /// `T` is the structure of `cmd`, and its pointers are valid for all that the command does with
     /// them.
     #[inline]
     unsafe fn command<T>(&self, cmd: u32, arg: &mut T) -> Result<()> {

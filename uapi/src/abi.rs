@@ -295,8 +295,7 @@ plain! {
     /// Argument of `EXCHANGE`: give slices back, send, wait and receive, in one
     /// call.
     ///
-    /// When it fails, `flags` to `n_msgs` are written so that the same call
-    /// again does what is left to do.
+    /// When it fails, `flags` to `n_msgs` are written so that the same call again does the rest.
     CmdExchange, 144 {
         /// The caller's size of this structure, a multiple of 8. Bytes beyond the size that the bus
         /// knows must be 0.

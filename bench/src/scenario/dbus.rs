@@ -2,7 +2,7 @@
 
 //! The round trip through dbus-broker: a client calls a method of another, three processes on one
 //! CPU. Both clients are as lean as can be: they send the same bytes again and again, and look at
-//! nothing but the length of what comes.
+//! only the length of the messages that come.
 //!
 //! The broker is started as its launcher does it: it gets a controller, which hands it a listening
 //! socket and a policy.

@@ -91,7 +91,7 @@ fn transfer_without_answer(owner: &Client, to: &Client) -> u64 {
     command.dst_handle
 }
 
-/// A way to learn that nothing is left.
+/// The ways to find out that nothing is left.
 struct Way {
     name: &'static str,
     /// Messages that are in the queue before.

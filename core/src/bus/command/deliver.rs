@@ -118,8 +118,8 @@ impl<H: Host> Inbox<H> {
         Leftover::Message(message)
     }
 
-    /// Completes the slice of a message with handles or files, and gives back what the user is not
-    /// charged for any more.
+    /// Completes the slice of a message with handles or files, and gives back the charges that end
+    /// with the receipt.
     #[cold]
     fn deliver_handles(
         &mut self,

@@ -123,7 +123,8 @@ struct Death<H: Host> {
 
 impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none,
-    /// only a disconnect does anything. Returns what was in the inbox of a peer that disconnects.
+    /// only a disconnect does anything. Returns the contents of the inbox of a peer that
+    /// disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
         let transaction = match also {
             Also::Close => &self.last_transaction,

@@ -3,8 +3,7 @@
 //! The binary interface: reads a command's argument, checks it, and calls the core.
 //!
 //! This is one client of the core among others: all that it does is in the functions of [`Peer`].
-//! It is here, and not in a host, because what is checked, and in which order, is the same
-//! everywhere.
+//! It is here, and not in a host, because the checks and their order are the same everywhere.
 //!
 //! Results are written to the caller before the step that they report becomes final.
 

@@ -148,12 +148,13 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// Shows the receiver what it will get, and gives it the descriptors, before `take` makes that
-/// final. False if it was something else by then; so it may be shown something else afterwards.
+/// Shows the receiver the message or notice at the head, and gives it the descriptors, before
+/// `take` makes that final. False if the head was another by then; so the receiver may be shown
+/// another one afterwards.
 ///
 /// # Errors
 ///
-/// EFAULT, and what [`Caller::install`] says.
+/// EFAULT, and those of [`Caller::install`].
 pub(crate) fn hand_over<H: Host, C: Caller<H>>(
     receiver: &Receiver<'_, C>,
     msg: &Msg,
@@ -177,11 +178,11 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
 }
 
 impl<H: Host> Peer<H> {
-    /// Receives what is at the head of the queue.
+    /// Receives the message or notice at the head of the queue.
     ///
     /// # Errors
     ///
-    /// EAGAIN if nothing is ready, ERANGE, or what the receiver says; then nothing happened.
+    /// EAGAIN if nothing is ready, ERANGE, or an error of the receiver's; then nothing happened.
     pub fn recv<C: Caller<H>>(&self, receiver: &Receiver<'_, C>) -> Result {
         loop {
             // 1

@@ -32,8 +32,8 @@ use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 
 /// A message to send.
 ///
-/// The caller bounds what it names: at most 0x7ffff000 bytes, and no more destinations or handles
-/// than [`Peer::user_limits`] allows handles.
+/// The caller bounds the lists: at most 0x7ffff000 bytes, and no more destinations or handles than
+/// [`Peer::user_limits`] allows handles.
 pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     /// IDs of the handles to send to, each at most once.
     pub destinations: &'a [u64],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! One bus: its users, and the way to become a peer.
+//! A bus: its users and peers, and the way to become a peer.
 //!
 //! # Locks
 //!
@@ -124,7 +124,7 @@ impl<H: Host> Bus<H> {
         drop((left, gone));
     }
 
-    /// Has all peers of a user return what they drew on its account and do not use.
+    /// Has all peers of a user return the credit that they drew on its account and do not use.
     pub(crate) fn recall(&self, uid: u32) {
         let mut from = 0;
         while let Some(peer) = self.peer_after(uid, from) {

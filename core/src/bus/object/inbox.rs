@@ -6,7 +6,7 @@
 //!
 //! # Locks
 //!
-//! This is what the inbox lock guards, with the `shared` part of the nodes that the peer owns, the
+//! The inbox lock guards all of this, with the `shared` part of the nodes that the peer owns, the
 //! `share` part of all handles to these, and the `notice` part of the peer's own handles.
 
 use core::ops::Range;

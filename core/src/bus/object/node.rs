@@ -77,7 +77,7 @@ pub(crate) struct Shared<H: Host> {
     /// Number of release notices that were queued.
     n_releases: u64,
     life: Life<H>,
-    /// The owner dropped its last reference: what is queued for the node vanishes.
+    /// The owner dropped its last reference: entries that are queued for the node vanish.
     pub(crate) anchor_released: bool,
 }
 

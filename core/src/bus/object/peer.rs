@@ -3,7 +3,7 @@
 //! Peers: the members of a bus. A process becomes one by opening the device.
 //!
 //! A peer has a table of handles, which only its own calls touch, and an inbox, which every sender
-//! to it touches. It is an anchor for what it owns and never a route.
+//! to it touches. It is an anchor for its objects and never a route.
 //!
 //! # Invariants
 //!
@@ -86,7 +86,7 @@ pub(crate) fn check(open: bool) -> Result {
     ensure(open, ESHUTDOWN)
 }
 
-/// Returns `error` unless what is asked for holds.
+/// Returns `error` unless the condition holds.
 #[inline]
 pub(crate) fn ensure(holds: bool, error: Error) -> Result {
     holds.then_some(()).ok_or(error)
@@ -187,8 +187,8 @@ impl<H: Host> Peer<H> {
         self.inbox.lock().pool.clone().ok_or(ESHUTDOWN)
     }
 
-    /// Returns whether there is something to receive. True may be wrong, where what is next is of
-    /// no interest any more; false is right at some moment during the call.
+    /// Returns whether there is something to receive. True may be wrong, if the next entry is of no
+    /// interest any more; false is right at some moment during the call.
     pub fn ready(&self) -> Ready {
         let mut inbox = self.inbox.lock();
         Ready {

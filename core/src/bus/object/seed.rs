@@ -32,7 +32,7 @@ impl<H: Host> Seed<H> {
     }
 }
 
-/// Memory for a seed, and what is known of it before its message is ready.
+/// Memory for a seed, and the parts of it that are known before its message is ready.
 pub(crate) struct SeedReservation<H: Host> {
     memory: UniqueArc<core::mem::MaybeUninit<Seed<H>>>,
     own: RBTree<u64, ()>,

@@ -9,7 +9,7 @@
 //!
 //! # Locks
 //!
-//! This is what the table lock guards, with the `local` part of each handle of the peer.
+//! The table lock guards all of this, with the `local` part of each handle of the peer.
 
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;

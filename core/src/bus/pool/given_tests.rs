@@ -8,7 +8,7 @@ use super::*;
 use crate::bus::pool::allocator::ExtentArray;
 use crate::bus::pool::AllocError;
 
-/// An allocator, and the index of what was given of its slices.
+/// An allocator, and the index of its slices that were given.
 struct Bench {
     allocator: Allocator,
     given: GivenSlices,

@@ -8,17 +8,17 @@
 //!
 //! - between users, `A(n) = (n+1)·⌈log2(n+1)⌉ + (n+1)`, with n the foreign users that hold some,
 //!   the claimant included; for the owning user A is 1;
-//! - between the peers of one user, `A = 2`, where what remains is the user's share less what its
-//!   peers use. So a share has to be `used + 2·claim + held` before a claim.
+//! - between the peers of one user, `A = 2`, where the rest is the user's share less the use of its
+//!   peers. So a share has to be `used + 2·claim + held` before a claim.
 //!
 //! # Invariants
 //!
-//! - `granted` is the sum of all shares' `granted`; a share's `used` is the sum of what its peers
-//!   hold.
+//! - `granted` is the sum of all shares' `granted`; a share's `used` is the sum of the amounts of
+//!   its peers.
 //! - The amounts of a peer include its credit, which it was granted and does not use at the moment;
 //!   see [`ledger`](super::ledger).
-//! - A share that is not used is not granted: after everything was released all numbers are zero.
-//!   A release lowers a share to twice its use, which is what a single peer would need.
+//! - A share that is not used is not granted: after everything was released all numbers are zero. A
+//!   release lowers a share to twice its use, as much as a single peer would need.
 //! - Entries of zeros may linger, until the next sweep; they count for nothing.
 //!
 //! # Locks
@@ -76,7 +76,7 @@ impl ClaimReservation {
     }
 }
 
-/// Limits and what is held of them. If a limit is lowered, what is held beyond it stays.
+/// Limits and the amounts held of them. If a limit is lowered, amounts beyond it stay.
 pub(crate) struct Account {
     owner: u32,
     pub(crate) limits: Amounts,
@@ -129,7 +129,7 @@ impl Account {
         self.granted == NOTHING
     }
 
-    /// Sums up what all claimants use; takes time in proportion to their number.
+    /// Sums up the amounts that all claimants use; takes time in proportion to their number.
     pub(crate) fn used(&self) -> Amounts {
         let mut sum = NOTHING;
         for claim in self.claims.values() {
@@ -168,7 +168,7 @@ impl Account {
         };
         let by = if share.foreign { divisor(1) } else { 1 };
         ALL.iter().all(|&r| {
-            // A share may have been granted twice what is used of it.
+            // A share may have been granted twice its use.
             let idle = 4 * u64::from(self.keepers) * batch[r];
             let others = (self.granted[r] - share.granted[r]).saturating_sub(idle);
             let need = share_needed(share, claim, amounts[r], r);
@@ -177,9 +177,9 @@ impl Account {
         })
     }
 
-    /// Checks whether all of `amounts` may be granted. Returns what the share of the claimant's
-    /// user grows to then, for [`Account::grant`] under the same lock. Changes nothing, except that
-    /// a new claimant gets its entries from `reservation`.
+    /// Checks whether all of `amounts` may be granted. Returns the amounts that the share of the
+    /// claimant's user grows to then, for [`Account::grant`] under the same lock. Changes nothing,
+    /// except that a new claimant gets its entries from `reservation`.
     ///
     /// # Errors
     ///
@@ -313,7 +313,7 @@ impl Account {
     }
 }
 
-/// Takes `amounts` from what a claimant holds, and with it from its user's share.
+/// Takes `amounts` from a claimant, and with it from its user's share.
 fn lower(
     share: &mut Share,
     claim: &mut Claim,

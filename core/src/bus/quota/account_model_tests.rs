@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Random claims and releases against a model that is written from nothing except the contract's
-//! sentence: what the model grants is granted, nothing else is, and all of it comes back.
+//! sentence: the grants of the model are granted, nothing else is, and all of it comes back.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ use super::*;
 #[derive(Default)]
 struct Model {
     limit: u64,
-    /// By user: what it was granted, and what each of its peers holds.
+    /// By user: the amount that it was granted, and the amount of each of its peers.
     shares: BTreeMap<u32, (u64, BTreeMap<u64, u64>)>,
 }
 
@@ -76,7 +76,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Op {
     Claim(u64, u64),
-    /// Part of what the peer holds, in 16ths.
+    /// Part of the peer's amount, in 16ths.
     Release(u64, u64),
     Limit(u32),
     Sweep,

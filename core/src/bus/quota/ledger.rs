@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The quota of one peer: its own account, and what it draws for that from its user's.
+//! The quota of one peer: its own account, and the amounts that it draws for that from its user's.
 //!
 //! A claimant draws from both accounts at once. The amounts that it releases stay with it as
 //! credit, up to two batches of 1/4096 of the user's limit, so most messages are covered by it and
@@ -123,7 +123,7 @@ impl Ledger {
         self.user.account.lock().account.release(peer, excess);
     }
 
-    /// Claims from both accounts what the claimant's credit lacks.
+    /// Claims from both accounts the amounts that the claimant's credit lacks.
     #[cold]
     fn draw(
         &mut self,

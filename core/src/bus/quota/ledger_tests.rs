@@ -219,7 +219,7 @@ fn a_refusal_of_either_level_leaves_nothing() {
     assert_eq!(bench.user.account.lock().account.used(), NOTHING);
     // The user's: half of it is taken at the other peer.
     assert!(bench.claim(1, claimant(OWNER, 2), &only(HANDLES, 32768)));
-    // No recall can help against what is in use.
+    // No recall can help against amounts in use.
     let refused = bench.try_claim(0, claimant(OWNER, 3), &[1, 20000, 1, 1]);
     assert_eq!(refused, Err(QuotaError::Refused));
     assert_eq!(bench.ledgers[0].account.used(), NOTHING);

@@ -4,7 +4,7 @@
 //!
 //! # Locks
 //!
-//! `account` (rank 4) guards what the user's peers were charged together, and the descriptors that
+//! `account` (rank 4) guards the sum of the charges of the user's peers, and the descriptors that
 //! the user has in flight.
 
 use kernel::prelude::*;
