@@ -76,7 +76,7 @@ impl Entry {
         moved
     }
 
-    /// Whether the page has all the pins that it can have.
+    /// Returns whether the page has all the pins that it can have.
     pub(crate) fn is_full(&self) -> bool {
         self.0.load(Relaxed) & PINS == PINS
     }
@@ -105,7 +105,7 @@ impl Entry {
         (0..entries.len()).take_while(in_a_row).count() * PAGE_SIZE
     }
 
-    /// The address of the page, or null.
+    /// Returns the address of the page, or null.
     #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
         // SAFETY: It may be read. A relaxed load, which would be a call.

@@ -15,8 +15,8 @@
 //! - kinds that hold one particular kind, none of which leads back here: eventfd, pidfd, BPF maps,
 //!   dma-buf, KVM and VFIO, loop and network block devices, TLS and tunnels over TCP, FUSE;
 //! - kinds that hold a whole address space (vhost) or that only an administrator can point at any
-//!   file (a 9p mount). A bus1 file can't hide in an address space: the mapped file is another one,
-//!   see `mapping.rs`.
+//!   file (a 9p mount). A bus1 file cannot hide in an address space: the mapped file is another
+//!   one, see `mapping.rs`.
 //!
 //! # How they arrive
 //!

@@ -44,7 +44,7 @@ bool bus1_file_pins_files(struct file *file)
 	struct module *owner = file->f_op->owner;
 	struct socket *sock;
 
-	/* Such a file is a place in the tree, whatever may stand there. */
+	/* An O_PATH file is only a place in the tree. */
 	if (file->f_mode & FMODE_PATH)
 		return false;
 

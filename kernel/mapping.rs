@@ -2,10 +2,10 @@
 
 //! Mappings of a pool: read-only, shared or private.
 //!
-//! The mapped file is not the bus1 file but a file of the pool's own, which holds nothing but the
-//! pool. So a mapping neither keeps its peer connected nor ends with it. The file is made for the
-//! first mapping and goes with the last; no descriptor ever stands for it. It has an inode of its
-//! own, and so an index of all its mappings, by which a page can be found in all page tables.
+//! The mapped file is not the bus1 file but a file of the pool's own, which holds only the pool. So
+//! a mapping neither keeps its peer connected nor ends with it. The file is made for the first
+//! mapping and goes with the last; no descriptor ever stands for it. It has an inode of its own,
+//! and so an index of all its mappings, by which a page can be found in all page tables.
 //!
 //! # Nothing is written through a mapping
 //!
@@ -97,7 +97,7 @@ fn file_of(pool: &Pool) -> Result<ARef<File>> {
     }
     let new = new_file(pool)?;
     let mut mapped = mapped.lock();
-    // Another thread may have been faster; then the new one goes, after the lock.
+    // Another thread may have set its file first; then the new one is dropped, after the lock.
     if let Some(file) = mapped.file() {
         return Ok(file);
     }
@@ -147,7 +147,7 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
 unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The file owns a reference to the pool.
     let pool = unsafe { Arc::from_raw((*file).private_data.cast::<Shared>()) };
-    // Nothing if the next file is there already, or if this one came second.
+    // The pointer stays if the next file is there already, or if this one came second.
     pool.memory.mapped.lock().clear(file);
     0
 }

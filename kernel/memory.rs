@@ -91,7 +91,7 @@ unsafe impl Send for Mapped {}
 impl Mapped {
     /// Returns a reference to the file, if there is one that is not about to be released.
     pub(crate) fn file(&mut self) -> Option<ARef<File>> {
-        // SAFETY: Null or valid memory by the invariant, and the pointer can't change meanwhile.
+        // SAFETY: Null or valid memory by the invariant, and the pointer cannot change meanwhile.
         let file = NonNull::new(unsafe { bindings::get_file_active(&mut self.0) })?;
         // SAFETY: We own the reference that was taken; nobody takes positions of this file.
         Some(unsafe { ARef::from_raw(file.cast()) })
@@ -124,7 +124,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// No pages, mapped nowhere.
+    /// Makes a memory without pages, mapped nowhere.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             branches <- init_zeroed(),

@@ -26,7 +26,7 @@ const SHRINK_STOP: usize = usize::MAX;
 /// The memory of a pool in the list.
 pub(crate) struct Member {
     memory: NonNull<Memory>,
-    /// Where in the pool to go on.
+    /// Place in the pool to go on at.
     hand: usize,
 }
 
@@ -35,9 +35,9 @@ unsafe impl Send for Member {}
 
 #[derive(Default)]
 struct List {
-    /// By address.
+    /// Memories of pools, by address.
     members: RBTree<usize, Member>,
-    /// Where in the list to go on.
+    /// Place in the list to go on at.
     next: usize,
 }
 
@@ -159,8 +159,8 @@ impl Pools {
     }
 }
 
-/// Counts the pages of all pools. Not all of them can be freed; how many can is found out by
-/// looking.
+/// Counts the pages of all pools. Not all of them can be freed; the number of those that can is
+/// found out by looking.
 ///
 /// # Safety
 ///
@@ -176,7 +176,7 @@ unsafe extern "C" fn count(this: *mut shrinker, _control: *mut shrink_control) -
     list.members.values().map(present).sum()
 }
 
-/// Frees pages, and returns how many.
+/// Frees pages, and returns their number.
 ///
 /// # Safety
 ///

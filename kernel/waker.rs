@@ -37,7 +37,7 @@ pub(crate) struct Waiters {
 
 // SAFETY: A wait queue has a lock of its own and may be used from any thread.
 unsafe impl Send for Waiters {}
-// SAFETY: As above.
+// SAFETY: A wait queue has a lock of its own and may be shared between threads.
 unsafe impl Sync for Waiters {}
 
 impl Waiters {

@@ -16,7 +16,7 @@ use crate::report::data::Data;
 use crate::report::table::{label, number};
 use crate::row::Mode;
 
-/// How far a figure may be from the recorded one, in percent of it.
+/// Most that a figure may differ from the recorded one, in percent of it.
 const TOLERANCE: f64 = 3.0;
 /// The command that renews the recorded figures.
 const RENEW: &str = "cargo xtask bench --record";
@@ -28,7 +28,7 @@ const HEAD: &str = "\
 # commit that changes it says why.
 ";
 
-/// Whether the guard looks at this point.
+/// Returns whether the guard looks at this point.
 #[must_use]
 pub fn covers(scenario: &str, implementation: &str, param: u64) -> bool {
     /// Beyond this, the figure is that of the kernel's `memcpy`.
@@ -79,7 +79,7 @@ impl fmt::Display for Figure {
     }
 }
 
-/// The medians of what was measured.
+/// Returns the medians of what was measured.
 fn measured(data: &Data, kernel: &str) -> Vec<Figure> {
     let mode = Mode::Instructions;
     let mut figures = Vec::new();
@@ -146,7 +146,7 @@ fn compare(measured: &[Figure], recorded: &[Figure]) -> Verdict {
     verdict
 }
 
-/// Each figure with its change, for a kernel of which none is recorded.
+/// Lists each figure with its change, for a kernel of which none is recorded.
 fn beside(measured: &[Figure], recorded: &[Figure]) -> String {
     let mut text = String::new();
     for figure in measured {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_is_what_is_compared() {
+    fn the_recorded_figures_are_the_compared_ones() {
         let dir = tempfile::tempdir().unwrap();
         let [before, now, recorded] =
             ["before", "now", "recorded"].map(|name| dir.path().join(name));

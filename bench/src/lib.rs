@@ -7,8 +7,8 @@
 //! `cargo xtask bench` does both. `docs/benchmarks.md` says what each figure means.
 
 // No file imports one that stands before it here, from top to bottom: report, report::goals,
-// scenario, measure, guard, report::plot, report::table, report::data, report::stats, peer, process,
-// socket, row.
+// scenario, measure, guard, report::plot, report::table, report::data, report::stats, peer,
+// process, socket, row.
 
 pub mod guard;
 pub mod measure;

@@ -16,7 +16,7 @@ use rustix::time::{clock_gettime, ClockId};
 use crate::guard;
 use crate::row::{Mode, Row, Unit};
 
-/// How much to measure.
+/// The amount to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     /// Repetitions, each of which gives one figure.
@@ -26,7 +26,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// The budget of a mode for figures that can be told apart, or about a tenth of it.
+    /// Returns the budget of a mode for figures that can be told apart, or about a tenth of it.
     #[must_use]
     pub fn of(mode: Mode, quick: bool) -> Self {
         let (repetitions, budget) = match (mode, quick) {
@@ -61,7 +61,7 @@ pub struct Point {
 /// The measurements that are asked for.
 #[derive(Clone, Debug)]
 pub enum Selection {
-    /// What has one of these words in the name of its scenario or its implementation; everything
+    /// Points with one of these words in the name of their scenario or implementation; every point
     /// if there are none.
     Words(Vec<String>),
     /// Only measurements that the guard looks at.
@@ -69,7 +69,7 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Whether all of a point but its parameter is asked for.
+    /// Returns whether all of a point except its parameter is asked for.
     fn names(&self, scenario: &str, implementation: &str) -> bool {
         match self {
             Self::Words(words) => {
@@ -81,7 +81,7 @@ impl Selection {
         }
     }
 
-    /// Whether a point is asked for that is asked for by name.
+    /// Returns whether a point is asked for that is asked for by name.
     fn has(&self, point: Point) -> bool {
         match self {
             Self::Words(_) => true,
@@ -101,7 +101,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Nothing measured yet.
+    /// Makes a bench that has measured nothing yet.
     #[must_use]
     pub fn new(mode: Mode, effort: Effort, only: Selection) -> Self {
         Self {
@@ -114,13 +114,13 @@ impl Bench {
         }
     }
 
-    /// By which clock.
+    /// Returns the clock.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether this is asked for. Says what is next when that changes.
+    /// Returns whether this is asked for. Says what is next when that changes.
     pub fn wants(&mut self, scenario: &'static str, implementation: &str) -> bool {
         let wanted = self.only.names(scenario, implementation);
         if wanted && scenario != self.scenario {
@@ -132,8 +132,8 @@ impl Bench {
         wanted
     }
 
-    /// Runs what `set_up` gives, if it is asked for: a warm-up, then the repetitions. What fails
-    /// is said, and does not keep others from running.
+    /// Runs what `set_up` gives, if it is asked for: a warm-up, then the repetitions. A failure is
+    /// reported, and does not keep others from running.
     pub fn run<B>(&mut self, point: Point, set_up: impl FnOnce() -> Result<B>)
     where
         B: FnMut() -> Result<()>,
@@ -224,9 +224,9 @@ impl Bench {
 pub fn settle(mode: Mode) -> Result<()> {
     /// A gap beyond this is another task's turn and no mere interrupt.
     const TURN: u64 = 300_000;
-    /// How long none may show.
+    /// Time for which none may show.
     const QUIET: u64 = 50_000_000;
-    /// How often that is tried.
+    /// Number of tries of that.
     const TRIES: u32 = 40;
     // A watcher of memory that the stock kernel has; without it there is nothing to stop.
     let _ = std::fs::write("/sys/module/damon_stat/parameters/enabled", "N");
@@ -251,7 +251,7 @@ pub fn settle(mode: Mode) -> Result<()> {
     anyhow::bail!("the system does not settle: another process keeps running")
 }
 
-/// The clock of a mode, in its unit.
+/// Returns the clock of a mode, in its unit.
 fn now(mode: Mode) -> Result<u64> {
     #[cfg(target_arch = "x86_64")]
     if mode == Mode::Instructions {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_remembered() {
+    fn a_failure_is_remembered() {
         let effort = Effort::of(Mode::Native, true);
         let mut bench = Bench::new(Mode::Native, effort, Selection::Words(Vec::new()));
         let point = Point {

@@ -199,9 +199,9 @@ impl<E: Endpoint> Peer<E> {
 
 /// The offsets of the parts of a message behind its payload.
 pub struct Tail {
-    /// Where handles start.
+    /// Offset of the handles.
     pub handles: u64,
-    /// Where descriptors start.
+    /// Offset of the descriptors.
     pub fds: u64,
 }
 

@@ -48,7 +48,7 @@ pub fn pin(cpu: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
-/// How many CPUs the calling thread may use.
+/// Returns the number of CPUs that the calling thread may use.
 pub fn cpus() -> Result<usize> {
     Ok(sched_getaffinity(None)
         .context("sched_getaffinity")?

@@ -5,7 +5,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Where and by which clock it was measured.
+/// The machine and the clock that it was measured by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -18,7 +18,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The unit of its figures.
+    /// Returns the unit of its figures.
     #[must_use]
     pub fn unit(self) -> Unit {
         match self {
@@ -55,7 +55,7 @@ impl Unit {
 /// One repetition of one measurement.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// Where and how.
+    /// The way that it was measured.
     pub mode: Mode,
     /// The work.
     pub scenario: String,

@@ -24,7 +24,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// With room for messages of `size` bytes, for which root may go beyond the system's limit.
+    /// Makes a pair with room for messages of `size` bytes, for which root may go beyond the
+    /// system's limit.
     pub fn new(size: usize) -> Result<Self> {
         let flags = SocketFlags::CLOEXEC;
         let (a, b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
@@ -83,7 +84,7 @@ pub fn get_fd(end: &impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// A pipe, with room for `size` bytes: both ends, reading first.
+/// Returns a pipe, with room for `size` bytes: both ends, reading first.
 pub fn pipe(size: usize) -> Result<(OwnedFd, OwnedFd)> {
     let (from, to) = pipe_with(PipeFlags::CLOEXEC).context("pipe")?;
     if size > 64 << 10 {

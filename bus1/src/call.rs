@@ -24,12 +24,12 @@ impl Peer {
     ///
     /// The next event is the answer only if no other can come before it. A peer that several
     /// threads use, or that owns or holds nodes of which there may be notices, has to look at the
-    /// event: [`Message::destination`] tells answers from the rest. It is best to have a peer that
-    /// only makes calls, one for each thread.
+    /// event: [`Message::destination`] distinguishes answers from the rest. It is best to have a
+    /// peer that only makes calls, one for each thread.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and those of [`recv`](Self::recv); after the latter
+    /// The errors of [`send`](Self::send), and those of [`recv`](Self::recv); after the latter
     /// [`CallError::sent`] is true.
     ///
     /// ```
@@ -65,7 +65,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`call`](Self::call).
+    /// The errors of [`call`](Self::call).
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};
@@ -98,7 +98,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and those of [`recv`](Self::recv); after the latter
+    /// The errors of [`send`](Self::send), and those of [`recv`](Self::recv); after the latter
     /// [`CallError::sent`] is true. Either way a server goes on with [`recv`](Self::recv), if it
     /// can do without the client. [`Error::WrongPeer`](crate::Error::WrongPeer) also if the message
     /// is of another peer.
@@ -162,7 +162,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`reply_and_wait`](Self::reply_and_wait).
+    /// The errors of [`reply_and_wait`](Self::reply_and_wait).
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};
@@ -192,13 +192,13 @@ impl Peer {
 
     /// Gives messages back that were dealt with, and receives up to `most` events, in one system
     /// call. It waits for the first and takes what more is there: at least one, unless `most` is 0,
-    /// and at most 1024. What the messages held is released as if they were dropped.
+    /// and at most 1024. Everything that the messages held is released as if they were dropped.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Self::recv), for the first; what stops it later comes up again at the next
-    /// call. [`Error::WrongPeer`](crate::Error::WrongPeer) if one of the messages is of another
-    /// peer; all are dropped then.
+    /// The errors of [`recv`](Self::recv), for the first; an error that stops it later comes up
+    /// again at the next call. [`Error::WrongPeer`](crate::Error::WrongPeer) if one of the messages
+    /// is of another peer; all are dropped then.
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -231,7 +231,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`recv_many`](Self::recv_many).
+    /// The errors of [`recv_many`](Self::recv_many).
     ///
     /// ```
     /// use bus1::{Host, Peer};
@@ -254,7 +254,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`recv_many`](Self::recv_many).
+    /// The errors of [`recv_many`](Self::recv_many).
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -279,7 +279,7 @@ impl Peer {
         self.received(done, most, Deadline::NOW)
     }
 
-    /// Gives a slice back, sends a message, and receives what is next until `deadline`.
+    /// Gives a slice back, sends a message, and receives the next event until `deadline`.
     fn sent_and_received(
         &self,
         slice: Option<Slice>,
@@ -343,7 +343,7 @@ mod tests {
         Other(u32),
     }
 
-    /// A peer of the embedded host that notes what it is asked for.
+    /// A peer of the embedded host that notes the requests.
     struct Noting {
         peer: Embedded,
         asked: Arc<Mutex<Vec<Asked>>>,
@@ -354,7 +354,7 @@ mod tests {
             let asked = match cmd {
                 CMD_EXCHANGE => {
                     let arg = std::ptr::with_exposed_provenance::<CmdExchange>(arg);
-                    // SAFETY: it is what the command takes.
+                    // SAFETY: the argument is the structure that the command takes.
                     Some(Asked::Exchange(unsafe { arg.read() }))
                 }
                 CMD_SEND | CMD_RECV => Some(Asked::Other(cmd)),

@@ -44,14 +44,14 @@ pub(crate) struct Receipt {
     pub(crate) pool: PoolView,
 }
 
-/// How an exchange went.
+/// The outcome of an exchange.
 pub(crate) struct Exchanged {
-    /// How many messages it received, and the pool that their slices lie in; or why there are none.
-    /// It is 0 if none came in time.
+    /// Number of messages that it received, and the pool that their slices lie in; or the reason
+    /// why there are none. It is 0 if none came in time.
     pub(crate) received: Result<Received>,
-    /// Whether there was a message to send and it was sent.
+    /// True if there was a message to send and it was sent.
     pub(crate) sent: bool,
-    /// How many slices, the last ones, were not given back.
+    /// Number of slices, the last ones, that were not given back.
     pub(crate) kept: usize,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Received {
     pub(crate) pool: PoolView,
 }
 
-/// Whether a destruction gives up the owner's pins at once.
+/// The treatment of the owner's pins in a destruction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pins {
     /// They stay, and the IDs in use, until they are released.
@@ -227,7 +227,7 @@ impl Connection {
             .map_err(|errno| Error::from_command("SEND", errno))
     }
 
-    /// RECV: receives what is next, without waiting; `None` if nothing is ready. The caller has
+    /// RECV: receives the next event, without waiting; `None` if nothing is ready. The caller has
     /// entered the gate until it has counted the message.
     pub(crate) fn recv(&self, flags: u64) -> Result<Option<Receipt>> {
         // Before the command, so that it cannot fail when the message is out of the queue.
@@ -290,7 +290,7 @@ impl Connection {
             match errno {
                 // The rest of it, and nothing twice.
                 Raw::INTR => {}
-                // Another user of the peer gave that slice back, though it must not.
+                // The slice was given back by another user of the peer, which must not do that.
                 Raw::NXIO if args.slices_left() != 0 => args.skip_slice(),
                 // Of a step before the receipt the same numbers would be failures.
                 Raw::AGAIN | Raw::TIMEDOUT if only_receiving => break Ok(Received { n: 0, pool }),

@@ -35,7 +35,7 @@ impl Execute for Scripted {
             .pop_front()
             .expect("one call too many");
         let arg = std::ptr::with_exposed_provenance_mut::<CmdExchange>(arg);
-        // SAFETY: it is what the command takes.
+        // SAFETY: the argument is the structure that the command takes.
         step(unsafe { &mut *arg })
     }
 }
@@ -58,7 +58,7 @@ unsafe impl Transport for Scripted {
     }
 }
 
-/// How an exchange of a test went.
+/// The outcome of an exchange of a test.
 #[derive(Debug, PartialEq)]
 struct Went {
     received: Result<Vec<Msg>>,
@@ -123,7 +123,7 @@ const RECEIVED: Msg = Msg {
     n_fds: 0,
 };
 
-/// An exchange that did everything and received one message.
+/// Returns an exchange that did everything and received one message.
 fn all_done() -> Went {
     Went {
         received: Ok(vec![RECEIVED]),

@@ -15,7 +15,7 @@ impl Deadline {
     /// Not at all.
     pub(crate) const NOW: Self = Self(DEADLINE_NOW);
 
-    /// As long as it takes.
+    /// The deadline of a wait without an end.
     pub(crate) const NEVER: Self = Self(DEADLINE_NEVER);
 
     /// Returns the time at which `timeout`, counted from now, is over. One beyond the end of time

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Errors, by what the caller can do about them.
+//! Errors, by the caller's ways to deal with them.
 //!
 //! Every errno that docs/abi.md names for a command has a variant, except EAGAIN, EINTR and
 //! ETIMEDOUT, which the methods of this crate turn into `None` or deal with. [`Error::Os`] is
@@ -14,7 +14,7 @@ use crate::id::HandleId;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed.
+/// The reason why an operation failed.
 ///
 /// An operation that failed had no effect, unless its documentation says otherwise.
 ///
@@ -203,8 +203,8 @@ impl Error {
         Some(raw.into())
     }
 
-    /// Whether the same call can succeed later without a change to it, once the receiver has caught
-    /// up: [`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull).
+    /// Returns whether the same call can succeed later without a change to it, once the receiver
+    /// has caught up: [`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull).
     ///
     /// There is no notice of that moment. Wait a little between attempts, longer each time.
     ///

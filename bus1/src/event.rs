@@ -54,8 +54,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Takes over what a receipt gave. The caller has entered the gate, or keeps the connection
-    /// busy.
+    /// Takes over the results of a receipt. The caller has entered the gate, or keeps the
+    /// connection busy.
     ///
     /// # Safety
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Receiving by EXCHANGE, behind what it does before: giving slices back, and sending.
+//! Receiving by EXCHANGE, after its other steps: giving slices back, and sending.
 //!
 //! Invariant: a slice goes back once, either by the exchange or when it is dropped; the bus says
 //! how far it came.
@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::message::Slice;
 use crate::registry::Registry;
 
-/// Why a call or a reply failed, and whether its message was sent.
+/// The reason why a call or a reply failed, and whether its message was sent.
 ///
 /// It converts into its [`Error`], so `?` works in functions that return that.
 ///
@@ -41,7 +41,7 @@ pub struct CallError {
 }
 
 impl CallError {
-    /// The failure of a receipt, after the message was sent or not.
+    /// Returns the failure of a receipt, after the message was sent or not.
     pub(crate) fn new(error: Error, sent: bool) -> Self {
         Self { error, sent }
     }
@@ -52,8 +52,9 @@ impl CallError {
         self.error
     }
 
-    /// Whether the message was sent all the same, and only receiving failed. It must not be sent
-    /// again then; [`Peer::recv`](crate::Peer::recv) or its like goes on, once the cause is gone.
+    /// Returns whether the message was sent all the same, and only receiving failed. It must not be
+    /// sent again then; [`Peer::recv`](crate::Peer::recv) or its like goes on, once the cause is
+    /// gone.
     #[must_use]
     pub fn sent(&self) -> bool {
         self.sent
@@ -119,7 +120,7 @@ pub(crate) fn receive_many(
 ///
 /// # Errors
 ///
-/// Those of each step; the error says whether the message was sent.
+/// The errors of each step; the error says whether the message was sent.
 pub(crate) fn receive_one(
     registry: &Arc<Registry>,
     slice: Option<Slice>,
@@ -130,7 +131,7 @@ pub(crate) fn receive_one(
     let _busy = connection.gate.keep_busy();
     let offset = slice.as_ref().map(Slice::offset);
     let mut room = [Msg::default()];
-    // SAFETY: the slice was taken out of its message, and is ours alone.
+    // SAFETY: the slice was taken out of its message, and is only ours.
     let exchanged = unsafe { connection.exchange(offset.as_slice(), message, &mut room, deadline) };
     if exchanged.kept == 0 {
         slice.into_iter().for_each(Slice::released);

@@ -93,7 +93,7 @@ impl Handle {
         self.id()
     }
 
-    /// Whether both belong to one peer.
+    /// Returns whether both belong to one peer.
     pub(crate) fn is_of_peer_of(&self, other: &Handle) -> bool {
         Arc::ptr_eq(self.0.registry(), other.0.registry())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Where the bus runs.
+//! The host: the place that a bus runs at.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use bus1_ioctl::Device;
 
 use crate::error::{Error, Result};
 
-/// Where the bus runs that a peer is on. A peer reaches only peers of the same host.
+/// The place that the bus of a peer runs at. A peer reaches only peers of the same host.
 ///
 /// ```
 /// use bus1::Host;

@@ -39,19 +39,19 @@ impl HandleId {
         self.0
     }
 
-    /// Whether the bus chose the ID.
+    /// Returns whether the bus chose the ID.
     #[must_use]
     pub const fn is_managed(self) -> bool {
         self.0 & HANDLE_FLAG_MANAGED != 0
     }
 
-    /// Whether another peer owns the node.
+    /// Returns whether another peer owns the node.
     #[must_use]
     pub const fn is_remote(self) -> bool {
         self.0 & HANDLE_FLAG_REMOTE != 0
     }
 
-    /// Whether an owner may choose it for a node.
+    /// Returns whether an owner may choose it for a node.
     pub(crate) const fn is_own(self) -> bool {
         !self.is_managed() && !self.is_remote()
     }

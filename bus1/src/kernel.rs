@@ -48,7 +48,7 @@ impl Kernel {
         }
         let device = Device::from(fd);
         let mut limits = CmdPeerReset::default();
-        // SAFETY: the structure is what the command demands. A driver other than bus1 knows
+        // SAFETY: the structure is the one that the command demands. A driver other than bus1 knows
         // no command of this magic and refuses it.
         match unsafe { device.command(CMD_PEER_QUERY, &mut limits) } {
             Ok(()) => {}
@@ -116,7 +116,7 @@ struct Map {
 
 // SAFETY: it is memory that belongs to no thread.
 unsafe impl Send for Map {}
-// SAFETY: likewise, and it is only read.
+// SAFETY: the memory belongs to no thread, and it is only read.
 unsafe impl Sync for Map {}
 
 impl Map {

@@ -7,15 +7,12 @@
 //! [`Node`] behind it, or can even name it. All messages of all peers stand in one global order,
 //! also those that go to many receivers at once.
 //!
-//! | type | is |
-//! |---|---|
-//! | [`Peer`] | a participant: a queue, nodes, handles |
-//! | [`Node`] | an object of a peer, which messages are sent to; dropping it destroys it |
-//! | [`Handle`] | the right to send to a node; dropping the last clone gives it back |
-//! | [`Outgoing`] | a message to send: payload, handles, descriptors |
-//! | [`Event`] | what a peer receives: messages, and notices about nodes |
-//! | [`Message`] | a received message; dropping it gives its memory back |
-//! | [`Host`] | where the bus runs: in the kernel (`/dev/bus1`), or in this process |
+//! | type | is | |---|---| | [`Peer`] | a participant: a queue, nodes, handles | | [`Node`] | an
+//! object of a peer, which messages are sent to; dropping it destroys it | | [`Handle`] | the right
+//! to send to a node; dropping the last clone gives it back | | [`Outgoing`] | a message to send:
+//! payload, handles, descriptors | | [`Event`] | the things that a peer receives: messages, and
+//! notices about nodes | | [`Message`] | a received message; dropping it gives its memory back | |
+//! [`Host`] | where the bus runs: in the kernel (`/dev/bus1`), or in this process |
 //!
 //! # Quick start
 //!
@@ -62,8 +59,8 @@
 //!   If one call had returned before another began, whatever connects the two, no peer receives the
 //!   second one's message first. [`Peer::send_to`] is one transaction: all receivers or none.
 //! - **Rights.** A handle is unforgeable, and only a holder can pass it on.
-//! - **Release.** An owner learns when the last handle to a node is gone; a holder learns when the
-//!   node is.
+//! - **Release.** An owner is notified when the last handle to a node is gone; a holder is notified
+//!   when the node is.
 //! - **No waiting.** No call waits for another peer, except those that receive.
 //! - **Round trips.** [`Peer::call`] and [`Peer::reply_and_wait`] send and wait in one system call
 //!   each, [`Peer::recv_many`] receives many messages in one.

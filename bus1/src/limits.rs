@@ -2,10 +2,10 @@
 
 //! Limits of a peer.
 
-/// Limits of a peer: how much others, and it itself, may store there.
+/// Limits of a peer: the amounts that others, and it itself, may store there.
 ///
-/// They are a safety net; a sender meets them as [`Error::Quota`](crate::Error::Quota). One sender
-/// alone can take half of what is free, so what it meets is half a limit, and 1/32 less because
+/// They are a safety net; a sender meets them as [`Error::Quota`](crate::Error::Quota). A single
+/// sender can take half of the part that is free, so it meets half a limit, and 1/32 less because
 /// charges are kept in batches. The limits of the *user* hold as well and cannot be read or set
 /// here; a peer starts with them.
 ///

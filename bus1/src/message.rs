@@ -47,7 +47,7 @@ pub struct Message {
     fds: Vec<OwnedFd>,
 }
 
-/// Where the payload is.
+/// The place of the payload.
 enum Payload {
     /// In the pool.
     Pool(Slice),
@@ -94,7 +94,7 @@ impl Drop for Slice {
     fn drop(&mut self) {
         let connection = &self.registry.connection;
         if self.offset != OFFSET_INVALID {
-            // SAFETY: nothing but this slice gives out references, and they are gone.
+            // SAFETY: only this slice gives out references, and they are gone.
             let released = unsafe { connection.slice_release(self.offset) };
             // It fails if the peer is disconnected, and then there is nothing to release.
             let _ = released;
@@ -104,13 +104,13 @@ impl Drop for Slice {
 }
 
 impl Message {
-    /// Takes over what a receipt gave. The caller has entered the gate, or keeps the connection
-    /// busy.
+    /// Takes over the results of a receipt. The caller has entered the gate, or keeps the
+    /// connection busy.
     ///
     /// # Safety
     ///
-    /// `msg` and `pool` are what a command of the registry's connection has just returned for a
-    /// message of data, and it is taken over once.
+    /// `msg` and `pool` are values that a command of the registry's connection has just returned
+    /// for a message of data, and it is taken over once.
     pub(crate) unsafe fn new(registry: &Arc<Registry>, msg: &Msg, pool: PoolView) -> Self {
         registry.connection.gate.object_made();
         let payload = pool.start.wrapping_add(msg.offset as usize);
@@ -181,8 +181,9 @@ impl Message {
         self.destination
     }
 
-    /// Whether the next message that the peer receives is part of the same transaction: the sender
-    /// named several nodes of this peer. That message does come, without another event before it.
+    /// Returns whether the next message that the peer receives is part of the same transaction: the
+    /// sender named several nodes of this peer. That message does come, without another event
+    /// before it.
     #[must_use]
     pub fn more(&self) -> bool {
         self.more

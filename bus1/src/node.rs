@@ -44,7 +44,7 @@ use crate::registry::Registry;
 /// ```
 pub struct Node {
     handle: Handle,
-    /// Whether dropping it destroys the node.
+    /// True if dropping it destroys the node.
     armed: bool,
 }
 

@@ -138,7 +138,7 @@ impl Peer {
         Ok(Self::new(Box::new(transport), first_node))
     }
 
-    /// Returns what all objects of the peer share.
+    /// Returns the state that all objects of the peer share.
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.0
     }
@@ -254,8 +254,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`transfer`](Self::transfer); [`Error::DescriptorRefused`] for a descriptor that is
-    /// no peer of the same host.
+    /// The errors of [`transfer`](Self::transfer); [`Error::DescriptorRefused`] for a descriptor
+    /// that is no peer of the same host.
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};
@@ -318,7 +318,7 @@ impl Peer {
         self.connection().query()
     }
 
-    /// Sets the limits of the peer. What is there already stays, also above a limit.
+    /// Sets the limits of the peer. Everything that is there already stays, also above a limit.
     ///
     /// # Errors
     ///

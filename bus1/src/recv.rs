@@ -15,7 +15,7 @@ use crate::peer::Peer;
 
 /// Receiving.
 impl Peer {
-    /// Receives what is next, without waiting; `None` if nothing is ready.
+    /// Receives the next event, without waiting; `None` if nothing is ready.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Peer {
         self.receive(RECV_FLAG_INSTALL_FDS)
     }
 
-    /// Receives what is next, without waiting and without its descriptors, which are dropped: the
+    /// Receives the next event, without waiting and without its descriptors, which are dropped: the
     /// way on for a process that has no number left for them.
     ///
     /// # Errors
@@ -62,13 +62,13 @@ impl Peer {
         self.receive(0)
     }
 
-    /// Receives what is next, and waits for it. Signals do not end the wait. If several threads
+    /// Receives the next event, and waits for it. Signals do not end the wait. If several threads
     /// wait on one peer, each event goes to one of them.
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv); [`Error::Disconnected`](crate::Error::Disconnected)
-    /// also if it happens meanwhile.
+    /// The errors of [`try_recv`](Self::try_recv);
+    /// [`Error::Disconnected`](crate::Error::Disconnected) also if it happens meanwhile.
     ///
     /// ```
     /// use bus1::{Event, Host, Outgoing, Peer};
@@ -90,11 +90,11 @@ impl Peer {
         }
     }
 
-    /// Receives what is next, and waits for it for at most this time; `None` if nothing came.
+    /// Receives the next event, and waits for it for at most this time; `None` if nothing came.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Self::recv).
+    /// The errors of [`recv`](Self::recv).
     ///
     /// ```
     /// use bus1::{Host, Peer};
@@ -113,8 +113,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`try_recv`](Self::try_recv); [`Error::Quota`](crate::Error::Quota) if the peer may
-    /// not hold as many handles more as the seed carries.
+    /// The errors of [`try_recv`](Self::try_recv); [`Error::Quota`](crate::Error::Quota) if the
+    /// peer may not hold as many handles more as the seed carries.
     ///
     /// ```
     /// use bus1::{Host, Outgoing, Peer};
@@ -143,7 +143,7 @@ impl Peer {
         }))
     }
 
-    /// Receives what is next, without waiting.
+    /// Receives the next event, without waiting.
     fn receive(&self, flags: u64) -> Result<Option<Event>> {
         let registry = self.registry();
         let _entered = registry.connection.gate.enter();
@@ -154,7 +154,7 @@ impl Peer {
         }
     }
 
-    /// Receives what is next, and waits for it until `deadline`.
+    /// Receives the next event, and waits for it until `deadline`.
     fn next(&self, deadline: Deadline) -> Result<Option<Event>> {
         Ok(receive_one(self.registry(), None, None, deadline)?)
     }

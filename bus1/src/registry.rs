@@ -47,7 +47,7 @@ struct Known {
     stage: Stage,
 }
 
-/// Whether a [`Node`](crate::Node) stands for a right.
+/// The state of a right: whether a [`Node`](crate::Node) stands for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// No `Node` stands for it.
@@ -67,7 +67,7 @@ pub(crate) struct Right {
 }
 
 impl Registry {
-    /// An empty table for a connection.
+    /// Returns an empty table for a connection.
     pub(crate) fn new(connection: Connection) -> Arc<Self> {
         Arc::new(Self {
             connection,
@@ -250,7 +250,7 @@ impl Drop for Right {
         self.release(references);
         {
             let mut rights = self.registry.lock();
-            // Another right may have come in its place.
+            // The entry may be that of another right, which took its place.
             if let Entry::Occupied(entry) = rights.by_id.entry(self.id) {
                 if std::ptr::eq(entry.get().right.as_ptr(), self) {
                     entry.remove();

@@ -13,7 +13,7 @@ use crate::handle::Handle;
 use crate::outgoing::Outgoing;
 use crate::peer::Peer;
 
-/// Why a multicast was not sent, and which destinations were in the way.
+/// The reason why a multicast was not sent, with the destinations that were in the way.
 ///
 /// It converts into its [`Error`], so `?` works in functions that return that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct SendError {
 pub struct Refusal {
     /// Its place among the destinations of the call.
     pub index: usize,
-    /// Why it refused.
+    /// The reason of the refusal.
     pub error: Error,
 }
 
@@ -154,7 +154,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), and [`Error::Duplicate`]. [`SendError::refusals`] names
+    /// The errors of [`send`](Self::send), and [`Error::Duplicate`]. [`SendError::refusals`] names
     /// destinations that were in the way.
     ///
     /// ```

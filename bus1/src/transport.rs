@@ -14,9 +14,9 @@ use crate::host::Host;
 /// A pool as the process sees it: memory that can only be read.
 #[derive(Clone, Copy)]
 pub(crate) struct PoolView {
-    /// Where offset 0 is.
+    /// Address of offset 0.
     pub(crate) start: *const u8,
-    /// How many bytes can be reached.
+    /// Number of bytes that can be reached.
     pub(crate) len: u64,
 }
 
@@ -36,7 +36,7 @@ pub(crate) unsafe trait Transport: Execute + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of [`Error::from_host`](crate::Error::from_host).
+    /// The errors of [`Error::from_host`](crate::Error::from_host).
     fn pool(&self) -> Result<PoolView>;
 
     /// Returns the descriptor that shows readiness to `poll(2)` and that names the peer in
@@ -44,6 +44,6 @@ pub(crate) unsafe trait Transport: Execute + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of [`Error::from_host`](crate::Error::from_host).
+    /// The errors of [`Error::from_host`](crate::Error::from_host).
     fn fd(&self) -> Result<BorrowedFd<'_>>;
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bus1::{Error, Event, Handle, Node, Outgoing, Peer};
 use common::*;
 
-/// Two peers that each have a handle to the other's node.
+/// Makes two peers that each have a handle to the other's node.
 fn both() -> (Peer, Node, Handle, Peer, Node, Handle) {
     let (a, node_a, b, to_a) = pair();
     let node_b = b.create_node().unwrap();
@@ -29,7 +29,7 @@ fn room(peer: &Peer) -> usize {
     held.len()
 }
 
-/// From now on the peer's limits show what it holds.
+/// Lowers the peer's limits, so that they show the slices that it holds.
 fn limited(peer: &Peer, slices: u32) {
     let mut limits = peer.limits().unwrap();
     limits.slices = slices;
@@ -86,7 +86,7 @@ fn the_answered_message_is_dropped_with_all_that_it_held() {
 }
 
 #[test]
-fn what_was_not_sent_says_so() {
+fn a_message_that_was_not_sent_says_so() {
     let (client, node, to_server, server, service, to_client) = both();
     client.send(&to_server, &text(b"question")).unwrap();
     drop(node);
@@ -198,7 +198,7 @@ fn more_than_fits_one_call_is_given_back() {
 }
 
 #[test]
-fn a_flush_does_not_wait_for_who_waits() {
+fn a_flush_does_not_wait_for_a_waiter() {
     let ways: [fn(&Peer) -> Vec<Event>; 3] = [
         |owner| owner.recv_many([], 1).unwrap(),
         |owner| vec![owner.recv().unwrap()],

@@ -10,7 +10,7 @@ use bus1::{Error, Event, Outgoing};
 use common::*;
 
 #[test]
-fn the_owner_is_told_when_the_last_clone_is_dropped() {
+fn the_owner_is_notified_when_the_last_clone_is_dropped() {
     let (owner, node, _user, handle) = pair();
     let clone = handle.clone();
     drop(handle);

@@ -50,7 +50,7 @@ fn the_descriptor_shows_readiness() {
 }
 
 #[test]
-fn everything_fails_after_a_disconnect_and_holders_are_told() {
+fn everything_fails_after_a_disconnect_and_holders_are_notified() {
     let (owner, node, user, handle) = pair();
     owner.disconnect().unwrap();
     assert_eq!(owner.disconnect(), Err(Error::Disconnected));

@@ -23,17 +23,17 @@ pub struct Env {
 }
 
 impl Env {
-    /// The surroundings with the users `first_user` and on.
+    /// Returns the surroundings with the users `first_user` and on.
     pub fn new(bus: Box<dyn Bus>, first_user: u32) -> Self {
         Self { bus, first_user }
     }
 
-    /// The bus.
+    /// Returns the bus.
     pub fn bus(&self) -> &dyn Bus {
         &*self.bus
     }
 
-    /// Whether the host is the kernel.
+    /// Returns whether the host is the kernel.
     pub fn on_kernel(&self) -> bool {
         self.bus.kind() == Kind::Kernel
     }
@@ -52,19 +52,19 @@ impl Env {
         thread::wait_until_asleep(tid, sleeps, PATIENCE);
     }
 
-    /// The system's number of user number `user` of this case.
+    /// Returns the system's number of user number `user` of this case.
     pub fn uid(&self, user: u32) -> u32 {
         assert!(user < USERS);
         self.first_user + user
     }
 
-    /// A peer of the case's first user.
+    /// Returns a peer of the case's first user.
     #[track_caller]
     pub fn peer(&self) -> Peer {
         self.peer_of(0)
     }
 
-    /// A receiver, a sender, and the ID of a node of the former at the latter.
+    /// Returns a receiver, a sender, and the ID of a node of the former at the latter.
     #[track_caller]
     pub fn linked(&self) -> (Peer, Peer, u64) {
         let [a, b] = self.peers();
@@ -72,13 +72,13 @@ impl Env {
         (a, b, to)
     }
 
-    /// Several peers of the case's first user.
+    /// Opens several peers of the case's first user.
     #[track_caller]
     pub fn peers<const N: usize>(&self) -> [Peer; N] {
         std::array::from_fn(|_| self.peer())
     }
 
-    /// A peer of user number `user`.
+    /// Returns a peer of user number `user`.
     #[track_caller]
     pub fn peer_of(&self, user: u32) -> Peer {
         match self.bus.open(self.uid(user)) {

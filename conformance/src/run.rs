@@ -93,7 +93,7 @@ fn keep_panics() {
 /// # Errors
 ///
 /// The host cannot be opened, a thread cannot be started, or `out` cannot be written. A case that
-/// fails is no error; the returned counts tell.
+/// fails is no error; the returned counts show it.
 pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     // A host that cannot be opened is reported once, before the first case.
     let bus = host::open(options.kind)?;
@@ -134,7 +134,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> std::io::Result<Tally> {
     Ok(tally)
 }
 
-/// The cases that the options ask for, each with users of its own.
+/// Returns the cases that the options ask for, each with users of its own.
 fn select(options: &Options) -> Vec<Job> {
     let users = (FIRST_USER..).step_by(USERS as usize);
     let jobs = cases::all().into_iter().zip(users);
@@ -160,7 +160,7 @@ fn fits(name: &str, options: &Options) -> bool {
     filter.is_none_or(|filter| name.contains(filter))
 }
 
-/// How often cases that hang are looked for.
+/// Time between two looks for cases that hang.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the cases, `at_once` at a time.

@@ -50,18 +50,18 @@ impl Document {
         documents.collect()
     }
 
-    /// The name by which cases cite an anchor.
+    /// Returns the name by which cases cite an anchor.
     fn requirement(&self, anchor: &str) -> String {
         format!("{}#{anchor}", self.name)
     }
 
-    /// The requirements that no case can check.
+    /// Returns the requirements that no case can check.
     fn unchecked(&self) -> BTreeSet<String> {
         let anchors = between(&self.unchecked, "](#", ")");
         anchors.map(|anchor| self.requirement(anchor)).collect()
     }
 
-    /// The rows of all tables with a column `errno`.
+    /// Returns the rows of all tables with a column `errno`.
     fn errno_rows(&self) -> Vec<ErrnoRow> {
         let mut rows = Vec::new();
         let mut column = None;
@@ -103,7 +103,7 @@ struct ErrnoRow {
     errnos: Vec<String>,
 }
 
-/// The texts between `open` and the next `close`.
+/// Returns the texts between `open` and the next `close`.
 fn between<'a>(text: &'a str, open: &'a str, close: &'a str) -> impl Iterator<Item = &'a str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -118,7 +118,7 @@ fn anchors(text: &str) -> impl Iterator<Item = &str> {
     between(text, "<a id=\"", "\"></a>")
 }
 
-/// The cases that cite each requirement.
+/// Returns the cases that cite each requirement.
 fn citations() -> BTreeMap<String, Vec<&'static Case>> {
     let mut citations = BTreeMap::<_, Vec<_>>::new();
     for case in cases::all() {
@@ -130,7 +130,7 @@ fn citations() -> BTreeMap<String, Vec<&'static Case>> {
     citations
 }
 
-/// Whether the code of a case names an errno, as `E::NOENT` or `libc::ENOENT`.
+/// Returns whether the code of a case names an errno, as `E::NOENT` or `libc::ENOENT`.
 fn names(case: &Case, errno: &str) -> bool {
     // Two have other names in Rust.
     let short = match errno {

@@ -34,12 +34,12 @@ impl Scene {
         }
     }
 
-    /// The second sends to the first.
+    /// Sends from the second to the first.
     fn send(&self, data: &[u8]) {
         self.b.send(Letter::new(&self.to_a, data)).unwrap();
     }
 
-    /// The second sends these to the first when that sleeps next, which then wakes like that.
+    /// Sends these from the second to the first when that sleeps next, which then wakes like that.
     fn send_at_sleep(&self, texts: &'static [&'static [u8]], end: Result) {
         let (b, to) = (self.b.clone(), self.to_a);
         self.a.at_sleep(move || {
@@ -56,7 +56,7 @@ impl Scene {
     }
 }
 
-/// Room for so many, to wait for.
+/// Returns an exchange that waits, with room for so many messages.
 fn wait(room: usize) -> Exchange<'static> {
     Exchange {
         room,
@@ -65,7 +65,7 @@ fn wait(room: usize) -> Exchange<'static> {
     }
 }
 
-/// One call of the first peer, in which nobody steps in.
+/// Makes one call of the first peer, in which no hook steps in.
 fn once(scene: &Scene, give: Exchange<'_>) -> (Result, Exchanged) {
     let (results, left) = scene.a.exchange(&give, &[&Hooks::default()]);
     (results[0], left)
@@ -85,7 +85,7 @@ fn it_sleeps_until_there_is_something() {
 }
 
 #[test]
-fn what_is_left_wakes_another() {
+fn a_message_that_is_left_wakes_another() {
     for (room, passed) in [(1, 1), (2, 1), (3, 0), (4, 0)] {
         let scene = Scene::new();
         scene.send_at_sleep(&[b"1", b"2", b"3"], Ok(()));
@@ -235,7 +235,7 @@ fn another_thread_takes_the_second() {
 }
 
 #[test]
-fn a_fault_leaves_what_was_not_told() {
+fn a_fault_leaves_messages_that_were_not_written() {
     // At each write in turn: message, count, message, count.
     for at in 0..4 {
         let scene = Scene::new();

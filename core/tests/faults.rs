@@ -16,7 +16,7 @@ use kernel::fault;
 struct Scene {
     world: World,
     peers: [Client; 3],
-    /// What the first has of the others' nodes, and what the others have of its.
+    /// IDs of the others' nodes at the first, and of its node at the others.
     to: [u64; 2],
     back: [u64; 2],
 }
@@ -47,7 +47,7 @@ impl Scene {
         scene
     }
 
-    /// With something of everything waiting at the first.
+    /// Makes a scene with an entry of every kind waiting at the first.
     fn waiting() -> Self {
         let scene = Self::new();
         let [a, b, _] = &scene.peers;
@@ -68,7 +68,7 @@ impl Scene {
         scene
     }
 
-    /// What everybody can receive, IDs that the bus chose being all the same.
+    /// Receives everything at every peer; IDs that the bus chose count as equal.
     fn drain(&self) -> Vec<Vec<Received>> {
         let drain = |client: &Client| {
             let mut all = Vec::new();
@@ -107,7 +107,7 @@ fn plain(mut received: Received) -> Received {
 
 /// Lets each allocation of `act` fail. Returns how many there are.
 fn walk(scene: fn() -> Scene, act: fn(&Scene) -> Result) -> u64 {
-    // What it does if nothing fails.
+    // The outcome if nothing fails.
     let reference = scene();
     fault::fail_after(None);
     act(&reference).unwrap();
@@ -169,7 +169,7 @@ fn transfers() {
         // A new node, to another and to itself.
         |scene| scene.peers[0].transfer(4, &scene.peers[1]).map(drop),
         |scene| scene.peers[0].transfer(4, &scene.peers[0]).map(drop),
-        // One that the receiver has, and one that it has not.
+        // A handle that the receiver has, and one that it has not.
         |scene| scene.peers[0].transfer(0, &scene.peers[1]).map(drop),
         |scene| {
             scene.peers[0]
@@ -185,7 +185,7 @@ fn transfers() {
     ];
     let counts = cases.map(|case| walk(Scene::new, case));
     assert!(counts[0] > counts[3] && counts[3] > 0, "{counts:?}");
-    // What is there already takes no memory but the call's own.
+    // An existing handle takes no memory except the call's own.
     assert_eq!((counts[2], counts[4]), (1, 1));
 }
 
@@ -370,7 +370,7 @@ fn resets() {
 }
 
 #[test]
-fn what_gives_back_takes_no_memory() {
+fn giving_back_takes_no_memory() {
     let cases: [fn(&Scene) -> Result; 5] = [
         |scene| scene.peers[0].release(scene.to[0]),
         |scene| scene.peers[1].release(scene.back[0]),

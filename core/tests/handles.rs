@@ -15,7 +15,7 @@ use kernel::error::code::*;
 
 const RELEASE: u64 = NODES_DESTROY_FLAG_RELEASE_HANDLES;
 
-/// An owner and a holder.
+/// Returns an owner and a holder.
 fn pair() -> (World, Client, Client) {
     let world = World::default();
     let (o, p) = (world.open(1), world.open(2));
@@ -29,7 +29,7 @@ fn notices(client: &Client) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn a_transfer_that_cannot_be_told_leaves_no_trace() {
+fn a_transfer_that_cannot_be_written_leaves_no_trace() {
     let (world, o, p) = pair();
     let known = o.transfer(0, &p).unwrap();
     let before = world.state();
@@ -46,7 +46,7 @@ fn a_transfer_that_cannot_be_told_leaves_no_trace() {
 }
 
 #[test]
-fn the_receiver_lets_go_while_it_is_told() {
+fn the_receiver_lets_go_while_it_is_notified() {
     let (world, o, p) = pair();
     let known = o.transfer(0, &p).unwrap();
     let hooks = Hooks::at_write(|| p.release(known));
@@ -77,14 +77,14 @@ fn another_transfer_is_faster() {
 }
 
 #[test]
-fn the_node_dies_while_the_receiver_is_told() {
+fn the_node_dies_while_the_receiver_is_notified() {
     for known in [false, true] {
         let (world, o, p) = pair();
         let before = known.then(|| o.transfer(0, &p).unwrap());
         let hooks = Hooks::at_write(|| o.destroy_with(&[0], RELEASE));
         let id = o.transfer_with(0, &p, &hooks).unwrap();
         match before {
-            // It has a reference more on what it is told of.
+            // The receiver has one more reference on the handle that it is notified of.
             Some(before) => {
                 assert_eq!(id, before);
                 assert_eq!(notices(&p), [(MSG_NODE_DESTROY, id)]);
@@ -305,7 +305,7 @@ fn notices_that_nobody_wants_do_not_pile_up() {
 }
 
 #[test]
-fn a_node_whose_count_never_rose_is_not_told_of() {
+fn a_node_whose_count_never_rose_causes_no_notice() {
     let world = World::default();
     let (a, x, y) = (world.open(1), world.open(2), world.open(3));
     let to = [&x, &y].map(|client| client.transfer(0, &a).unwrap());
@@ -357,7 +357,7 @@ fn one_rise_is_one_notice() {
 }
 
 #[test]
-fn a_first_rise_that_is_over_at_once_is_told() {
+fn a_first_rise_that_is_over_at_once_causes_a_notice() {
     let (world, o, c) = pair();
     let to_c = c.transfer(0, &o).unwrap();
     let woken = c.clone();
@@ -401,7 +401,7 @@ fn a_node_is_used_before_the_call_that_made_it_ends() {
 }
 
 #[test]
-fn what_is_sent_after_a_death_comes_after_it() {
+fn a_message_sent_after_a_death_comes_after_it() {
     let world = World::default();
     let (o, p, s) = (world.open(1), world.open(2), world.open(3));
     let id = o.transfer(0, &p).unwrap();
@@ -446,7 +446,7 @@ fn a_rise_of_many_is_one_rise() {
     };
     o.send(letter).unwrap();
     assert_eq!(notices(&o), [(MSG_NODE_RELEASE, 8)]);
-    // All is told; what fails changes nothing about that.
+    // Everything was written; a failure changes nothing about that.
     let hooks = Hooks::at_write(|| Err(EFAULT));
     assert_eq!(o.transfer_with(8, &c, &hooks), Err(EFAULT));
     assert_eq!(notices(&o), []);

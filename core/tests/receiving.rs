@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! What may happen while RECV writes its result: no lock is held then, so anything.
+//! RECV against other calls that happen while it writes its result: no lock is held then.
 
 #![cfg(not(loom))]
 
@@ -12,7 +12,7 @@ use bus1_core::abi::*;
 use common::*;
 use kernel::error::code::*;
 
-/// A receiver, and a sender with handles to its nodes 0 and 4.
+/// Returns a receiver, and a sender with handles to its nodes 0 and 4.
 fn pair() -> (World, Client, Client, [u64; 2]) {
     let world = World::default();
     let (r, s) = (world.open(1), world.open(2));
@@ -20,7 +20,7 @@ fn pair() -> (World, Client, Client, [u64; 2]) {
     (world, r, s, ids)
 }
 
-/// The destination, the data and the flag of what was received.
+/// Returns the destination, the data and the flag of what was received.
 fn brief(received: &Received) -> (u64, &[u8], bool) {
     (received.destination, &received.data, received.more)
 }
@@ -171,7 +171,7 @@ fn the_second_part_vanishes_and_the_flag_with_it() {
     let hooks = Hooks::at_write(|| r.release(4));
     let received = r.recv_with(0, &hooks).unwrap();
     assert_eq!(brief(&received), (0, &b"both"[..], false));
-    // What was promised to nobody does not come.
+    // A part that was promised to nobody does not come.
     assert_eq!(r.recv(), Err(EAGAIN));
     drop(hooks);
     drop((s, r));
@@ -263,7 +263,7 @@ fn a_full_table_of_descriptors_leaves_the_message() {
     };
     assert_eq!(r.recv_with(RECV_FLAG_INSTALL_FDS, &hooks), Err(EMFILE));
     assert_eq!(world.state(), before);
-    // Whoever does not want them drops them.
+    // A receiver that does not want them drops them.
     let received = r.recv().unwrap();
     assert!(received.fds.is_empty() && r.fds().is_empty());
     assert_eq!(world.files(), 0);
@@ -487,7 +487,8 @@ fn a_disconnect_leaves_pinned_only_what_the_user_has() {
     for text in [b"1", b"2", b"3"] {
         s.send(Letter::new(&[id], text)).unwrap();
     }
-    // One is given back, and its memory is kept for the next message; the user has one; one waits.
+    // The first slice is given back, and its memory is kept for the next message; the user has the
+    // second; the third waits.
     r.take().unwrap();
     r.recv().unwrap();
     r.disconnect().unwrap();

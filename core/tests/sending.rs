@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! What may happen while SEND copies the payload or reports errors: everything is reserved then and
-//! nothing is sent.
+//! SEND against other calls that happen while it copies the payload or reports errors: everything
+//! is reserved then and nothing is sent.
 
 #![cfg(not(loom))]
 
@@ -37,7 +37,7 @@ impl Scene {
         }
     }
 
-    /// What each of the receivers gets.
+    /// Receives at each of the receivers; returns the counts.
     fn received(&self) -> Vec<usize> {
         let data = |client: &Client| {
             let all = client.take_all();
@@ -60,7 +60,7 @@ impl Scene {
     }
 }
 
-/// A message to all, with a handle and a file.
+/// Returns a message to all, with a handle and a file.
 fn letter(ids: &[u64], flags: u64) -> Letter<'_> {
     Letter {
         to: ids,
@@ -216,7 +216,7 @@ fn memory_for_a_pool_is_the_senders_matter() {
         scene.to[1].pool.fail_pins_after(Some(0));
         assert_eq!(scene.from.send(letter(&scene.ids, flags)), Err(ENOMEM));
         assert_eq!(scene.world.state(), before);
-        // Those before it may keep the slice for the next message.
+        // Destinations before it may keep the slice for the next message.
         assert_eq!(scene.to[1].pool.pins(), 0);
         assert!(scene.to.iter().all(|client| client.pool.pins() <= 1));
         scene.to[1].pool.fail_pins_after(None);
@@ -288,7 +288,7 @@ fn a_handle_dies_before_the_message_is_sent() {
     };
     assert_eq!(scene.from.send_with(letter, &hooks).0, Ok(()));
     drop(hooks);
-    // Who held it hears of the end first.
+    // The holder is notified of the end first.
     let notice = scene.to[0].take().unwrap();
     assert_eq!((notice.kind, notice.destination), (MSG_NODE_DESTROY, known));
     for client in &scene.to {
@@ -371,7 +371,7 @@ fn a_stalled_sender_delays_nobody() {
 }
 
 #[test]
-fn what_a_stalled_sender_reserved_counts() {
+fn the_reservation_of_a_stalled_sender_counts() {
     let scene = Scene::new();
     // Half of what a foreign peer may have of 4000 bytes is reserved; then all of it.
     let data = vec![7; 500];
@@ -385,7 +385,7 @@ fn what_a_stalled_sender_reserved_counts() {
 }
 
 #[test]
-fn what_is_sent_after_a_multicast_comes_after_it() {
+fn a_message_sent_after_a_multicast_comes_after_it() {
     // The clocks of the receivers differ, whichever is ahead.
     for ahead in 0..3 {
         let scene = Scene::new();

@@ -3,13 +3,13 @@
 //! Peers that never talk to each other share nothing that they write: no lock, no count, no other
 //! word, and not even a cache line.
 //!
-//! Each pair of peers is driven by a thread of its own, which opens it, so that its memory is its own
-//! as far as the allocator goes. What is recorded, and what is not, is in the shim's module
-//! `cachelines`.
+//! Each pair of peers is driven by a thread of its own, which opens it, so that its memory is its
+//! own as far as the allocator goes. The shim's module `cachelines` says which accesses are
+//! recorded.
 //!
-//! Of one user this holds for what fits the credit of a sender: payloads of up to 8 KiB, 8 slices and
-//! 32 handles under way at the default limits. What is beyond is booked on the user's account, as
-//! are all descriptors.
+//! Of one user this holds for what fits the credit of a sender: payloads of up to 8 KiB, 8 slices
+//! and 32 handles under way at the default limits. More than that is booked on the user's account,
+//! as are all descriptors.
 
 #![cfg(not(loom))]
 
@@ -41,7 +41,7 @@ fn side_by_side<R: FnMut()>(world: World, set_up: impl Fn(&World, u32) -> R + Sy
         (0..WARM_UP).for_each(|_| round());
         together.wait();
         let ((), lines) = record(|| (0..ROUNDS).for_each(|_| round()));
-        // What is dropped only now is no part of it.
+        // Memory that is dropped only now is no part of it.
         together.wait();
         lines
     };
@@ -62,7 +62,7 @@ fn bus() -> World {
 #[track_caller]
 fn assert_nothing_shared(lines: &[Lines; 2]) {
     for own in lines {
-        // Else nothing was recorded.
+        // Otherwise nothing was recorded.
         let locked = own.names().filter(|name| name.contains("Inbox")).count();
         assert!(locked >= 2, "two inboxes have two lines at least: {own:?}");
     }
@@ -92,7 +92,7 @@ impl Pair {
         Self { peers, handles }
     }
 
-    /// From the first to the second, who gives the slice back.
+    /// Sends from the first to the second, which gives the slice back.
     fn one_way(&self, data: &[u8], fds: &[i32]) {
         let [from, to] = &self.peers;
         let letter = Letter {
@@ -110,7 +110,7 @@ impl Pair {
         assert_eq!(to.take().unwrap().data, data);
     }
 
-    /// A handle, which the second releases; then the owner hears of it if nobody else has it.
+    /// Sends a handle, which the second releases; then the owner is notified if nobody else has it.
     fn handle(&self, id: u64) {
         let [from, to] = &self.peers;
         let letter = Letter {
@@ -124,7 +124,7 @@ impl Pair {
         }
     }
 
-    /// From the first to both.
+    /// Sends from the first to both.
     fn multicast(&self, data: &[u8]) {
         let [from, to] = &self.peers;
         let both = [self.handles[0], NODE];
@@ -134,7 +134,7 @@ impl Pair {
         }
     }
 
-    /// All that a peer does when it is in full swing.
+    /// Runs every operation of a peer that is in full swing.
     fn round(&self) {
         self.both_ways(b"");
         self.both_ways(&[1; 64]);
@@ -168,7 +168,7 @@ fn pairs_of_one_user() {
     assert_nothing_shared(&lines);
 }
 
-/// What the tests above would look like if there were something.
+/// The recorder finds a line that two peers do share: the tests above could fail.
 #[test]
 fn a_peer_that_both_send_to_is_seen() {
     let world = bus();

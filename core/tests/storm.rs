@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Random commands of several threads on a few peers. Whatever happens, nobody is left with a handle
-//! whose node died in silence, nobody hears of one death twice, and in the end nothing is left.
+//! Random commands of several threads on a few peers. Whatever happens, nobody is left with a
+//! handle whose node died in silence, nobody hears of one death twice, and in the end nothing is
+//! left.
 //!
 //! The commands are random and so is the schedule; a seed that fails need not fail again. Models of
 //! chosen interleavings are in `loom/`.
@@ -40,7 +41,7 @@ impl Random {
     }
 }
 
-/// A peer, and the handles of whose death it was told.
+/// A peer, and the handles of whose nodes' end it was notified.
 struct Member {
     client: Client,
     told: Mutex<HashSet<u64>>,
@@ -56,7 +57,7 @@ impl Member {
     }
 }
 
-/// What one thread knows and does.
+/// The state of one thread.
 struct Thread<'w> {
     members: &'w [Member],
     random: Random,

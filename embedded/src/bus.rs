@@ -83,7 +83,7 @@ impl Bus {
         Ok(Self(core))
     }
 
-    /// Returns the bus of the process: what `/dev/bus1` is to the machine.
+    /// Returns the bus of the process, the counterpart of the machine's `/dev/bus1`.
     ///
     /// # Panics
     ///
@@ -114,7 +114,7 @@ impl Bus {
         Ok(Peer::open(&self.0, uid).map_err(to_errno)?)
     }
 
-    /// Returns what all users together hold. All of it is zero once every peer is gone.
+    /// Returns the amounts that all users together hold. All of it is zero once every peer is gone.
     pub fn usage(&self) -> Usage {
         self.0.usage()
     }

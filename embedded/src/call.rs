@@ -2,8 +2,8 @@
 
 //! One command by a thread of this process: the memory and the descriptors that it names.
 //!
-//! Trusted and checked addresses differ in their [`Memory`]. Descriptors are those of the process in
-//! either case.
+//! Trusted and checked addresses differ in their [`Memory`]. Descriptors are those of the process
+//! in either case.
 
 use bus1_core::bus::{Bus, Caller, Files, Peer};
 use kernel::error::Result;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Numbers of descriptors that a caller names, and what the system says about them.
+//! Numbers of descriptors that a caller names, and the facts that the system knows about them.
 //!
 //! Nothing here duplicates or closes a caller's descriptor: to close any descriptor of a file drops
 //! the POSIX record locks that the process has on the file.

@@ -5,12 +5,12 @@
 use kernel::error::Error;
 use rustix::io::Errno;
 
-/// Returns the core's form of what a system call reported.
+/// Returns the core's form of an error that a system call reported.
 pub(crate) fn to_core(errno: Errno) -> Error {
     Error::from_errno(-errno.raw_os_error())
 }
 
-/// Returns the caller's form of what the core reported.
+/// Returns the caller's form of an error that the core reported.
 pub(crate) fn to_errno(error: Error) -> Errno {
     Errno::from_raw_os_error(-error.to_errno())
 }

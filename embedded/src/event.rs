@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! When a peer's eventfd is readable: level and edge.
+//! The state of a peer's eventfd, readable or not: level and edge.
 //!
-//! A sender that makes the peer ready *raises* the eventfd afterwards, perhaps much later (at the end
-//! of its command). If the eventfd is raised already the sender does nothing, so that a thousand
-//! messages for a peer that nobody attends to cost one system call.
+//! A sender that makes the peer ready *raises* the eventfd afterwards, perhaps much later (at the
+//! end of its command). If the eventfd is raised already the sender does nothing, so that a
+//! thousand messages for a peer that nobody attends to cost one system call.
 //!
 //! # Level
 //!
@@ -31,18 +31,19 @@
 //! `line` and the eventfd change together under the lock of `line`. Consider one message, which its
 //! sender publishes and then raises for, and one `rearm`, which lowers and then looks:
 //!
-//! - The sender's section under the lock comes first. Then the unlock of the one and the lock of the
-//!   other order the publication before the look, which sees the message, unless it was received.
-//!   If it sees the message it raises: an edge behind the lowering.
+//! - The sender's section under the lock comes first. Then the unlock of the one and the lock of
+//!   the other order the publication before the look, which sees the message, unless it was
+//!   received. If it sees the message it raises: an edge behind the lowering.
 //! - The section of `rearm` comes first. Then the sender finds the eventfd lowered, and raises it
 //!   itself; or another thread raised it in between. Either is an edge behind the lowering.
 //!
 //! The lowering is behind the answer in the program order of the thread that got it. So in either
 //! case an edge follows the answer, and no fence is needed: the lock orders all of it. (A lowered
-//! eventfd needs no lowering: then `rearm` finds `Lowered` under the lock, with the same two cases.)
-//! `tests/event_model.rs` explores all interleavings of this file with loom.
+//! eventfd needs no lowering: then `rearm` finds `Lowered` under the lock, with the same two
+//! cases.) `tests/event_model.rs` explores all interleavings of this file with loom.
 //!
-//! Lock: `line` only, held across the system call that it describes. Nothing else is locked under it.
+//! Lock: `line` only, held across the system call that it describes. Nothing else is locked under
+//! it.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -81,7 +82,7 @@ impl Event {
         let _ = self.eventfd.set(Arc::downgrade(eventfd));
     }
 
-    /// Whether there is an eventfd, or was one.
+    /// Returns whether there is an eventfd, or was one.
     pub(crate) fn is_attached(&self) -> bool {
         self.eventfd.get().is_some()
     }

@@ -2,8 +2,8 @@
 
 //! The system's side of a peer's descriptor: an eventfd that is 0 or 1.
 //!
-//! [`event`](crate::event) decides when it is which. It takes the eventfd and its lock from here, so
-//! that `tests/event_model.rs` can put stand-ins in their place.
+//! [`event`](crate::event) decides when it is 0 and when 1. It takes the eventfd and its lock from
+//! here, so that `tests/event_model.rs` can put stand-ins in their place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -25,7 +25,7 @@ impl Eventfd {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Self)
     }
 
-    /// Makes it readable, from 0 to 1: an edge for those who wait for one.
+    /// Makes it readable, from 0 to 1: an edge for a waiter that waits for one.
     pub(crate) fn set(&self) {
         // It cannot fail: the counter is 0.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());

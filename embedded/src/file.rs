@@ -5,9 +5,9 @@
 //! A file in flight lies in the queue of a socket of our own, as a datagram with SCM_RIGHTS. So the
 //! system holds the file, and the process has no descriptor of it meanwhile. A duplicate would have
 //! to be closed some time, and to close any descriptor of a file drops the POSIX record locks
-//! (`F_SETLK`) that the process has on the file: the sender would lose locks because of a SEND, even
-//! of one that fails. A file that the system drops from a socket is not closed by the process, and
-//! its locks stay.
+//! (`F_SETLK`) that the process has on the file: the sender would lose locks because of a SEND,
+//! even of one that fails. A file that the system drops from a socket is not closed by the process,
+//! and its locks stay.
 //!
 //! Each file has a socket of its own, because messages are received and dropped in any order. The
 //! socket takes one number of the process (two while the file is put in). The file is read with
@@ -75,7 +75,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// EMFILE, also if a security module refuses it: the system does not tell the two apart.
+    /// EMFILE, also if a security module refuses it: the system does not distinguish the two.
     fn install(&self) -> Result<OwnedFd> {
         let mut space = [MaybeUninit::uninit(); ANCILLARY];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);

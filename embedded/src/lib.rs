@@ -15,17 +15,17 @@
 //!
 //! - A descriptor ([`Peer::descriptor`]) is an eventfd: it is readable where the device would
 //!   report POLLIN or POLLHUP, and cannot be passed on. It is edge-triggered as
-//!   [`Peer::descriptor`] says. [`Peer::poll`] tells the two apart.
+//!   [`Peer::descriptor`] says. [`Peer::poll`] distinguishes the two.
 //! - A descriptor in flight takes a number of this process (two while it is being sent), and counts
 //!   as one in flight over sockets for the system. So SEND may fail with EMFILE if the process has
 //!   no number left, or if its user has as many descriptors in flight as `RLIMIT_NOFILE` of the
 //!   process says (a privileged process may have more), and with ENFILE. A security module that
 //!   refuses a receiver a descriptor shows as EMFILE of RECV.
-//! - SEND leaves the POSIX record locks (`F_SETLK`) of the process as they are. A received descriptor
-//!   belongs to this very process: to close it drops the locks that the process has on the file, as
-//!   POSIX says of any descriptor. A RECV or an EXCHANGE that fails after it got descriptors, or
-//!   that is overtaken by another thread, closes them again, with the same effect. Locks of the open
-//!   file description (`F_OFD_SETLK`, `flock(2)`) are not concerned.
+//! - SEND leaves the POSIX record locks (`F_SETLK`) of the process as they are. A received
+//!   descriptor belongs to this very process: to close it drops the locks that the process has on
+//!   the file, as POSIX says of any descriptor. A RECV or an EXCHANGE that fails after it got
+//!   descriptors, or that is overtaken by another thread, closes them again, with the same effect.
+//!   Locks of the open file description (`F_OFD_SETLK`, `flock(2)`) are not concerned.
 //! - Nobody is protected from others in the same process. Users are numbers that quota is
 //!   booked on.
 //! - After `fork(2)` the child must not use the parent's peers.
@@ -42,8 +42,8 @@
 //!
 //! ```
 //! use bus1_embedded::abi::{
-//!     CmdHandleTransfer, CmdRecv, CmdSend, CMD_HANDLE_TRANSFER, CMD_RECV, CMD_SEND, HANDLE_INVALID,
-//!     MSG_DATA,
+//!     CmdHandleTransfer, CmdRecv, CmdSend, CMD_HANDLE_TRANSFER, CMD_RECV, CMD_SEND,
+//!     HANDLE_INVALID, MSG_DATA,
 //! };
 //! use bus1_embedded::Bus;
 //! use std::os::fd::AsRawFd;
@@ -127,5 +127,6 @@ pub use bus1_core::abi;
 pub use bus1_core::bus::{Info, Ready, Usage};
 pub use peer::Peer;
 pub use pool::Map;
-/// The number of an error. `Display` is what `strerror(3)` says; it converts into [`std::io::Error`].
+/// The number of an error. `Display` is what `strerror(3)` says; it converts into
+/// [`std::io::Error`].
 pub use rustix::io::Errno;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One peer: what a descriptor of `/dev/bus1` is to the device.
+//! One peer: the counterpart of a descriptor of `/dev/bus1`.
 
 use std::convert::Infallible;
 use std::mem::offset_of;
@@ -46,7 +46,7 @@ struct Shared {
 
 /// The descriptor of a peer.
 struct Descriptor {
-    /// How others find the peer by it. First, so that it goes before the eventfd does.
+    /// The entry by which others find the peer. First, so that it goes before the eventfd does.
     _entry: Option<Entry>,
     eventfd: Arc<Eventfd>,
 }
@@ -61,8 +61,8 @@ enum Answer {
 }
 
 impl Answer {
-    /// Returns the answer that the result of a command gives. `room` is that of an EXCHANGE, if it is
-    /// known.
+    /// Returns the answer that the result of a command gives. `room` is that of an EXCHANGE, if it
+    /// is known.
     fn of(cmd: u32, room: Option<Room>, result: Result<(), Errno>) -> Self {
         let nothing_left = match (cmd, result) {
             (CMD_RECV, result) => result == Err(Errno::AGAIN),
@@ -81,7 +81,7 @@ impl Answer {
     }
 }
 
-/// How many messages an EXCHANGE may receive, and how many it did receive if it succeeded.
+/// Number of messages that an EXCHANGE may receive, and that it did receive if it succeeded.
 #[derive(Clone, Copy)]
 struct Room {
     offered: u64,
@@ -89,7 +89,7 @@ struct Room {
 }
 
 impl Shared {
-    /// Whether something can be received, or the peer is disconnected.
+    /// Returns whether something can be received, or the peer is disconnected.
     fn is_ready(&self) -> bool {
         self.core.ready().any()
     }
@@ -175,8 +175,9 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// The errors of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail with
-    /// EMFILE or ENFILE, see the [differences from the device](crate#differences-from-the-device).
+    /// The errors of the command, as `docs/abi.md` lists them. SEND of descriptors may also fail
+    /// with EMFILE or ENFILE, see the [differences from the
+    /// device](crate#differences-from-the-device).
     ///
     /// Memory is accessed right away. A null pointer is EFAULT, any other that is not valid is
     /// undefined behaviour; [`Peer::ioctl_checked`] takes any.
@@ -199,8 +200,8 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// The errors of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a sandbox
-    /// may forbid: then it fails with that error.
+    /// The errors of [`Peer::ioctl`]. It needs `process_vm_readv(2)` on the own process, which a
+    /// sandbox may forbid: then it fails with that error.
     ///
     /// # Safety
     ///
@@ -242,7 +243,8 @@ impl Peer {
         self.answer(ready)
     }
 
-    /// Returns `ready` to a caller, who may wait for the next edge if it says that nothing is left.
+    /// Returns `ready` to a caller, which may wait for the next edge if it says that nothing is
+    /// left.
     fn answer(&self, ready: Ready) -> Ready {
         if !ready.any() {
             self.0.answered(Answer::NothingLeft);
@@ -255,20 +257,20 @@ impl Peer {
         self.0.core.info()
     }
 
-    /// Returns a descriptor that stands for the peer: made by the first call, the same in all clones,
-    /// closed with the last of them.
+    /// Returns a descriptor that stands for the peer: made by the first call, the same in all
+    /// clones, closed with the last of them.
     ///
     /// It is readable when something can be received or the peer is disconnected; it may stay so
-    /// until the next call finds nothing. It is there for `poll(2)` and the like, and as `dst_fd` of
-    /// HANDLE_TRANSFER, for which procfs must be mounted.
+    /// until the next call finds nothing. It is there for `poll(2)` and the like, and as `dst_fd`
+    /// of HANDLE_TRANSFER, for which procfs must be mounted.
     ///
-    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a call has
-    /// found nothing left: RECV with EAGAIN, EXCHANGE with EAGAIN, ETIMEDOUT or a batch with room
-    /// left, PEER_RESET, [`Peer::poll`] or [`Peer::wait`]. A
-    /// message that arrives before that, while others are in the queue, need not be one.
+    /// Edge-triggered waiters (`EPOLLET`) see an edge for each message that arrives after a call
+    /// has found nothing left: RECV with EAGAIN, EXCHANGE with EAGAIN, ETIMEDOUT or a batch with
+    /// room left, PEER_RESET, [`Peer::poll`] or [`Peer::wait`]. A message that arrives before that,
+    /// while others are in the queue, need not be one.
     ///
-    /// Reading from it or writing to it breaks all that. It does not mean anything to another process,
-    /// and a duplicate of it does not keep the peer connected.
+    /// Reading from it or writing to it breaks all that. It does not mean anything to another
+    /// process, and a duplicate of it does not keep the peer connected.
     ///
     /// # Errors
     ///

@@ -7,9 +7,9 @@
 //! neither memory nor address space. It goes with the last of the peer, its messages and its
 //! [`Map`]s.
 //!
-//! Invariant: no reference to pool memory is made here, since others may write at the same time. The
-//! core hands out each range once, so two writers never meet; a reader may meet a writer wherever it
-//! looks beyond its slices, and reads by volatile operations.
+//! Invariant: no reference to pool memory is made here, since others may write at the same time.
+//! The core hands out each range once, so two writers never meet; a reader may meet a writer
+//! wherever it looks beyond its slices, and reads by volatile operations.
 
 use std::fs::File;
 use std::io;
@@ -226,9 +226,9 @@ impl Map {
             .readable
     }
 
-    /// Returns where offset 0 is. Reading beyond the slices that were received is allowed, and gives
-    /// zeros or old bytes of this pool, which may change at the same time: such bytes must be read
-    /// by volatile or atomic operations.
+    /// Returns where offset 0 is. Reading beyond the slices that were received is allowed, and
+    /// gives zeros or old bytes of this pool, which may change at the same time: such bytes must be
+    /// read by volatile or atomic operations.
     pub fn as_ptr(&self) -> *const u8 {
         self.readable().as_ptr()
     }
@@ -277,7 +277,8 @@ unsafe fn copy_volatile(from: *const u8, to: &mut [u8]) {
     let mut words = rest.chunks_exact_mut(WORD);
     let mut at = from;
     for word in &mut words {
-        // SAFETY: as above; the word is aligned, since `from` is now.
+        // SAFETY: the word is among the bytes that the caller vouched for, and aligned, since
+        // `from` is now.
         let bytes = unsafe { at.cast::<usize>().read_volatile() };
         word.copy_from_slice(&bytes.to_ne_bytes());
         at = at.wrapping_add(WORD);
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_through_the_other_mapping() {
+    fn written_bytes_are_read_through_the_other_mapping() {
         let pool = Pool::new();
         pool.pin(8, 16).unwrap();
         pool.write(8, b"sixteen bytes...");

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which descriptors of this process stand for peers.
+//! The descriptors of this process that stand for peers.
 //!
 //! A peer's descriptor is an eventfd. The registry recognizes it by the ID that the system gave to
-//! the eventfd behind it, so a duplicate under another number is the same peer, and a number that was
-//! closed and given out again is not.
+//! the eventfd behind it, so a duplicate under another number is the same peer, and a number that
+//! was closed and given out again is not.
 //!
 //! Lock: `PEERS` only; no other lock is taken, and no peer dropped, under it.
 
@@ -22,10 +22,10 @@ use crate::host::Embedded;
 
 /// A peer as the registry knows it.
 pub(crate) trait Registered: Send + Sync {
-    /// The bus that it is on.
+    /// Returns the bus that it is on.
     fn bus(&self) -> &Arc<Bus<Embedded>>;
 
-    /// The core's part of it.
+    /// Returns the core's part of it.
     fn core(&self) -> &Arc<Peer<Embedded>>;
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which parts of a pool have memory, and which of them are in use.
+//! The parts of a pool that have memory, and those of them that are in use.
 //!
-//! Memory is made in granules before it is written, so that a system without memory reports an error
-//! and not a signal. It is given back in chunks that nothing pins. To make it again is expensive, so
-//! the lowest chunks keep theirs: those below [`KEPT`] always (their pins are not even counted), and
-//! as many more, up to [`KEPT_MOST`], as were seen to be given back and needed again.
+//! Memory is made in granules before it is written, so that a system without memory reports an
+//! error and not a signal. It is given back in chunks that nothing pins. To make it again is
+//! expensive, so the lowest chunks keep theirs: those below [`KEPT`] always (their pins are not
+//! even counted), and as many more, up to [`KEPT_MOST`], as were seen to be given back and needed
+//! again.
 //!
 //! # Concurrency
 //!
@@ -39,7 +40,7 @@ struct Chunk {
     resident: AtomicU64,
     /// The number of pins, and [`LEAVING`].
     pins: AtomicU32,
-    /// Whether memory was ever given back.
+    /// True if memory was ever given back.
     left: AtomicBool,
 }
 
@@ -85,7 +86,7 @@ impl Residency {
     ///
     /// # Errors
     ///
-    /// Those of `make`; then nothing was pinned.
+    /// The errors of `make`; then nothing was pinned.
     pub(crate) fn pin<E>(
         &self,
         range: Range<u64>,
@@ -181,8 +182,8 @@ impl Residency {
         }
     }
 
-    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it. Returns whether it
-    /// did. The caller holds `leaving`.
+    /// Marks a chunk as leaving, unless it is pinned, has no memory, or keeps it. Returns whether
+    /// it did. The caller holds `leaving`.
     fn leave(&self, number: u64) -> bool {
         if number * CHUNK < self.kept.load(Ordering::Relaxed) {
             return false;

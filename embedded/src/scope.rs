@@ -2,16 +2,17 @@
 
 //! Wake-ups that wait for the end of a command.
 //!
-//! The core wakes in the middle of a command. A system call there would delay the rest of it, and the
-//! woken thread would run into the locks that the command takes. So inside a [`Scope`], which every
-//! command opens, a wake-up is only noted; it is delivered when the command ends or is about to sleep.
+//! The core wakes in the middle of a command. A system call there would delay the rest of it, and
+//! the woken thread would run into the locks that the command takes. So inside a [`Scope`], which
+//! every command opens, a wake-up is only noted; it is delivered when the command ends or is about
+//! to sleep.
 //!
 //! # Threads that end
 //!
-//! A peer may be dropped by a destructor of a thread-local, when those of this file are gone already.
-//! So nothing here relies on them: without `NOTED` a wake-up is delivered at once, and without
-//! `HERE` no scope is counted. A destructor ends its scope before it returns, so nothing is left in
-//! `NOTED` when that is destroyed.
+//! A peer may be dropped by a destructor of a thread-local, when those of this file are gone
+//! already. So nothing here relies on them: without `NOTED` a wake-up is delivered at once, and
+//! without `HERE` no scope is counted. A destructor ends its scope before it returns, so nothing is
+//! left in `NOTED` when that is destroyed.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -19,11 +20,11 @@ use std::sync::Arc;
 
 use crate::signal::Signal;
 
-/// Where one thread is in its commands.
+/// The progress of one thread in its commands.
 struct Here {
     /// Scopes that are open.
     depth: Cell<usize>,
-    /// Whether something is in [`NOTED`].
+    /// True if something is in [`NOTED`].
     noted: Cell<bool>,
 }
 
@@ -56,7 +57,7 @@ fn enter(all: &mut Vec<Arc<Signal>>, signal: &Arc<Signal>) {
     }
 }
 
-/// Delivers what was noted, in the middle of a command. The caller holds no lock of the core.
+/// Delivers the noted wake-ups in the middle of a command. The caller holds no lock of the core.
 #[inline]
 pub(crate) fn deliver_noted() {
     if HERE.try_with(|here| here.noted.replace(false)) == Ok(true) {
@@ -76,7 +77,7 @@ fn deliver_all() {
 
 /// Holds back the wake-ups of this thread; when it is dropped they are delivered.
 pub(crate) struct Scope {
-    /// Another thread must not drop it.
+    /// Keeps the scope on its thread: another one must not drop it.
     _here: PhantomData<*const ()>,
 }
 

@@ -4,16 +4,17 @@
 //!
 //! # No wake-up is lost
 //!
-//! A waiter announces itself in `interest`, then looks whether the peer is ready. A sender makes the
-//! peer ready, then looks at `interest`. Between the two steps each passes a sequentially consistent
-//! fence, so at least one of them sees the other. A waiter that did not sleep in the end may leave
-//! its announcement behind: that costs a system call. (The announcement of an eventfd stays; what
-//! orders its waiters and the senders from then on is in [`event`](crate::event).)
+//! A waiter announces itself in `interest`, then looks whether the peer is ready. A sender makes
+//! the peer ready, then looks at `interest`. Between the two steps each passes a sequentially
+//! consistent fence, so at least one of them sees the other. A waiter that did not sleep in the end
+//! may leave its announcement behind: that costs a system call. (The announcement of an eventfd
+//! stays; [`event`](crate::event) orders its waiters and the senders from then on.)
 //!
-//! A thread that will sleep reads `sequence` before it announces itself, and sleeps only if `sequence`
-//! has not changed since. A delivery takes the announcements of all threads away, then changes
-//! `sequence`, then wakes: a thread whose announcement it took either does not fall asleep, or is
-//! woken. So one system call wakes all that sleep, however many messages follow until they run.
+//! A thread that will sleep reads `sequence` before it announces itself, and sleeps only if
+//! `sequence` has not changed since. A delivery takes the announcements of all threads away, then
+//! changes `sequence`, then wakes: a thread whose announcement it took either does not fall asleep,
+//! or is woken. So one system call wakes all that sleep, however many messages follow until they
+//! run.
 
 use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU32, Ordering::SeqCst};
@@ -31,13 +32,13 @@ use crate::eventfd::Eventfd;
 const EVENT: u32 = 1;
 /// Bit of [`Signal::interest`]: a thread may sleep on `sequence`.
 const SLEEPER: u32 = 2;
-/// Pauses between the first looks of a thread that waits, as powers of two. Then it sleeps. A message
-/// that comes before that costs neither side a system call.
+/// Pauses between the first looks of a thread that waits, as powers of two. Then it sleeps. A
+/// message that comes before that costs neither side a system call.
 const PAUSES: Range<u32> = 4..10;
 
 /// The result of one look of a waiter at its peer.
 pub(crate) struct Look<T> {
-    /// Whether the wait is over.
+    /// True if the wait is over.
     pub(crate) done: bool,
     /// The value that [`Signal::wait`] returns if it ends here.
     pub(crate) found: T,
@@ -61,7 +62,7 @@ impl Signal {
         }
     }
 
-    /// The peer's eventfd, if it has one.
+    /// Returns the peer's eventfd, if it has one.
     pub(crate) fn event(&self) -> &Event {
         &self.event
     }
@@ -74,8 +75,8 @@ impl Signal {
         fence(SeqCst);
     }
 
-    /// Whether a thread may sleep, or there is an eventfd. For a sender that has just made the peer
-    /// ready.
+    /// Returns whether a thread may sleep, or there is an eventfd. For a sender that has just made
+    /// the peer ready.
     pub(crate) fn is_awaited(&self) -> bool {
         fence(SeqCst);
         self.interest.load(SeqCst) != 0

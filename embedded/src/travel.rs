@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which files may travel with a message: those that cannot keep another file of their kind alive, as
-//! on the device, where a ring of them would never be collected.
+//! The files that may travel with a message: those that cannot keep another file of their kind
+//! alive, as on the device, where a ring of them would never be collected.
 //!
 //! The check looks at the caller's descriptor, not at a duplicate (see [`file`](crate::file)). So
 //! another thread of the process may put another file behind the number between the check and the
@@ -46,8 +46,8 @@ fn may_travel(file: BorrowedFd<'_>) -> Result<bool> {
     }
 }
 
-/// Returns whether a file without an inode of its own may travel. Only the name tells such files
-/// apart; a file whose name cannot be read stays here.
+/// Returns whether a file without an inode of its own may travel. Only the name distinguishes such
+/// files; a file whose name cannot be read stays here.
 fn may_travel_anonymous(file: BorrowedFd<'_>) -> bool {
     match descriptor::link(file).as_deref() {
         None | Some("anon_inode:[io_uring]") => false,

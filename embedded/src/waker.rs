@@ -18,14 +18,15 @@ use crate::signal::{Look, Signal};
 pub(crate) struct Waker(pub(crate) Arc<Signal>);
 
 impl bus::Waker for Waker {
-    /// Wakes all waiters. The hint is of no use here: which thread runs next is the system's choice.
+    /// Wakes all waiters. The hint is of no use here: which thread runs next is the system's
+    /// choice.
     fn wake(&self, _hint: bus::WakeHint) {
         if self.0.is_awaited() {
             note(&self.0);
         }
     }
 
-    /// Never ends for a signal: the system call that sleeps is started again.
+    /// Waits, and never ends for a signal: the system call that sleeps is started again.
     fn wait(&self, is_ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
         // The receivers of what this command sent may have to run before its answer comes.
         deliver_noted();

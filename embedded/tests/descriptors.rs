@@ -15,7 +15,7 @@ use common::{address, ioctl, own, Client};
 use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 
-/// Whether poll(2) calls a descriptor readable now.
+/// Returns whether poll(2) calls a descriptor readable now.
 fn is_readable(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     let now = Timespec {
@@ -25,7 +25,7 @@ fn is_readable(fd: impl AsFd) -> bool {
     poll(&mut fds, Some(&now)).unwrap() == 1
 }
 
-/// An owner, a sender and the sender's handle.
+/// Returns an owner, a sender and the sender's handle.
 fn pair(bus: &Bus) -> (Client, Client, u64) {
     let (owner, sender) = (Client::new(bus), Client::new(bus));
     let handle = owner.transfer(8, &sender.peer).unwrap();
@@ -163,7 +163,7 @@ fn a_peer_is_found_by_any_of_its_numbers() {
 }
 
 #[test]
-fn what_is_no_peer_is_refused() {
+fn a_descriptor_that_is_no_peer_is_refused() {
     let bus = Bus::new().unwrap();
     let owner = Client::new(&bus);
     let to = |fd: i32| owner.transfer_to(8, fd as u64);

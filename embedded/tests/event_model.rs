@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The protocol of a peer's eventfd, in all interleavings: `src/event.rs` as it is, with stand-ins for
-//! the eventfd and its lock, explored by loom.
+//! The protocol of a peer's eventfd, in all interleavings: `src/event.rs` as it is, with stand-ins
+//! for the eventfd and its lock, explored by loom.
 //!
 //! A receiver waits for an edge, receives until nothing is left, and waits for the next edge. loom
 //! reports a receiver that waits for ever as a deadlock.
@@ -101,7 +101,7 @@ impl Peer {
         })
     }
 
-    /// Whether something is in the queue.
+    /// Returns whether something is in the queue.
     fn is_ready(&self) -> bool {
         *self.queued.lock() != 0
     }

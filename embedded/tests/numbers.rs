@@ -12,7 +12,7 @@ use bus1_embedded::{Bus, Errno};
 use common::{own, Client};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
-/// The lowest number that is not in use.
+/// Returns the lowest number that is not in use.
 fn lowest() -> i32 {
     File::open("/dev/null").unwrap().as_raw_fd()
 }

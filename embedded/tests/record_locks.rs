@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! POSIX record locks of the process on a file that it sends: neither a SEND nor its failure nor the
-//! end of the message drops them. A second process says whether they are there.
+//! POSIX record locks of the process on a file that it sends: neither a SEND nor its failure nor
+//! the end of the message drops them. A second process says whether they are there.
 
 mod common;
 
@@ -43,7 +43,7 @@ impl Locked {
         assert!(self.is_locked());
     }
 
-    /// Whether another process finds the file locked.
+    /// Returns whether another process finds the file locked.
     fn is_locked(&self) -> bool {
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "second_process", "--nocapture"])

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Peers in thread-locals: they are dropped while the thread-locals of the bus are destroyed, before
-//! and after them. A panic of such a destructor aborts the process.
+//! Peers in thread-locals: they are dropped while the thread-locals of the bus are destroyed,
+//! before and after them. A panic of such a destructor aborts the process.
 
 mod common;
 

@@ -131,7 +131,7 @@ fn every_message_of_a_storm_finds_a_waiter() {
 }
 
 #[test]
-fn a_disconnect_wakes_all_who_wait() {
+fn a_disconnect_wakes_all_waiters() {
     let bus = Bus::new().unwrap();
     for _ in 0..200 {
         let owner = Client::new(&bus);

@@ -16,11 +16,11 @@ pub trait Commands: Execute {
     ///
     /// # Errors
     ///
-    /// Those of the command.
+    /// The errors of the command.
     ///
     /// # Safety
     ///
-    /// `T` is the structure of `cmd`, and its pointers are valid for what the command does with
+    /// `T` is the structure of `cmd`, and its pointers are valid for all that the command does with
     /// them.
     #[inline]
     unsafe fn command<T>(&self, cmd: u32, arg: &mut T) -> Result<()> {
@@ -32,7 +32,7 @@ pub trait Commands: Execute {
     ///
     /// # Errors
     ///
-    /// Those of SEND. The results that the argument has room for are written also then.
+    /// The errors of SEND. The results that the argument has room for are written also then.
     #[inline]
     fn send(&self, args: &mut SendArgs<'_>) -> Result<()> {
         // SAFETY: all arrays are borrowed by the argument and as long as it says; what is written
@@ -45,9 +45,9 @@ pub trait Commands: Execute {
     ///
     /// # Errors
     ///
-    /// Those of EXCHANGE. The argument says what is left to be done; EINTR asks for the same call
-    /// again. EAGAIN and ETIMEDOUT mean that nothing came only where
-    /// [nothing is left](ExchangeArgs::is_unsent) to be given back or sent.
+    /// The errors of EXCHANGE. The argument says what is left to be done; EINTR asks for the same
+    /// call again. EAGAIN and ETIMEDOUT mean that nothing came only where [nothing is
+    /// left](ExchangeArgs::is_unsent) to be given back or sent.
     ///
     /// # Safety
     ///
@@ -120,7 +120,7 @@ mod tests {
         // SAFETY: there are no slices.
         assert_eq!(unsafe { peer.exchange(&mut args) }, Err(Errno::INTR));
         assert_eq!((args.slices_left(), args.is_unsent()), (1, true));
-        // SAFETY: likewise.
+        // SAFETY: there are no slices of which references could be left.
         assert_eq!(unsafe { peer.exchange(&mut args) }, Ok(1));
         assert_eq!((args.slices_left(), args.is_unsent()), (0, false));
     }

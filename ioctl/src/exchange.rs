@@ -94,14 +94,14 @@ impl<'a> ExchangeArgs<'a> {
         self
     }
 
-    /// Whether the message is still to be sent: there is one, and no call has sent it.
+    /// Returns whether the message is still to be sent: there is one, and no call has sent it.
     #[inline]
     #[must_use]
     pub fn is_unsent(&self) -> bool {
         self.command.flags & EXCHANGE_FLAG_SEND != 0
     }
 
-    /// How many slices, the last ones, are still to be given back.
+    /// Returns the number of slices, the last ones, that are still to be given back.
     #[inline]
     #[must_use]
     pub fn slices_left(&self) -> usize {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finished_leaves_nothing() {
+    fn a_finished_step_leaves_nothing() {
         let offsets = [0x10];
         let mut args = ExchangeArgs::new()
             .release(&offsets)

@@ -97,7 +97,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of `open(2)`: ENOENT where the module is not loaded.
+    /// The errors of `open(2)`: ENOENT where the module is not loaded.
     pub fn open() -> rustix::io::Result<Self> {
         open(Self::PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(Self)
     }
@@ -156,7 +156,7 @@ mod tests {
         let fault = unsafe { ioctl(receiver.as_fd(), BYTES_READY, 0) };
         assert_eq!(fault, Err(Errno::FAULT));
         let file = Device::from(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
-        // SAFETY: no driver but the bus knows the number, and it would take no address.
+        // SAFETY: no driver except the bus knows the number, and it would take no address.
         let unknown = unsafe { file.ioctl(bus1_uapi::CMD_PEER_DISCONNECT, 0) };
         assert_eq!(unknown, Err(Errno::NOTTY));
     }

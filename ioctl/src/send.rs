@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_has_no_address() {
+    fn an_empty_array_has_no_address() {
         let args = SendArgs::new()
             .destinations(&[])
             .results(&mut [])

@@ -12,12 +12,12 @@ pub use kvec::{IntoIter, KVVec, KVec, VVec, Vec};
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct AllocError;
 
-/// How to allocate. Accepted everywhere, without effect in user space.
+/// Flags of an allocation. Accepted everywhere, without effect in user space.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Flags(u32);
 
 impl Flags {
-    /// Whether all of `flags` are set.
+    /// Returns whether all of `flags` are set.
     pub fn contains(self, flags: Flags) -> bool {
         (self & flags) == flags
     }

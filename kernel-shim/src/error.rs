@@ -58,7 +58,7 @@ impl Error {
         self.0.get()
     }
 
-    /// The symbolic name, where there is one. Of two names for one number the
+    /// Returns the symbolic name, where there is one. Of two names for one number the
     /// first in the list of [`code`] is given.
     pub fn name(&self) -> Option<&'static CStr> {
         code::NAMES.iter().find(|(e, _)| e == self).map(|(_, n)| *n)

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_before_a_failure_goes_away() {
+    fn objects_made_before_a_failure_go_away() {
         let shared = std::rc::Rc::new(());
         let fill = || {
             let mut tree = RBTree::new();

@@ -44,7 +44,7 @@ impl<T, F: FnOnce(T)> ScopeGuard<T, F> {
 }
 
 impl ScopeGuard<(), fn(())> {
-    /// A guard without data.
+    /// Returns a guard without data.
     pub fn new(cleanup: impl FnOnce()) -> ScopeGuard<(), impl FnOnce(())> {
         ScopeGuard::new_with_data((), move |()| cleanup())
     }

@@ -26,7 +26,7 @@ enum Runner {
     Process(Child),
 }
 
-/// How a worker stands.
+/// The state of a worker.
 enum State {
     Running,
     EndedWell,
@@ -37,7 +37,7 @@ enum State {
 struct Member {
     id: WorkerId,
     runner: Runner,
-    /// Whether its end was seen.
+    /// True if its end was seen.
     ended: bool,
 }
 
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_end_are_waited_for_and_their_end_is_told() {
+    fn workers_that_end_are_waited_for_and_their_end_is_reported() {
         let mut good = crew();
         good.add(publisher(0), Runner::Process(process("sleep", "0.1")));
         let thread = thread::spawn(|| {

@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
 }
 
-/// How much is to be published.
+/// The amount to be published.
 struct Plan {
     rounds: u64,
     /// Multicasts of all publishers.

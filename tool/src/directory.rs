@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::sequence::Comparison;
 use crate::wire::{Control, Done, Role, Summary, WorkerId};
 
-/// How long to wait for a message before looking at workers and signals.
+/// Time to wait for a message before looking at workers and signals.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A worker as the directory knows it.
@@ -145,7 +145,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether a worker has made its last report.
+    /// Returns whether a worker has made its last report.
     fn is_finished(&self, id: WorkerId) -> bool {
         let index = id.index as usize;
         match id.role {

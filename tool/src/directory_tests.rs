@@ -39,7 +39,7 @@ impl Demo {
         self.directory.step(&mut self.crew)
     }
 
-    /// The complaint about what is next.
+    /// Returns the complaint about the next report.
     fn complaint(&mut self) -> String {
         format!("{:#}", self.step().unwrap_err())
     }

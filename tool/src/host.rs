@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which host the user wants.
+//! The host that the user wants.
 
 use anyhow::{Context, Result};
 use bus1::{Host, Peer};

@@ -21,7 +21,7 @@ const USUAL: [&str; 6] = [
     "/usr/share/doc/coreutils/NEWS",
 ];
 
-/// Where more of them may be, a folder for each package.
+/// Place where more of them may be, a folder for each package.
 const DOCUMENTATION: &str = "/usr/share/doc";
 
 /// A text is worth publishing if it has as many bytes.
@@ -44,7 +44,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// The text at `path` (`-` is stdin), or one that is found on this machine.
+    /// Opens the text at `path` (`-` is stdin), or one that is found on this machine.
     pub fn open(path: Option<&Path>, block: Block) -> Result<Self> {
         match path {
             Some(path) if path == Path::new("-") => {
@@ -117,7 +117,7 @@ impl Input {
     }
 }
 
-/// Plain texts among the documentation of packages.
+/// Returns plain texts among the documentation of packages.
 fn documentation() -> impl Iterator<Item = PathBuf> {
     let mut packages: Vec<PathBuf> = entries(Path::new(DOCUMENTATION)).collect();
     packages.sort();
@@ -140,7 +140,7 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// A file without a name that holds what `from` gives.
+/// Makes a file without a name that holds everything that `from` gives.
 fn in_memory(from: &mut impl io::Read) -> io::Result<File> {
     let mut file = File::from(memfd_create("bus1-demo-input", MemfdFlags::CLOEXEC)?);
     io::copy(from, &mut file)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Whether the user wants an end.
+/// The user's wish for an end.
 #[derive(Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 

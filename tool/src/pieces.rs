@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// Longer lines are cut.
 pub const LINE_MAX: usize = 64 << 10;
 
-/// How a text is cut.
+/// The way that a text is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Block {
     /// At line ends, which stay with their lines.
@@ -82,7 +82,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// The next piece, never empty; nothing at the end.
+    /// Returns the next piece, never empty; nothing at the end.
     pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         self.piece.clear();
         match self.block {

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How far the work is: a bar on a terminal, a line for each tenth elsewhere. On stderr.
+//! The progress of the work on stderr: a bar on a terminal, a line for each tenth elsewhere.
 
 use std::fmt;
 use std::io;
 
 use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
-/// Whether stderr is a terminal on which a line can be drawn again. A serial line does not know its
-/// width.
+/// Returns whether stderr is a terminal on which a line can be drawn again. A serial line does not
+/// know its width.
 fn can_draw() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     !dumb && rustix::termios::tcgetwinsize(io::stderr()).is_ok_and(|size| size.ws_col > 0)
 }
 
-/// How far the work is.
+/// The progress of the work.
 pub struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
@@ -42,7 +42,7 @@ impl Progress {
         }
     }
 
-    /// So many are done.
+    /// Shows that so many are done.
     pub fn show(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);

@@ -48,7 +48,7 @@ impl Digest {
     }
 }
 
-/// Where two subscribers differ.
+/// The place where two subscribers differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub subscriber: usize,
@@ -154,8 +154,8 @@ impl Comparison {
         self.digest.value()
     }
 
-    /// Whether all subscribers have reported the same order, of this length, with everything in its
-    /// publisher's order.
+    /// Returns whether all subscribers have reported the same order, of this length, with
+    /// everything in its publisher's order.
     pub fn is_total(&self, messages: u64) -> bool {
         self.differences == 0
             && self.gaps == 0
@@ -168,7 +168,7 @@ impl Comparison {
 mod tests {
     use super::*;
 
-    /// Three subscribers that tell these sequences, in turns.
+    /// Compares three subscribers that report these sequences, in turns.
     fn compare(sequences: [&[u64]; 3]) -> Comparison {
         let mut comparison = Comparison::new(2, 3);
         for at in 0..4 {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_twice_is_noticed() {
+    fn a_number_that_is_missing_or_twice_is_noticed() {
         let whole = [RED[0], RED[1], RED[2]];
         assert!(!compare([&whole, &whole, &whole[..2]]).is_total(3));
         assert!(!compare([&whole; 3]).is_total(4));

@@ -70,7 +70,7 @@ struct Subscriber<'a> {
     /// Publishers that have not ended.
     left: u32,
     digest: Digest,
-    /// How much of the sequence the directory knows, and the rest of it.
+    /// Number of entries of the sequence that the directory knows, and the rest of it.
     told: u64,
     untold: Vec<u64>,
     last_told: Instant,

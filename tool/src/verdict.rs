@@ -19,7 +19,7 @@ pub struct Verdict {
     pub misplaced: u128,
     pub subscribers: usize,
     pub publishers: usize,
-    /// Whether all subscribers reported one order.
+    /// True if all subscribers reported one order.
     pub one_order: bool,
     /// The fault of the order.
     pub fault: Option<String>,
@@ -85,7 +85,8 @@ impl Verdict {
         }
     }
 
-    /// Whether everything was published, everything arrived whole at everybody, and in one order.
+    /// Returns whether everything was published, everything arrived whole at everybody, and in one
+    /// order.
     pub fn is_good(&self) -> bool {
         self.one_order
             && self.misplaced == 0

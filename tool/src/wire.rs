@@ -81,7 +81,7 @@ pub struct Summary {
     pub misplaced: u64,
     /// Digest of the sequence.
     pub digest: u64,
-    /// When the last one was received.
+    /// Time at which the last one was received.
     pub end: u64,
 }
 
@@ -94,7 +94,7 @@ pub struct Done {
     pub over_quota: u64,
     /// Attempts that were refused because of a full pool, and tried again.
     pub pool_full: u64,
-    /// When it began.
+    /// Time at which it began.
     pub start: u64,
 }
 
@@ -189,7 +189,7 @@ impl Header {
         Ok((header, piece))
     }
 
-    /// Whether this is the piece that was sent.
+    /// Returns whether this is the piece that was sent.
     pub fn fits(&self, piece: &[u8]) -> bool {
         self.len == piece.len() as u64 && self.sum == xxh3_64(piece)
     }

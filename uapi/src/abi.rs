@@ -10,9 +10,9 @@
 // on 32-bit and 64-bit machines; the assertions below hold it to the published
 // figures at compile time, and tests/header.rs holds it to the C header.
 //
-// This file is compiled twice: as a module of the crate `bus1-uapi`, and,
-// named by path, as a module of the kernel host. So it uses `core` alone, has
-// no inner attribute and names no crate path.
+// This file is compiled twice: as a module of the crate `bus1-uapi`, and, named by path, as a
+// module of the kernel host. So it uses only `core`, has no inner attribute and names no crate
+// path.
 
 use core::mem::{align_of, size_of};
 
@@ -72,8 +72,7 @@ pub const MSG_NODE_RELEASE: u64 = 3;
 /// [`Msg::flags`]: the next part of the same transaction follows.
 pub const MSG_FLAG_CONTINUE: u64 = 1 << 0;
 
-/// What a structure may be made of: a value whose bytes can be written and
-/// read one by one.
+/// A type that a structure may be made of: a value whose bytes can be written and read one by one.
 trait Plain: Copy {
     fn put(self, out: &mut [u8]);
     fn get(bytes: &[u8]) -> Self;
@@ -98,7 +97,7 @@ macro_rules! plain {
             /// Size of the structure in bytes.
             pub const SIZE: usize = $size;
 
-            /// The structure as it lies in memory, in native byte order.
+            /// Returns the structure as it lies in memory, in native byte order.
             #[must_use]
             pub fn to_bytes(&self) -> [u8; $size] {
                 let mut out = [0; $size];
@@ -106,7 +105,7 @@ macro_rules! plain {
                 out
             }
 
-            /// The structure that these bytes are. Checks no field: every
+            /// Returns the structure that these bytes are. Checks no field: every
             /// pattern is a value.
             #[must_use]
             pub fn from_bytes(bytes: &[u8; $size]) -> Self {
@@ -237,7 +236,7 @@ plain! {
 }
 
 plain! {
-    /// What was received: `struct bus1_msg`, the second part of [`CmdRecv`].
+    /// A received message: `struct bus1_msg`, the second part of [`CmdRecv`].
     Msg, 56 {
         /// `MSG_*`; the field `type` of the C structure.
         kind: u64,
@@ -245,7 +244,7 @@ plain! {
         flags: u64,
         /// The receiver's own ID of the node that this is about.
         destination: u64,
-        /// Where the slice starts in the mapping, or [`OFFSET_INVALID`].
+        /// Start of the slice in the mapping, or [`OFFSET_INVALID`].
         offset: u64,
         /// Payload bytes, from `offset` on.
         n_bytes: u64,
@@ -270,20 +269,20 @@ plain! {
 }
 
 plain! {
-    /// [`CmdExchange`] without what is sent, for who reads that later or not at
+    /// [`CmdExchange`] without the message to send, for a reader that reads that later or not at
     /// all.
     CmdExchangeHead, 64 {
-        /// As in [`CmdExchange`], like all that follows.
+        /// Size of the whole [`CmdExchange`]. All fields here are as there.
         size: u64,
         /// `EXCHANGE_FLAG_*`.
         flags: u64,
         /// Offsets to release.
         ptr_slices: u64,
-        /// How many of these.
+        /// Number of offsets at `ptr_slices`.
         n_slices: u64,
         /// Room for messages.
         n_msgs: u64,
-        /// Where that is.
+        /// Pointer to the room for messages.
         ptr_msgs: u64,
         /// Size of the mapping.
         max_offset: u64,
@@ -296,11 +295,10 @@ plain! {
     /// Argument of `EXCHANGE`: give slices back, send, wait and receive, in one
     /// call.
     ///
-    /// When it fails, `flags` to `n_msgs` are written so that the same call
-    /// again does what is left to do.
+    /// When it fails, `flags` to `n_msgs` are written so that the same call again does the rest.
     CmdExchange, 144 {
-        /// The caller's size of this structure, a multiple of 8. What is beyond
-        /// the size that the bus knows must be 0.
+        /// The caller's size of this structure, a multiple of 8. Bytes beyond the size that the bus
+        /// knows must be 0.
         size: u64,
         /// `EXCHANGE_FLAG_*`. On failure without [`EXCHANGE_FLAG_SEND`] if it
         /// was sent.
@@ -308,7 +306,7 @@ plain! {
         /// Pointer to `n_slices` offsets (`u64`) to release first. On failure
         /// moved behind those that were released.
         ptr_slices: u64,
-        /// Number of offsets, up to [`EXCHANGE_MAX`]. On failure what is left.
+        /// Number of offsets, up to [`EXCHANGE_MAX`]. On failure the number that is left.
         n_slices: u64,
         /// In: room at `ptr_msgs`, up to [`EXCHANGE_MAX`]; 0 is not to receive.
         /// Out: number of messages, at least 1 unless there was no room.
@@ -320,7 +318,7 @@ plain! {
         /// Until when to wait for the first message: nanoseconds of
         /// `CLOCK_MONOTONIC`, [`DEADLINE_NOW`] or [`DEADLINE_NEVER`].
         deadline: u64,
-        /// What to send, with [`EXCHANGE_FLAG_SEND`]; else not looked at.
+        /// The message to send, with [`EXCHANGE_FLAG_SEND`]; otherwise not looked at.
         send: CmdSend,
     }
 }
@@ -336,9 +334,9 @@ const fn iowr<T>(nr: u32) -> u32 {
     (0b11 << 30) | ((size_of::<T>() as u32) << 16) | (IOCTL_MAGIC << 8) | nr
 }
 
-// 0x00 to 0x7f belong to the interface of 2016. Commands added since take
-// numbers from 0x80 up; their structures start with a u64 `size`, so that they
-// can grow, and their numbers do not tell it.
+// 0x00 to 0x7f belong to the interface of 2016. Commands added since take numbers from 0x80 up;
+// their structures start with a u64 `size`, so that they can grow, and their numbers do not show
+// it.
 
 /// Disconnect the peer. Takes no pointer: the argument must be 0.
 pub const CMD_PEER_DISCONNECT: u32 = iowr::<u64>(0x00);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The binary interface of bus1 in Rust: what `linux/bus1.h` is to C.
+//! The binary interface of bus1 in Rust, the counterpart of `linux/bus1.h` in C.
 //!
-//! It holds numbers, layouts and their bytes, and nothing else: it makes no
-//! system call, checks no argument and owns no resource. `docs/abi.md`
-//! describes what the commands do.
+//! It holds numbers, layouts and their bytes, and nothing more: it makes no system call, checks no
+//! argument and owns no resource. `docs/abi.md` describes what the commands do.
 //!
 //! ```
 //! use bus1_uapi::{CmdRecv, CMD_RECV, RECV_FLAG_INSTALL_FDS};

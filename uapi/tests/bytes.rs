@@ -87,7 +87,7 @@ fn the_message_lies_inside_recv() {
 }
 
 #[test]
-fn what_to_send_lies_behind_seven_double_words_and_the_size() {
+fn the_message_lies_behind_seven_double_words_and_the_size() {
     let bytes = pattern::<{ CmdExchange::SIZE }>();
     let exchange = CmdExchange::from_bytes(&bytes);
     let fields = [

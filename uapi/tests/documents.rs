@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! What the documents say of the interface: the example in docs/example.md
-//! compiles as it stands there, and no name or number of the header is missing.
+//! Statements of the documents about the interface: the example in docs/example.md compiles as it
+//! stands there, and no name or number of the header is missing.
 
 // The helpers for 32 bits serve the other test.
 #[allow(dead_code)]

@@ -14,7 +14,7 @@ use bus1_uapi::*;
 const HEADER: &str = include_str!("../include/linux/bus1.h");
 const MIRROR: &str = include_str!("../src/abi.rs");
 
-/// How a type of the mirror is spelt in C.
+/// The spelling of a type of the mirror in C.
 trait InC {
     const NAME: &'static str;
 }
@@ -40,7 +40,7 @@ struct Field {
     c_type: String,
 }
 
-/// What the mirror says: expressions of C and their values, and the fields.
+/// The contents of the mirror: expressions of C and their values, and the fields.
 #[derive(Default)]
 struct Mirror {
     values: BTreeMap<String, u64>,
@@ -125,7 +125,7 @@ fn mirror() -> Mirror {
     mirror
 }
 
-/// The names that the header defines with `#define`, its guard left out.
+/// Returns the names that the header defines with `#define`, its guard left out.
 fn header_constants() -> Vec<String> {
     HEADER
         .lines()
@@ -136,7 +136,7 @@ fn header_constants() -> Vec<String> {
         .collect()
 }
 
-/// The structures that the header declares, each with its fields in order.
+/// Returns the structures that the header declares, each with its fields in order.
 fn header_structs() -> BTreeMap<String, Vec<Field>> {
     let mut structs = BTreeMap::new();
     let mut open: Option<(String, Vec<Field>)> = None;
@@ -165,7 +165,7 @@ fn header_structs() -> BTreeMap<String, Vec<Field>> {
     structs
 }
 
-/// Every value that the header can be asked for, as an expression of C.
+/// Returns every value that the header can be asked for, as an expression of C.
 fn header_expressions() -> Vec<String> {
     let mut all = header_constants();
     for (name, fields) in header_structs() {
@@ -179,7 +179,7 @@ fn header_expressions() -> Vec<String> {
     all
 }
 
-/// A file of static assertions: what the mirror says, put to the C compiler.
+/// Returns a file of static assertions: the contents of the mirror, put to the C compiler.
 fn assertions(values: &BTreeMap<String, u64>) -> String {
     let mut source = String::from("#include <linux/bus1.h>\n");
     for (what, value) in values {

@@ -20,7 +20,7 @@ struct Cell {
 #[derive(Default)]
 pub struct Data(Vec<Cell>);
 
-/// Each value once, in the order in which they come first.
+/// Returns each value once, in the order in which they come first.
 fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
     for value in values {
@@ -105,7 +105,7 @@ impl Data {
             .map_or(mode.unit(), |key| key.unit)
     }
 
-    /// The figures of one cell, if it was measured.
+    /// Returns the figures of one cell, if it was measured.
     #[must_use]
     pub fn get(
         &self,
@@ -151,7 +151,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_an_error() {
+    fn a_line_that_is_no_row_is_an_error() {
         assert!(Data::read("mode,scenario\ntime,unicast\n".as_bytes()).is_err());
     }
 }

@@ -52,7 +52,7 @@ impl Goal {
         }
     }
 
-    /// Whether it is reached.
+    /// Returns whether it is reached.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match (self.figure, self.bound) {
@@ -63,7 +63,7 @@ impl Goal {
         }
     }
 
-    /// A figure in the goal's unit: ratios want places after the point.
+    /// Returns a figure in the goal's unit: ratios want places after the point.
     fn text(&self, value: f64) -> String {
         if self.unit == "×" {
             format!("{value:.2} ×")
@@ -72,7 +72,7 @@ impl Goal {
         }
     }
 
-    /// The goal as a row of a table in Markdown.
+    /// Returns the goal as a row of a table in Markdown.
     #[must_use]
     pub fn row(&self) -> String {
         let figure = self.figure.map(|figure| self.text(figure));
@@ -123,19 +123,19 @@ impl Medians<'_> {
         Some(self.0.get(self.1, scenario, name, param)?.median)
     }
 
-    /// Quotient of two implementations.
+    /// Returns the quotient of two implementations.
     fn ratio(&self, scenario: &str, names: [&str; 2], param: u64) -> Option<f64> {
         let [ours, theirs] = names.map(|name| self.get(scenario, name, param));
         Some(ours? / theirs?)
     }
 
-    /// Quotient of two parameters.
+    /// Returns the quotient of two parameters.
     fn growth(&self, scenario: &str, name: &str, params: [u64; 2]) -> Option<f64> {
         let [from, to] = params.map(|param| self.get(scenario, name, param));
         Some(to? / from?)
     }
 
-    /// A figure that there is once, at any parameter.
+    /// Returns a figure that there is once, at any parameter.
     fn only(&self, scenario: &str, name: &str) -> Option<f64> {
         let param = *self
             .0
@@ -146,7 +146,7 @@ impl Medians<'_> {
     }
 }
 
-/// Every goal, with its figure if it was measured.
+/// Returns every goal, with its figure if it was measured.
 #[must_use]
 pub fn goals(data: &Data) -> Vec<Goal> {
     let counted = Medians(data, Mode::Instructions);
@@ -226,13 +226,14 @@ fn unicast_goals(counted: &Medians<'_>) -> Vec<Goal> {
     goals
 }
 
-/// The least figure of several ways to do the same, and which way it is.
+/// Returns the least figure of several ways to do the same, and which way it is.
 fn best<'a>(ways: &[&'a str], figure: impl Fn(&str) -> Option<f64>) -> Option<(f64, &'a str)> {
     let figures = ways.iter().filter_map(|&way| Some((figure(way)?, way)));
     figures.min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-/// They are about the way to receive that costs the least. The others stand beside it in the name.
+/// Returns the goals of multicast, for the way to receive that costs the least. The others stand
+/// beside it in the name.
 fn multicast_goals(counted: &Medians<'_>) -> Vec<Goal> {
     let goal = |mut name: String, limit, n, figure: &dyn Fn(&str) -> Option<f64>| {
         let ways = [unicast::FOLD, "bus1 raw"];

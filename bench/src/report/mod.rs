@@ -40,7 +40,7 @@ pub fn write(dir: &Path, about: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// All scenarios of a mode.
+/// Writes all scenarios of a mode.
 fn section(data: &Data, mode: Mode, dir: &Path) -> Result<String> {
     let mut text = format!("\n## {}\n\n{}\n", title(mode), meaning(mode));
     for scenario in data.scenarios(mode) {
@@ -79,7 +79,7 @@ fn meaning(mode: Mode) -> &'static str {
     }
 }
 
-/// The work that one figure is for.
+/// Returns the work that one figure is for.
 fn per(scenario: &str, unit: Unit) -> String {
     let what = match scenario {
         "round trip" => "question and answer",

@@ -12,7 +12,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of any number of figures but none.
+    /// Computes the statistics of any number of figures; None if there are none.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
@@ -28,7 +28,7 @@ impl Summary {
     }
 }
 
-/// The figure below which a share `q` of them lies, between neighbours in proportion.
+/// Returns the figure below which a share `q` of them lies, between neighbours in proportion.
 fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let place = q * (sorted.len().checked_sub(1)?) as f64;
     let low = sorted[place.floor() as usize];

@@ -11,7 +11,7 @@ use crate::row::{Mode, Unit};
 /// Implementations that others are compared with: the first that is there.
 const REFERENCES: [&str; 2] = ["seqpacket", "crossbeam"];
 
-/// The number that a scenario varies.
+/// Returns the number that a scenario varies.
 #[must_use]
 pub fn varies(scenario: &str) -> &'static str {
     match scenario {
@@ -27,7 +27,8 @@ pub fn varies(scenario: &str) -> &'static str {
     }
 }
 
-/// A number as people read it: groups of three, and one place after the point where it is small.
+/// Returns a number as people read it: groups of three, and one place after the point where it is
+/// small.
 #[must_use]
 pub fn number(value: f64) -> String {
     if value.abs() < 99.95 {
@@ -66,8 +67,8 @@ fn number_of(param: u64) -> String {
     }
 }
 
-/// What a cell is compared with: the reference at the same parameter, or, where nothing else is
-/// measured, the first row.
+/// Returns the figure that a cell is compared with: the reference at the same parameter, or, if
+/// only the implementation itself is measured, the first row.
 fn base(data: &Data, mode: Mode, scenario: &str, name: &str, param: u64) -> Option<Summary> {
     let names = data.implementations(mode, scenario);
     match REFERENCES.iter().find(|name| names.contains(name)) {
@@ -97,7 +98,7 @@ fn cell(data: &Data, mode: Mode, scenario: &str, name: &str, param: u64) -> Stri
     text
 }
 
-/// The table of one scenario in one mode.
+/// Returns the table of one scenario in one mode.
 #[must_use]
 pub fn table(data: &Data, mode: Mode, scenario: &str) -> String {
     let names = data.implementations(mode, scenario);

@@ -26,7 +26,7 @@ const DEVICE: &str = "/dev/binder";
 const AREA: usize = 128 << 10;
 /// All processes are on this one.
 const CPU: usize = 0;
-/// How often a server tries to become the context manager.
+/// Number of times that a server tries to become the context manager.
 const MANAGER_TRIES: u32 = 100;
 
 /// `struct binder_write_read`.
@@ -43,7 +43,7 @@ struct WriteRead {
 
 /// Bytes of `struct binder_transaction_data`.
 const TRANSACTION: usize = 64;
-/// Where its fields are that matter here; the others stay 0. The target is handle 0, which is
+/// Offsets of the fields that matter here; the others stay 0. The target is handle 0, which is
 /// always the context manager.
 const DATA_SIZE: usize = 32;
 const BUFFER: usize = 48;
@@ -61,7 +61,7 @@ const BR_TRANSACTION_COMPLETE: u32 = opcode::none(b'r', 6) as u32;
 const BR_NOOP: u32 = opcode::none(b'r', 12) as u32;
 const BR_SPAWN_LOOPER: u32 = opcode::none(b'r', 13) as u32;
 
-/// All sizes, if the kernel has Binder.
+/// Runs all sizes, if the kernel has Binder.
 pub fn run(bench: &mut Bench) {
     if !bench.wants(SCENARIO, "binder") {
         return;
@@ -75,7 +75,7 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-/// One process's end.
+/// The end of one process.
 struct Binder {
     fd: OwnedFd,
     area: *mut c_void,

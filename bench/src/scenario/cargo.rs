@@ -31,12 +31,12 @@ pub fn run(bench: &mut Bench) {
     bench.run(point("descriptor", "seqpacket", 1), scm_rights);
 }
 
-/// Own nodes of the sender.
+/// Returns the IDs of own nodes of the sender.
 fn nodes(n: usize) -> Vec<u64> {
     (0..n as u64).map(|i| NODE + 4 * i).collect()
 }
 
-/// The receiver has the handles already, so it gains a reference to each, and drops it.
+/// Measures handles that the receiver has already: it gains a reference to each, and drops it.
 fn known(n: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let destination = to.transfer(NODE, &from.0)?;
@@ -56,7 +56,8 @@ fn known(n: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// The receiver knows none of them, drops them, and the owner learns that no peer has them.
+/// Measures handles that the receiver has not: it drops them, and the owner is notified that no
+/// peer has them.
 fn new(n: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let destination = to.transfer(NODE, &from.0)?;
@@ -82,12 +83,12 @@ fn new(n: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// Something that may be passed on.
+/// Opens a file that may be passed on.
 fn file() -> Result<File> {
     File::open("/dev/null").context("cannot open /dev/null")
 }
 
-/// SEND, RECV with INSTALL_FDS, close, SLICE_RELEASE.
+/// Measures SEND, RECV with INSTALL_FDS, close, SLICE_RELEASE.
 fn descriptor() -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let destination = to.transfer(NODE, &from.0)?;
@@ -109,7 +110,7 @@ fn descriptor() -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// SCM_RIGHTS beside one byte, which it cannot be without.
+/// Measures SCM_RIGHTS beside one byte, which it cannot be without.
 fn scm_rights() -> Result<impl FnMut() -> Result<()>> {
     let pair = Pair::new(0)?;
     let file = file()?;

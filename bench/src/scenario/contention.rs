@@ -28,7 +28,7 @@ const SIZE: usize = 64;
 /// Messages that one EXCHANGE takes at most.
 const BATCH: usize = 64;
 
-/// Both implementations, and bus1 by batches.
+/// Runs both implementations, and bus1 by batches.
 pub fn run(bench: &mut Bench, cpus: usize) {
     let point = |implementation| Point {
         scenario: "contention",
@@ -86,7 +86,7 @@ fn send_to(to: &Peer, cpus: usize, go: &OwnedFd) -> Result<Vec<Partner>> {
     })
 }
 
-/// poll, and RECV and SLICE_RELEASE for each message that there is.
+/// Measures poll, and RECV and SLICE_RELEASE for each message that there is.
 fn peers(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
     let to = Peer::open()?;
     let go = signal()?;
@@ -108,8 +108,8 @@ fn peers(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// One EXCHANGE gives the slices of the call before back, waits, and receives all that there is, up
-/// to [`BATCH`] messages.
+/// Measures batches: one EXCHANGE gives the slices of the call before back, waits, and receives all
+/// that there is, up to [`BATCH`] messages.
 fn batches(cpus: usize) -> Result<impl FnMut() -> Result<()>> {
     let to = Peer::open()?;
     let go = signal()?;

@@ -2,7 +2,7 @@
 
 //! The round trip through dbus-broker: a client calls a method of another, three processes on one
 //! CPU. Both clients are as lean as can be: they send the same bytes again and again, and look at
-//! nothing but the length of what comes.
+//! only the length of the messages that come.
 //!
 //! The broker is started as its launcher does it: it gets a controller, which hands it a listening
 //! socket and a policy.
@@ -24,9 +24,9 @@ use super::round_trip::{point, SCENARIO, SIZES};
 use crate::measure::Bench;
 use crate::process::{pin, Partner};
 
-/// Where `cargo xtask bench` puts the program with its libraries.
+/// Folder that `cargo xtask bench` puts the program with its libraries in.
 const FOLDER: &str = "dbus-broker";
-/// Where the bus listens.
+/// Path that the bus listens at.
 const SOCKET: &str = "/run/bus1-bench-dbus";
 /// All processes are on this one.
 const CPU: usize = 0;
@@ -47,7 +47,7 @@ const UNIX_FDS: u8 = 9;
 /// Bytes of a header before its fields.
 const FIXED: usize = 16;
 
-/// All sizes, if the broker is there.
+/// Runs all sizes, if the broker is there.
 pub fn run(bench: &mut Bench) {
     if !bench.wants(SCENARIO, "dbus-broker") {
         return;
@@ -92,7 +92,7 @@ impl Wire {
         self.0.push(0);
     }
 
-    /// An array whose elements are aligned to `to`.
+    /// Writes an array whose elements are aligned to `to`.
     fn array(&mut self, to: usize, elements: impl FnOnce(&mut Self)) {
         self.u32(0);
         let len = self.0.len() - 4;
@@ -111,7 +111,7 @@ impl Wire {
     }
 }
 
-/// A whole message; `fields` adds those of its header but the signature.
+/// Returns a whole message; `fields` adds those of its header but the signature.
 fn message(
     kind: u8,
     serial: u32,
@@ -134,7 +134,7 @@ fn message(
     wire.0
 }
 
-/// A call of a method.
+/// Returns a call of a method.
 fn call(
     [destination, path, interface, member]: [&str; 4],
     signature: &str,
@@ -225,7 +225,7 @@ impl Client {
         self.filled -= end;
     }
 
-    /// The body of the next message of this kind.
+    /// Returns the body of the next message of this kind.
     fn wait_for(&mut self, wanted: u8) -> Result<Vec<u8>> {
         loop {
             let (kind, body) = self.get()?;
@@ -244,14 +244,14 @@ impl Client {
     }
 }
 
-/// Kind and body of the message that begins here, if its header is here so far.
+/// Returns kind and body of the message that begins here, if its header is here so far.
 fn parse(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let start = (FIXED + word(12)? as usize).next_multiple_of(8);
     Some((bytes[1], start..start + word(4)? as usize))
 }
 
-/// A policy that allows all to all.
+/// Writes a policy that allows all to all.
 fn policy(wire: &mut Wire) {
     const BATCH: &str = "bta(btbs)a(btssssuutt)a(btssssuutt)";
     wire.signature(&format!("(a(u({BATCH}))a(buu({BATCH}))a(ss)bs)"));
@@ -318,7 +318,7 @@ impl Broker {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             pin(CPU).map_err(std::io::Error::other)
         };
-        // SAFETY: nothing but system calls on the child's own thread.
+        // SAFETY: only system calls on the child's own thread.
         unsafe { command.pre_exec(prepare) };
         let child = command.spawn().context("cannot run dbus-broker")?;
         drop(theirs);

@@ -29,7 +29,7 @@ pub const BATCHES: &str = "bus1 batch";
 /// The channel whose buffers come back to be used again.
 pub const REUSE: &str = "crossbeam reuse";
 
-/// One thread, two threads, many receivers, two pairs.
+/// Runs one thread, two threads, many receivers, two pairs.
 pub fn run(bench: &mut Bench) {
     let point = |scenario, implementation, param: usize, per_run: usize| Point {
         scenario,
@@ -62,7 +62,7 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-/// A bus with limits that nothing here reaches.
+/// Returns a bus with limits that nothing here reaches.
 fn bus() -> Result<Bus> {
     let most = i32::MAX as u32;
     let limits = Limits {
@@ -78,13 +78,13 @@ fn open(bus: &Bus) -> Result<Peer<Embedded>> {
     Ok(Peer(Embedded(bus.open()?)))
 }
 
-/// SEND, RECV and SLICE_RELEASE.
+/// Measures SEND, RECV and SLICE_RELEASE.
 pub fn same_thread(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let bus = bus()?;
     pair(open(&bus)?, open(&bus)?, size)
 }
 
-/// A copy, into the channel and out of it.
+/// Measures a copy into the channel and out of it.
 pub fn crossbeam(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (to, from) = channel();
     let payload = vec![1; size];
@@ -99,13 +99,13 @@ fn channel() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
     bounded(2 * WINDOW as usize)
 }
 
-/// One SEND to all, and RECV and SLICE_RELEASE by each.
+/// Measures one SEND to all, and RECV and SLICE_RELEASE by each.
 pub fn multicast(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
     let bus = bus()?;
     multicast::peers(move || open(&bus), receivers)
 }
 
-/// A copy for each receiver.
+/// Measures a copy for each receiver.
 pub fn crossbeam_multicast(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
     let channels: Vec<_> = (0..receivers).map(|_| channel()).collect();
     let payload = vec![1; 1 << 10];
@@ -125,7 +125,7 @@ pub fn crossbeam_multicast(receivers: usize) -> Result<impl FnMut() -> Result<()
 struct Reader<S: FnMut() -> Result<()>> {
     send: S,
     sent: u64,
-    /// How many were received when this was last looked at.
+    /// Number of messages received when this was last looked at.
     seen: u64,
     received: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -188,7 +188,7 @@ impl<S: FnMut() -> Result<()>> Drop for Reader<S> {
     }
 }
 
-/// A peer, and what sends to it from another one.
+/// Makes a peer, and a function that sends to it from another one.
 fn line(size: usize) -> Result<(impl FnMut() -> Result<()>, Peer<Embedded>)> {
     let bus = bus()?;
     let (from, to) = (open(&bus)?, open(&bus)?);
@@ -201,7 +201,7 @@ fn line(size: usize) -> Result<(impl FnMut() -> Result<()>, Peer<Embedded>)> {
     Ok((send, to))
 }
 
-/// One thread sends, another receives as fast as it can: RECV and SLICE_RELEASE.
+/// Measures RECV and SLICE_RELEASE in one thread, as fast as it can, while another one sends.
 pub fn peers_of_threads(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (send, to) = line(size)?;
     let receive = move || loop {
@@ -284,14 +284,14 @@ impl Drop for Other {
     }
 }
 
-/// A pair of one bus, while `pairs - 1` others of the same bus are at work.
+/// Measures a pair of one bus, while `pairs - 1` others of the same bus are at work.
 pub fn peers_beside(pairs: usize) -> Result<impl FnMut() -> Result<()>> {
     let bus = bus()?;
     beside(pairs, move || pair(open(&bus)?, open(&bus)?, 64))
 }
 
-/// The body of one pair, while `pairs - 1` others are at work on CPUs of their own. Channels share
-/// nothing for sure, so they show what the machine itself loses.
+/// Measures the body of one pair, while `pairs - 1` others are at work on CPUs of their own.
+/// Channels share nothing for sure, so they show what the machine itself loses.
 pub fn beside<B: FnMut() -> Result<()> + Send + 'static>(
     pairs: usize,
     set_up: impl Fn() -> Result<B>,

@@ -20,7 +20,7 @@ pub const QUEUED: [u64; 5] = [1, 10, 100, 1000, 10_000];
 /// Bytes of payload.
 const PAYLOAD: [u8; 64] = [1; 64];
 
-/// All three.
+/// Runs all three.
 pub fn run(bench: &mut Bench) {
     let implementation = "bus1 raw";
     let point = |scenario, param, per_run| Point {
@@ -48,7 +48,7 @@ fn send(from: &Peer, to: u64) -> Result<()> {
     from.send(&[to], cargo)
 }
 
-/// One message to each peer.
+/// Measures one message to each peer.
 fn peers(n: u64) -> Result<impl FnMut() -> Result<()>> {
     allow_descriptors(n as usize)?;
     let from = Peer::open()?;
@@ -66,7 +66,7 @@ fn peers(n: u64) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// One message to one of the nodes of the receiver.
+/// Measures one message to one of the nodes of the receiver.
 fn handles(n: u64) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let handles: Vec<_> = (0..n)
@@ -81,7 +81,7 @@ fn handles(n: u64) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// One message behind the others; the first is received.
+/// Measures one message behind the others; the first is received.
 fn queued(n: u64) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let handle = to.transfer(NODE, &from.0)?;

@@ -83,7 +83,7 @@ fn free() -> Result<u64> {
     Ok(free_pages(&text) * PAGE)
 }
 
-/// Free pages of all zones, with those that CPUs keep at hand.
+/// Returns the free pages of all zones, with those that CPUs keep at hand.
 fn free_pages(zoneinfo: &str) -> u64 {
     let pages = |line: &str| {
         let line = line.trim();

@@ -12,12 +12,12 @@ use crate::peer::{Cargo, Endpoint, Exchange, Peer, NODE};
 use crate::scenario::unicast::FOLD;
 use crate::socket::{get, put, Pair};
 
-/// How many receive.
+/// Numbers of receivers.
 pub const RECEIVERS: [usize; 5] = [1, 4, 16, 64, 256];
 /// Bytes of payload.
 const SIZE: usize = 1 << 10;
 
-/// All implementations at all numbers of receivers.
+/// Runs all implementations at all numbers of receivers.
 pub fn run(bench: &mut Bench) {
     for receivers in RECEIVERS {
         let point = |implementation| Point {
@@ -51,7 +51,7 @@ fn group<E: Endpoint>(
     ))
 }
 
-/// One SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
+/// Measures one SEND, and RECV and SLICE_RELEASE by each receiver, of either host.
 pub fn peers<E: Endpoint>(
     open: impl Fn() -> Result<Peer<E>>,
     receivers: usize,
@@ -63,8 +63,8 @@ pub fn peers<E: Endpoint>(
     })
 }
 
-/// One SEND, and an EXCHANGE by each receiver, which gives the slice of its message before back and
-/// receives this one.
+/// Measures one SEND, and an EXCHANGE by each receiver, which gives the slice of its message before
+/// back and receives this one.
 fn fold(receivers: usize) -> Result<impl FnMut() -> Result<()>> {
     let (mut send, peers) = group(Peer::open, receivers)?;
     let mut held = vec![None; receivers];

@@ -22,7 +22,7 @@ pub const SIZES: [usize; 3] = [0, 64, 1 << 10];
 /// All processes are on this one.
 const CPU: usize = 0;
 
-/// One implementation at one size.
+/// Returns one implementation at one size.
 pub(super) fn point(implementation: &'static str, size: usize) -> Point {
     Point {
         scenario: SCENARIO,
@@ -32,7 +32,7 @@ pub(super) fn point(implementation: &'static str, size: usize) -> Point {
     }
 }
 
-/// All implementations at all sizes.
+/// Runs all implementations at all sizes.
 pub fn run(bench: &mut Bench) {
     for size in SIZES {
         let point = |implementation| point(implementation, size);
@@ -52,7 +52,7 @@ fn take(peer: &Peer) -> Result<()> {
     peer.take()
 }
 
-/// SEND, poll, RECV and SLICE_RELEASE on each side.
+/// Measures SEND, poll, RECV and SLICE_RELEASE on each side.
 fn peers(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (client, server) = (Peer::open()?, Peer::open()?);
     let ask = server.transfer(NODE, &client.0)?;
@@ -75,8 +75,8 @@ fn peers(size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// One EXCHANGE on each side: it gives the slice of the message before back, sends, waits and
-/// receives.
+/// Measures one EXCHANGE on each side: it gives the slice of the message before back, sends, waits
+/// and receives.
 fn exchanges(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (client, server) = (Peer::open()?, Peer::open()?);
     let ask = server.transfer(NODE, &client.0)?;
@@ -149,7 +149,7 @@ fn pipes(size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// A process between client and server that passes on what comes, from either side.
+/// Measures a process between client and server that passes on every message from either side.
 fn relay(size: usize, by_epoll: bool) -> Result<impl FnMut() -> Result<()>> {
     let (client, server) = (Pair::new(size)?, Pair::new(size)?);
     let answers = Partner::start(CPU, || echo(&server.b, size))?;

@@ -13,7 +13,7 @@ use crate::process::Partner;
 /// Bytes of payload.
 const SIZE: usize = 64;
 
-/// One pair and two, of either implementation.
+/// Runs one pair and two, of either implementation.
 pub fn run(bench: &mut Bench) {
     for pairs in [1, 2] {
         let point = |implementation| Point {
@@ -28,7 +28,7 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-/// The body of one pair, beside a partner that does the same for ever.
+/// Measures the body of one pair, beside a partner that does the same for ever.
 fn beside<B: FnMut() -> Result<()>>(
     pairs: u64,
     set_up: impl Fn() -> Result<B>,

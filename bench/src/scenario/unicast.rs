@@ -20,7 +20,7 @@ pub const FOLD: &str = "bus1 fold";
 /// One EXCHANGE with a send in it.
 pub const EXCHANGE: &str = "bus1 exchange";
 
-/// All implementations at all sizes.
+/// Runs all implementations at all sizes.
 pub fn run(bench: &mut Bench) {
     for size in SIZES {
         let point = |implementation| Point {
@@ -48,7 +48,7 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-/// SEND, RECV and SLICE_RELEASE between two peers of either host.
+/// Measures SEND, RECV and SLICE_RELEASE between two peers of either host.
 pub fn pair<E: Endpoint>(
     from: Peer<E>,
     to: Peer<E>,
@@ -63,7 +63,8 @@ pub fn pair<E: Endpoint>(
     })
 }
 
-/// SEND, and an EXCHANGE that gives the slice of the message before back and receives this one.
+/// Measures SEND, and an EXCHANGE that gives the slice of the message before back and receives this
+/// one.
 fn fold(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (from, to) = (Peer::open()?, Peer::open()?);
     let handle = to.transfer(NODE, &from.0)?;
@@ -81,8 +82,8 @@ fn fold(size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// Two peers, with a message under way to each. An EXCHANGE on each gives the slice of the message
-/// before back, sends one, and receives what the other sent: two messages, two calls.
+/// Measures two peers, with a message under way to each. An EXCHANGE on each gives the slice of the
+/// message before back, sends one, and receives what the other sent: two messages, two calls.
 fn exchange(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let peers = [Peer::open()?, Peer::open()?];
     let handles = [
@@ -125,7 +126,7 @@ pub fn by_crate(host: Host, size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// One message through a pair of sockets.
+/// Measures one message through a pair of sockets.
 pub fn seqpacket(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let pair = Pair::new(size)?;
     let (payload, mut buffer) = (vec![1; size], vec![0; size]);
@@ -135,7 +136,7 @@ pub fn seqpacket(size: usize) -> Result<impl FnMut() -> Result<()>> {
     })
 }
 
-/// One message through two pairs: what a broker would cost if it did nothing.
+/// Measures one message through two pairs: the cost of a broker that does nothing.
 fn two_seqpackets(size: usize) -> Result<impl FnMut() -> Result<()>> {
     let (mut first, mut second) = (seqpacket(size)?, seqpacket(size)?);
     Ok(move || {

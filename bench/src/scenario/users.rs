@@ -15,7 +15,7 @@ const SENDERS: u32 = 64;
 /// The first of them is this user's.
 const FIRST_USER: u32 = 1000;
 
-/// The receiver is root's; the senders are one user's, or one of each user.
+/// Runs a receiver of root's with senders of one user, or one of each user.
 pub fn run(bench: &mut Bench) {
     for (implementation, users) in [("one user", 1), ("many users", SENDERS)] {
         let point = Point {

@@ -7,12 +7,12 @@
 
 use bus1::{Event, Handle, Message, Node, Outgoing, Peer};
 
-/// A new peer.
+/// Returns a new peer.
 pub fn peer() -> Peer {
     Peer::open().expect("a peer can be opened")
 }
 
-/// A handle of the node for another peer.
+/// Returns a handle of the node for another peer.
 pub fn give(node: &Node, owner: &Peer, to: &Peer) -> Handle {
     owner
         .transfer(node.handle(), to)
@@ -20,7 +20,7 @@ pub fn give(node: &Node, owner: &Peer, to: &Peer) -> Handle {
         .expect("the node is alive")
 }
 
-/// An owner with a node, and a user with a handle of it.
+/// Returns an owner with a node, and a user with a handle of it.
 pub fn pair() -> (Peer, Node, Peer, Handle) {
     let (owner, user) = (peer(), peer());
     let node = owner.create_node().expect("a node can be created");
@@ -28,7 +28,7 @@ pub fn pair() -> (Peer, Node, Peer, Handle) {
     (owner, node, user, handle)
 }
 
-/// A message of bytes.
+/// Returns a message of bytes.
 pub fn text(bytes: &[u8]) -> Outgoing<'_> {
     Outgoing::new().payload(bytes)
 }
@@ -41,7 +41,7 @@ pub fn message(peer: &Peer) -> Message {
     }
 }
 
-/// Nothing is there to receive.
+/// Checks that nothing is there to receive.
 pub fn nothing(peer: &Peer) {
     match peer.try_recv() {
         Ok(None) => {}

@@ -135,7 +135,7 @@ fn expand(arguments: &Arguments, function: &ItemFn) -> Tokens {
     }
 }
 
-/// The entry of one case in the distributed slice.
+/// Returns the entry of one case in the distributed slice.
 fn entry(arguments: &Arguments, function: &ItemFn, name: &str, run: &Tokens) -> Tokens {
     let Arguments {
         requirements,

@@ -241,7 +241,7 @@ fn negative_length_is_einval(env: &Env) {
     }
 }
 
-/// Where no program of this width has memory.
+/// An address at which no program of this width has memory.
 const OUTSIDE: u64 = 1 << 63;
 
 #[case("abi.md#send-efault-vec", kernel)]

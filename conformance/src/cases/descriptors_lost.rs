@@ -18,7 +18,7 @@ use crate::host::Errno as E;
 use crate::sys::memory::{read_only, NOWHERE};
 use crate::sys::process::{open_below, open_descriptors, DescriptorLimit};
 
-/// A message with `n` descriptors of a pipe, and the pipe's other end.
+/// Returns a message with `n` descriptors of a pipe, and the pipe's other end.
 fn send_writers(sender: &Peer, to: u64, n: usize) -> PipeReader {
     let (out, into) = std::io::pipe().unwrap();
     sender
@@ -38,7 +38,7 @@ fn expect_end(mut out: PipeReader) {
     assert_eq!(all, b"");
 }
 
-/// From now on `room` more descriptors can be opened.
+/// Fills the descriptor table, so that only `room` more descriptors can be opened.
 fn table_with_room_for(room: usize) -> (DescriptorLimit, Vec<OwnedFd>) {
     let open = open_descriptors();
     let highest = *open.last().expect("some are always open");

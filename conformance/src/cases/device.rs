@@ -149,8 +149,8 @@ fn killed_process_disconnects(env: &Env) {
     b.expect_node_destroy(to);
 }
 
-/// The part of the other program: takes the seed and a request, answers, and ends. Panics if a step
-/// fails.
+/// Plays the part of the other program: takes the seed and a request, answers, and ends. Panics if
+/// a step fails.
 pub fn take_over(fd: OwnedFd) {
     let peer = Peer::new(Box::new(KernelDoor::from(fd)));
     let seed = peer.recv_seed().expect("the seed");

@@ -60,7 +60,7 @@ fn only_one_of_many_threads_succeeds(env: &Env) {
     }
 }
 
-/// Three nodes of `owner` with handles at `holder`, which are then lost by `end`; checks the
+/// Makes three nodes of `owner` with handles at `holder`, which are then lost by `end`; checks the
 /// notices.
 fn destroyed_by(env: &Env, end: fn(Peer)) {
     let [owner, holder] = env.peers();
@@ -183,7 +183,7 @@ fn messages_sent_before_are_delivered(env: &Env) {
         .unwrap();
     sender.disconnect().unwrap();
     receiver.expect_text(b"last words");
-    // Whichever of the two comes first was free to choose; both are there.
+    // The two may come in either order; both are there.
     let mut rest =
         [receiver.expect_message().msg, receiver.expect_message().msg].map(|msg| msg.kind);
     rest.sort_unstable();

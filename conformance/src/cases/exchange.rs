@@ -293,7 +293,7 @@ fn only_receives(env: &Env) {
     a.expect_nothing();
 }
 
-/// How many slices the peer has.
+/// Returns the number of slices that the peer has.
 fn slices(peer: &Peer) -> u64 {
     let counts = peer.door().counts();
     counts

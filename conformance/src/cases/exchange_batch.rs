@@ -12,7 +12,7 @@ use crate::client::Message;
 use crate::env::Env;
 use crate::host::Errno as E;
 
-/// The payloads of messages that carry text.
+/// Returns the payloads of messages that carry text.
 fn texts(messages: &[Message]) -> Vec<&str> {
     messages
         .iter()

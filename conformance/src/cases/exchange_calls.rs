@@ -26,7 +26,7 @@ struct Scene {
     to_server: Vec<u64>,
     /// Each client's, at the server.
     to_clients: Vec<u64>,
-    /// How often each question was answered.
+    /// Number of answers to each question.
     answered: Pages,
 }
 
@@ -125,7 +125,7 @@ impl Scene {
     }
 }
 
-/// The message that it brings, after as many interruptions as there are.
+/// Returns the message that it brings, after as many interruptions as there are.
 fn finish(mut exchange: Exchange<'_>) -> Message {
     loop {
         match exchange.call() {

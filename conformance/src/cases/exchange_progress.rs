@@ -246,7 +246,7 @@ fn erange_ends_a_batch(env: &Env) {
     assert!(a.exchange().room(4).expect_one().bytes == far);
 }
 
-/// From now on no descriptor can be opened.
+/// Fills the descriptor table, so that no descriptor can be opened.
 fn full_table() -> (DescriptorLimit, Vec<std::os::fd::OwnedFd>) {
     let highest = *open_descriptors().last().expect("some are always open");
     let limit = DescriptorLimit::new(highest + 1);
@@ -343,7 +343,7 @@ fn no_memory_for_the_second(env: &Env) {
     a.expect_nothing();
 }
 
-/// The argument in memory that can't be written.
+/// Returns the argument in memory that cannot be written.
 fn frozen(arg: &abi::CmdExchange) -> Pages {
     read_only(&arg.to_bytes())
 }

@@ -20,14 +20,14 @@ const RESTARTS: i32 = libc::SIGUSR1;
 /// Handled, and system calls end.
 const INTERRUPTS: i32 = libc::SIGUSR2;
 
-/// A slice that the peer has received.
+/// Returns a slice that the peer has received.
 fn held(peer: &Peer) -> u64 {
     let own = peer.new_node();
     peer.expect_sent(own, b"held");
     peer.expect_text(b"held").msg.offset
 }
 
-/// How many messages wait.
+/// Returns the number of messages that wait.
 fn queued(peer: &Peer) -> u64 {
     let counts = peer.door().counts();
     counts
@@ -227,7 +227,7 @@ fn interrupted_waiter_passes_it_on(env: &Env) {
     }
 }
 
-/// A process that waits for a message that says "go".
+/// Starts a process that waits for a message that says "go".
 fn waiter(env: &Env, peer: &Peer) -> Child {
     peer.view();
     let child = fork(|| i32::from(peer.exchange().room(1).patient().expect_one().bytes != b"go"));
@@ -330,7 +330,8 @@ fn killed_at_the_moment(env: &Env) {
     }
 }
 
-/// The deadline is of the clock that the caller sees, which another one may not.
+/// Checks that the deadline is of the clock that the caller sees, which may differ from another
+/// task's.
 #[case("abi.md#exchange-deadline", kernel, alone)]
 fn deadline_in_a_time_namespace(env: &Env) {
     const DAY: i64 = 24 * 60 * 60;

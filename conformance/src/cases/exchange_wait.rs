@@ -260,7 +260,7 @@ fn refused_waiter_passes_it_on(env: &Env) {
     let to = b.handle_of(&a);
     for _ in 0..10 {
         let got = AtomicBool::new(false);
-        // The first to sleep can't take anything.
+        // The first to sleep cannot take anything.
         let results = while_asleep(
             env,
             2,

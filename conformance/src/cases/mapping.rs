@@ -266,7 +266,8 @@ fn poke(addr: u64) -> Option<i32> {
         // SAFETY: it waits for a signal.
         unsafe { libc::pause() };
     });
-    // SAFETY: a child of our own is stopped, waited for, written to as asked, and killed afterwards.
+    // SAFETY: a child of our own is stopped, waited for, written to as asked, and killed
+    // afterwards.
     unsafe {
         let none = std::ptr::null_mut::<libc::c_void>();
         assert_eq!(

@@ -56,7 +56,7 @@ use crate::env::Env;
 pub use device::take_over;
 pub use quota::{claim_all, Resource};
 
-/// Where a case runs.
+/// The host that a case runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     /// On every host.
@@ -87,9 +87,9 @@ pub struct Case {
     pub line: u32,
     /// The requirements that the case checks, each as `FILE#ANCHOR` of the folder `docs/`.
     pub requirements: &'static [&'static str],
-    /// Where the case runs.
+    /// The host that the case runs on.
     pub on: On,
-    /// Whether nothing else may run in the process meanwhile.
+    /// True if nothing else may run in the process meanwhile.
     pub alone: bool,
     /// A device that has to be there.
     pub needs: Option<Needs>,
@@ -104,7 +104,7 @@ pub struct Case {
 pub static CASES: [Case];
 
 impl Case {
-    /// Name of the subject: the file that the case is in.
+    /// Returns the name of the subject: the file that the case is in.
     pub fn subject(&self) -> &'static str {
         match self.module.rsplit_once("::") {
             Some((_, subject)) => subject,
@@ -112,7 +112,7 @@ impl Case {
         }
     }
 
-    /// Name of the case as users see it.
+    /// Returns the name of the case as users see it.
     pub fn full_name(&self) -> String {
         format!("{}::{}", self.subject(), self.name)
     }

@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::{read_only, NOWHERE};
 
-/// A handle at `holder` of a node that is gone.
+/// Returns a handle at `holder` of a node that is gone.
 fn dead(env: &Env, holder: &Peer) -> u64 {
     let owner = env.peer();
     let id = holder.handle_of(&owner);

@@ -36,8 +36,8 @@ const GONE: Events = Events {
 const BY_EDGE: EventFlags = EventFlags::IN.union(EventFlags::ET);
 /// Messages that come at random pace.
 const MESSAGES: u32 = 300_000;
-/// Messages where each takes many times as long: in an emulated machine 300,000 take 90 s, and without
-/// optimization even more.
+/// Messages where each takes many times as long: in an emulated machine 300,000 take 90 s, and
+/// without optimization even more.
 const MESSAGES_SLOW: u32 = 60_000;
 /// Longest pause between two of them, in spins: about as long as a receiver takes for one, so that
 /// messages come at every point of what it does.
@@ -196,7 +196,7 @@ fn refused_message_leaves_it_quiet(env: &Env) {
     assert_eq!(a.events(), IDLE);
 }
 
-/// The next message, however long it takes to come.
+/// Returns the next message, however long it takes to come.
 fn next(peer: &Peer) -> Vec<u8> {
     loop {
         match peer.recv() {
@@ -372,8 +372,8 @@ fn send_at_random_pace(sender: &Peer, to: u64, messages: u32) {
     }
 }
 
-/// Receives until nothing is left, waits for the next event, and so on, while messages come at random
-/// pace.
+/// Receives until nothing is left, waits for the next event, and so on, while messages come at
+/// random pace.
 fn expect_every_message(env: &Env, flags: EventFlags) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How much a sender may claim at a peer: the worked numbers, and the rules behind them.
+//! The amounts that a sender may claim at a peer: the worked numbers, and the rules behind them.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -34,7 +34,7 @@ impl Resource {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Slices, Self::Handles, Self::Bytes, Self::Descriptors];
 
-    /// The limit of this resource.
+    /// Returns the limit of this resource.
     pub fn of(self, limits: Limits) -> u32 {
         match self {
             Self::Slices => limits.slices,
@@ -48,7 +48,8 @@ impl Resource {
 /// The node of the sender that claims of handles name, as often as needed.
 const NODE: u64 = 0x40;
 
-/// One message from `sender` that claims `n` of a resource, and as little of the others as can be.
+/// Sends one message from `sender` that claims `n` of a resource, and as little of the others as
+/// can be.
 pub fn claim(resource: Resource, sender: &Peer, to: u64, n: usize) -> Result {
     let message = sender.message().to(&[to]);
     match resource {
@@ -83,7 +84,7 @@ pub fn claim_all(resource: Resource, sender: &Peer, to: u64) -> usize {
     total
 }
 
-/// A peer of user 0 with this limit of one resource.
+/// Returns a peer of user 0 with this limit of one resource.
 fn limited(env: &Env, resource: Resource) -> Peer {
     let receiver = env.peer();
     let mut limits = Limits::KEEP;

@@ -11,7 +11,7 @@ use super::quota::{claim, claim_all, Resource};
 use crate::client::Peer;
 use crate::env::Env;
 
-/// Amount that a single sender of user `from` can take at all peers of user 0 together.
+/// Returns the amount that a single sender of user `from` can take at all peers of user 0 together.
 fn take(env: &Env, resource: Resource, from: u32, receivers: usize) -> usize {
     let sender = env.peer_of(from);
     let receivers: Vec<_> = (0..receivers).map(|_| env.peer()).collect();
@@ -22,7 +22,7 @@ fn take(env: &Env, resource: Resource, from: u32, receivers: usize) -> usize {
     taken.sum()
 }
 
-/// Amount by which batches may lower a figure.
+/// Returns the amount by which batches may lower a figure.
 fn slack(of: usize) -> usize {
     of / 32 + 2
 }

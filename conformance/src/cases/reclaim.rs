@@ -22,7 +22,8 @@ const MANY: usize = 12;
 /// Memory of the process itself, and memory that the system counts ahead.
 const LITTLE: usize = 6 << 20;
 
-/// A process in a cgroup of its own sends; the offsets of the slices, all of them received.
+/// Sends from a process in a cgroup of its own. Returns the offsets of the slices, all of them
+/// received.
 fn fill(cgroup: &Cgroup, sender: &Peer, to: u64, receiver: &Peer) -> Vec<u64> {
     let payload = vec![0x77; MESSAGE];
     // A byte is an order to send, another one says that it is done.

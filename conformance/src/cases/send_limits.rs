@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How much one SEND may name.
+//! The limits of the lists that one SEND names.
 
 use std::os::fd::AsRawFd;
 
@@ -193,7 +193,7 @@ fn slices_over_quota_are_edquot(env: &Env) {
 fn handles_over_quota_are_edquot(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
-    // One is the node that the message goes to.
+    // One of the handles is the node that the message goes to.
     a.limit(Limits {
         handles: 9,
         ..Limits::KEEP

@@ -93,8 +93,8 @@ impl<'a> Exchange<'a> {
         self.peer.command(abi::CMD_EXCHANGE, &mut self.arg)
     }
 
-    /// The messages that the last call, which succeeded, has received. A second call of this method
-    /// returns none.
+    /// Returns the messages that the last call, which succeeded, has received. A second call of
+    /// this method returns none.
     pub fn messages(&mut self) -> Vec<Message> {
         let n = std::mem::take(&mut self.arg.n_msgs) as usize;
         assert!(

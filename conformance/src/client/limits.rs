@@ -21,7 +21,7 @@ impl Limits {
     /// Keeps every limit as it is, in PEER_RESET.
     pub const KEEP: Self = Self::all(u32::MAX);
 
-    /// The same number for all of them.
+    /// Returns the same number for all of them.
     pub const fn all(limit: u32) -> Self {
         Self {
             slices: limit,
@@ -31,7 +31,7 @@ impl Limits {
         }
     }
 
-    /// The four numbers, to be changed one by one.
+    /// Returns the four numbers, to be changed one by one.
     pub fn each_mut(&mut self) -> [&mut u32; 4] {
         [
             &mut self.slices,
@@ -41,7 +41,7 @@ impl Limits {
         ]
     }
 
-    /// The argument of PEER_RESET that sets these limits and flushes nothing.
+    /// Returns the argument of PEER_RESET that sets these limits and flushes nothing.
     pub fn reset(self) -> abi::CmdPeerReset {
         abi::CmdPeerReset {
             flags: 0,

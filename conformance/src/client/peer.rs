@@ -18,7 +18,7 @@ const MAPPED: u64 = 64 << 20;
 /// The first ID that [`Peer::new_node`] returns.
 pub const FIRST_NODE: u64 = 0x1000;
 
-/// `n` rounded up to a multiple of 8.
+/// Returns `n` rounded up to a multiple of 8.
 pub fn align8(n: u64) -> u64 {
     n.next_multiple_of(8)
 }
@@ -31,7 +31,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer behind an open door.
+    /// Returns a peer behind an open door.
     pub fn new(door: Box<dyn Door>) -> Self {
         Self {
             door,
@@ -40,22 +40,22 @@ impl Peer {
         }
     }
 
-    /// The host's side of the peer.
+    /// Returns the host's side of the peer.
     pub fn door(&self) -> &dyn Door {
         &*self.door
     }
 
-    /// The number that stands for the peer as a descriptor.
+    /// Returns the number that stands for the peer as a descriptor.
     pub fn fd(&self) -> RawFd {
         self.door.fd()
     }
 
-    /// Any command with any argument.
+    /// Calls any command with any argument.
     pub fn ioctl(&self, cmd: u32, arg: u64) -> Result {
         self.door.ioctl(cmd, arg)
     }
 
-    /// A command on a structure or number that is read and written in place.
+    /// Calls a command on a structure or number that is read and written in place.
     pub fn command<T>(&self, cmd: u32, arg: &mut T) -> Result {
         let addr = std::ptr::from_mut(arg).expose_provenance() as u64;
         self.door.ioctl(cmd, addr)
@@ -157,17 +157,17 @@ impl Peer {
         self.command(abi::CMD_SLICE_RELEASE, &mut offset)
     }
 
-    /// A SEND to be filled in.
+    /// Returns a SEND to be filled in.
     pub fn message(&self) -> Send<'_> {
         Send::new(self)
     }
 
-    /// A RECV to be filled in; unchanged, it takes the next message with its descriptors.
+    /// Returns a RECV to be filled in; unchanged, it takes the next message with its descriptors.
     pub fn receive(&self) -> Recv<'_> {
         Recv::new(self)
     }
 
-    /// An EXCHANGE to be filled in; unchanged, it does nothing.
+    /// Returns an EXCHANGE to be filled in; unchanged, it does nothing.
     pub fn exchange(&self) -> Exchange<'_> {
         Exchange::new(self)
     }
@@ -184,7 +184,7 @@ impl Peer {
             .run()
     }
 
-    /// The events that poll reports now.
+    /// Returns the events that poll reports now.
     pub fn events(&self) -> Events {
         self.door.poll(Duration::ZERO)
     }
@@ -196,7 +196,7 @@ impl Peer {
         events.readable || events.hangup
     }
 
-    /// The mapping of the pool's beginning; the first call makes it.
+    /// Returns the mapping of the pool's beginning; the first call makes it.
     pub fn view(&self) -> &dyn View {
         &**self
             .view
@@ -215,13 +215,13 @@ impl Peer {
         bytes
     }
 
-    /// An ID with clear flag bits that this method did not return before. No command is made:
-    /// the first command that names it creates the node.
+    /// Returns an ID with clear flag bits that this method did not return before. No command is
+    /// made: the first command that names it creates the node.
     pub fn new_node(&self) -> u64 {
         self.next_node.fetch_add(4, Ordering::Relaxed)
     }
 
-    /// A new node of this peer with a handle at `to`: the ID here, and there.
+    /// Returns a new node of this peer with a handle at `to`: the ID here, and there.
     pub fn node_for(&self, to: &Peer) -> (u64, u64) {
         let id = self.new_node();
         let there = self.give(to, id).expect("cannot give a fresh node away");
@@ -234,7 +234,7 @@ impl Peer {
         self.message().to(&[to]).bytes(bytes).send().unwrap();
     }
 
-    /// A handle at this peer of a new node that `owner` has made.
+    /// Returns a handle at this peer of a new node that `owner` has made.
     pub fn handle_of(&self, owner: &Peer) -> u64 {
         owner.node_for(self).1
     }

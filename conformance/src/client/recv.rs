@@ -113,7 +113,7 @@ impl Message {
         message
     }
 
-    /// The handle of a message that has to have exactly one.
+    /// Returns the handle of a message that has to have exactly one.
     #[track_caller]
     pub fn expect_handle(&self) -> u64 {
         assert_eq!(
@@ -124,7 +124,7 @@ impl Message {
         self.handles[0]
     }
 
-    /// Whether the next part of the same transaction follows.
+    /// Returns whether the next part of the same transaction follows.
     pub fn more(&self) -> bool {
         self.msg.flags & abi::MSG_FLAG_CONTINUE != 0
     }

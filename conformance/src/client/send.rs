@@ -8,7 +8,7 @@ use bus1_uapi as abi;
 use super::Peer;
 use crate::host::Result;
 
-/// What the error array holds before the call; a host that does not write leaves it.
+/// Contents of the error array before the call; a host that does not write leaves it.
 pub const UNWRITTEN: i32 = -12345;
 
 type Edit<'a> = Box<dyn FnOnce(&mut abi::CmdSend) + 'a>;
@@ -24,10 +24,10 @@ pub struct Send<'a> {
     edits: Vec<Edit<'a>>,
 }
 
-/// How a SEND went.
+/// The outcome of a SEND.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What the command returned.
+    /// The result of the command.
     pub result: Result,
     /// The error array, one for each destination.
     pub errors: Vec<i32>,
@@ -108,7 +108,7 @@ impl<'a> Send<'a> {
         self.run(wanted).result
     }
 
-    /// Whether it is one that must have an error array.
+    /// Returns whether it is one that must have an error array.
     pub(super) fn wants_errors(&self) -> bool {
         self.flags & abi::SEND_FLAG_CONTINUE != 0
     }
@@ -118,7 +118,7 @@ impl<'a> Send<'a> {
         self.run(true)
     }
 
-    /// The structure. It points into this value and, if there are any, to `errors`.
+    /// Returns the structure. It points into this value and, if there are any, to `errors`.
     pub(super) fn command(&mut self, errors: &mut [i32]) -> abi::CmdSend {
         let args = SendArgs::new()
             .flags(self.flags)
@@ -135,7 +135,7 @@ impl<'a> Send<'a> {
         arg
     }
 
-    /// Room for the error of each destination.
+    /// Returns room for the error of each destination.
     pub(super) fn errors(&self) -> Vec<i32> {
         vec![UNWRITTEN; self.to.len()]
     }

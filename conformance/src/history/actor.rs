@@ -45,7 +45,7 @@ pub struct Voice<'a> {
 }
 
 impl<'a> Voice<'a> {
-    /// The voice of an actor.
+    /// Returns the voice of an actor.
     pub fn new(stage: &'a Stage, actor: usize) -> Self {
         let seed = stage
             .options
@@ -149,7 +149,7 @@ impl<'a> Voice<'a> {
     }
 }
 
-/// The part of a message to the node that a receiver never destroys.
+/// Returns the part of a message to the node that a receiver never destroys.
 pub fn control_part(receiver: usize) -> Part {
     let target = super::log::Target::Slot(super::shared::SLOTS as u8);
     Part {
@@ -158,7 +158,7 @@ pub fn control_part(receiver: usize) -> Part {
     }
 }
 
-/// Whether a refusal is the receiver's way to ask for time.
+/// Returns whether a refusal is the receiver's way to ask for time.
 pub fn is_full(errno: E) -> bool {
     errno == E::DQUOT || errno == E::XFULL
 }

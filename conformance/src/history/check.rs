@@ -190,7 +190,8 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The transactions that one receiver saw, in that order, each once; checks their parts.
+    /// Returns the transactions that one receiver saw, in that order, each once; checks their
+    /// parts.
     fn transactions_at(&self, receiver: u8, got: &[Got]) -> Result<Vec<Id>, Violation> {
         let place = |at| Place { receiver, at };
         if let Some(at) = got.iter().position(|got| got.corrupt) {
@@ -274,7 +275,7 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Where every transaction stands in one order.
+/// Returns the place of every transaction in one order.
 fn positions(index: &Index<'_>, order: &[Id]) -> Vec<Option<usize>> {
     let mut positions = vec![None; index.all.len()];
     for (at, &id) in order.iter().enumerate() {
@@ -305,7 +306,7 @@ fn consistent(index: &Index<'_>, orders: &[Vec<Id>]) -> Result<(), Violation> {
     Ok(())
 }
 
-/// 3.3: the orders of all receivers together have no circle.
+/// Checks 3.3: the orders of all receivers together have no circle.
 fn circles(index: &Index<'_>, orders: &[Vec<Id>]) -> Result<(), Violation> {
     let mut after = vec![Vec::new(); index.all.len()];
     let mut waits = vec![0_usize; index.all.len()];

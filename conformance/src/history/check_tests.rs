@@ -46,8 +46,8 @@ fn destroyed(handle: u64, more: bool) -> Got {
     }
 }
 
-/// Three actors, of which the last two are the receivers. Actor 0 sends to both, twice to the
-/// first; actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
+/// Returns three actors, of which the last two are the receivers. Actor 0 sends to both, twice to
+/// the first; actor 1 destroys a node that both hold, and sends to both; actor 2 makes nothing.
 fn good() -> History {
     let both = |a, b| {
         [
@@ -138,7 +138,7 @@ fn refused_message_that_came_is_found() {
 }
 
 #[test]
-fn message_to_one_who_was_not_named_is_found() {
+fn message_to_a_receiver_not_named_is_found() {
     let violation = broken(|history| history.got[1].push(got(0, 3, 0, false)));
     assert_eq!(violation, Violation::Invented(place(1, 3)));
 }

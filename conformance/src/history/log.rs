@@ -42,11 +42,11 @@ pub struct Sent {
 pub struct Got {
     /// The content of the part.
     pub what: What,
-    /// Whether another part of the transaction was promised.
+    /// True if another part of the transaction was promised.
     pub more: bool,
-    /// Whether the payload was not as it was sent.
+    /// True if the payload was not as it was sent.
     pub corrupt: bool,
-    /// Whether it came to a node after the notice of the node's destruction.
+    /// True if it came to a node after the notice of the node's destruction.
     pub late: bool,
 }
 
@@ -67,7 +67,7 @@ pub enum What {
 }
 
 impl Got {
-    /// The target of the part.
+    /// Returns the target of the part.
     pub fn target(&self) -> Target {
         match self.what {
             What::Data { slot, .. } => Target::Slot(slot),

@@ -27,7 +27,7 @@ pub use log::History;
 use shared::Shared;
 pub use shared::SLOTS;
 
-/// How much of a history there should be.
+/// The size of a history.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Processes or threads that send.
@@ -38,7 +38,7 @@ pub struct Options {
     pub multicasts: usize,
     /// Nodes of each receiver that messages go to, at most [`SLOTS`].
     pub slots: usize,
-    /// Where all chances come from.
+    /// The number that all chances come from.
     pub seed: u64,
 }
 
@@ -54,7 +54,7 @@ impl Default for Options {
     }
 }
 
-/// Why there is no history.
+/// The reason why there is no history.
 #[derive(Debug)]
 pub struct Failed(String);
 

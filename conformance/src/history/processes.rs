@@ -51,7 +51,7 @@ pub fn record(stage: Stage) -> Result<History, Failed> {
     Ok(join(&options, records))
 }
 
-/// The actor's process.
+/// Returns the actor's process.
 fn run(stage: &Stage, actor: usize, mut file: &File) -> i32 {
     let (bytes, status) = match play(stage, actor) {
         Ok((sent, got)) => {

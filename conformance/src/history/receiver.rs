@@ -13,9 +13,9 @@ use super::payload::{self, Header, FLAG_LAST};
 use super::shared::SLOTS;
 use crate::host::Errno as E;
 
-/// One in so many receptions is followed by a message to another receiver.
+/// Number of receptions of which one is followed by a message to another receiver.
 const ANSWERS: u32 = 64;
-/// One in so many receptions is followed by the destruction of a node.
+/// Number of receptions of which one is followed by the destruction of a node.
 const DESTRUCTIONS: u32 = 3000;
 /// Longest time without any message.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -25,21 +25,21 @@ const SILENCE: Duration = Duration::from_secs(60);
 struct Node {
     /// Of the node of the moment.
     id: u64,
-    /// Whether it was destroyed and the notice is still to come.
+    /// True if it was destroyed and the notice is still to come.
     destroyed: bool,
 }
 
-/// The ID of a receiver's node: which one it is, and for the how manieth time.
+/// Returns the ID of the receiver's node at `slot` that was made for the time number `times`.
 fn node_id(slot: usize, times: u64) -> u64 {
     times << 8 | (slot as u64) << 2
 }
 
-/// The node that an ID stands for.
+/// Returns the node that an ID stands for.
 fn slot_of(id: u64) -> u8 {
     (id >> 2) as u8 & 0x3f
 }
 
-/// The ID of a receiver's node that is never destroyed.
+/// Returns the ID of a receiver's node that is never destroyed.
 pub fn control_id() -> u64 {
     node_id(SLOTS, 0)
 }
@@ -233,7 +233,7 @@ impl Ear<'_> {
         Ok(())
     }
 
-    /// The notice of an own node has come: makes the next one.
+    /// Makes the next node after the notice of an own node has come.
     fn renew_node(&mut self, id: u64) -> Result<(), Trouble> {
         let released = self.voice.peer().release(id);
         released.map_err(|errno| format!("HANDLE_RELEASE of an own node says {errno:?}"))?;

@@ -11,11 +11,11 @@ use super::actor::{is_full, Stage, Trouble, Voice};
 use super::log::{Part, Sent, Target};
 use crate::host::Errno as E;
 
-/// One in so many transactions is a destruction.
+/// Number of transactions of which one is a destruction.
 const DESTRUCTIONS: u32 = 200;
-/// One in so many is a unicast.
+/// Number of transactions of which one is a unicast.
 const UNICASTS: u32 = 8;
-/// One in so many lets other destinations fail.
+/// Number of transactions of which one lets other destinations fail.
 const PARTIAL: u32 = 16;
 /// Messages between two looks at the own queue.
 const LOOK: u32 = 32;
@@ -51,7 +51,7 @@ pub fn play(stage: &Stage, me: usize) -> Result<Vec<Sent>, Trouble> {
     Ok(voice.sent)
 }
 
-/// A random set of nodes, in random order.
+/// Returns a random set of nodes, in random order.
 fn choose(stage: &Stage, voice: &mut Voice<'_>, unicast: bool) -> Vec<Part> {
     let (receivers, slots) = (stage.options.receivers, stage.options.slots);
     let mut parts = Vec::new();
@@ -99,7 +99,7 @@ fn deliver(
                     .zip(&to)
                     .any(|(part, &id)| handle(stage, me, part) != id);
                 if !renewed {
-                    // Whichever it is, it will be back; so long the others get no message.
+                    // The missing receiver will be back; so long the others get no message.
                     parts.truncate(parts.len() / 2);
                     if parts.is_empty() {
                         voice.nap()?;

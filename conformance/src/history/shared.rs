@@ -21,7 +21,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Memory for so many actors.
+    /// Makes memory for so many actors.
     pub fn new(senders: usize, receivers: usize) -> Self {
         let actors = senders + receivers;
         let words = Self::ALIGN * actors + receivers * SLOTS * senders + 1;
@@ -46,7 +46,7 @@ impl Shared {
         self.pages.words()[Self::ALIGN * actor].store(u64::from(serial), Ordering::Release);
     }
 
-    /// For each actor, the last transaction whose call has returned.
+    /// Returns for each actor the last transaction whose call has returned.
     pub fn known(&self) -> Vec<u32> {
         (0..self.actors())
             // Pairs with the store in `publish`.
@@ -66,7 +66,7 @@ impl Shared {
             .store(id, Ordering::Relaxed);
     }
 
-    /// The handle by which a sender reaches the receiver's node.
+    /// Returns the handle by which a sender reaches the receiver's node.
     pub fn handle(&self, receiver: usize, slot: usize, sender: usize) -> u64 {
         self.slot(receiver, slot, sender).load(Ordering::Relaxed)
     }
@@ -83,7 +83,7 @@ impl Shared {
         self.failed().store(1, Ordering::Relaxed);
     }
 
-    /// Whether an actor gave up.
+    /// Returns whether an actor gave up.
     pub fn has_failed(&self) -> bool {
         self.failed().load(Ordering::Relaxed) != 0
     }

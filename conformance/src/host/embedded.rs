@@ -15,7 +15,7 @@ use crate::client::Limits;
 pub struct Embedded(bus1_embedded::Bus);
 
 impl Embedded {
-    /// A new bus, with the default limits.
+    /// Returns a new bus, with the default limits.
     pub fn new() -> Self {
         Self(bus1_embedded::Bus::new().expect("no memory for a bus"))
     }
@@ -58,7 +58,7 @@ impl Bus for Embedded {
     }
 }
 
-/// What poll(2) on the device says of a peer in this state.
+/// Returns the answer of poll(2) on the device for a peer in this state.
 fn events(ready: Ready) -> Events {
     Events {
         hangup: ready.hangup,
@@ -79,7 +79,7 @@ impl Door for EmbeddedDoor {
         unsafe { self.0.ioctl_checked(cmd, arg as usize) }
     }
 
-    /// Waits by poll(2), as on the device; the peer then tells what the eventfd cannot.
+    /// Waits by poll(2), as on the device; the peer then shows the state that the eventfd cannot.
     fn poll(&self, timeout: Duration) -> Events {
         let end = Instant::now() + timeout;
         loop {

@@ -17,7 +17,7 @@ use crate::sys::process::become_user;
 
 /// The device.
 pub const DEVICE: &str = bus1_ioctl::Device::PATH;
-/// Where the module's parameters are.
+/// Folder of the module's parameters.
 const PARAMETERS: &str = "/sys/module/bus1/parameters";
 
 /// The bus of the running kernel.
@@ -103,7 +103,7 @@ impl Bus for Kernel {
     }
 }
 
-/// The descriptor behind a door of this host.
+/// Returns the descriptor behind a door of this host.
 pub fn descriptor(door: &dyn Door) -> BorrowedFd<'_> {
     // SAFETY: it is the door's own, and open as long as the door is.
     unsafe { BorrowedFd::borrow_raw(door.fd()) }
@@ -231,7 +231,7 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
-    /// Where it starts.
+    /// Returns the address of its start.
     pub fn addr(&self) -> u64 {
         self.base.as_ptr().expose_provenance() as u64
     }

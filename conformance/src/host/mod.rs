@@ -23,7 +23,7 @@ pub type Errno = rustix::io::Errno;
 /// Result of a command.
 pub type Result<T = ()> = std::result::Result<T, Errno>;
 
-/// Which host.
+/// The kinds of hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// `/dev/bus1`
@@ -47,13 +47,13 @@ pub struct Events {
 
 /// One instance of the bus.
 pub trait Bus: Send + Sync {
-    /// Which host this is.
+    /// Returns the kind of this host.
     fn kind(&self) -> Kind;
 
     /// Opens a peer of the user `uid`.
     fn open(&self, uid: u32) -> Result<Box<dyn Door>>;
 
-    /// The limits that every user has.
+    /// Returns the limits that every user has.
     fn user_limits(&self) -> Limits;
 
     /// Describes anything that is still there. Meaningful only when every peer is closed, those of
@@ -65,7 +65,7 @@ pub trait Bus: Send + Sync {
 ///
 /// Dropping it closes it.
 pub trait Door: Send + Sync {
-    /// The command `cmd` with the argument `arg`, both exactly as given.
+    /// Calls the command `cmd` with the argument `arg`, both exactly as given.
     fn ioctl(&self, cmd: u32, arg: u64) -> Result;
 
     /// Waits up to `timeout` for input or a hang-up; zero only looks.
@@ -77,10 +77,10 @@ pub trait Door: Send + Sync {
     /// Bytes in the pool.
     fn pool_size(&self) -> u64;
 
-    /// The counts and charges of the peer, by name.
+    /// Returns the counts and charges of the peer, by name.
     fn counts(&self) -> Vec<(String, u64)>;
 
-    /// A number that stands for the peer as a descriptor.
+    /// Returns a number that stands for the peer as a descriptor.
     fn fd(&self) -> RawFd;
 }
 
@@ -89,7 +89,7 @@ pub trait View: Send + Sync {
     /// Bytes mapped.
     fn len(&self) -> u64;
 
-    /// Whether nothing is mapped.
+    /// Returns whether nothing is mapped.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

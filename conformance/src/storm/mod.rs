@@ -27,7 +27,7 @@ pub struct Options {
     pub rounds: u64,
     /// Commands of all workers between two deaths; 0 for none.
     pub kill_every: u64,
-    /// Where all chances come from.
+    /// The number that all chances come from.
     pub seed: u64,
 }
 
@@ -69,7 +69,7 @@ const HUBS: usize = 4;
 /// The hubs' node.
 const HUB_NODE: u64 = 8;
 
-/// Where the storm takes place.
+/// The place of the storm.
 struct Place<'a> {
     bus: &'a dyn Bus,
     first_user: u32,

@@ -40,7 +40,7 @@ pub fn room(bus: &dyn Bus, users: &[u32]) -> Result<Vec<[usize; 4]>, Failed> {
         .collect()
 }
 
-/// A peer that went through the storm gives everything back, and must count nothing then.
+/// Checks that a peer which went through the storm gives everything back, and counts nothing then.
 pub fn survivor(hub: Peer) -> Result<(), Failed> {
     // The other hubs and the last dying processes may still hold something of it.
     let flags = abi::PEER_RESET_FLAG_FLUSH | abi::PEER_RESET_FLAG_FLUSH_SEED;
@@ -65,7 +65,7 @@ pub fn survivor(hub: Peer) -> Result<(), Failed> {
     Ok(())
 }
 
-/// All peers are closed, and the bus has to be empty.
+/// Checks that the bus is empty after all peers were closed.
 pub fn nothing_left(bus: &dyn Bus) -> Result<(), Failed> {
     let started = Instant::now();
     while let Some(what) = bus.left_over() {

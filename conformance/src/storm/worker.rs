@@ -70,7 +70,7 @@ fn allow<T>(
 }
 
 impl<'a> Worker<'a> {
-    /// A worker with fresh peers; `life` counts the workers of this number.
+    /// Returns a worker with fresh peers; `life` counts the workers of this number.
     pub fn new(
         place: &'a Place<'a>,
         number: usize,
@@ -102,7 +102,7 @@ impl<'a> Worker<'a> {
         Ok(worker)
     }
 
-    /// A fresh peer that knows a hub, and that a hub knows.
+    /// Returns a fresh peer that knows a hub, and that a hub knows.
     fn open(&mut self) -> std::result::Result<Mate, Trouble> {
         let user = self.place.user(self.random.random());
         let door = self
@@ -428,7 +428,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Another peer takes the place of one that disconnects, or is just closed.
+    /// Opens another peer in the place of one that disconnects, or is just closed.
     fn replace(&mut self, at: usize) -> std::result::Result<(), Trouble> {
         if self.random.random() {
             allow("PEER_DISCONNECT", self.mates[at].peer.disconnect(), &[])?;

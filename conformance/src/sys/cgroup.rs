@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-/// Where cgroups (version 2) are.
+/// Folder of cgroups (version 2).
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// A cgroup without limits. Removed when dropped; by then its processes have ended.

@@ -26,12 +26,12 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// `n` zeroed pages that can be read and written, private to this process.
+    /// Maps `n` zeroed pages that can be read and written, private to this process.
     pub fn new(n: usize) -> Self {
         Self::map(n, MapFlags::PRIVATE)
     }
 
-    /// `n` zeroed pages that child processes share with this one.
+    /// Maps `n` zeroed pages that child processes share with this one.
     pub fn shared(n: usize) -> Self {
         Self::map(n, MapFlags::SHARED)
     }
@@ -51,12 +51,12 @@ impl Pages {
         self.base.as_ptr().expose_provenance() as u64 + at as u64
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no pages.
+    /// Returns whether there are no pages.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -81,7 +81,7 @@ impl Pages {
             .collect()
     }
 
-    /// The pages as atomic words, to be shared by processes.
+    /// Returns the pages as atomic words, to be shared by processes.
     pub fn words(&self) -> &[AtomicU64] {
         let words = self.len / size_of::<AtomicU64>();
         // SAFETY: the pages are mapped, zeroed, page-aligned and live as long as `self`; users
@@ -123,8 +123,8 @@ impl Drop for Pages {
     }
 }
 
-/// A page that holds `bytes` and cannot be written: the bus can read from it, and a write to it is
-/// EFAULT.
+/// Returns a page that holds `bytes` and cannot be written: the bus can read from it, and a write
+/// to it is EFAULT.
 pub fn read_only(bytes: &[u8]) -> Pages {
     let pages = Pages::new(1);
     pages.poke(0, bytes);
@@ -132,8 +132,8 @@ pub fn read_only(bytes: &[u8]) -> Pages {
     pages
 }
 
-/// A page that holds `bytes` at its very end, followed by nothing: returns it with the address of
-/// the first byte.
+/// Returns a page that holds `bytes` at its very end, followed by nothing: returns it with the
+/// address of the first byte.
 pub fn before_hole(bytes: &[u8]) -> (Pages, u64) {
     let pages = Pages::new(2);
     let at = PAGE - bytes.len();

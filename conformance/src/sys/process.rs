@@ -12,7 +12,7 @@ pub struct Child {
     done: bool,
 }
 
-/// How a child ended.
+/// The way that a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// It returned this.
@@ -62,7 +62,7 @@ impl Child {
         self.reap(0).expect("wait without WNOHANG returned nothing")
     }
 
-    /// The end, if it has come.
+    /// Returns the end, if it has come.
     pub fn try_wait(&mut self) -> Option<End> {
         self.reap(libc::WNOHANG)
     }
@@ -137,7 +137,7 @@ impl DescriptorLimit {
         Self { before, limit }
     }
 
-    /// The limit.
+    /// Returns the limit.
     pub fn limit(&self) -> RawFd {
         self.limit
     }
@@ -186,7 +186,7 @@ fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
-/// An io_uring instance.
+/// Returns an io_uring instance.
 pub fn io_uring() -> OwnedFd {
     /// Bytes of `struct io_uring_params`.
     const PARAMS: usize = 120;

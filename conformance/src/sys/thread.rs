@@ -13,12 +13,12 @@ pub fn monotonic() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// The number of the calling thread.
+/// Returns the number of the calling thread.
 pub fn current() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// The system call that a thread, of this process or another, sleeps in.
+/// Returns the system call that a thread, of this process or another, sleeps in.
 fn sleeps_in(tid: i32) -> Option<libc::c_long> {
     // Of one that runs it says so; of one that has ended there is nothing.
     let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
@@ -41,21 +41,22 @@ pub fn wait_until_asleep(tid: i32, fits: impl Fn(libc::c_long) -> bool, patience
     }
 }
 
-/// The state of a thread, of this process or another, as `/proc` names it; None if it is gone.
+/// Returns the state of a thread, of this process or another, as `/proc` names it; None if it is
+/// gone.
 pub fn state(tid: i32) -> Option<char> {
     let text = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
     // Behind the name, which may contain anything.
     text.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
-/// How often [`handle_signal`]'s handler ran in this process.
+/// Number of runs of [`handle_signal`]'s handler in this process.
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn count(_: libc::c_int) {
     HANDLED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How many signals were handled in this process.
+/// Returns the number of signals that were handled in this process.
 pub fn handled() -> u32 {
     HANDLED.load(Ordering::Relaxed)
 }

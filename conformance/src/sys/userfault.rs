@@ -79,7 +79,7 @@ pub struct StallingPage {
 }
 
 impl StallingPage {
-    /// A page that stalls any access, and turns out to begin with `content`. Needs root, or
+    /// Returns a page that stalls any access, and turns out to begin with `content`. Needs root, or
     /// `vm.unprivileged_userfaultfd`.
     pub fn new(content: &[u8]) -> Self {
         let source = Pages::new(1);
@@ -87,7 +87,7 @@ impl StallingPage {
         Self::register(Pages::new(1), MODE_MISSING, Stalls::Access(source))
     }
 
-    /// A page that begins with `content`, and stalls when it is written to.
+    /// Returns a page that begins with `content`, and stalls when it is written to.
     pub fn on_write(content: &[u8]) -> Self {
         let pages = Pages::new(1);
         pages.poke(0, content);

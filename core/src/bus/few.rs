@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A list of mostly few elements, which takes no memory from the heap then.
+//! A list that takes memory from the heap only when it has more than a few elements.
 
 use kernel::prelude::*;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! What the core asks of the machine it runs on.
+//! The services that the core needs from the machine it runs on.
 //!
 //! A host lends memory, descriptors and wake-ups, and moves bytes. It knows nothing of order,
 //! rights or quota. [`Host`] names the types of one host. The other half of a host, which reads
@@ -15,7 +15,8 @@
 
 use kernel::prelude::*;
 
-/// Allocates what outlives the call: it is charged to the memory cgroup of the caller.
+/// Flags to allocate memory that outlives the call: it is charged to the memory cgroup of the
+/// caller.
 pub(crate) const GFP_KEPT: kernel::alloc::Flags = kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 
 /// The types of one host.
@@ -60,7 +61,7 @@ pub trait Waker: Send + Sync + 'static {
     /// They look again by [`Peer::ready`](crate::bus::Peer::ready).
     fn wake(&self, hint: WakeHint);
 
-    /// Tells whether a waiter may be enlisted, for a task that has just slept here: a waiter that
+    /// Returns whether a waiter may be enlisted, for a task that has just slept here: a waiter that
     /// enlisted before the task's wake-up is seen; one that enlists later looks for itself.
     fn is_awaited(&self) -> bool {
         true
@@ -78,7 +79,7 @@ pub trait Waker: Send + Sync + 'static {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result;
 }
 
-/// What the caller of a wake-up does next.
+/// The next step of the caller of a wake-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeHint {
     /// It keeps the CPU.
@@ -89,10 +90,10 @@ pub enum WakeHint {
 
 /// Payload of a message, still in the sender's memory.
 pub trait Payload<H: Host> {
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     fn len(&self) -> u64;
 
-    /// Whether there are no bytes.
+    /// Returns whether there are no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

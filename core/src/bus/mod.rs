@@ -6,7 +6,7 @@
 //!
 //! # Locks
 //!
-//! All are spin locks. One is only taken while those held are of a lower rank.
+//! All are spin locks. A lock is only taken while all locks held are of a lower rank.
 //!
 //! | rank | lock | where |
 //! |---|---|---|
@@ -16,8 +16,8 @@
 //! | 4 | `bus1::account` | [`quota::user`] |
 //!
 //! Never are two of the same rank held together. Under a lock nothing is allocated and nothing
-//! sleeps; what is removed there and could reach a peer, a pool or a file when dropped is handed
-//! out of the critical section first.
+//! sleeps; objects that are removed there and could reach a peer, a pool or a file when dropped are
+//! handed out of the critical section first.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
 //   few, tree, host: the ground

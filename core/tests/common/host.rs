@@ -24,7 +24,7 @@ impl bus::Host for Test {
 struct Memory {
     bytes: Vec<u8>,
     pins: Vec<(u64, u64)>,
-    /// How many calls of `pin` from now on succeed, if not all.
+    /// Number of calls of `pin` from now on that succeed, if not all.
     failing: Option<u32>,
 }
 
@@ -49,12 +49,12 @@ impl Pool {
         self.0.lock().unwrap().failing = n;
     }
 
-    /// How many ranges are pinned.
+    /// Returns the number of pinned ranges.
     pub fn pins(&self) -> usize {
         self.0.lock().unwrap().pins.len()
     }
 
-    /// What the owner sees.
+    /// Reads memory as the owner sees it.
     pub fn read(&self, offset: u64, len: u64) -> Vec<u8> {
         self.0.lock().unwrap().bytes[offset as usize..(offset + len) as usize].to_vec()
     }
@@ -74,7 +74,7 @@ impl bus::Pool for Pool {
         if memory.bytes.len() < end {
             memory.bytes.resize(end, 0);
         }
-        // What is not written shows. A range that is pinned keeps its content.
+        // Bytes that are not written show. A range that is pinned keeps its content.
         if !memory.is_pinned(offset, len) {
             memory.bytes[offset as usize..end].fill(0xee);
         }
@@ -109,11 +109,11 @@ pub(super) type Sleep = Box<dyn FnOnce() -> Result + Send>;
 /// host.
 pub struct Waker {
     wakes: Atomic<u64>,
-    /// How many of these were by a caller that was about to sleep.
+    /// Number of these by a caller that was about to sleep.
     yields: Atomic<u64>,
-    /// What the next one does first.
+    /// A hook that the next wake-up runs first.
     hook: Mutex<Option<Hook>>,
-    /// What happens while somebody sleeps.
+    /// Hooks that run while somebody sleeps.
     sleeps: Mutex<VecDeque<Sleep>>,
     /// Lives as long as the peer.
     _peer: Shared<()>,
@@ -158,7 +158,7 @@ impl bus::Waker for Waker {
         }
     }
 
-    /// What happens meanwhile is up to the test; after that the time is up.
+    /// Runs the hook of the test in place of a sleep; after that the time is up.
     fn wait(&self, ready: &mut dyn FnMut() -> bool, _deadline: u64) -> Result {
         if ready() {
             return Ok(());

@@ -6,8 +6,8 @@
 //! commands go through `dispatch`, as on a real host. Where the core calls the host without locks,
 //! a test may step in ([`Hooks`]) and do what another thread could do at that moment.
 //!
-//! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so that
-//! they add no order to what a model explores. Wake-ups alone are known to it.
+//! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so
+//! that they add no order to what a model explores. Only wake-ups are known to it.
 
 #![allow(dead_code, unused_imports)] // No single test uses all of it.
 
@@ -55,7 +55,7 @@ impl Default for World {
 }
 
 impl World {
-    /// An empty bus.
+    /// Returns an empty bus.
     pub fn new(limits: Limits) -> Self {
         kernel::lockdep::declare(&LOCK_ORDER);
         Self(Shared::new(Inner {
@@ -67,12 +67,12 @@ impl World {
         }))
     }
 
-    /// A new peer of user `uid`.
+    /// Returns a new peer of user `uid`.
     pub fn open(&self, uid: u32) -> Client {
         self.try_open(uid).unwrap()
     }
 
-    /// A new peer of user `uid`, if there is memory for it.
+    /// Returns a new peer of user `uid`, if there is memory for it.
     pub fn try_open(&self, uid: u32) -> Result<Client> {
         let waker = Waker::new(&self.0.live);
         let pool = Pool::default();
@@ -88,17 +88,17 @@ impl World {
         })
     }
 
-    /// What is in use.
+    /// Returns the amounts in use.
     pub fn usage(&self) -> Usage {
         self.0.bus.usage()
     }
 
-    /// How many files are in flight.
+    /// Returns the number of files in flight.
     pub fn files(&self) -> usize {
         Shared::strong_count(&self.0.files) - 1
     }
 
-    /// What the bus and every peer say about themselves.
+    /// Returns the numbers of the bus and of every peer.
     pub fn state(&self) -> (Usage, Vec<Info>, usize) {
         let peers = self.0.peers.lock().unwrap().clone();
         let infos = peers.iter().map(|peer| peer.info()).collect();
@@ -133,7 +133,7 @@ pub struct Letter<'a> {
 }
 
 impl<'a> Letter<'a> {
-    /// Some bytes for one or many.
+    /// Returns some bytes for one or many.
     pub fn new(to: &'a [u64], data: &'a [u8]) -> Self {
         Self {
             to,
@@ -162,7 +162,7 @@ impl Letter<'_> {
     }
 }
 
-/// What was received.
+/// A received message or notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     pub kind: u64,
@@ -174,7 +174,7 @@ pub struct Received {
     pub offset: u64,
 }
 
-/// What an exchange is to do: give back, send, receive.
+/// The work of an exchange: give back, send, receive.
 #[derive(Clone, Copy, Default)]
 pub struct Exchange<'a> {
     pub release: &'a [u64],
@@ -184,7 +184,7 @@ pub struct Exchange<'a> {
     pub deadline: u64,
 }
 
-/// What an exchange left: what is still to do, and what is in the room.
+/// The argument after an exchange: the rest of the work, and the contents of the room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchanged {
     pub sends: bool,
@@ -330,7 +330,7 @@ impl Client {
         self.peer.waker().sleep(Box::new(sleep));
     }
 
-    /// How often it was woken by one who was about to sleep.
+    /// Returns the number of wake-ups by callers that were about to sleep.
     pub fn yields(&self) -> u64 {
         self.peer.waker().yields()
     }
@@ -344,7 +344,7 @@ impl Client {
         Ok(received)
     }
 
-    /// All that there is to receive, by `take`.
+    /// Receives everything that there is, by `take`.
     pub fn take_all(&self) -> Vec<Received> {
         core::iter::from_fn(|| match self.take() {
             Err(EAGAIN) => None,
@@ -424,7 +424,7 @@ impl Client {
         self.call(&Arena::default(), &Hooks::default(), CMD_PEER_DISCONNECT, 0)
     }
 
-    /// What poll would say.
+    /// Returns the answer that poll would give.
     pub fn ready(&self) -> Ready {
         self.peer.ready()
     }
@@ -435,7 +435,7 @@ impl Client {
         self.peer.waker().hook(Box::new(hook));
     }
 
-    /// How often it was woken.
+    /// Returns the number of wake-ups.
     pub fn wakes(&self) -> u64 {
         self.peer.waker().wakes()
     }

@@ -8,7 +8,7 @@ use kernel::error::code::*;
 use super::common::*;
 use super::{data, model, spawn, Seen, Square, Watch, BOUND, DEEP};
 
-/// The number of release notices for node 0.
+/// Returns the number of release notices for node 0.
 fn releases(all: &[Received]) -> usize {
     let notices = all.iter().filter(|one| one.kind == MSG_NODE_RELEASE);
     notices
@@ -216,8 +216,8 @@ fn idle_credit_is_recalled() {
     });
 }
 
-/// Once, who replaced the seed decided too late whether the user had the slice of the one before, and
-/// both freed it.
+/// Once, who replaced the seed decided too late whether the user had the slice of the one before,
+/// and both freed it.
 #[test]
 fn a_seed_is_replaced_while_the_user_lets_go_of_its_slice() {
     model("seed and slice", DEEP, || {

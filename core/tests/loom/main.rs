@@ -27,14 +27,15 @@
 //!
 //! # Not covered
 //!
-//! - More than [`BOUND`] or [`DEEP`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises both), or
-//!   more than three threads and three queues. The proofs are in `docs/ordering.md`; `queue_tests.rs` has random
-//!   schedules of more.
-//! - A Release or Acquire that is too weak: the locks order nearly everything here by themselves. Models
-//!   without locks are in `transaction_tests.rs` and `destroy_tests.rs`, those whose name has `loom_`.
+//! - More than [`BOUND`] or [`DEEP`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises both),
+//!   or more than three threads and three queues. The proofs are in `docs/ordering.md`;
+//!   `queue_tests.rs` has random schedules of more.
+//! - A Release or Acquire that is too weak: the locks order nearly everything here by themselves.
+//!   Models without locks are in `transaction_tests.rs` and `destroy_tests.rs`, those whose name
+//!   has `loom_`.
 //! - Locks of the host: wake-ups are counted, not slept on. Payloads are a few bytes.
-//! - The kernel's memory model: loom has that of C11 (without load buffering), which is what the shim
-//!   maps the kernel's orders to.
+//! - The kernel's memory model: loom has that of C11 (without load buffering), which is what the
+//!   shim maps the kernel's orders to.
 
 #![cfg(loom)]
 
@@ -76,7 +77,7 @@ fn data(all: &[Received]) -> Vec<&[u8]> {
     data.map(|one| &one.data[..]).collect()
 }
 
-/// What a waiter saw before it would have gone to sleep.
+/// State that a waiter saw before it would have gone to sleep.
 struct Watch(Client, bool, u64);
 
 impl Watch {
@@ -85,7 +86,7 @@ impl Watch {
         Self(client.clone(), client.ready().readable, wakes)
     }
 
-    /// When all is quiet.
+    /// Checks the watch when all is quiet.
     fn check(self) {
         let Self(client, saw, wakes) = self;
         let sleeps = !saw && client.wakes() == wakes;
@@ -122,7 +123,7 @@ impl Square {
     }
 }
 
-/// Where the message and the notice were in what was received.
+/// Places of the message and the notice among the received entries.
 struct Seen {
     slot: Option<u64>,
     notices: Vec<u64>,
@@ -141,7 +142,7 @@ impl Seen {
         }
     }
 
-    /// An ID comes before the notice with this ID, nothing after it.
+    /// Checks that an ID comes before the notice with this ID, and nothing after it.
     fn check(&self) {
         match self.slot {
             Some(HANDLE_INVALID) => assert!(!self.message_first || self.notices.is_empty()),

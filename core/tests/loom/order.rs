@@ -200,7 +200,7 @@ fn a_multicast_is_whole_or_is_not() {
             };
             assert_eq!(data(&at_s).len(), 1 + expected);
             if release == 0 {
-                // What was sent is received, and before the notice.
+                // Every message that was sent is received, and before the notice.
                 assert_eq!(data(&at_r).len(), expected);
                 assert_eq!(at_r.last().unwrap().kind, MSG_NODE_DESTROY);
             } else {
@@ -213,7 +213,7 @@ fn a_multicast_is_whole_or_is_not() {
 }
 
 #[test]
-fn a_partial_multicast_says_who_got_it() {
+fn a_partial_multicast_names_its_receivers() {
     model("partial multicast and destruction", DEEP, || {
         // Two nodes of one peer, of which one dies, and one of another.
         let Square {
@@ -276,7 +276,8 @@ fn two_calls_destroy_one_node() {
     });
 }
 
-/// A peer whose nodes 0 and 8 its seed pins, so that a flush leaves them, and a sender to both.
+/// Returns a peer whose nodes 0 and 8 its seed pins, so that a flush leaves them, and a sender to
+/// both.
 fn pinned() -> (World, Client, Client, [u64; 2]) {
     let world = World::default();
     let (r, s) = (world.open(1), world.open(2));

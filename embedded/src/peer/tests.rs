@@ -41,7 +41,7 @@ impl Poller {
         Self(poller)
     }
 
-    /// Whether there was an edge since it was asked last.
+    /// Returns whether there was an edge since it was asked last.
     fn had_edge(&self) -> bool {
         let mut events = Vec::<Event>::with_capacity(1);
         let now = Timespec::default();
@@ -76,7 +76,8 @@ fn flush(client: &Client) {
     ioctl(&client.peer, CMD_PEER_RESET, address(&mut command)).unwrap();
 }
 
-/// Makes a node, as another thread of the owner does that has not brought the eventfd up to date yet.
+/// Makes a node, as another thread of the owner does that has not brought the eventfd up to date
+/// yet.
 fn transfer_without_answer(owner: &Client, to: &Client) -> u64 {
     let mut command = CmdHandleTransfer {
         src_handle: 16,
@@ -90,7 +91,7 @@ fn transfer_without_answer(owner: &Client, to: &Client) -> u64 {
     command.dst_handle
 }
 
-/// A way to learn that nothing is left.
+/// The ways to find out that nothing is left.
 struct Way {
     name: &'static str,
     /// Messages that are in the queue before.
@@ -183,7 +184,7 @@ fn a_receipt_with_more_behind_it_costs_no_edge() {
 }
 
 #[test]
-fn answers_are_told_apart() {
+fn answers_are_distinguished() {
     let answer = |cmd, result| Answer::of(cmd, None, result);
     for cmd in [CMD_SEND, CMD_SLICE_RELEASE, CMD_PEER_QUERY] {
         assert_eq!(answer(cmd, Ok(())), Answer::Other);

@@ -50,7 +50,7 @@ pub fn ioctl(peer: &Peer, cmd: u32, arg: usize) -> Result<(), Errno> {
     unsafe { peer.ioctl_checked(cmd, arg) }
 }
 
-/// A descriptor that was received.
+/// Returns a descriptor that was received.
 pub fn own(fd: i32) -> OwnedFd {
     // SAFETY: the number was just given to this process, and only this test knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }

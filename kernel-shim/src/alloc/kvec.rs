@@ -47,19 +47,19 @@ pub type VVec<T> = Vec<T, Vmalloc>;
 pub type KVVec<T> = Vec<T, KVmalloc>;
 
 impl<T, A: Allocator> Vec<T, A> {
-    /// An empty vector; allocates nothing.
+    /// Returns an empty vector; allocates nothing.
     pub const fn new() -> Self {
         Self(StdVec::new(), PhantomData)
     }
 
-    /// An empty vector with room for `capacity` elements.
+    /// Returns an empty vector with room for `capacity` elements.
     pub fn with_capacity(capacity: usize, flags: Flags) -> Result<Self, AllocError> {
         let mut v = Self::new();
         v.reserve(capacity, flags)?;
         Ok(v)
     }
 
-    /// A vector of `n` elements of zeroes.
+    /// Returns a vector of `n` elements of zeroes.
     pub fn zeroed(n: usize, flags: Flags) -> Result<Self, AllocError>
     where
         T: Zeroable,
@@ -69,27 +69,27 @@ impl<T, A: Allocator> Vec<T, A> {
         Ok(v)
     }
 
-    /// The number of elements there is room for.
+    /// Returns the number of elements there is room for.
     pub fn capacity(&self) -> usize {
         self.0.capacity()
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The elements.
+    /// Returns the elements.
     pub fn as_slice(&self) -> &[T] {
         &self.0
     }
 
-    /// The elements, to be changed.
+    /// Returns the elements, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.0
     }
@@ -201,7 +201,7 @@ impl<T: Clone, A: Allocator> Vec<T, A> {
         Ok(())
     }
 
-    /// A vector of `n` times `value`.
+    /// Returns a vector of `n` times `value`.
     pub fn from_elem(value: T, n: usize, flags: Flags) -> Result<Self, AllocError> {
         let mut v = Self::with_capacity(n, flags)?;
         v.extend_with(n, value, flags)?;
@@ -329,7 +329,7 @@ impl<T, A: Allocator> IntoIterator for Vec<T, A> {
 pub struct IntoIter<T, A: Allocator>(std::vec::IntoIter<T>, PhantomData<fn() -> A>);
 
 impl<T, A: Allocator> IntoIter<T, A> {
-    /// The elements that are left, in the memory of the vector.
+    /// Returns the elements that are left, in the memory of the vector.
     pub fn collect(self, _flags: Flags) -> Vec<T, A> {
         Vec(self.0.collect(), PhantomData)
     }
@@ -392,7 +392,7 @@ impl From<RemoveError> for Error {
     }
 }
 
-/// Why [`Vec::insert_within_capacity`] failed, with the element.
+/// The reason why [`Vec::insert_within_capacity`] failed, with the element.
 pub enum InsertError<T> {
     /// The index is beyond the end.
     IndexOutOfBounds(T),

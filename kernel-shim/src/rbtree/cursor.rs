@@ -38,17 +38,17 @@ impl<'a, K: Ord, V> Cursor<'a, K, V> {
         Some(Self { map, current })
     }
 
-    /// The node.
+    /// Returns the node.
     pub fn current(&self) -> (&K, &V) {
         self.current
     }
 
-    /// The node before, in order of the keys.
+    /// Returns the node before, in order of the keys.
     pub fn peek_prev(&self) -> Option<(&K, &V)> {
         prev(self.map, self.current.0)
     }
 
-    /// The node after, in order of the keys.
+    /// Returns the node after, in order of the keys.
     pub fn peek_next(&self) -> Option<(&K, &V)> {
         next(self.map, self.current.0)
     }
@@ -81,12 +81,12 @@ impl<'a, K: Ord + Clone, V> CursorMut<'a, K, V> {
         Self { map, key }
     }
 
-    /// The node.
+    /// Returns the node.
     pub fn current(&self) -> (&K, &V) {
         self.map.get_key_value(&self.key).expect(PRESENT)
     }
 
-    /// The node, with a value that can be changed.
+    /// Returns the node, with a value that can be changed.
     pub fn current_mut(&mut self) -> (&K, &mut V) {
         (&self.key, self.map.get_mut(&self.key).expect(PRESENT))
     }
@@ -126,22 +126,22 @@ impl<'a, K: Ord + Clone, V> CursorMut<'a, K, V> {
         Some(Self::at(self.map, key))
     }
 
-    /// The node before.
+    /// Returns the node before.
     pub fn peek_prev(&self) -> Option<(&K, &V)> {
         prev(self.map, &self.key)
     }
 
-    /// The node after.
+    /// Returns the node after.
     pub fn peek_next(&self) -> Option<(&K, &V)> {
         next(self.map, &self.key)
     }
 
-    /// The node before, with a value that can be changed.
+    /// Returns the node before, with a value that can be changed.
     pub fn peek_prev_mut(&mut self) -> Option<(&K, &mut V)> {
         self.map.range_mut(..&self.key).next_back()
     }
 
-    /// The node after, with a value that can be changed.
+    /// Returns the node after, with a value that can be changed.
     pub fn peek_next_mut(&mut self) -> Option<(&K, &mut V)> {
         self.map.range_mut((Excluded(&self.key), Unbounded)).next()
     }

@@ -100,17 +100,17 @@ impl<'a, K: Ord, V> VacantEntry<'a, K, V> {
 pub struct OccupiedEntry<'a, K, V>(pub(super) btree_map::OccupiedEntry<'a, K, V>);
 
 impl<'a, K: Ord, V> OccupiedEntry<'a, K, V> {
-    /// The value.
+    /// Returns the value.
     pub fn get(&self) -> &V {
         self.0.get()
     }
 
-    /// The value, to be changed.
+    /// Returns the value, to be changed.
     pub fn get_mut(&mut self) -> &mut V {
         self.0.get_mut()
     }
 
-    /// The value, to be changed, for as long as the tree is borrowed.
+    /// Returns the value, to be changed, for as long as the tree is borrowed.
     pub fn into_mut(self) -> &'a mut V {
         self.0.into_mut()
     }

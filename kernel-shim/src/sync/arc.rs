@@ -96,7 +96,8 @@ pub struct Arc<T: ?Sized> {
 // on whatever thread that is (needs `Send`).
 unsafe impl<T: ?Sized + Sync + Send> Send for Arc<T> {}
 
-// SAFETY: as above, since an `&Arc` can be cloned.
+// SAFETY: an `&Arc` can be cloned, so it may share the value and drop it wherever an `Arc` may
+// (needs `Sync` and `Send`).
 unsafe impl<T: ?Sized + Sync + Send> Sync for Arc<T> {}
 
 impl<T> Arc<T> {

@@ -49,7 +49,7 @@ pub mod ordering {
 
     /// Any memory order.
     pub trait Ordering: sealed::Sealed {
-        /// Which one.
+        /// The ordering that it is.
         const TYPE: OrderingType;
     }
 
@@ -88,7 +88,7 @@ pub mod repr {
         fn compare_exchange(&self, old: T, new: T, order: super::imp::Ordering) -> Result<T, T>;
     }
 
-    /// The same, for those that count.
+    /// Types of atomic variables that can count.
     pub trait Arithmetic<T>: Repr<T> {
         fn fetch_add(&self, v: T, order: super::imp::Ordering) -> T;
         fn fetch_sub(&self, v: T, order: super::imp::Ordering) -> T;
@@ -203,7 +203,7 @@ impl_arithmetic! {
 pub struct Atomic<T: AtomicType>(T::Repr);
 
 impl<T: AtomicType> Atomic<T> {
-    /// A variable with the value `v`.
+    /// Returns a variable with the value `v`.
     #[inline]
     pub fn new(v: T) -> Self {
         Self(T::Repr::new(v))
@@ -275,7 +275,7 @@ impl<T: AtomicType + fmt::Debug> fmt::Debug for Atomic<T> {
     }
 }
 
-/// The order of the operation itself.
+/// Returns the order of the operation itself.
 const fn order<O: ordering::Ordering>() -> imp::Ordering {
     match O::TYPE {
         OrderingType::Relaxed => imp::Ordering::Relaxed,

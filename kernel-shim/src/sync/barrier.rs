@@ -42,8 +42,7 @@ impl sealed::Smp for Write {
     }
 }
 
-/// A barrier between processors: `smp_mb(Full)`, `smp_mb(Read)`,
-/// `smp_mb(Write)`.
+/// Orders accesses between processors: `smp_mb(Full)`, `smp_mb(Read)`, `smp_mb(Write)`.
 ///
 /// # Examples
 ///

@@ -28,9 +28,9 @@ mod raw {
     pub(super) type RawLock = parking_lot::Mutex<()>;
     pub(super) type Held<'a> = parking_lot::MutexGuard<'a, ()>;
 
-    /// Pauses before each look at a lock that is held, as powers of two; then the thread sleeps. The
-    /// first is no shorter: it takes longer anyway to get the lock's cache line back, and the holder
-    /// mostly takes the lock again at once.
+    /// Pauses before each look at a lock that is held, as powers of two; then the thread sleeps.
+    /// The first is no shorter: it takes longer anyway to get the lock's cache line back, and the
+    /// holder mostly takes the lock again at once.
     const PAUSES: core::ops::Range<u32> = 5..10;
 
     #[inline]
@@ -217,12 +217,12 @@ impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
         }
     }
 
-    /// The lock that is held.
+    /// Returns the lock that is held.
     pub fn lock_ref(&self) -> &'a Lock<T, B> {
         self.lock
     }
 
-    /// The data, pinned; the way to change data that is not `Unpin`.
+    /// Returns the data, pinned; the way to change data that is not `Unpin`.
     pub fn as_mut(&mut self) -> Pin<&mut T> {
         cachelines::wrote::<T, T>(self);
         // SAFETY: the lock is held, its data is pinned and stays so.

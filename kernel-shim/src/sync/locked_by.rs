@@ -62,8 +62,8 @@ unsafe impl<T: ?Sized + Send, U: ?Sized> Send for LockedBy<T, U> {}
 unsafe impl<T: ?Sized + Send, U: ?Sized> Sync for LockedBy<T, U> {}
 
 impl<T, U> LockedBy<T, U> {
-    /// Data protected by `owner`, which must neither move nor go away while the
-    /// data is accessed.
+    /// Makes data protected by `owner`, which must neither move nor go away while the data is
+    /// accessed.
     pub fn new<B: Backend>(owner: &Lock<U, B>, data: T) -> Self {
         Self {
             owner: owner.data.get(),

@@ -226,7 +226,8 @@ struct bus1_cmd_exchange {
  *
  * 0x00 to 0x7f belong to the interface of 2016. Commands added since take
  * numbers from 0x80 up; their structures start with a __u64 @size, the
- * caller's sizeof, so that they can grow, and which alone their numbers encode.
+ * caller's sizeof, so that they can grow, and their numbers encode only that
+ * field.
  */
 #define BUS1_CMD_PEER_DISCONNECT	_IOWR(BUS1_IOCTL_MAGIC, 0x00, __u64)
 #define BUS1_CMD_PEER_QUERY		_IOWR(BUS1_IOCTL_MAGIC, 0x01, struct bus1_cmd_peer_reset)

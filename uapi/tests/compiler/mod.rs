@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The C compiler: `$CC`, or `cc`.
+/// Returns the C compiler: `$CC`, or `cc`.
 fn compiler() -> String {
     std::env::var("CC").unwrap_or_else(|_| "cc".into())
 }
@@ -28,7 +28,7 @@ fn scratch(name: &str, source: &str) -> PathBuf {
     path
 }
 
-/// A call of the compiler that finds our header before the system's.
+/// Returns a call of the compiler that finds our header before the system's.
 fn call(flags: &[&str]) -> Command {
     let mut command = Command::new(compiler());
     command
@@ -64,7 +64,7 @@ pub fn build(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     program
 }
 
-/// The flags for 32-bit code without a library, if the compiler can make it.
+/// Returns the flags for 32-bit code without a library, if the compiler can make it.
 /// The kernel's own headers (asm/types.h) are taken from where the 64-bit
 /// compiler finds them; they serve both widths.
 pub fn flags_32bit() -> Option<Vec<String>> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! One call on the binary interface: where arguments are read from and results go.
+//! The task that makes a call, as two traits of the host: [`Caller`] reads arguments and writes
+//! results, [`Installed`] takes back or keeps the descriptors that it was given.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -12,9 +13,9 @@ use crate::bus::object::Peer;
 ///
 /// Dropping it without [`Installed::keep`] closes them.
 pub trait Installed {
-    /// The numbers, in the order of the files.
+    /// Returns the numbers of the descriptors, in the order of the files.
     fn numbers(&self) -> &[i32];
-    /// Makes them final.
+    /// Makes the descriptors final: nothing closes them any more.
     fn keep(self);
 }
 
@@ -61,7 +62,7 @@ pub trait Caller<H: Host> {
     ///
     /// # Errors
     ///
-    /// EBADF; EOPNOTSUPP if it is not one.
+    /// EBADF; EOPNOTSUPP if the file is not a peer.
     fn peer(&self, fd: i32) -> Result<Arc<Peer<H>>>;
 
     /// Gives the caller a close-on-exec descriptor for each file: all, or none.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed and
-//! becomes the user's. One critical section, in which nothing fails.
+//! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed
+//! and becomes the user's. One critical section, in which nothing fails.
 //!
 //! # Locks
 //!
@@ -20,13 +20,14 @@ use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
 use crate::bus::quota::{BYTES, HANDLES, SLICES};
 
-/// What is left of a received entry, to be ended without locks.
+/// Remains of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
     /// Memory that is not kept for the next message.
     Blank(Option<BlankMessage<H>>),
     /// A message whose handles were gained, except those that got INVALID.
     Message(KBox<Message<H>>),
-    /// What a notice refers to, and its memory unless its node keeps that.
+    /// A notice with the handle or node that it refers to, and its memory unless its node keeps
+    /// that.
     Notice(Notice<H>, Option<EntryReservation<H>>),
 }
 
@@ -75,7 +76,7 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Tells whether the head is still `key` and still makes `msg`.
+    /// Returns whether the head is still `key` and still makes `msg`.
     #[inline(always)]
     fn head_makes(&mut self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
         if !self.queue.settle() {
@@ -117,8 +118,8 @@ impl<H: Host> Inbox<H> {
         Leftover::Message(message)
     }
 
-    /// Completes the slice of a message with handles or files, and gives back what the user is not
-    /// charged for any more.
+    /// Completes the slice of a message with handles or files, and gives back the charges that end
+    /// with the receipt.
     #[cold]
     fn deliver_handles(
         &mut self,
@@ -142,8 +143,8 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// Turns a slot's reference into the user's, and leaves the slot empty. None if the node died before
-/// `timestamp`, or if its end was notified before: then the reference stays in the slot.
+/// Turns a slot's reference into the user's, and leaves the slot empty. None if the node died
+/// before `timestamp`, or if its end was notified before: then the reference stays in the slot.
 pub(crate) fn gain<H: Host>(
     table: &mut Table<H>,
     inbox: &mut Inbox<H>,
@@ -156,7 +157,7 @@ pub(crate) fn gain<H: Host>(
         return None;
     }
     let gained = table.gain(inbox, handle, payer, None)?;
-    // Others hold it too: at least the table does now.
+    // This is not the last reference to the handle: at least the table has one now.
     *slot = None;
     Some(gained)
 }

@@ -5,8 +5,8 @@
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
 //! 1. the nodes are marked dying, each with its part;
-//! 2. one holder after the other is moved to those told, and a notice is staged in its queue. A peer
-//!    that is linked meanwhile joins the holders, and is told in turn;
+//! 2. one holder after the other is moved to the notified ones (`told`), and a notice is staged in
+//!    its queue. A peer that is linked meanwhile joins the holders, and is notified in turn;
 //! 3. when there is none left, still in the same critical section: the clock of the owner ticks
 //!    to the timestamp of the destruction, the nodes are marked dead with it, and all messages that
 //!    are staged for them and not committed yet are killed;
@@ -17,7 +17,7 @@
 //!
 //! A message committed before 3 for one of the nodes has raised the owner's clock before its word
 //! was set, so its timestamp is lower; one that comes after 3 finds the node dead. A handle that is
-//! linked before 3 belongs to a holder that is told; after 3 none is linked.
+//! linked before 3 belongs to a holder that is notified; after 3 none is linked.
 //!
 //! # Locks
 //!
@@ -36,7 +36,7 @@ use crate::bus::object::{
 use crate::bus::order::{destruction_after, Transaction};
 use crate::errno::{EREMOTE, ESTALE};
 
-/// How many nodes are destroyed without an allocation.
+/// Number of nodes that are destroyed without an allocation.
 const FEW: usize = 16;
 
 /// Nodes to destroy, by their anchors, in the order of the parts.
@@ -49,7 +49,7 @@ pub(crate) struct Doomed<H: Host> {
 }
 
 impl<H: Host> Doomed<H> {
-    /// None yet.
+    /// Makes an empty list of nodes to destroy.
     pub(crate) fn new() -> Self {
         Self {
             anchors: ByNumber::<H>::new(),
@@ -72,8 +72,8 @@ impl<H: Host> Doomed<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Moves a holder of the first of the nodes at or after `from` that has any to those told. Returns
-    /// it, with the part that it will be told.
+    /// Moves one holder to the notified ones: a holder of the first node at or after `from` that
+    /// has any. Returns it, with the part of the transaction that its notice is.
     fn next_holder(&mut self, doomed: &Doomed<H>, from: &mut u64) -> Option<(u32, Arc<Handle<H>>)> {
         while let Some(here) = doomed.anchors.cursor_lower_bound(from) {
             let (&part, anchor) = here.current();
@@ -105,7 +105,7 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// What else happens in the instant of the destruction.
+/// The reason of a destruction, and what happens to the owner in the same instant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Also {
     Nothing,
@@ -115,16 +115,17 @@ pub(crate) enum Also {
     Close,
 }
 
-/// What happened in the instant of the destruction.
+/// Results of the instant of the destruction.
 struct Death<H: Host> {
     timestamp: u64,
-    /// What was in the owner's inbox, if that is disconnected.
+    /// The contents of the owner's inbox, if the owner is disconnected.
     remains: Option<Inbox<H>>,
 }
 
 impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none,
-    /// only a disconnect does anything. Returns what was in the inbox of a peer that disconnects.
+    /// only a disconnect does anything. Returns the contents of the inbox of a peer that
+    /// disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
         let transaction = match also {
             Also::Close => &self.last_transaction,
@@ -168,7 +169,7 @@ impl<H: Host> Peer<H> {
             let mut guard = self.inbox.lock();
             let inbox = &mut *guard;
             let next = inbox.next_holder(doomed, &mut from).or_else(|| {
-                // Some may have joined those that were passed already.
+                // Holders may have joined nodes that were passed already.
                 from = 0;
                 inbox.next_holder(doomed, &mut from)
             });
@@ -186,7 +187,7 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Takes all holders that were told, of all nodes.
+    /// Takes all notified holders of all nodes.
     fn gather_told(&self, doomed: &Doomed<H>) -> Holders<H> {
         let mut all = Holders::<H>::new();
         for anchor in doomed.anchors.values() {

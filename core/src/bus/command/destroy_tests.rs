@@ -21,7 +21,7 @@ struct Death {
 }
 
 impl Death {
-    /// Step 1.
+    /// Carries out step 1.
     fn begin(owner: &Client, ids: &[u64]) -> Self {
         let mut resolver = Resolver::new(&owner.peer);
         let anchors: Vec<_> = ids.iter().map(|&id| resolver.find(id).unwrap()).collect();
@@ -39,7 +39,7 @@ impl Death {
         }
     }
 
-    /// Step 2, for the holders of now. Returns how many there were.
+    /// Carries out step 2, for the present holders. Returns their number.
     fn tell(&self) -> usize {
         let (mut n, mut from) = (0, 0);
         loop {
@@ -53,14 +53,14 @@ impl Death {
                 return n;
             };
             if let Some(staged) = Handle::stage_notice(&handle, &self.transaction, part) {
-                // What the rest is to be ordered after.
+                // The rest has to be ordered after this.
                 self.owner.peer.inbox.lock().queue.raise(staged + 1);
             }
             n += 1;
         }
     }
 
-    /// All the rest.
+    /// Carries out all other steps.
     fn end(self) {
         let peer = &self.owner.peer;
         let remains = peer.execute(&self.doomed, Also::Nothing);
@@ -112,7 +112,7 @@ impl Scene {
     }
 }
 
-/// Kind, destination and handles of all that can be received.
+/// Returns kind, destination and handles of every entry that can be received.
 fn take_all(client: &Client) -> Vec<(u64, u64, Vec<u64>)> {
     let all = client.take_all().into_iter();
     all.map(|one| (one.kind, one.destination, one.handles))
@@ -276,7 +276,7 @@ fn a_dying_node_is_left_to_the_call_that_destroys_it() {
 }
 
 #[test]
-fn a_holder_leaves_while_it_is_told() {
+fn a_holder_leaves_while_it_is_notified() {
     let scene = Scene::new();
     let death = Death::begin(&scene.o, &[0]);
     death.tell();
@@ -298,7 +298,7 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
         .collect();
     o.destroy_with(&[8, 0, 12, 4], NODES_DESTROY_FLAG_RELEASE_HANDLES)
         .unwrap();
-    // One that nobody wants is not promised.
+    // A notice that nobody wants is not promised.
     p.release(ids[1]).unwrap();
     let all = p.take_all().into_iter();
     let parts: Vec<_> = all.map(|one| (one.destination, one.more)).collect();
@@ -308,10 +308,10 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
     world.end();
 }
 
-/// What is stored before a node is marked dead is there for every task that sees the mark.
+/// A store before a node is marked dead is visible to every task that sees the mark.
 ///
-/// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if `Node::set_dead_at`
-/// or `Node::dead_at` is made Relaxed.
+/// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if
+/// `Node::set_dead_at` or `Node::dead_at` is made Relaxed.
 #[cfg(loom)]
 #[test]
 fn loom_death_carries_what_was_before() {

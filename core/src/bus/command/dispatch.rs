@@ -2,11 +2,10 @@
 
 //! The binary interface: reads a command's argument, checks it, and calls the core.
 //!
-//! This is one client of the core among others: all that it does is in the functions of
-//! [`Peer`]. It is here, and not in a host, because what is checked, and in which order, is the same
-//! everywhere.
+//! This is one client of the core among others: all that it does is in the functions of [`Peer`].
+//! It is here, and not in a host, because the checks and their order are the same everywhere.
 //!
-//! Results are written to the caller before what they tell becomes final.
+//! Results are written to the caller before the step that they report becomes final.
 
 use core::mem::offset_of;
 
@@ -81,7 +80,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         self.read(self.arg)
     }
 
-    /// The address of what lies at this offset in the argument.
+    /// Returns the address of the field at this offset in the argument.
     pub(crate) fn field(&self, offset: usize) -> Result<u64> {
         self.arg.checked_add(offset as u64).ok_or(EFAULT)
     }
@@ -200,7 +199,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         }
         let id = self.number(cmd.ptr_destinations)?;
         Peer::send_bytes(self.peer, id, &mut payload, hint).or_else(|error| {
-            // All others are not the destination's fault.
+            // All other errors are not the destination's fault.
             if cmd.ptr_errors != 0 && ![ESHUTDOWN, ENOMEM, EFAULT].contains(&error) {
                 self.write_errors(cmd.ptr_errors, &mut core::iter::once(-error.to_errno()))?;
             }
@@ -208,7 +207,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         })
     }
 
-    /// The way of those that are not just bytes for one.
+    /// Sends a message that is not plain bytes for one destination.
     fn send_any(&self, cmd: &CmdSend, payload: C::Payload, hint: WakeHint) -> Result {
         let handles = self.array(cmd.ptr_handles, cmd.n_handles, u64::from_ne_bytes)?;
         // A seed must not have any, so nobody looks at them.

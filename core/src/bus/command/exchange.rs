@@ -2,13 +2,13 @@
 
 //! EXCHANGE: several commands in one call, and the wait between them.
 //!
-//! Slices are released, then a message is sent, then messages are received, the first of which is waited
-//! for. Each step is that of its own command. What is done is taken off the argument, and where
-//! the call fails the caller is told what is left: so it does nothing twice, be it called again by
-//! the program or by the system after a signal.
+//! Slices are released, then a message is sent, then messages are received, the first of which is
+//! waited for. Each step is that of its own command. A completed step is taken off the argument,
+//! and if the call fails, the rest is written to the caller: so it does nothing twice, whether the
+//! program calls it again or the system does after a signal.
 //!
-//! Nothing is held while it waits, and nothing is taken before it can be told: a caller that dies
-//! leaves its messages to the others who have the peer.
+//! Nothing is held while it waits, and no message is taken before it was written to the caller: the
+//! messages of a caller that dies are left to the other tasks that have the peer.
 
 use core::mem::offset_of;
 
@@ -20,7 +20,7 @@ use crate::bus::command::{Caller, Count, Receiver};
 use crate::bus::host::{Host, WakeHint, Waker};
 use crate::bus::object::ensure;
 
-/// What an argument may have beyond the size that is known here.
+/// Most bytes that an argument may have beyond the size that is known here.
 const BEYOND_MAX: u64 = 4096;
 
 impl<H: Host, C: Caller<H>> Command<'_, H, C> {
@@ -41,7 +41,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         })
     }
 
-    /// Checks what an argument of a larger size has beyond what is known here.
+    /// Checks the bytes of a larger argument beyond the size that is known here.
     #[cold]
     fn check_beyond(&self, size: u64) -> Result {
         let n = size.wrapping_sub(CmdExchange::SIZE as u64);
@@ -50,7 +50,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         ensure(beyond.iter().all(|&field| field == 0), E2BIG)
     }
 
-    /// Takes off `left` what is done.
+    /// Carries out the steps, and takes each one off `left` when it is done.
     fn exchange_steps(&self, left: &mut CmdExchangeHead) -> Result {
         while left.n_slices != 0 {
             self.peer.release_slice(self.number(left.ptr_slices)?)?;
@@ -75,7 +75,8 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             return received;
         }
         let received = self.wait(left);
-        // Another may have slept through what this one was woken for.
+        // Another task may still sleep although there is a message for it: the wake-up woke only
+        // this one.
         if self.peer.waker().is_awaited() && self.peer.ready().readable {
             self.peer.wake();
         }
@@ -94,7 +95,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         }
     }
 
-    /// Receives what there is, as far as there is room. Fails if that is nothing.
+    /// Receives the messages that are ready, as far as there is room. Fails if there is none.
     fn recv_several(&self, left: &CmdExchangeHead) -> Result {
         let count = self.field(offset_of!(CmdExchange, n_msgs))?;
         let mut receiver = Receiver {
@@ -105,7 +106,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             wants_files: left.flags & EXCHANGE_FLAG_INSTALL_FDS != 0,
         };
         for n in 0..left.n_msgs {
-            // One who has room for one knows that it is one.
+            // A caller with room for one message needs no count.
             receiver.count = (left.n_msgs != 1).then_some(Count {
                 addr: count,
                 n: n + 1,
@@ -113,7 +114,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             match self.peer.recv(&receiver) {
                 Ok(()) => (),
                 Err(error) if n == 0 => return Err(error),
-                // It will come up again. The attempt may have told `n + 1` already.
+                // The message will come up again. The attempt may have written `n + 1` already.
                 Err(_) => return self.caller.write(count, &n.to_ne_bytes()),
             }
             receiver.msg_addr = receiver.msg_addr.wrapping_add(Msg::SIZE as u64);

@@ -21,7 +21,7 @@ use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::{Amounts, SentFds};
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 
-/// What is to be passed on.
+/// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
     pub(crate) handles: KVVec<Arc<Handle<H>>>,
     pub(crate) files: Option<Arc<Files<H>>>,
@@ -33,18 +33,18 @@ pub(crate) struct Resolved<H: Host> {
 /// It is empty at first, once it was sent, and after it failed.
 pub(crate) struct Pending<'p, H: Host> {
     from: &'p Arc<Peer<H>>,
-    /// The destination; None for what the peer sends to itself, a seed.
+    /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
-    /// Where it is staged.
+    /// The key that the message is staged at.
     staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
     linked: Option<KVVec<Linked<H>>>,
-    /// Why it is not sent.
+    /// The reason why the message is not sent.
     pub(crate) error: Option<Error>,
 }
 
-/// Where a slice lies.
+/// The place of a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'m, H: Host> {
     pub(crate) pool: &'m H::Pool,
@@ -52,7 +52,7 @@ pub(crate) struct Target<'m, H: Host> {
 }
 
 impl<'p, H: Host> Pending<'p, H> {
-    /// Makes an empty one.
+    /// Makes an empty pending message.
     pub(crate) fn new(from: &'p Arc<Peer<H>>, handle: Option<Arc<Handle<H>>>) -> Self {
         Self {
             from,
@@ -70,14 +70,15 @@ impl<'p, H: Host> Pending<'p, H> {
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
-    /// Tells whether the destination is there no more, if its peer is `open`. Exact under its inbox.
+    /// Returns whether the destination is there no more, if its peer is `open`. Exact under its
+    /// inbox.
     #[inline]
     fn is_gone_if(&self, open: bool) -> bool {
         let handle = self.handle.as_ref();
         !open || handle.is_some_and(|handle| handle.node.is_dead())
     }
 
-    /// Tells whether the destination is there no more. A moment late.
+    /// Returns whether the destination is there no more. May be a moment late.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone_if(self.to().check_open().is_ok())
     }
@@ -282,7 +283,7 @@ impl<'p, H: Host> Pending<'p, H> {
         }
     }
 
-    /// Takes it back if it was staged.
+    /// Takes the message back if it was staged.
     pub(crate) fn unstage(&mut self) {
         let Some(key) = self.staged.take() else {
             return;
@@ -290,18 +291,18 @@ impl<'p, H: Host> Pending<'p, H> {
         let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(&key);
         if let Some(Removed::Message(message)) = back {
             self.message = Some(message);
-            // It kept back what was committed behind it.
+            // The message kept back the entries that were committed behind it.
             self.to().wake();
         }
     }
 
-    /// Ends it with an error, and gives back what it has.
+    /// Ends the message with an error, and gives back everything that it has.
     pub(crate) fn fail(&mut self, error: Error) {
         self.error = Some(error);
         self.discard();
     }
 
-    /// Gives back what it has. Nothing of that sleeps on a user.
+    /// Gives back everything that the message has. Nothing of that sleeps on user memory.
     fn discard(&mut self) {
         if let Some(message) = self.message.take() {
             message.discard(self.to());

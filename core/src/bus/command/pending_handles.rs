@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Handles that a peer is about to gain without a message: by a transfer, or by the receipt of a seed.
+//! Handles that a peer is about to gain without a message: by a transfer, or by the receipt of a
+//! seed.
 //!
 //! # Locks
 //!
@@ -13,8 +14,8 @@ use crate::bus::host::Host;
 use crate::bus::object::{Detached, Handles, Peer};
 use crate::bus::quota::Claimant;
 
-/// References for a peer, and charges for them, that it is about to gain. What is left of them is
-/// given back when this is dropped.
+/// References for a peer, and charges for them, that it is about to gain. The drop gives back all
+/// that were not gained.
 pub(crate) struct PendingHandles<'p, H: Host> {
     peer: &'p Arc<Peer<H>>,
     claimant: Claimant,
@@ -29,7 +30,7 @@ impl<'p, H: Host> PendingHandles<'p, H> {
     ///
     /// EDQUOT, ESHUTDOWN, ENOMEM.
     pub(crate) fn new(peer: &'p Arc<Peer<H>>, claimant: Claimant, n: usize) -> Result<Self> {
-        // One may be charged later.
+        // Another handle may be charged later.
         let slots = Handles::with_capacity(n.max(1), GFP_KERNEL)?;
         let mut new = Self {
             peer,

@@ -8,9 +8,9 @@
 //! 3. take the head, if it is still the same; otherwise start again;
 //! 4. give handles their IDs, complete the slice, and make it the user's.
 //!
-//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). Whether more parts follow
-//! is not stored: it is seen from the next entry, and one that the peer no longer wants does not
-//! count.
+//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). Whether more parts
+//! follow is not stored: it is seen from the next entry, and one that the peer no longer wants does
+//! not count.
 //!
 //! # Locks
 //!
@@ -27,31 +27,31 @@ use crate::bus::order::Key;
 
 /// How a caller wants to receive, and where the result goes.
 pub struct Receiver<'c, C> {
-    /// Whose memory and descriptors these are.
+    /// The task that receives: its memory and descriptors.
     pub caller: &'c C,
-    /// Where the message is told.
+    /// Address that the message is written to.
     pub msg_addr: u64,
-    /// Where to tell how many messages there are with this one.
+    /// Number of messages up to this one, and its address, if the caller wants it.
     pub count: Option<Count>,
     /// The slice has to end at or before this offset.
     pub max_offset: u64,
-    /// Whether it wants descriptors.
+    /// The caller wants descriptors.
     pub wants_files: bool,
 }
 
-/// A number of messages, and where to tell it.
+/// A number of messages, and the address that it is written to.
 #[derive(Clone, Copy, Debug)]
 pub struct Count {
-    /// Where it is told.
+    /// Address that the number is written to.
     pub addr: u64,
     /// The number, with the message that is received now.
     pub n: u64,
 }
 
-/// A message or a notice as the caller is told of it.
+/// A message or a notice as it is written to the caller.
 pub(crate) struct Description<H: Host> {
     pub(crate) msg: Msg,
-    /// Where its slice ends, 0 if it has none.
+    /// End of its slice, 0 if it has none.
     pub(crate) end: u64,
     /// The files, if the caller wants them.
     pub(crate) files: Option<Arc<Files<H>>>,
@@ -94,17 +94,17 @@ impl<H: Host> Description<H> {
     }
 }
 
-/// What a look at the head finds.
+/// The head of the queue, as it is found.
 enum Look<H: Host> {
-    /// Something to be received, and its key.
+    /// An entry to be received, and its key.
     Found(Key, Description<H>),
-    /// Something that nobody wants any more, which was taken out.
+    /// An entry that nobody wants any more, which was taken out.
     Stale(Removed<H>),
 }
 
 impl<H: Host> Inbox<H> {
     /// Looks at the head, and describes it. None if nothing is ready.
-    // Inlined, so that what it describes is made where it stays.
+    // Inlined, so that the description is made where it stays.
     #[inline(always)]
     fn look(&mut self, wants_files: bool) -> Option<Look<H>> {
         if !self.queue.settle() {
@@ -112,7 +112,7 @@ impl<H: Host> Inbox<H> {
         }
         let head = self.queue.head()?;
         let key = head.key;
-        // The ID of a destroyed node is the table's to tell; see `Peer::recv`.
+        // The ID of a destroyed node is in the table; see `Peer::recv`.
         let mut description = match head.entry {
             _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
             EntryRef::Message(message) => Description::of_message(message, wants_files),
@@ -129,13 +129,14 @@ impl<H: Host> Inbox<H> {
         Some(Look::Found(key, description))
     }
 
-    /// Tells whether another part of the same transaction will be received.
+    /// Returns whether another part of the same transaction will be received.
     #[inline]
     pub(crate) fn more_follows(&self, key: &Key) -> bool {
         if !key.is_part() {
             return false;
         }
-        // The others were staged before this timestamp, so they were settled before this one came up.
+        // The other parts were staged before this timestamp, so they were settled before this one
+        // came up.
         let mut key = *key;
         while let Some(next) = self.queue.following(&key) {
             if self.queue.get(&next).is_some_and(|entry| self.wants(entry)) {
@@ -147,12 +148,13 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// Shows the receiver what it will get, and gives it the descriptors, before `take` makes that
-/// final. False if it was something else by then; so it may be shown something else afterwards.
+/// Shows the receiver the message or notice at the head, and gives it the descriptors, before
+/// `take` makes that final. False if the head was another by then; so the receiver may be shown
+/// another one afterwards.
 ///
 /// # Errors
 ///
-/// EFAULT, and what [`Caller::install`] says.
+/// EFAULT, and those of [`Caller::install`].
 pub(crate) fn hand_over<H: Host, C: Caller<H>>(
     receiver: &Receiver<'_, C>,
     msg: &Msg,
@@ -176,11 +178,11 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
 }
 
 impl<H: Host> Peer<H> {
-    /// Receives what is at the head of the queue.
+    /// Receives the message or notice at the head of the queue.
     ///
     /// # Errors
     ///
-    /// EAGAIN if nothing is ready, ERANGE, or what the receiver says; then nothing happened.
+    /// EAGAIN if nothing is ready, ERANGE, or an error of the receiver's; then nothing happened.
     pub fn recv<C: Caller<H>>(&self, receiver: &Receiver<'_, C>) -> Result {
         loop {
             // 1

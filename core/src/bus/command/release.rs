@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! HANDLE_RELEASE and SLICE_RELEASE: what a user gives back.
+//! HANDLE_RELEASE and SLICE_RELEASE: a user gives handles and slices back.
 //!
 //! # Locks
 //!
@@ -43,10 +43,11 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Drops what is queued for nodes that are dead and released, and all that stands at or before
+    /// Drops the entries for nodes that are dead and released, and all entries at or before
     /// `until`.
     pub(crate) fn purge(&self, until: u64) {
-        // Until a pass finds nothing: of what settles meanwhile it may have seen one part and not another.
+        // Repeated until a pass finds nothing: of a transaction that settles meanwhile a pass may
+        // have seen one part and not another.
         while self.purge_pass(until) {}
     }
 
@@ -66,7 +67,7 @@ impl<H: Host> Peer<H> {
         found
     }
 
-    /// Ends what was taken out of the queue and is not received.
+    /// Ends an entry that was taken out of the queue and is not received.
     pub(crate) fn drop_removed(&self, removed: Removed<H>) {
         match removed {
             Removed::Message(message) => message.discard(self),

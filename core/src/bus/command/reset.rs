@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Disconnect and reset: a peer lets go of what it has.
+//! PEER_RESET and disconnect. A reset sets limits, and may destroy the peer's nodes, release its
+//! handles and slices, and drop its queue and seed; a disconnect does all of that for good.
 //!
 //! # Locks
 //!
@@ -14,7 +15,7 @@ use crate::bus::host::Host;
 use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, SeedRef, Table};
 use crate::bus::quota::RESOURCES;
 
-/// What a reset does beside setting limits.
+/// The work of a reset beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flush {
     /// Destroy the nodes that the seed does not pin, release handles and slices, drop the queue.
@@ -65,7 +66,7 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Destroys the nodes that the seed does not pin, and releases all else.
+    /// Destroys the nodes that the seed does not pin, and releases everything else.
     fn flush(&self) {
         let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
         let doomed = self.detach_nodes(seed.get().map(|seed| &**seed));
@@ -89,8 +90,8 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them dying.
-    /// Returns those that are to be destroyed: other calls destroy the others.
+    /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them
+    /// dying. Returns those that are to be destroyed: other calls destroy the others.
     fn detach_nodes(&self, seed: Option<&Seed<H>>) -> Doomed<H> {
         let mut doomed = Doomed::new();
         self.each_handle(|table, handle| {
@@ -120,7 +121,8 @@ impl<H: Host> Peer<H> {
         });
     }
 
-    /// Shows `take` each handle of the table, locked anew for each. What it returns is unlinked.
+    /// Shows `take` each handle of the table, locked anew for each. The references that `take`
+    /// returns are unlinked.
     fn each_handle(&self, mut take: impl FnMut(&mut Table<H>, &Arc<Handle<H>>) -> Detached) {
         let mut next = Some(0);
         while let Some(from) = next {
@@ -138,9 +140,9 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Drops what was in the inbox of a disconnected peer.
+    /// Drops the contents of the inbox of a disconnected peer.
     fn drop_remains(&self, mut remains: Inbox<H>) {
-        // What the user was given stays pinned: it can be read as long as it is mapped. Nothing else
+        // Received slices stay pinned: they can be read as long as they are mapped. Nothing else
         // keeps memory except references of senders that still copy into the pool.
         while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);

@@ -31,7 +31,7 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// EINVAL, after handles and files, if it is to go anywhere else: `alone` is false, or it is
+    /// EINVAL, after handles and files, if it has other destinations (`alone` is false) or is
     /// partial. Others as [`Peer::send`] to a node of one's own.
     pub fn send_seed<P: Payload<H>>(
         this: &Arc<Self>,
@@ -75,8 +75,8 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// EAGAIN if there is none; EDQUOT, EXFULL if the receipt is too much for the peer itself; others
-    /// as [`Peer::recv`].
+    /// EAGAIN if there is none; EDQUOT, EXFULL if the receipt is too much for the peer itself;
+    /// others as [`Peer::recv`].
     pub fn recv_seed<C: Caller<H>>(this: &Arc<Self>, receiver: &Receiver<'_, C>) -> Result {
         loop {
             let inbox = this.inbox.lock();
@@ -117,7 +117,8 @@ impl<H: Host> Peer<H> {
             _ => return false,
         }
         let message = &seed.message;
-        // The seed is ordered after everything that was received, so only what died since counts.
+        // The seed is ordered after everything that was received, so only nodes that died since
+        // count.
         let now = inbox.queue.clock() + 1;
         if let Some(pool) = &message.pool {
             let layout = message.size().layout();
@@ -148,7 +149,7 @@ fn link_again<'p, H: Host>(
     let from = &seed.message.handles;
     let mut handles = PendingHandles::new(peer, peer.claimant(), from.len())?;
     for handle in from.iter() {
-        // They were confirmed when the seed was made, which holds them.
+        // The references were confirmed when the seed was made, which holds them.
         let linked = match handle {
             Some(handle) => Handle::link(&handle.node, peer)?,
             None => None,
@@ -159,7 +160,8 @@ fn link_again<'p, H: Host>(
     Ok(handles)
 }
 
-/// Copies the payload of a seed into a slice of its own, which has room for handles and descriptors.
+/// Copies the payload of a seed into a slice of its own, which has room for handles and
+/// descriptors.
 ///
 /// # Errors
 ///

@@ -6,8 +6,8 @@
 //! destination, copy the payload, report errors, link the handles. Then the parts are
 //! staged and committed in a few bounded steps, between which nothing can block:
 //!
-//! 1. each part is staged at its queue, where its node is checked once more, and the clock is raised
-//!    to the timestamp that all parts so far could be committed at;
+//! 1. each part is staged at its queue, where its node is checked once more, and the clock is
+//!    raised to the timestamp that all parts so far could be committed at;
 //! 2. the last of these, which is above all their keys, is chosen;
 //! 3. the clocks of queues that are behind it are raised to it;
 //! 4. the transaction's word is set.
@@ -30,10 +30,10 @@ use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 
-/// What to send.
+/// A message to send.
 ///
-/// The caller bounds what it names: at most 0x7ffff000 bytes, and no more destinations or handles
-/// than [`Peer::user_limits`] allows handles.
+/// The caller bounds the lists: at most 0x7ffff000 bytes, and no more destinations or handles than
+/// [`Peer::user_limits`] allows handles.
 pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     /// IDs of the handles to send to, each at most once.
     pub destinations: &'a [u64],
@@ -45,12 +45,12 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     pub payload: P,
     /// A destination that fails does not stop the others.
     pub partial: bool,
-    /// What the caller does next.
+    /// The caller's next step, for the wake-ups.
     pub hint: WakeHint,
 }
 
 impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
-    /// Finds what is to be passed on: the handles, then the files.
+    /// Finds the handles, then the files, that are to be passed on.
     ///
     /// # Errors
     ///
@@ -90,7 +90,8 @@ struct Multicast<'p, 'w, H: Host> {
 }
 
 impl<H: Host> Multicast<'_, '_, H> {
-    /// Tells the caller how each destination stands. One that was not come to yet has not failed.
+    /// Writes the error of each destination to the caller. A destination that was not come to yet
+    /// has not failed.
     fn tell(&mut self) -> Result {
         let errno = |part: usize| {
             let error = self.parts.get(part).and_then(|pending| pending.error);
@@ -134,8 +135,7 @@ impl<H: Host> Multicast<'_, '_, H> {
         Ok(())
     }
 
-    /// Queues all parts at one point of the order, after `floor`. Those that are queued are left
-    /// empty.
+    /// Queues all parts at one point of the order, after `floor`, and leaves the queued ones empty.
     fn commit(&mut self, floor: u64) -> Result {
         loop {
             let done = match &mut self.parts[..] {
@@ -180,7 +180,7 @@ impl<H: Host> Multicast<'_, '_, H> {
         // 1. In the order of the parts: `Queue::commit` relies on it.
         for (part, pending) in self.parts.iter_mut().enumerate() {
             let at = pending.stage(transaction, part as u32, timestamp)?;
-            // 2. Those before may have a lower clock.
+            // 2. Queues before the last may have a lower clock.
             if at != timestamp {
                 (timestamp, n_behind) = (at, part);
             }
@@ -196,7 +196,7 @@ impl<H: Host> Multicast<'_, '_, H> {
 impl<H: Host> Peer<H> {
     /// Sends one message to all destinations, as one transaction.
     ///
-    /// `write` is told the errors of the destinations (0 or a positive errno, in their order): before
+    /// `write` gets the errors of the destinations (0 or a positive errno, in their order): before
     /// anything is sent if the message is partial, and otherwise if one of them is why it fails. It
     /// may sleep, and may be called again if the errors change. An error of its own fails the call.
     ///
@@ -240,7 +240,7 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// Those of [`Peer::send`].
+    /// The errors of [`Peer::send`].
     pub fn send_bytes<P: Payload<H>>(
         this: &Arc<Self>,
         id: u64,

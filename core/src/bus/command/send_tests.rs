@@ -22,7 +22,7 @@ struct Scene {
 struct Staged<'p> {
     parts: Vec<Pending<'p, Test>>,
     transaction: Arc<Transaction>,
-    /// What was chosen in step 2.
+    /// The timestamp that was chosen in step 2.
     top: u64,
 }
 
@@ -82,7 +82,7 @@ impl Scene {
 }
 
 impl Staged<'_> {
-    /// Step 3.
+    /// Carries out step 3.
     fn raise(&self) -> u64 {
         let timestamp = self.top;
         for pending in &self.parts {
@@ -182,7 +182,7 @@ fn a_waiter_behind_a_part_that_is_taken_back_is_woken() {
 }
 
 #[test]
-fn what_is_staged_later_is_later() {
+fn a_part_that_is_staged_later_is_later() {
     // The second multicast starts when the first has raised one clock of two.
     let scene = Scene::new();
     let first = scene.stage();

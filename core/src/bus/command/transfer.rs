@@ -25,11 +25,11 @@ use crate::bus::object::{check, Gained, Handle, Peer, Resolver};
 #[derive(Clone, Copy)]
 struct Promise {
     id: u64,
-    /// What the destination knows it by already, INVALID if it is not in its table.
+    /// The ID that the destination knows the handle by already, INVALID if it is not in its table.
     known: u64,
 }
 
-/// What became of a promise.
+/// The outcome of a promise.
 enum Kept {
     Given(Gained),
     /// The node died before.
@@ -39,7 +39,7 @@ enum Kept {
 }
 
 impl<H: Host> Peer<H> {
-    /// Gives `to` a user reference on the node of handle `id`. `write` is told the ID that `to` knows
+    /// Gives `to` a user reference on the node of handle `id`. `write` gets the ID that `to` knows
     /// it by, INVALID if the node is dead; it may be called again if that changes, and its error
     /// undoes all.
     ///
@@ -94,8 +94,8 @@ impl<H: Host> Peer<H> {
         Ok(true)
     }
 
-    /// Returns the ID of a handle of this peer, or chooses one for it. A chosen one is used up in any
-    /// case.
+    /// Returns the ID of a handle of this peer, or chooses one for it. A chosen one is used up in
+    /// any case.
     fn promise_id(&self, handle: &Handle<H>) -> Result<Promise> {
         let mut table = self.table.lock();
         check(table.open)?;
@@ -115,8 +115,8 @@ impl<H: Host> Peer<H> {
             return Ok(Kept::Stale);
         }
         let mut inbox = self.inbox.lock();
-        // If it is dead, the peer may have been notified of other nodes of that destruction already,
-        // without the promise that more follows.
+        // If it is dead, the peer may have been notified of other nodes of that destruction
+        // already, without the promise that more follows.
         if promise.known == HANDLE_INVALID && handle.node.is_dead() {
             return Ok(Kept::Dead);
         }

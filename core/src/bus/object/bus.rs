@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! One bus: its users, and the way to become a peer.
+//! A bus: its users and peers, and the way to become a peer.
 //!
 //! # Locks
 //!
-//! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that would be
-//! refused; never on the way of a message that is granted.
+//! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that
+//! would be refused; never on the way of a message that is granted.
 
 use kernel::prelude::*;
 use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
@@ -37,7 +37,7 @@ pub struct Bus<H: Host> {
     users: SpinLock<RBTree<u32, Registered<H>>>,
 }
 
-/// What is in use on a bus, over all users. All zero when no peer is left.
+/// Amounts in use on a bus, over all users. All zero when no peer is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Users with a peer, or with something in flight.
@@ -51,7 +51,7 @@ pub struct Usage {
 }
 
 impl<H: Host> Bus<H> {
-    /// A bus of its own, on which every user has these limits.
+    /// Makes a bus of its own, on which every user has these limits.
     pub fn new(limits: Limits) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -63,7 +63,7 @@ impl<H: Host> Bus<H> {
         )
     }
 
-    /// Makes a peer that belongs to user `uid`. ENOMEM.
+    /// Makes a peer that belongs to user `uid`. Fails with ENOMEM.
     pub fn open<E>(
         this: &Arc<Self>,
         uid: u32,
@@ -88,7 +88,7 @@ impl<H: Host> Bus<H> {
         peer
     }
 
-    /// The user of this ID, for a peer that is being opened.
+    /// Returns the user of this ID, for a peer that is being opened.
     fn enter(&self, uid: u32) -> Result<Arc<User>> {
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
         let fresh = User::new(uid, self.limits)?;
@@ -114,8 +114,8 @@ impl<H: Host> Bus<H> {
         let mut users = self.users.lock();
         let known = users.get_mut(&peer.uid());
         let left = known.and_then(|known| known.peers.remove_node(&peer.id()));
-        // Descriptors in flight outlive the peer that sent them, and their account with them: else
-        // closing and opening again would wipe the slate clean.
+        // Descriptors in flight outlive the peer that sent them, and their account with them:
+        // otherwise closing and opening again would wipe the slate clean.
         let busy = |known: &mut Registered<H>| {
             known.opening != 0 || !known.peers.is_empty() || known.user.account.lock().sent_fds != 0
         };
@@ -124,7 +124,7 @@ impl<H: Host> Bus<H> {
         drop((left, gone));
     }
 
-    /// Has all peers of a user return what they drew on its account and do not use.
+    /// Has all peers of a user return the credit that they drew on its account and do not use.
     pub(crate) fn recall(&self, uid: u32) {
         let mut from = 0;
         while let Some(peer) = self.peer_after(uid, from) {
@@ -133,14 +133,14 @@ impl<H: Host> Bus<H> {
         }
     }
 
-    /// The peer of a user that has this ID or the next one.
+    /// Returns the peer of a user that has this ID or the next one.
     fn peer_after(&self, uid: u32, id: u64) -> Option<Arc<Peer<H>>> {
         let users = self.users.lock();
         let next = users.get(&uid)?.peers.cursor_lower_bound(&id)?;
         Some(next.current().1.clone())
     }
 
-    /// What is in use.
+    /// Sums up the amounts in use.
     pub fn usage(&self) -> Usage {
         let users = self.users.lock();
         let mut usage = Usage::default();

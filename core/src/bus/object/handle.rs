@@ -20,7 +20,7 @@ use crate::bus::object::{
 };
 use crate::bus::order::Key;
 
-/// Whether the node that a command made for the handle stays.
+/// State of the node that a command made for the handle.
 pub(crate) enum Creation {
     /// It vanishes if none of the calls under way that use it succeeds.
     Pending { calls: u32 },
@@ -28,7 +28,7 @@ pub(crate) enum Creation {
     Done,
 }
 
-/// What the holder's table guards.
+/// The part of a handle that the holder's table guards.
 pub(crate) struct Local<H: Host> {
     /// INVALID while it is not in the table.
     pub(crate) id: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Local<H: Host> {
     pub(crate) creation: Creation,
 }
 
-/// What the holder's inbox guards.
+/// The part of a handle that the holder's inbox guards.
 pub(crate) struct HolderNotice<H: Host> {
     /// The notice that the node was destroyed, which comes once.
     pub(crate) destroy: NoticeState<H>,
@@ -49,7 +49,7 @@ pub(crate) struct HolderNotice<H: Host> {
     pub(crate) held: bool,
 }
 
-/// What the node's owner's inbox guards.
+/// The part of a handle that the inbox of the node's owner guards.
 pub(crate) struct Share {
     /// References of all kinds: the peer's, and those on their way to it.
     pub(crate) refs: u64,
@@ -97,10 +97,10 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// One reference, not the pin.
+    /// Stands for one reference, not the pin.
     pub(crate) const ONE: Self = Self::refs(1);
 
-    /// Some references, the pin not among them.
+    /// Stands for some references, the pin not among them.
     pub(crate) const fn refs(refs: u64) -> Self {
         Self {
             refs,
@@ -161,15 +161,15 @@ impl<H: Host> NewHandle<H> {
 }
 
 impl<H: Host> Handle<H> {
-    /// Tells whether the holder owns the node, so that this is its anchor.
+    /// Returns whether the holder owns the node, so that this is its anchor.
     pub(crate) fn is_anchor(&self) -> bool {
         Arc::ptr_eq(&self.holder, &self.node.owner)
     }
 
     /// Gives `peer` one more reference on `node`. None if the node is dead.
     ///
-    /// It counts at once, but the owner is not notified of its end until [`Linked::confirm`]: before
-    /// that [`Handle::unlink`] leaves no trace.
+    /// It counts at once, but the owner is not notified of its end until [`Linked::confirm`]:
+    /// before that [`Handle::unlink`] leaves no trace.
     ///
     /// # Errors
     ///
@@ -265,7 +265,7 @@ impl<H: Host> Handle<H> {
         let withdrawn = queue.unstage(&staged).or_else(|| queue.remove(&committed));
         drop(guard);
         drop(withdrawn);
-        // It may have kept others back.
+        // The notice may have kept other entries back.
         self.holder.wake();
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! All that others may touch of a peer.
+//! The inbox: everything of a peer that others may touch. It has the queue, the stock of blank
+//! messages, the memory that is kept warm, the pool's allocator and the quota, and drops entries in
+//! a purge.
 //!
 //! # Locks
 //!
-//! This is what the inbox lock guards, with the `shared` part of the nodes that the peer owns, the
+//! The inbox lock guards all of this, with the `shared` part of the nodes that the peer owns, the
 //! `share` part of all handles to these, and the `notice` part of the peer's own handles.
 
 use core::ops::Range;
@@ -21,14 +23,14 @@ use crate::bus::order::{Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
 use crate::bus::quota::{Amounts, Claimant, Ledger, Limits, User, HANDLES, SLICES};
 
-/// How many blank messages a peer keeps.
+/// Number of blank messages that a peer keeps.
 const STOCK: usize = 4;
-/// Up to how many bytes of memory a peer keeps for the next message.
+/// Most bytes of memory that a peer keeps for the next message.
 const WARM_MAX: u64 = 4096;
-/// How many entries a purge looks at in one go, at most.
+/// Most entries that a purge looks at in one go.
 const PURGE_CHUNK: usize = 64;
 
-/// What the inbox lock guards.
+/// The part of a peer that the inbox lock guards.
 pub(crate) struct Inbox<H: Host> {
     /// The peer is connected.
     pub(crate) open: bool,
@@ -44,7 +46,7 @@ pub(crate) struct Inbox<H: Host> {
     stock: KVec<BlankMessage<H>>,
 }
 
-// What is pinned is behind pointers; nothing in the inbox itself minds being moved.
+// Pinned data is behind pointers; nothing in the inbox itself minds being moved.
 impl<H: Host> Unpin for Inbox<H> {}
 
 impl<H: Host> Inbox<H> {
@@ -112,7 +114,7 @@ impl<H: Host> Inbox<H> {
         Ok(self.slices.reserve(size)?)
     }
 
-    /// Frees what was kept warm.
+    /// Frees the slice that was kept warm.
     pub(crate) fn drop_warm(&mut self) {
         let freed = self.slices.drop_warm();
         self.unpin(freed);
@@ -130,7 +132,7 @@ impl<H: Host> Inbox<H> {
         false
     }
 
-    /// Unpins what was kept warm.
+    /// Unpins the memory that was kept warm.
     #[inline]
     fn unpin(&self, freed: Option<Range<u64>>) {
         if let (Some(range), Some(pool)) = (freed, &self.pool) {
@@ -138,8 +140,8 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Installs the memory that was got for it. What is left in `reservations` is freed without the
-    /// lock.
+    /// Installs the memory that was reserved for a booking. The caller frees the rest of
+    /// `reservations` without the lock.
     #[cold]
     fn install(&mut self, reservations: &mut Reservations<H>) {
         if let Some(slices) = reservations.slices.take() {
@@ -171,7 +173,7 @@ impl<H: Host> Inbox<H> {
     }
 
     /// Takes the next entry out that stands at or before `until` or is for a node whose anchor was
-    /// released, among the next few from `cursor` on. Moves `cursor` behind what was looked at.
+    /// released, among the next few from `cursor` on. Moves `cursor` behind the last of these.
     pub(crate) fn purge(&mut self, until: u64, cursor: &mut Cursor) -> Option<Removed<H>> {
         for _ in 0..PURGE_CHUNK {
             let at = self.queue.advance(cursor)?;
@@ -192,7 +194,7 @@ impl<H: Host> Inbox<H> {
         None
     }
 
-    /// Tells whether an entry is still of interest to the user.
+    /// Returns whether an entry is still of interest to the user.
     #[inline]
     pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
         match entry {
@@ -236,11 +238,11 @@ impl<H: Host> Inbox<H> {
         None
     }
 
-    /// Closes it. Returns what was in it, to be dropped without locks.
+    /// Closes the inbox. Returns its contents, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Self {
         self.open = false;
         self.queue.kill_staged(|_| true);
-        // Only what the user was given stays pinned.
+        // Only slices that the user was given stay pinned.
         self.drop_warm();
         Self {
             open: false,

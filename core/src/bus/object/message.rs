@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! What is in flight.
+//! Messages and notices: the entries of a peer's queue, with the charges for a message in flight.
 //!
 //! A [`Message`] owns a slice in the receiver's pool, a reference per handle, its files, and the
 //! charges for all of them. [`Message::discard`] gives all of that back; simply dropping it would
@@ -22,7 +22,7 @@ use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
 /// none is linked yet.
 pub(crate) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
 
-/// What a peer is notified of.
+/// An event that a peer is notified of.
 pub(crate) enum Notice<H: Host> {
     /// The node of this handle, which the peer holds, was destroyed.
     Destroyed(Arc<Handle<H>>),
@@ -30,7 +30,7 @@ pub(crate) enum Notice<H: Host> {
     Released(Arc<Node<H>>),
 }
 
-/// Where a notice is that a node or a handle may cause.
+/// State of the notice that a node or a handle may cause.
 pub(crate) enum NoticeState<H: Host> {
     /// Not queued or staged.
     Idle(EntryReservation<H>),
@@ -54,14 +54,14 @@ impl<H: Host> NoticeState<H> {
     }
 }
 
-/// What stands in a peer's queue.
+/// An entry of a peer's queue.
 pub(crate) type EntryRef<'q, H> = order::EntryRef<'q, Message<H>>;
-/// What was taken out of a peer's queue.
+/// An entry that was taken out of a peer's queue.
 pub(crate) type Removed<H> = order::Removed<Message<H>>;
 /// Memory for an entry of the trees of a peer's queue.
 pub(crate) type EntryReservation<H> = order::EntryReservation<Message<H>>;
 
-/// Returns what is charged for a message of this size while it is in flight.
+/// Returns the charges for a message of this size while it is in flight.
 #[inline]
 pub(crate) fn charges(size: &Size) -> Amounts {
     let mut charges = NOTHING;
@@ -159,13 +159,13 @@ impl<H: Host> Message<H> {
         }
     }
 
-    /// Tells whether it carries nothing except bytes.
+    /// Returns whether it carries nothing except bytes.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.handles.is_empty() && self.files.is_none()
     }
 
-    /// Says which node it is for.
+    /// Sets the node that the message is for.
     #[inline]
     pub(crate) fn address(&mut self, node: Option<&Arc<Node<H>>>) {
         match (&self.node, node) {
@@ -174,7 +174,7 @@ impl<H: Host> Message<H> {
         }
     }
 
-    /// Tells whether the user of the node's owner dropped the node, so that nobody wants this any
+    /// Returns whether the user of the node's owner dropped the node, so that nobody wants this any
     /// more.
     #[inline]
     pub(crate) fn is_stale(&self, inbox: &Inbox<H>) -> bool {
@@ -204,8 +204,8 @@ impl<H: Host> Message<H> {
         Ok(())
     }
 
-    /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to be
-    /// dropped next.
+    /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to
+    /// be dropped next.
     pub(crate) fn discard(&self, peer: &Peer<H>) {
         let slice = &self.slice;
         let charges = charges(&self.size());

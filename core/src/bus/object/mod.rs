@@ -2,8 +2,8 @@
 
 //! The objects of a bus, and what each guards.
 //!
-//! They refer to each other: a peer has handles, a handle its node, a node its owner. What a
-//! command does with them is one floor above.
+//! They refer to each other: a peer has handles, a handle its node, a node its owner. The commands,
+//! which use them, are one floor above.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
 //   bus, handle, inbox, message, node, peer, reservation, seed, table (together)

@@ -6,10 +6,12 @@
 //!
 //! - A node belongs to one peer and keeps its ID for life.
 //! - `holders` has the handle of every peer that holds a reference of any kind, until the node's
-//!   destruction moves it to `told`; both are empty once the node is dead and all are told.
+//!   destruction moves it to `told`; both are empty once the node is dead and all holders are
+//!   notified.
 //! - `strong` counts all references of all handles except the owner's pin.
-//! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that one
-//!   is owed when that comes to pass: the count really rose since the last notice was received.
+//! - Under the owner's inbox: `life` is `Life::Dead` exactly if `dead` is not 0.
+//! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that
+//!   one is owed when that comes to pass: the count really rose since the last notice was received.
 //!
 //! # Locks and memory order
 //!
@@ -43,7 +45,8 @@ pub(crate) type Holders<H> = RBTree<HolderKey, Arc<Handle<H>>>;
 /// Memory for an entry among a node's holders.
 pub(crate) type HolderReservation<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
 
-/// What a destruction needs, set aside while the node lives: so it never fails for lack of memory.
+/// Memory that a destruction needs, set aside while the node lives: so it never fails for lack of
+/// memory.
 pub(crate) struct DeathReservation<H: Host> {
     /// Used for the first of the nodes that die together.
     pub(crate) transaction: Arc<Transaction>,
@@ -51,7 +54,7 @@ pub(crate) struct DeathReservation<H: Host> {
     pub(crate) entry: TableReservation<H>,
 }
 
-/// Whether a node lives.
+/// State of a node's life.
 enum Life<H: Host> {
     Alive(DeathReservation<H>),
     /// A destruction is under way.
@@ -60,7 +63,7 @@ enum Life<H: Host> {
     Dead,
 }
 
-/// What the owner's inbox guards of a node.
+/// The part of a node that the owner's inbox guards.
 pub(crate) struct Shared<H: Host> {
     pub(crate) holders: Holders<H>,
     /// Holders that the destruction under way has notified already. They stay known, so that a peer
@@ -71,10 +74,10 @@ pub(crate) struct Shared<H: Host> {
     pub(crate) release: NoticeState<H>,
     /// A release notice is owed when `strong` falls to 0.
     pub(crate) release_owed: bool,
-    /// How many release notices were queued.
+    /// Number of release notices that were queued.
     n_releases: u64,
     life: Life<H>,
-    /// The owner dropped its last reference: what is queued for the node vanishes.
+    /// The owner dropped its last reference: entries that are queued for the node vanish.
     pub(crate) anchor_released: bool,
 }
 
@@ -135,13 +138,13 @@ impl<H: Host> Node<H> {
         (dead != 0).then_some(dead)
     }
 
-    /// Tells whether it is dead. Exact under the owner's inbox.
+    /// Returns whether it is dead. Exact under the owner's inbox.
     #[inline]
     pub(crate) fn is_dead(&self) -> bool {
         self.dead_at().is_some()
     }
 
-    /// Tells whether it was destroyed before what has this timestamp.
+    /// Returns whether the node was destroyed before an entry with this timestamp.
     pub(crate) fn is_dead_before(&self, timestamp: u64) -> bool {
         self.dead_at().is_some_and(|dead| dead < timestamp)
     }
@@ -164,24 +167,24 @@ impl<H: Host> Node<H> {
         self.set_dead_at(timestamp);
     }
 
-    /// Says to tasks without the lock that it is dead.
+    /// Publishes the destruction to tasks without the lock.
     pub(crate) fn set_dead_at(&self, timestamp: u64) {
         // Release pairs with the Acquire in `dead_at`.
         self.dead.store(timestamp, Release);
     }
 
-    /// Tells whether no destruction began. Under the owner's inbox.
+    /// Returns whether no destruction began. Under the owner's inbox.
     pub(crate) fn is_alive(&self, inbox: &Inbox<H>) -> bool {
         matches!(self.shared.access(inbox).life, Life::Alive(_))
     }
 
-    /// Tells whether the owner dropped its last reference. Under the owner's inbox.
+    /// Returns whether the owner dropped its last reference. Under the owner's inbox.
     #[inline]
     pub(crate) fn is_released(&self, inbox: &Inbox<H>) -> bool {
         self.shared.access(inbox).anchor_released
     }
 
-    /// Returns what finds the peer's handle among the holders.
+    /// Returns the key of the peer's handle among the holders.
     pub(crate) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {
         HolderKey {
             peer: peer.id(),

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Peers: what a process becomes by opening the device.
+//! Peers: the members of a bus. A process becomes one by opening the device.
 //!
 //! A peer has a table of handles, which only its own calls touch, and an inbox, which every sender
-//! to it touches. It is an anchor for what it owns and never a route.
+//! to it touches. It is an anchor for its objects and never a route.
 //!
 //! # Invariants
 //!
-//! - A disconnected peer has an empty table and queue, no pool, no seed and no charges, and its nodes
-//!   are dead. The table closes first, so that nothing is added behind the destruction's back, and
-//!   the inbox closes in the very step that the nodes die in.
+//! - A disconnected peer has an empty table and queue, no pool, no seed and no charges, and its
+//!   nodes are dead. The table closes first, so that nothing is added behind the destruction's
+//!   back, and the inbox closes in the very step that the nodes die in.
 //!
 //! # Locks
 //!
@@ -44,7 +44,7 @@ pub struct Peer<H: Host> {
     pub(crate) inbox: SpinLock<Inbox<H>>,
 }
 
-/// What a waiter waits for.
+/// State of a peer that a waiter waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
     /// The peer was disconnected.
@@ -54,7 +54,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Whether there is anything to wake for.
+    /// Returns whether there is anything to wake for.
     pub fn any(&self) -> bool {
         self.hangup || self.readable
     }
@@ -81,12 +81,12 @@ pub struct Info {
     pub charged: Amounts,
 }
 
-/// Returns ESHUTDOWN unless what is asked about is open.
+/// Returns ESHUTDOWN unless `open`.
 pub(crate) fn check(open: bool) -> Result {
     ensure(open, ESHUTDOWN)
 }
 
-/// Returns `error` unless what is asked for holds.
+/// Returns `error` unless the condition holds.
 #[inline]
 pub(crate) fn ensure(holds: bool, error: Error) -> Result {
     holds.then_some(()).ok_or(error)
@@ -144,7 +144,7 @@ impl<H: Host> Peer<H> {
         &self.waker
     }
 
-    /// Returns as what it claims.
+    /// Returns the claimant that the peer is to quotas.
     pub(crate) fn claimant(&self) -> Claimant {
         Claimant {
             uid: self.uid(),
@@ -187,7 +187,7 @@ impl<H: Host> Peer<H> {
         self.inbox.lock().pool.clone().ok_or(ESHUTDOWN)
     }
 
-    /// Tells whether there is something to receive. True may be wrong, where what is next is of no
+    /// Returns whether there is something to receive. True may be wrong, if the next entry is of no
     /// interest any more; false is right at some moment during the call.
     pub fn ready(&self) -> Ready {
         let mut inbox = self.inbox.lock();
@@ -208,7 +208,7 @@ impl<H: Host> Peer<H> {
         Ok(inbox.ledger.account.limits)
     }
 
-    /// Counts what it holds; takes time in proportion.
+    /// Counts the handles, entries and slices of the peer; takes time in proportion.
     pub fn info(&self) -> Info {
         let table = self.table.lock();
         let handles = table.by_id.values().count() as u64;

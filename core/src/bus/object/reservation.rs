@@ -14,7 +14,7 @@ use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
 use crate::bus::quota::{only, Claimant, LedgerReservation, QuotaError, HANDLES};
 use crate::errno::{EDQUOT, EXFULL};
 
-/// Why something could not be booked.
+/// The reason why a booking was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
     /// Final.
@@ -96,7 +96,7 @@ impl<H: Host> Reservations<H> {
         }
     }
 
-    /// Gets what was lacking; fails if the denial is final.
+    /// Gets the memory that was lacking; fails if the denial is final.
     fn get(&mut self, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),

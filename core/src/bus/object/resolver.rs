@@ -16,8 +16,8 @@ use crate::errno::ENOTUNIQ;
 
 /// Finds the handles that one call names.
 ///
-/// Nodes that are named for the first time are made on the way, but their creation is pending: if no
-/// call that used them succeeds, they vanish again when the last of these ends.
+/// Nodes that are named for the first time are made on the way, but their creation is pending: if
+/// no call that used them succeeds, they vanish again when the last of these ends.
 pub(crate) struct Resolver<'p, H: Host> {
     peer: &'p Arc<Peer<H>>,
     /// Handles whose creation is pending.
@@ -26,7 +26,7 @@ pub(crate) struct Resolver<'p, H: Host> {
 }
 
 impl<'p, H: Host> Resolver<'p, H> {
-    /// Makes one for a call of `peer`.
+    /// Makes a resolver for a call of `peer`.
     pub(crate) fn new(peer: &'p Arc<Peer<H>>) -> Self {
         Self {
             peer,

@@ -22,12 +22,12 @@ use crate::bus::object::{Handle, Message, Peer};
 /// A message that a peer keeps.
 pub(crate) struct Seed<H: Host> {
     pub(crate) message: KBox<Message<H>>,
-    /// The own nodes that it carries, by serial number.
+    /// Own nodes that the seed carries, by serial number.
     own: RBTree<u64, ()>,
 }
 
 impl<H: Host> Seed<H> {
-    /// Tells whether it carries the node of this anchor.
+    /// Returns whether it carries the node of this anchor.
     pub(crate) fn pins(&self, anchor: &Handle<H>) -> bool {
         self.own.get(&anchor.node.serial).is_some()
     }

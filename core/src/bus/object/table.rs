@@ -9,7 +9,7 @@
 //!
 //! # Locks
 //!
-//! This is what the table lock guards, with the `local` part of each handle of the peer.
+//! The table lock guards all of this, with the `local` part of each handle of the peer.
 
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;
@@ -23,20 +23,20 @@ pub(crate) type ByNumber<H> = RBTree<u64, Arc<Handle<H>>>;
 /// Memory for an entry of a table.
 pub(crate) type TableReservation<H> = RBTreeNodeReservation<u64, Arc<Handle<H>>>;
 
-/// What the table lock guards.
+/// The part of a peer that the table lock guards.
 pub(crate) struct Table<H: Host> {
     pub(crate) by_id: ByNumber<H>,
     /// The peer is connected.
     pub(crate) open: bool,
     last: u64,
-    /// How many numbers it gave to nodes, each once.
+    /// Count of numbers that were given to nodes, each once.
     serials: u64,
 }
 
-// What is pinned is behind pointers; nothing in the table itself minds being moved.
+// Pinned data is behind pointers; nothing in the table itself minds being moved.
 impl<H: Host> Unpin for Table<H> {}
 
-/// Tells whether an ID that is not known names a node to be made.
+/// Returns whether an ID that is not known names a node to be made.
 pub(crate) fn creates(id: u64) -> bool {
     id & (HANDLE_FLAG_MANAGED | HANDLE_FLAG_REMOTE) == 0
 }
@@ -67,8 +67,8 @@ impl<H: Host> Table<H> {
     }
 
     /// Chooses the ID that a handle gets which is not in the table: for an own node the one it
-    /// always had, unless the user gave that to another node meanwhile; otherwise one that was never
-    /// used before.
+    /// always had, unless the user gave that to another node meanwhile; otherwise one that was
+    /// never used before.
     pub(crate) fn choose_id(&mut self, handle: &Handle<H>) -> u64 {
         let (own, anchor) = (handle.node.id, handle.is_anchor());
         if anchor && self.by_id.get(&own).is_none() {
@@ -135,7 +135,7 @@ impl<H: Host> Table<H> {
     }
 
     /// Takes a handle out of the table, with all its user references. The caller has a reference to
-    /// it, and unlinks what is returned.
+    /// it, and unlinks the returned references.
     pub(crate) fn detach(&mut self, inbox: &mut Inbox<H>, handle: &Arc<Handle<H>>) -> Detached {
         let local = handle.local.access_mut(self);
         let refs = core::mem::take(&mut local.refs);

@@ -14,7 +14,7 @@ use crate::bus::order::transaction::Transaction;
 
 /// A message, as far as a queue has to do with it.
 pub(crate) trait Queued: Sized {
-    /// All else that can stand in the queue.
+    /// Any other entry that can stand in the queue.
     type Notice;
 
     /// Returns the part of the message that is the queue's.
@@ -24,9 +24,9 @@ pub(crate) trait Queued: Sized {
     fn links_mut(&mut self) -> &mut Links<Self>;
 }
 
-/// What a queue keeps in a message.
+/// The part of a message that belongs to the queue.
 pub(crate) struct Links<M: Queued> {
-    /// Where the message stands.
+    /// Place of the message in the order.
     pub(crate) key: Key,
     /// Memory for its entry in a tree. A message that is one of several parts has it, except while
     /// it is in a tree.
@@ -34,14 +34,14 @@ pub(crate) struct Links<M: Queued> {
 }
 
 impl<M: Queued> Links<M> {
-    /// Those of a message that is in no queue, and was never one of several parts.
+    /// Makes the links of a message that is in no queue, and was never one of several parts.
     pub(crate) const NONE: Self = Self {
         key: Key::FIRST,
         reservation: None,
     };
 }
 
-/// What an entry is.
+/// The kinds of entries.
 pub(crate) enum Entry<M: Queued> {
     Message(KBox<M>),
     Notice(M::Notice),
@@ -62,7 +62,7 @@ impl<M: Queued> Clone for EntryRef<'_, M> {
 impl<M: Queued> Copy for EntryRef<'_, M> {}
 
 impl<M: Queued> Entry<M> {
-    /// Returns what it is, without taking it.
+    /// Returns the kind of the entry, without taking it.
     pub(crate) fn as_ref(&self) -> EntryRef<'_, M> {
         match self {
             Entry::Message(message) => EntryRef::Message(message),

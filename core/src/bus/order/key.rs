@@ -18,16 +18,16 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    /// The number of all that has no other parts. No peer has the ID 0.
+    /// Number of every entry that has no other parts. No peer has the ID 0.
     pub(crate) const ALONE: Self = Self { maker: 0, count: 0 };
 }
 
-/// Where an entry stands.
+/// The place of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) timestamp: u64,
     pub(crate) number: Number,
-    /// Which part of its transaction the entry is.
+    /// Number of the part of its transaction that the entry is.
     pub(crate) part: u32,
 }
 
@@ -54,13 +54,13 @@ impl Key {
         }
     }
 
-    /// Tells whether the entry is one of several parts, perhaps.
+    /// Returns whether the entry is one of several parts, perhaps.
     #[inline]
     pub(crate) fn is_part(&self) -> bool {
         self.number != Number::ALONE
     }
 
-    /// Tells whether the entries of both are parts of one committed transaction.
+    /// Returns whether the entries of both are parts of one committed transaction.
     pub(crate) fn is_sibling(&self, other: &Self) -> bool {
         self.timestamp == other.timestamp && self.number == other.number
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Order: where each entry of each queue stands.
+//! Order: the place of each entry in each queue.
 //!
-//! A [`queue`] is generic in what it holds, and knows neither peers nor messages. The argument for
+//! A [`queue`] is generic in its entries, and knows neither peers nor messages. The argument for
 //! the order as a whole is in `docs/ordering.md`.
 
 mod entry;

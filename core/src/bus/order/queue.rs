@@ -10,10 +10,11 @@
 //!
 //! - The clock is even, never goes back, and is at least every committed key's timestamp.
 //! - Staged keys are odd and above the clock of the moment they were staged at.
-//! - Messages to one destination are in the ring, all else is in trees; except that a part may be
-//!   in the ring, too, if all others of its transaction that are in this queue come after it.
-//! - What is staged is in a tree; except that a message is `lone` if nothing else was there when it
-//!   was staged. It comes before all in the tree, since the clock was raised above its key.
+//! - Messages to one destination are in the ring, all other entries in trees; except that a part
+//!   may be in the ring, too, if all others of its transaction that are in this queue come after
+//!   it.
+//! - Staged entries are in a tree; except that a message is `lone` if nothing else was there when
+//!   it was staged. It comes before all in the tree, since the clock was raised above its key.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
 //!
 //! # Locks
@@ -45,9 +46,9 @@ impl<'q, M: Queued> Head<'q, M> {
     }
 }
 
-/// Where a part was staged.
+/// The place that a part was staged at.
 pub(crate) struct Staged {
-    /// Where it stands now.
+    /// Its present key.
     pub(crate) key: Key,
     /// The timestamp at which this queue is prepared to see its transaction committed.
     pub(crate) commit_at: u64,
@@ -108,7 +109,8 @@ impl<M: Queued> Queue<M> {
         self.ring.grow(memory)
     }
 
-    /// Takes a timestamp for what is committed now, after everything here and after `floor`.
+    /// Takes a timestamp for an entry that is committed now, after everything here and after
+    /// `floor`.
     fn tick(&mut self, floor: u64) -> Key {
         self.clock = message_after(self.clock.max(floor));
         Key::alone(self.clock)
@@ -140,7 +142,8 @@ impl<M: Queued> Queue<M> {
             number: transaction.number,
             part,
         };
-        // Each queue by its own clock: what meets in two of them is received as it came to each.
+        // Each queue uses its own clock: two transactions that meet in two queues are received as
+        // they came to each.
         #[cfg(feature = "broken-order")]
         self.raise(key.timestamp + 1);
         key
@@ -206,8 +209,8 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Moves what was committed meanwhile to its place, as far as the head depends on it. Returns
-    /// whether the head, if there is one, may be received.
+    /// Moves entries that were committed meanwhile to their place, as far as the head depends on
+    /// them. Returns whether the head, if there is one, may be received.
     #[inline]
     pub(crate) fn settle(&mut self) -> bool {
         // Mostly nothing is staged.
@@ -222,7 +225,7 @@ impl<M: Queued> Queue<M> {
             if head < key {
                 break;
             }
-            // A killed one blocks until its maker takes it back, which it is about to do.
+            // A killed part blocks until its maker takes it back, which it is about to do.
             let Some(timestamp) = timestamp else {
                 return false;
             };
@@ -288,8 +291,8 @@ impl<M: Queued> Queue<M> {
         Some(listed.map_or(other, |listed| listed.min(other)))
     }
 
-    /// Moves what is staged to where it was committed. A message goes to the front of the ring if
-    /// that is before `head`: then no other part of its transaction may come before it, nor
+    /// Moves a staged entry to the place where it was committed. A message goes to the front of the
+    /// ring if that is before `head`: then no other part of its transaction may come before it, nor
     /// anything else.
     fn commit(&mut self, staged: &Key, timestamp: u64, head: Key) {
         #[cfg(feature = "broken-order")]
@@ -406,7 +409,7 @@ impl<M: Queued> Queue<M> {
         drained
     }
 
-    /// Takes an entry out of what [`Queue::drain`] returned, where nothing is lone.
+    /// Takes an entry out of the queue that [`Queue::drain`] returned, in which nothing is lone.
     pub(crate) fn pop_drained(&mut self) -> Option<Removed<M>> {
         if let Some(message) = self.ring.pop() {
             return Some(Removed::Message(message));
@@ -440,7 +443,7 @@ impl<M: Queued> Queue<M> {
     }
 }
 
-/// How many entries a queue has.
+/// Numbers of entries in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) committed: usize,

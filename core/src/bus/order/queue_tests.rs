@@ -217,7 +217,7 @@ fn an_entry_staged_later_does_not_keep_back() {
 
 #[test]
 fn one_timestamp_is_ordered_by_number() {
-    // Whichever was staged first, and whichever committed first.
+    // Any of the two may be staged first, and any may commit first.
     for order in 0..4 {
         let mut bench = Bench::new();
         let mut both = [transaction(1), transaction(2)];

@@ -5,17 +5,17 @@
 //! Most messages come after all that are committed, and a part that settles mostly becomes the
 //! first. So they need no tree: they are put in at either end, and taken out in front.
 //!
-//! The owner grows the ring so that there is always a slot for one more, before it puts one in.
-//! What is taken out in the middle leaves a hole; the holes are passed over, or closed when there
-//! is no other slot. That, and growing, is all that takes time in proportion: it moves pointers and
-//! looks at no message, 16,384 of which take less than 50 µs.
+//! The owner grows the ring so that there is always a slot for one more, before it puts one in. A
+//! message that is taken out in the middle leaves a hole; the holes are passed over, or closed when
+//! there is no other slot. Only that and growing take time in proportion: they move pointers and
+//! look at no message, 16,384 of which take less than 50 µs.
 //!
 //! # Invariants
 //!
-//! - The number of slots is a power of two. A position counts on where slots start anew.
+//! - The number of slots is a power of two. A position goes on counting when the slots start anew.
 //! - The first slot from `head` to `tail` is no hole.
-//! - What is in keeps its position or moves towards the end: a purge remembers one while the lock
-//!   is free.
+//! - A message keeps its position or moves towards the end: a purge remembers one while the lock is
+//!   free.
 //!
 //! # Locks
 //!
@@ -28,14 +28,14 @@ use crate::bus::host::GFP_KEPT;
 /// A ring queue of messages.
 pub(crate) struct Ring<M> {
     slots: KVVec<Option<KBox<M>>>,
-    /// The position of the first one.
+    /// The position of the first message.
     head: u32,
-    /// The position behind the last one.
+    /// The position behind the last message.
     tail: u32,
 }
 
 impl<M> Ring<M> {
-    /// Without memory, until it grows.
+    /// An empty ring without memory, until it grows.
     pub(crate) const EMPTY: Self = Self {
         slots: KVVec::new(),
         head: 0,
@@ -73,7 +73,7 @@ impl<M> Ring<M> {
         memory
     }
 
-    /// Returns where a position is in the slots, if there are any.
+    /// Returns the slot of a position, if there are any slots.
     #[inline]
     fn index(&self, at: u32) -> usize {
         at as usize & self.slots.len().wrapping_sub(1)
@@ -126,19 +126,19 @@ impl<M> Ring<M> {
         *self.slot(self.head) = Some(message);
     }
 
-    /// Returns the first one.
+    /// Returns the first message.
     #[inline]
     pub(crate) fn first(&self) -> Option<&M> {
         self.get(self.head)
     }
 
-    /// Takes the first one.
+    /// Takes the first message out.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<KBox<M>> {
         self.remove(self.head)
     }
 
-    /// Returns the position of the first one.
+    /// Returns the position of the first message.
     pub(crate) fn head(&self) -> u32 {
         self.head
     }
@@ -146,18 +146,18 @@ impl<M> Ring<M> {
     /// Returns the first position at or behind `from` where a message stands or stood; None at the
     /// end.
     pub(crate) fn seek(&self, from: u32) -> Option<u32> {
-        // What was before the head is gone.
+        // Slots before the head are empty.
         let skipped = (from.wrapping_sub(self.head) as i32).max(0) as u32;
         (skipped < self.tail.wrapping_sub(self.head)).then(|| self.head.wrapping_add(skipped))
     }
 
-    /// Returns what stands at this position.
+    /// Returns the message at this position.
     #[inline]
     pub(crate) fn get(&self, at: u32) -> Option<&M> {
         self.slots.get(self.index(at))?.as_deref()
     }
 
-    /// Takes out what stands at this position.
+    /// Takes out the message at this position.
     #[inline]
     pub(crate) fn remove(&mut self, at: u32) -> Option<KBox<M>> {
         let index = self.index(at);

@@ -52,7 +52,7 @@ impl Run {
 
 const QUEUES: usize = 3;
 
-/// The queues of a transaction, in the order in which it stages there.
+/// Returns the queues of a transaction, in the order in which it stages there.
 fn queues() -> impl Strategy<Value = Vec<usize>> {
     let all = Just((0..QUEUES).collect::<Vec<_>>()).prop_shuffle();
     (all, 1..=QUEUES).prop_map(|(mut all, n)| {

@@ -9,9 +9,9 @@
 //! # Memory order
 //!
 //! The word is stored with Release after every destination's clock was raised to the timestamp, and
-//! loaded with Acquire by whatever task looks at a staged part ([`Transaction::committed_at`]). So
-//! a receiver that sees the commit, and every task that learns of it from the receiver, finds all
-//! those clocks raised.
+//! loaded with Acquire by any task that looks at a staged part ([`Transaction::committed_at`]). So
+//! a receiver that sees the commit, and every task that it is passed on to by the receiver, finds
+//! all those clocks raised.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
@@ -20,7 +20,7 @@ use kernel::sync::Arc;
 use crate::bus::host::GFP_KEPT;
 use crate::bus::order::key::Number;
 
-// Values of the word; what is above is the timestamp of the commit.
+// Values of the word; any higher one is the timestamp of the commit.
 const STAGED: u64 = 0;
 const KILLED: u64 = 1;
 
@@ -52,14 +52,14 @@ impl Transaction {
         (word > KILLED).then_some(word)
     }
 
-    /// Makes it happen at `timestamp`. False if it was killed before.
+    /// Commits the transaction at `timestamp`. False if it was killed before.
     #[must_use]
     pub(crate) fn commit(&self, timestamp: u64) -> bool {
         // Release pairs with the Acquire in `committed_at`; the exchange decides against `kill`.
         self.word.cmpxchg(STAGED, timestamp, Release).is_ok()
     }
 
-    /// Keeps it from happening, unless it has already.
+    /// Kills the transaction, unless it is committed.
     pub(crate) fn kill(&self) {
         // Full, since the killer goes on to act as if no part were ever there.
         let _ = self.word.cmpxchg(STAGED, KILLED, Full);

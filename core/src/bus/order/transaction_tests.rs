@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The fate of a transaction: it is decided once, and a commit carries what was stored before it.
+//! The fate of a transaction: it is decided once, and a commit carries the stores before it.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn transaction(count: u64) -> Arc<Transaction> {
     Transaction::new(Number { maker: 1, count }).unwrap()
 }
 
-/// A task that sees the commit sees what was stored before it.
+/// A task that sees the commit sees all stores before it.
 ///
 /// No lock is involved, unlike in the models of whole commands (`tests/loom/`): a lock would order
 /// both by itself, and hide a word that is stored or loaded too weakly. So this model runs only

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The allocator of slices: which parts of a pool's address space are in use.
+//! The allocator of slices. It knows the parts of a pool's address space that are in use.
 //!
 //! The space is cut into extents, free or reserved. Free ones are linked in bins by length, four to
 //! every power of two, so that reserving and freeing take the same few steps however many slices
@@ -34,7 +34,7 @@ use crate::bus::pool::AllocError;
 /// No extent.
 pub(crate) const NONE: u32 = u32::MAX;
 const BINS: usize = 128;
-/// How many extents of the bin below are tried when all above are empty.
+/// Number of extents of the bin below that are tried when all above are empty.
 const TRIES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ enum State {
 #[derive(Clone, Copy)]
 struct Extent {
     state: State,
-    /// In units, as is `len`.
+    /// Start of the extent, in units; so is `len`.
     start: u32,
     len: u32,
     /// Neighbours in the address space.
@@ -82,7 +82,7 @@ pub(crate) struct Allocator {
     unused: u32,
     /// Number of slices in use.
     n_used: u32,
-    /// What was freed last and waits for the next of its size, or NONE.
+    /// The extent that was freed last and waits for the next slice of its size, or NONE.
     warm: u32,
 }
 
@@ -102,7 +102,7 @@ fn bin_above(len: u32) -> usize {
 }
 
 impl Allocator {
-    /// No space, no memory.
+    /// An allocator without space and memory.
     pub(crate) const EMPTY: Self = Self {
         extents: KVVec::new(),
         bins: [NONE; BINS],
@@ -214,7 +214,8 @@ impl Allocator {
         }
     }
 
-    /// Reserves what was freed last and kept warm, if it has this size. Returns the slice's number.
+    /// Reserves the extent that was freed last and kept warm, if it has this size. Returns the
+    /// slice's number.
     #[inline]
     pub(crate) fn reserve_warm(&mut self, size: u64) -> Option<u32> {
         let warm = self.warm;
@@ -277,25 +278,25 @@ impl Allocator {
         Ok(i as u32)
     }
 
-    /// Returns where the slice of this number starts, in units.
+    /// Returns the start of the slice of this number, in units.
     #[inline]
     pub(crate) fn start(&self, i: u32) -> u32 {
         self.extents[i as usize].start
     }
 
-    /// Returns where the slice of this number starts, in units. None if no slice has it.
+    /// Returns the start of the slice of this number, in units. None if no slice has it.
     #[inline]
     pub(crate) fn start_of(&self, i: u32) -> Option<u32> {
         Some(self.extents.get(i as usize)?.start)
     }
 
-    /// Returns where the slice of this number starts, in bytes.
+    /// Returns the start of the slice of this number, in bytes.
     #[inline]
     pub(crate) fn offset(&self, i: u32) -> u64 {
         u64::from(self.start(i)) * UNIT
     }
 
-    /// Returns how long the slice of this number is, in bytes.
+    /// Returns the length of the slice of this number, in bytes.
     #[inline]
     pub(crate) fn size(&self, i: u32) -> u64 {
         u64::from(self.extents[i as usize].len) * UNIT
@@ -306,8 +307,8 @@ impl Allocator {
         extent.is_some_and(|extent| extent.state == State::Free)
     }
 
-    /// Frees the slice of this number, but keeps it warm for the next of its size. Returns where
-    /// the one is that was kept warm before, and is free now.
+    /// Frees the slice of this number, but keeps it warm for the next of its size. Returns the
+    /// place of the one that was kept warm before, and is free now.
     #[inline]
     pub(crate) fn keep_warm(&mut self, i: u32) -> Option<Range<u64>> {
         self.n_used -= 1;
@@ -316,7 +317,7 @@ impl Allocator {
         last
     }
 
-    /// Makes what was kept warm a free extent. Returns where it is.
+    /// Makes the extent that was kept warm a free one. Returns its place.
     #[inline]
     pub(crate) fn drop_warm(&mut self) -> Option<Range<u64>> {
         let i = core::mem::replace(&mut self.warm, NONE);
@@ -383,7 +384,7 @@ impl ExtentArray {
         Ok(Self(KVVec::with_capacity(n, GFP_KEPT)?))
     }
 
-    /// Returns how many extents there is room for.
+    /// Returns the number of extents that there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }

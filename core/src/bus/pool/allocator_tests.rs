@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The allocator against a naive model, which lists what is in use.
+//! The allocator against a naive model, which lists the ranges in use.
 
 use std::collections::BTreeMap;
 use std::vec::Vec;

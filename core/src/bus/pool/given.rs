@@ -2,9 +2,8 @@
 
 //! The slices that the user of a peer was given and has not released.
 //!
-//! The user names a slice by its offset, so they are chained in a hash table by where they start.
-//! Which slice it is, and how long, the [`Allocator`] knows: both index their arrays by the number
-//! of the slice.
+//! The user names a slice by its offset, so they are chained in a hash table by their starts. The
+//! [`Allocator`] knows the extent of each: both index their arrays by the number of the slice.
 //!
 //! # Invariants
 //!
@@ -44,7 +43,7 @@ pub(crate) struct GivenSlices {
 }
 
 impl GivenSlices {
-    /// Nothing given, no memory.
+    /// An index of nothing, without memory.
     pub(crate) const EMPTY: Self = Self {
         slices: KVVec::new(),
         chains: KVVec::new(),
@@ -62,7 +61,7 @@ impl GivenSlices {
         })
     }
 
-    /// Returns the chain of what starts there, in units.
+    /// Returns the chain of slices that start at `start`, in units.
     #[inline]
     fn chain_of(&self, start: u32) -> usize {
         // The high bits: starts are multiples of large powers of two where slices are large.
@@ -114,7 +113,7 @@ impl GivenSlices {
         }
         let chain = self.chain_of(start);
         let (mut number, mut before) = (self.chains[chain], NONE);
-        // The end of the chain is no slice.
+        // The number at the end of a chain is no slice.
         while allocator.start_of(number)? != start {
             before = number;
             number = self.slices[number as usize].next;

@@ -8,7 +8,7 @@ use super::*;
 use crate::bus::pool::allocator::ExtentArray;
 use crate::bus::pool::AllocError;
 
-/// An allocator, and the index of what was given of its slices.
+/// An allocator, and the index of its slices that were given.
 struct Bench {
     allocator: Allocator,
     given: GivenSlices,
@@ -94,9 +94,9 @@ impl Bench {
     }
 }
 
-/// What the user was given is found by its offset, once, also after the arrays grew.
+/// A slice that the user was given is found by its offset, once, also after the arrays grew.
 #[test]
-fn what_was_given_is_taken_back_by_its_offset() {
+fn a_given_slice_is_taken_back_by_its_offset() {
     let mut bench = Bench::new(1 << 16);
     let mut all = Vec::new();
     for i in 0..100 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The address space of one pool: which parts are in use, and what lies where in a slice.
+//! The address space of one pool: the parts that are in use, and the layout of a slice.
 //!
 //! The memory itself is the host's. Nothing here knows of messages or peers.
 
@@ -12,7 +12,7 @@ pub(crate) use allocator::{Allocator, ExtentArray};
 pub(crate) use given::GivenSlices;
 pub(crate) use slice::{Layout, Size, Slice, UNIT};
 
-/// Why a slice cannot be reserved.
+/// The reason why a slice cannot be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AllocError {
     /// No free extent of that length was found.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A slice of a pool, and what lies where in it.
+//! A slice of a pool, and its layout.
 
 /// Offsets and sizes are multiples of this many bytes.
 pub(crate) const UNIT: u64 = 8;
@@ -8,7 +8,7 @@ pub(crate) const UNIT: u64 = 8;
 /// A reserved part of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slice {
-    /// Names it to the allocator.
+    /// Number of its extent in the allocator.
     pub(crate) number: u32,
     pub(crate) offset: u64,
     pub(crate) size: u64,
@@ -17,14 +17,14 @@ pub(crate) struct Slice {
 }
 
 impl Slice {
-    /// Returns where it ends.
+    /// Returns the offset of its end.
     #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.offset + self.size
     }
 }
 
-/// How much a message carries.
+/// The size of a message, by its parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Size {
     /// Bytes of payload.
@@ -34,7 +34,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Returns where the parts of a slice are for a message of this size.
+    /// Returns the layout of a slice for a message of this size.
     ///
     /// Nothing overflows for at most 2^31 bytes and at most as many handles as a limit allows.
     #[inline]
@@ -48,11 +48,11 @@ impl Size {
     }
 }
 
-/// Where the parts of a slice are, relative to its start: payload, padding, handle IDs,
-/// descriptors, padding.
+/// The layout of a slice, relative to its start: payload, padding, handle IDs, descriptors,
+/// padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Where the handle IDs start. Descriptors follow them.
+    /// Start of the handle IDs. Descriptors follow them.
     pub(crate) handles: u64,
     /// Size of the whole, never 0.
     pub(crate) size: u64,

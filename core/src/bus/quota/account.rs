@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! How much each claimant holds of what, and whether a claim may be granted.
+//! Accounts: the amounts that each claimant holds, and the decision whether a claim is granted.
 //!
 //! An [`Account`] has a limit per resource. Users that send to its owner hold a [`Share`] of it,
 //! and within a share every sending peer holds its part, a [`Claim`]. A claim is granted only if
@@ -8,17 +8,17 @@
 //!
 //! - between users, `A(n) = (n+1)·⌈log2(n+1)⌉ + (n+1)`, with n the foreign users that hold some,
 //!   the claimant included; for the owning user A is 1;
-//! - between the peers of one user, `A = 2`, where what remains is the user's share less what its
-//!   peers use. So a share has to be `used + 2·claim + held` before a claim.
+//! - between the peers of one user, `A = 2`, where the rest is the user's share less the use of its
+//!   peers. So a share has to be `used + 2·claim + held` before a claim.
 //!
 //! # Invariants
 //!
-//! - `granted` is the sum of all shares' `granted`; a share's `used` is the sum of what its peers
-//!   hold.
-//! - What a peer holds includes its credit, which it was granted and does not use at the moment;
+//! - `granted` is the sum of all shares' `granted`; a share's `used` is the sum of the amounts of
+//!   its peers.
+//! - The amounts of a peer include its credit, which it was granted and does not use at the moment;
 //!   see [`ledger`](super::ledger).
-//! - A share that is not used is not granted: after everything was released all numbers are zero.
-//!   A release lowers a share to twice its use, which is what a single peer would need.
+//! - A share that is not used is not granted: after everything was released all numbers are zero. A
+//!   release lowers a share to twice its use, as much as a single peer would need.
 //! - Entries of zeros may linger, until the next sweep; they count for nothing.
 //!
 //! # Locks
@@ -33,10 +33,10 @@ use crate::bus::quota::resource::{add, Amounts, Claimant, Limits, ALL, NOTHING, 
 use crate::bus::quota::QuotaError;
 use crate::bus::tree::retain;
 
-/// How many peers may come until a first sweep.
+/// Number of peers that may come until a first sweep.
 const SWEEP_AT_LEAST: usize = 32;
 
-/// What a user holds of an account.
+/// The amounts that a user holds of an account.
 #[derive(Default)]
 pub(crate) struct Share {
     granted: Amounts,
@@ -45,13 +45,13 @@ pub(crate) struct Share {
     foreign: bool,
 }
 
-/// What a peer holds of an account.
+/// The amounts that a peer holds of an account.
 #[derive(Default)]
 pub(crate) struct Claim {
     pub(crate) held: Amounts,
     /// The part of it that is not used.
     pub(crate) credit: Amounts,
-    /// Whether it may have credit.
+    /// The peer may have credit.
     pub(crate) keeps: bool,
     uid: u32,
 }
@@ -76,21 +76,21 @@ impl ClaimReservation {
     }
 }
 
-/// Limits and what is held of them. If a limit is lowered, what is held beyond it stays.
+/// Limits and the amounts held of them. If a limit is lowered, amounts beyond it stay.
 pub(crate) struct Account {
     owner: u32,
     pub(crate) limits: Amounts,
-    /// What all claimants together were granted.
+    /// Amounts that all claimants together were granted.
     granted: Amounts,
-    /// How many foreign users hold some.
+    /// Number of foreign users that hold some, by resource.
     foreign: [u32; RESOURCES],
     shares: RBTree<u32, Share>,
     claims: RBTree<u64, Claim>,
-    /// How many peers may come until a sweep is worth its time.
+    /// Number of peers that may come until a sweep is worth its time.
     sweep_in: usize,
     /// The youngest peer, by its ID, that was swept.
     youngest_swept: u64,
-    /// How many claimants may have credit.
+    /// Number of claimants that may have credit.
     pub(crate) keepers: u32,
 }
 
@@ -101,7 +101,7 @@ fn divisor(n: u32) -> u64 {
     m * log + m
 }
 
-/// Returns how large a share has to be for a claim, before the divisor between users. What
+/// Returns how large a share has to be for a claim, before the divisor between users. A sum that
 /// overflows is more than any limit.
 fn share_needed(share: &Share, claim: &Claim, amount: u64, r: usize) -> u64 {
     let double = amount.saturating_mul(2);
@@ -124,12 +124,12 @@ impl Account {
         }
     }
 
-    /// Tells whether nobody holds anything.
+    /// Returns whether nobody holds anything.
     pub(crate) fn is_unused(&self) -> bool {
         self.granted == NOTHING
     }
 
-    /// Sums up what all claimants use; takes time in proportion to their number.
+    /// Sums up the amounts that all claimants use; takes time in proportion to their number.
     pub(crate) fn used(&self) -> Amounts {
         let mut sum = NOTHING;
         for claim in self.claims.values() {
@@ -152,8 +152,8 @@ impl Account {
         Some((share, self.claims.get(&claimant.peer)?))
     }
 
-    /// Tells whether a claim might be granted if all credit were taken back, whichever claimant is
-    /// in the way. `batch` bounds the credit of one claimant.
+    /// Returns whether a claim might be granted if all credit were taken back, whichever claimant
+    /// is in the way. `batch` bounds the credit of one claimant.
     pub(crate) fn could_after_recall(
         &self,
         claimant: Claimant,
@@ -168,7 +168,7 @@ impl Account {
         };
         let by = if share.foreign { divisor(1) } else { 1 };
         ALL.iter().all(|&r| {
-            // A share may have been granted twice what is used of it.
+            // A share may have been granted twice its use.
             let idle = 4 * u64::from(self.keepers) * batch[r];
             let others = (self.granted[r] - share.granted[r]).saturating_sub(idle);
             let need = share_needed(share, claim, amounts[r], r);
@@ -177,9 +177,9 @@ impl Account {
         })
     }
 
-    /// Checks whether all of `amounts` may be granted. Returns what the share of the claimant's
-    /// user grows to then, for [`Account::grant`] under the same lock. Changes nothing, except that
-    /// a new claimant gets its entries from `reservation`.
+    /// Checks whether all of `amounts` may be granted. Returns the amounts that the share of the
+    /// claimant's user grows to then, for [`Account::grant`] under the same lock. Changes nothing,
+    /// except that a new claimant gets its entries from `reservation`.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Account {
         Ok(grown)
     }
 
-    /// Books what [`Account::check`] found to fit.
+    /// Books a claim that [`Account::check`] found to fit.
     pub(crate) fn grant(&mut self, claimant: Claimant, amounts: &Amounts, grown: &Amounts) {
         let share = self.shares.get_mut(&claimant.uid);
         let claim = self.claims.get_mut(&claimant.peer);
@@ -251,7 +251,7 @@ impl Account {
         }
     }
 
-    /// Gives back what the peer of this ID was granted before.
+    /// Gives back amounts that the peer of this ID was granted before.
     pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
         let claim = self.claims.get_mut(&peer);
         let uid = claim.as_ref().map(|claim| claim.uid);
@@ -276,7 +276,7 @@ impl Account {
         }
     }
 
-    /// Tells whether so many entries gathered that a [`Account::sweep`] is worth its time.
+    /// Returns whether so many entries gathered that a [`Account::sweep`] is worth its time.
     pub(crate) fn is_crowded(&self) -> bool {
         self.sweep_in == 0
     }
@@ -303,8 +303,8 @@ impl Account {
         self.sweep_in = self.claims.iter().count() + 2 * again + SWEEP_AT_LEAST;
     }
 
-    /// Reports to `each` what the claimants held, and leaves an account of nothing. Returns what it
-    /// was, to be dropped without locks.
+    /// Reports to `each` the amounts that each claimant held, and leaves an account of nothing.
+    /// Returns the old account, to be dropped without locks.
     pub(crate) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> Self {
         for (&peer, claim) in self.claims.iter() {
             each(peer, &claim.held);
@@ -313,7 +313,7 @@ impl Account {
     }
 }
 
-/// Takes `amounts` from what a claimant holds, and with it from its user's share.
+/// Takes `amounts` from a claimant, and with it from its user's share.
 fn lower(
     share: &mut Share,
     claim: &mut Claim,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Random claims and releases against a model that is written from nothing except the contract's
-//! sentence: what the model grants is granted, nothing else is, and all of it comes back.
+//! sentence: the grants of the model are granted, nothing else is, and all of it comes back.
 
 use proptest::prelude::*;
 
@@ -11,12 +11,12 @@ use super::*;
 #[derive(Default)]
 struct Model {
     limit: u64,
-    /// By user: what it was granted, and what each of its peers holds.
+    /// By user: the amount that it was granted, and the amount of each of its peers.
     shares: BTreeMap<u32, (u64, BTreeMap<u64, u64>)>,
 }
 
 impl Model {
-    /// How much the claimant's user has to be granted more, if all may be.
+    /// Returns the amount that the claimant's user has to be granted more, if all may be.
     fn grow(&self, claimant: Claimant, amount: u64) -> Option<u64> {
         let nobody = Default::default();
         let (granted, peers) = self.shares.get(&claimant.uid).unwrap_or(&nobody);
@@ -76,7 +76,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Op {
     Claim(u64, u64),
-    /// Part of what the peer holds, in 16ths.
+    /// Part of the peer's amount, in 16ths.
     Release(u64, u64),
     Limit(u32),
     Sweep,
@@ -96,7 +96,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_model_grants_is_granted_and_all_comes_back(ops in ops()) {
+    fn the_grants_of_the_model_are_granted_and_all_come_back(ops in ops()) {
         let mut account = Account::new(OWNER, limits(400));
         let mut model = Model { limit: 400, ..Model::default() };
         let mut held = BTreeMap::new();

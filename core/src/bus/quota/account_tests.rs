@@ -159,7 +159,7 @@ fn foreign_users_get_nothing_of_what_the_owner_holds() {
 }
 
 #[test]
-fn what_is_released_can_be_taken_again() {
+fn a_released_amount_can_be_taken_again() {
     let mut account = Account::new(OWNER, limits(1024));
     for _ in 0..3 {
         fill(&mut account, &WORKED[2..], true);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The quota of one peer: its own account, and what it draws for that from its user's.
+//! The quota of one peer: its own account, and the amounts that it draws for that from its user's.
 //!
-//! A claimant draws from both accounts at once. What it releases stays with it as credit, up to two
-//! batches of 1/4096 of the user's limit, so most messages are covered by it and touch neither
-//! account; limits below 4096 are booked exactly. Nothing is drawn ahead of its use, so that many
-//! claimants that send little tie up little. Where the peer's account refuses a draw, all credit
-//! there is taken back; where the user's does, the caller recalls all credit that lies idle with
-//! the user's peers ([`Ledger::recall`]); then it is tried once more, unless that could not help.
-//! So credit keeps nobody from anything.
+//! A claimant draws from both accounts at once. The amounts that it releases stay with it as
+//! credit, up to two batches of 1/4096 of the user's limit, so most messages are covered by it and
+//! touch neither account; limits below 4096 are booked exactly. Nothing is drawn ahead of its use,
+//! so that many claimants that send little tie up little. If the peer's account refuses a draw, all
+//! credit there is taken back; if the user's does, the caller recalls all credit that lies idle
+//! with the user's peers ([`Ledger::recall`]); then it is tried once more, unless that could not
+//! help. So credit keeps nobody from anything.
 //!
 //! # Locks
 //!
@@ -45,9 +45,9 @@ impl LedgerReservation {
     }
 }
 
-/// What a peer was charged, and for which claimants.
+/// The charges of a peer, by claimant.
 pub(crate) struct Ledger {
-    /// What the peer was charged, with its own limits.
+    /// The peer's charges, with its own limits.
     pub(crate) account: Account,
     user: Arc<User>,
 }
@@ -72,7 +72,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// Those of [`QuotaError`].
+    /// The errors of [`QuotaError`].
     #[inline]
     pub(crate) fn claim(
         &mut self,
@@ -89,7 +89,7 @@ impl Ledger {
         self.draw(claimant, amounts, reservation)
     }
 
-    /// Gives back what the peer of this ID was granted before.
+    /// Gives back amounts that the peer of this ID was granted before.
     pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
         for r in ALL {
             if amounts[r] != 0 {
@@ -122,7 +122,7 @@ impl Ledger {
         self.user.account.lock().account.release(peer, excess);
     }
 
-    /// Claims from both accounts what the claimant's credit lacks.
+    /// Claims from both accounts the amounts that the claimant's credit lacks.
     #[cold]
     fn draw(
         &mut self,
@@ -147,7 +147,7 @@ impl Ledger {
             done = self.grant(claimant, &drawn, reservation);
         }
         done?;
-        // What was granted has an entry.
+        // A claimant that was granted something has an entry.
         let Some(claim) = self.account.claim_mut(claimant.peer) else {
             return Ok(());
         };
@@ -199,7 +199,7 @@ impl Ledger {
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released
-    /// after. Returns what the ledger was, to be dropped without locks.
+    /// after. Returns the old ledger, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Self {
         let mut books = self.user.account.lock();
         books.account.keepers -= self.account.keepers;

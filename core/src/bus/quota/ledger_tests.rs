@@ -178,7 +178,7 @@ fn idle_credit_keeps_no_claimant_from_anything() {
 }
 
 #[test]
-fn what_comes_and_goes_does_not_touch_the_user() {
+fn charges_that_come_and_go_do_not_touch_the_user() {
     let mut bench = Bench::new(LIMIT, 1);
     let claimant = claimant(100, 1);
     let amounts = [1, 3, 10, 2];
@@ -219,7 +219,7 @@ fn a_refusal_of_either_level_leaves_nothing() {
     assert_eq!(bench.user.account.lock().account.used(), NOTHING);
     // The user's: half of it is taken at the other peer.
     assert!(bench.claim(1, claimant(OWNER, 2), &only(HANDLES, 32768)));
-    // No recall can help against what is in use.
+    // No recall can help against amounts in use.
     let refused = bench.try_claim(0, claimant(OWNER, 3), &[1, 20000, 1, 1]);
     assert_eq!(refused, Err(QuotaError::Refused));
     assert_eq!(bench.ledgers[0].account.used(), NOTHING);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Quota: how much each claimant may hold, and what it holds.
+//! Quota: the amounts that each claimant may hold, and those that it holds.
 //!
-//! Two levels are charged for what a peer receives: the peer's own limits ([`ledger`]) and those of
-//! its user, which the user's peers share ([`user`]). Both are an [`account`]. Nothing here knows
-//! of messages, handles or queues: a claimant is a pair of numbers.
+//! Two levels are charged for a message that a peer receives: the peer's own limits ([`ledger`])
+//! and those of its user, which the user's peers share ([`user`]). Both are an [`account`]. Nothing
+//! here knows of messages, handles or queues: a claimant is a pair of numbers.
 
 mod account;
 mod ledger;
@@ -16,7 +16,7 @@ pub(crate) use resource::{add, only, Claimant, NOTHING};
 pub use resource::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};
 pub(crate) use user::{SentFds, User};
 
-/// Why a claim is not granted.
+/// The reason why a claim is not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QuotaError {
     /// The claim goes over a limit.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! What is counted, and amounts of it.
+//! The resources that are counted, and amounts of them.
 
-/// How many resources there are.
+/// Number of resources.
 pub const RESOURCES: usize = 4;
 
 /// Amounts of every resource, by its index.
@@ -25,7 +25,7 @@ pub(crate) const ALL: [usize; RESOURCES] = [SLICES, HANDLES, BYTES, FDS];
 /// Nothing at all.
 pub(crate) const NOTHING: Amounts = [0; RESOURCES];
 
-/// What a user may have unless the administrator says otherwise.
+/// Limits of a user unless the administrator sets others.
 pub const DEFAULT_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
 
 /// Returns `amount` of one resource and nothing of the others.
@@ -52,7 +52,7 @@ pub(crate) fn subtract(from: &mut Amounts, amounts: &Amounts) {
     }
 }
 
-/// Tells whether `from` has at least as much of each resource.
+/// Returns whether `from` has at least as much of each resource.
 #[inline]
 pub(crate) fn covers(from: &Amounts, amounts: &Amounts) -> bool {
     ALL.iter().all(|&r| from[r] >= amounts[r])

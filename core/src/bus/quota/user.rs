@@ -4,7 +4,7 @@
 //!
 //! # Locks
 //!
-//! `account` (rank 4) guards what the user's peers were charged together, and the descriptors that
+//! `account` (rank 4) guards the sum of the charges of the user's peers, and the descriptors that
 //! the user has in flight.
 
 use kernel::prelude::*;
@@ -15,9 +15,9 @@ use crate::bus::quota::account::Account;
 use crate::bus::quota::resource::{Amounts, Limits, FDS};
 use crate::errno::EDQUOT;
 
-/// What the account lock guards.
+/// The part of a user that the account lock guards.
 pub(crate) struct UserAccount {
-    /// What the user's peers were charged together.
+    /// Sum of the charges of the user's peers.
     pub(crate) account: Account,
     /// Descriptors that this user sent and nobody received yet.
     pub(crate) sent_fds: u64,
@@ -28,7 +28,7 @@ pub(crate) struct UserAccount {
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) limits: Limits,
-    /// How much of what it releases a claimant keeps as credit.
+    /// Amounts of each resource that make one batch of credit.
     pub(crate) batch: Amounts,
     #[pin]
     pub(crate) account: SpinLock<UserAccount>,
@@ -56,7 +56,7 @@ impl User {
         )
     }
 
-    /// Tells whether a recall could free anything.
+    /// Returns whether a recall could free anything.
     pub(crate) fn has_credit(&self) -> bool {
         self.account.lock().account.keepers != 0
     }

@@ -105,7 +105,7 @@ fn exactly_one_of_the_last_owners_gets_the_value() {
 
 /// Under loom an access that is not ordered before the drop is reported.
 #[test]
-fn what_an_owner_did_is_seen_by_the_one_that_drops() {
+fn changes_of_an_owner_are_seen_by_the_one_that_drops() {
     #[cfg(loom)]
     use loom::cell::Cell;
     #[cfg(not(loom))]

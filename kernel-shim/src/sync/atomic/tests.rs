@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of the atomics: what they do, and under loom what they order.
+//! Tests of the atomics: their effects, and under loom the orders that they impose.
 
 use super::*;
 
@@ -97,7 +97,7 @@ mod order {
         assert!(both_can_miss(|_| smp_mb(barrier::Write)));
     }
 
-    /// Whether a reader that sees the flag can miss the data written before it.
+    /// Returns whether a reader that sees the flag can miss the data written before it.
     fn can_miss_data(write: fn(&Atomic<u32>), read: fn(&Atomic<u32>) -> u32) -> bool {
         let missed = std::sync::Arc::new(AtomicBool::new(false));
         let seen = missed.clone();
