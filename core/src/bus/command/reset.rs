@@ -102,7 +102,7 @@ impl<H: Host> Peer<H> {
                 doomed.add(&mut inbox, handle);
                 drop(inbox);
                 // Without it no receipt puts the handle back, which nobody would take out again.
-                drop(handle.local.access_mut(table).reservation.take());
+                handle.local.access_mut(table).reservation = None;
             }
             Detached::refs(0)
         });
