@@ -162,7 +162,7 @@ unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c
     command(&unsafe { PeerFile::from_raw(file) }, cmd, arg, true)
 }
 
-/// Returns what a peer is ready for, and puts the caller into the queue of its waiters.
+/// Returns the events that a peer is ready for, and puts the caller into the queue of its waiters.
 ///
 /// # Safety
 ///

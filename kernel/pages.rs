@@ -141,7 +141,7 @@ impl Pages {
     }
 
     /// Makes the first of `pages` and those behind it that are missing as well, pinned once.
-    /// Returns how many: none if others are faster.
+    /// Returns their number: 0 if others are faster.
     #[cold]
     fn make(&self, pages: Range<usize>) -> Result<usize> {
         let entries = self.entries_or_new(pages.start)?;
@@ -190,8 +190,8 @@ impl Pages {
         }
     }
 
-    /// Returns where the byte at `offset` is, and of the `len` bytes from there, which are pinned,
-    /// as many as lie behind it in a row. None if there is no page.
+    /// Returns the memory at `offset`: of the `len` bytes from there, which are pinned, as many as
+    /// lie in a row. None if there is no page.
     #[inline]
     pub(crate) fn piece(&self, offset: usize, len: usize) -> Option<*mut [u8]> {
         let entries = self.entries(offset / PAGE_SIZE)?;

@@ -43,7 +43,7 @@ struct List {
 
 impl List {
     /// Looks at `budget` pages at most, once around the list, and frees those that are not in use.
-    /// Returns where that ended.
+    /// Returns the place at which that ended.
     fn reclaim(&mut self, budget: usize) -> Sweep {
         let mut sweep = Sweep {
             hand: 0,

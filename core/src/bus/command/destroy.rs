@@ -104,7 +104,7 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// The reason of a destruction, and what happens to the owner in the same instant.
+/// The effects on the owner in the instant of a destruction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Also {
     Nothing,
