@@ -8,7 +8,7 @@
 //! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are held only
 //!   by each other and by files, so none is left when the module goes, and all charges are back.
 
-use kernel::bindings;
+use kernel::bindings::{self, __poll_t, file, file_operations, poll_table_struct};
 use kernel::container_of;
 use kernel::error::{from_result, to_result};
 use kernel::mm::virt::VmaNew;
@@ -23,14 +23,13 @@ use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::{dispatch, Bus, Usage};
 use crate::caller::Task;
 use crate::glue::{self, Operations};
-use crate::host::Kernel;
 use crate::mapping;
-use crate::peer::PeerFile;
+use crate::peer::{Kernel, PeerFile};
 use crate::pool::Pool;
 use crate::shrinker::Pools;
 use crate::waker::Waiters;
 
-static PEER_FILE: Operations<bindings::file_operations> = Operations(bindings::file_operations {
+static PEER_FILE: Operations<file_operations> = Operations(file_operations {
     owner: glue::OWNER,
     open: Some(open),
     release: Some(release),
@@ -97,7 +96,7 @@ impl PinnedDrop for Device {
 /// # Safety
 ///
 /// Called for a file of the device that is being opened.
-unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut file) -> c_int {
     // SAFETY: The misc layer left the registered device here, and keeps it registered meanwhile.
     let device = unsafe {
         let misc = (*file).private_data.cast::<Opaque<bindings::miscdevice>>();
@@ -118,7 +117,7 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut bindings::fil
 /// # Safety
 ///
 /// Called for a file with our operations, at its end.
-unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut file) -> c_int {
     // SAFETY: This is the end of the file.
     let peer = unsafe { PeerFile::detach(file) };
     // It fails if a command was faster.
@@ -129,11 +128,10 @@ unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::
 /// Executes a command.
 fn command(file: &PeerFile<'_>, cmd: u32, arg: u64, compat: bool) -> c_long {
     from_result(|| {
-        let peer = file.peer();
-        dispatch(peer, &Task { file, compat }, cmd, arg)?;
+        dispatch(&file.peer, &Task { file, compat }, cmd, arg)?;
         if cmd == CMD_PEER_DISCONNECT {
             // The core woke only the waiters that want something to read.
-            peer.waker().hang_up();
+            file.peer.waker().hang_up();
         }
         Ok(0)
     })
@@ -144,7 +142,7 @@ fn command(file: &PeerFile<'_>, cmd: u32, arg: u64, compat: bool) -> c_long {
 /// # Safety
 ///
 /// Called for a file with our operations.
-unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+unsafe extern "C" fn ioctl(file: *mut file, cmd: c_uint, arg: c_ulong) -> c_long {
     // SAFETY: The caller holds the file.
     command(&unsafe { PeerFile::from_raw(file) }, cmd, arg as u64, false)
 }
@@ -155,7 +153,7 @@ unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong)
 ///
 /// Called for a file with our operations.
 #[cfg(CONFIG_COMPAT)]
-unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+unsafe extern "C" fn compat_ioctl(file: *mut file, cmd: c_uint, arg: c_ulong) -> c_long {
     // A pointer of 32 bits, as compat_ptr() makes it one of 64.
     let arg = u64::from(arg as u32);
     // SAFETY: The caller holds the file.
@@ -167,13 +165,9 @@ unsafe extern "C" fn compat_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c
 /// # Safety
 ///
 /// Called for a file with our operations; `table` is null or valid.
-unsafe extern "C" fn poll(
-    file: *mut bindings::file,
-    table: *mut bindings::poll_table_struct,
-) -> bindings::__poll_t {
+unsafe extern "C" fn poll(file: *mut file, table: *mut poll_table_struct) -> __poll_t {
     // SAFETY: The caller holds the file.
-    let this = unsafe { PeerFile::from_raw(file) };
-    let peer = this.peer();
+    let peer = unsafe { PeerFile::from_raw(file) }.peer;
     // SAFETY: The caller lends us both, and the file holds the peer.
     unsafe { peer.waker().join(file, table) };
     Waiters::events(peer.ready())
@@ -184,10 +178,9 @@ unsafe extern "C" fn poll(
 /// # Safety
 ///
 /// Called for a file with our operations, and a mapping that is being set up.
-unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+unsafe extern "C" fn mmap(file: *mut file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: The caller holds the file.
-    let this = unsafe { PeerFile::from_raw(file) };
-    let peer = this.peer();
+    let peer = unsafe { PeerFile::from_raw(file) }.peer;
     // SAFETY: The mapping is being set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
     from_result(|| mapping::map(&peer.pool()?, vma).map(|()| 0))
@@ -198,9 +191,9 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
 /// # Safety
 ///
 /// Called for a file with our operations; `seq` is valid.
-unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindings::file) {
+unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut file) {
     // SAFETY: The caller holds the file.
-    let info = unsafe { PeerFile::from_raw(file) }.peer().info();
+    let info = unsafe { PeerFile::from_raw(file) }.peer.info();
     // SAFETY: The caller lends us `seq`.
     let seq = unsafe { SeqFile::from_raw(seq) };
     seq_print!(seq, "bus1-peer:\t{}\n", info.id);
@@ -209,10 +202,8 @@ unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut bindin
     seq_print!(seq, "bus1-queued:\t{}\n", info.queued);
     seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
     seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
-    for (name, charged) in ["slices", "handles", "bytes", "fds"]
-        .iter()
-        .zip(info.charged)
-    {
+    let kinds = ["slices", "handles", "bytes", "fds"];
+    for (name, charged) in kinds.iter().zip(info.charged) {
         seq_print!(seq, "bus1-charged-{name}:\t{charged}\n");
     }
 }

@@ -66,15 +66,14 @@ impl Entry {
         Some(pages.map(|page| Self(Atomic::new(page + 1))))
     }
 
-    /// Moves the page of `new` into this entry. Gives it back if there is a page already.
-    pub(crate) fn fill(&self, new: Self) -> Result<(), Self> {
-        match self.0.cmpxchg(0, new.0.load(Relaxed), Release) {
-            Ok(_) => {
-                mem::forget(new);
-                Ok(())
-            }
-            Err(_) => Err(new),
+    /// Moves the page of `new` into this entry, or frees it if there is a page already. Returns
+    /// whether it was moved.
+    pub(crate) fn fill(&self, new: Self) -> bool {
+        let moved = self.0.cmpxchg(0, new.0.load(Relaxed), Release).is_ok();
+        if moved {
+            mem::forget(new);
         }
+        moved
     }
 
     /// Returns whether the page has all the pins that it can have.

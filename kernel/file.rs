@@ -29,7 +29,7 @@
 
 use core::ptr::{self, NonNull};
 
-use kernel::bindings;
+use kernel::bindings::{fget_raw, receive_fd};
 use kernel::error::to_result;
 use kernel::fs::file::flags;
 use kernel::fs::File;
@@ -49,7 +49,7 @@ use crate::peer::PeerFile;
 /// EBADF.
 pub(crate) fn get(fd: i32) -> Result<ARef<File>> {
     // SAFETY: No requirement; a number that is no descriptor, a negative one too, gives null.
-    let file = unsafe { bindings::fget_raw(fd as u32) };
+    let file = unsafe { fget_raw(fd as u32) };
     let file = NonNull::new(file).ok_or(EBADF)?;
     // SAFETY: fget_raw() took a reference, which the result owns. This thread is in an ioctl, which
     // does not take the position of any file.
@@ -89,8 +89,7 @@ impl Received {
         };
         for file in files {
             // SAFETY: The file is valid; a null pointer makes the number the return value.
-            let fd =
-                unsafe { bindings::receive_fd(file.as_ptr(), ptr::null_mut(), flags::O_CLOEXEC) };
+            let fd = unsafe { receive_fd(file.as_ptr(), ptr::null_mut(), flags::O_CLOEXEC) };
             to_result(fd)?;
             // There is room for both, so neither push fails.
             received.numbers.push(fd, GFP_KERNEL)?;

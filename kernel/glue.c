@@ -9,9 +9,7 @@
 #include <linux/compat.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
-#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
@@ -39,19 +37,11 @@ module_param_named(user_inflight_fds_max, bus1_user_max[3], uint, 0444);
 MODULE_PARM_DESC(user_inflight_fds_max,
 		 "Descriptors in flight from and to each user (default 4096)");
 
-static bool is_binder(struct file *file)
-{
-	struct module *owner = file->f_op->owner;
-
-	if (file_inode(file)->i_sb->s_magic == BINDERFS_SUPER_MAGIC)
-		return true;
-	return owner && (!strcmp(module_name(owner), "binder_linux") ||
-			 !strcmp(module_name(owner), "rust_binder"));
-}
-
 /* file.rs: can this file hold references to files of any kind? */
 bool bus1_file_pins_files(struct file *file)
 {
+	unsigned long magic = file_inode(file)->i_sb->s_magic;
+	struct module *owner = file->f_op->owner;
 	struct socket *sock;
 
 	/* An O_PATH file is only a place in the tree. */
@@ -63,10 +53,12 @@ bool bus1_file_pins_files(struct file *file)
 		return READ_ONCE(sock->ops)->family == PF_UNIX;
 
 	/* The operations of io_uring are not exported; its name is its own. */
-	if (file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC)
+	if (magic == ANON_INODE_FS_MAGIC)
 		return !strcmp(file->f_path.dentry->d_name.name, "[io_uring]");
 
-	return is_binder(file);
+	return magic == BINDERFS_SUPER_MAGIC ||
+	       (owner && (!strcmp(module_name(owner), "binder_linux") ||
+			  !strcmp(module_name(owner), "rust_binder")));
 }
 
 /*
@@ -77,25 +69,23 @@ bool bus1_file_pins_files(struct file *file)
  * @file is never the one that the running ioctl came through, since bus1 files
  * are not received: closing it here cannot pull that from under fdget().
  */
-bool bus1_take_back_fd(unsigned int fd, struct file *file)
+void bus1_take_back_fd(unsigned int fd, struct file *file)
 {
 	struct files_struct *files = current->files;
 	struct fdtable *fdt;
-	bool ours = false;
 
 	spin_lock(&files->file_lock);
 	fdt = files_fdtable(files);
-	if (fd < fdt->max_fds && rcu_access_pointer(fdt->fd[fd]) == file) {
+	if (fd < fdt->max_fds && rcu_access_pointer(fdt->fd[fd]) == file)
 		rcu_assign_pointer(fdt->fd[fd], NULL);
-		ours = true;
-	}
+	else
+		file = NULL;
 	spin_unlock(&files->file_lock);
 
-	if (ours) {
+	if (file) {
 		put_unused_fd(fd);
 		filp_close(file, files);
 	}
-	return ours;
 }
 
 /* mapping.rs: a file with an inode, and so an i_mapping, of its own. */
@@ -108,9 +98,7 @@ struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool)
 /* entry.rs: pins @n pages, up to the first that cannot be; returns how many. */
 size_t bus1_pin(atomic_long_t *entry, size_t n)
 {
-	size_t i;
-
-	for (i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		long old = atomic_long_read(&entry[i]);
 
 		do {
@@ -161,42 +149,42 @@ s64 bus1_host_time(s64 at)
 	return timens_ktime_to_host(CLOCK_MONOTONIC, at);
 }
 
-/* user.rs: reads one number. */
+/* caller.rs: reads one number. */
 bool bus1_get_user(u64 *to, u64 address)
 {
 	return !get_user(*to, (u64 __user *)address);
 }
 
 /*
- * payload.rs: reads one iovec, of a 32-bit program if @compat. False if it
+ * caller.rs: reads one iovec, of a 32-bit program if @compat. False if it
  * cannot be read, or reaches beyond the task's address space.
  */
 bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat)
 {
+	const u64 end = TASK_SIZE;
+	void __user *base;
 	u64 used;
 
 	if (compat) {
 		const struct compat_iovec __user *from = compat_ptr(address);
-		compat_uptr_t base;
-		compat_ssize_t size;
 
-		if (address > U32_MAX || get_user(base, &from->iov_base) ||
-		    get_user(size, &from->iov_len))
+		if (address > U32_MAX || get_user(*start, &from->iov_base) ||
+		    get_user(*len, &from->iov_len))
 			return false;
-		*start = base;
-		*len = size;
+		*len = (compat_ssize_t)*len;
 	} else {
 		const struct iovec __user *from = (void __user *)address;
-		void __user *base;
-		size_t size;
 
-		if (get_user(base, &from->iov_base) ||
-		    get_user(size, &from->iov_len))
-			return false;
+		scoped_user_read_access(from, fault) {
+			unsafe_get_user(base, &from->iov_base, fault);
+			unsafe_get_user(*len, &from->iov_len, fault);
+		}
 		*start = (unsigned long)base;
-		*len = (ssize_t)size;
+		*len = (ssize_t)*len;
 	}
-	/* Negative lengths are refused later. */
+	/* Negative lengths are refused later; a tag is no part of the address. */
 	used = *len < 0 ? 0 : *len;
-	return used <= TASK_SIZE && *start <= TASK_SIZE - used;
+	return used <= end && untagged_addr(*start) <= end - used;
+fault:
+	return false;
 }

@@ -6,12 +6,8 @@
 #ifndef BUS1_GLUE_H
 #define BUS1_GLUE_H
 
-#include <linux/atomic.h>
-#include <linux/types.h>
-
-struct file;
-struct file_operations;
-struct page;
+#include <linux/fs.h>
+#include <linux/mm.h>
 
 /* main.rs */
 extern unsigned int bus1_user_max[4];
@@ -24,15 +20,13 @@ struct page *bus1_trylock_page(const void *address);
 
 /* file.rs */
 bool bus1_file_pins_files(struct file *file);
-bool bus1_take_back_fd(unsigned int fd, struct file *file);
+void bus1_take_back_fd(unsigned int fd, struct file *file);
 
 /* mapping.rs */
 struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool);
 
-/* payload.rs */
+/* caller.rs */
 bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat);
-
-/* user.rs */
 bool bus1_get_user(u64 *to, u64 address);
 
 /* waker.rs */

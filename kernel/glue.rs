@@ -3,7 +3,7 @@
 //! The border between C and Rust: tables of functions, and the prototypes of `glue.c`, where each
 //! function is described.
 
-use kernel::bindings;
+use kernel::bindings::{self, file, file_operations, page, vm_operations_struct};
 use kernel::prelude::*;
 
 /// The owner of operations. A file whose operations have it keeps the module.
@@ -13,9 +13,9 @@ pub(crate) const OWNER: *mut bindings::module = &raw mut bindings::__this_module
 pub(crate) struct Operations<T>(pub(crate) T);
 
 // SAFETY: The table is constant, and its pointers are to functions of this module and to `OWNER`.
-unsafe impl Sync for Operations<bindings::file_operations> {}
+unsafe impl Sync for Operations<file_operations> {}
 // SAFETY: The table is constant, and its pointers are to functions of this module.
-unsafe impl Sync for Operations<bindings::vm_operations_struct> {}
+unsafe impl Sync for Operations<vm_operations_struct> {}
 
 // The kernel's structures have parts that are empty in this configuration.
 #[allow(improper_ctypes)]
@@ -23,20 +23,12 @@ extern "C" {
     pub(crate) static bus1_user_max: [c_uint; 4];
     pub(crate) fn bus1_pin(entry: *const c_void, n: usize) -> usize;
     pub(crate) fn bus1_unpin(entry: *const c_void, n: usize);
-    pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut bindings::page;
-    pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut bindings::page;
-    pub(crate) fn bus1_file_pins_files(file: *mut bindings::file) -> bool;
-    pub(crate) fn bus1_take_back_fd(fd: c_uint, file: *mut bindings::file) -> bool;
-    pub(crate) fn bus1_new_pool_file(
-        fops: *const bindings::file_operations,
-        pool: *mut c_void,
-    ) -> *mut bindings::file;
-    pub(crate) fn bus1_get_user(to: *mut u64, address: u64) -> bool;
-    pub(crate) fn bus1_get_iovec(
-        start: *mut u64,
-        len: *mut i64,
-        address: u64,
-        compat: bool,
-    ) -> bool;
+    pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut page;
+    pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut page;
+    pub(crate) fn bus1_file_pins_files(file: *mut file) -> bool;
+    pub(crate) fn bus1_take_back_fd(fd: c_uint, file: *mut file);
+    pub(crate) fn bus1_new_pool_file(fops: *const file_operations, pool: *mut c_void) -> *mut file;
+    pub(crate) fn bus1_get_user(to: *mut u64, at: u64) -> bool;
+    pub(crate) fn bus1_get_iovec(start: *mut u64, len: *mut i64, at: u64, compat: bool) -> bool;
     pub(crate) fn bus1_host_time(at: i64) -> i64;
 }

@@ -10,15 +10,12 @@
 //! - `errno`, `abi`: error numbers that not every kernel has; the binary interface
 //! - `bus`: the core
 //! - `entry`: a page and its pins
-//! - `pages`: the table of a pool's pages
-//! - `memory`: the pages, and the way out of page tables
+//! - `memory`: the pages of a pool, and the way out of page tables
 //! - `shrinker`: the list of all pools
 //! - `pool`: the memory of one peer, as the core uses it
 //! - `mapping`, `waker`: the memory of one peer, as its owner sees it; waiters
-//! - `host`: the types of this host
-//! - `peer`: whether a file is a peer, and whose
-//! - `file`, `user`: descriptors in messages; the memory of a task
-//! - `payload`: the bytes to send, in that memory
+//! - `peer`: the types of this host; whether a file is a peer, and whose
+//! - `file`: descriptors in messages
 //! - `caller`: the task that makes a call
 //! - `device`: the file operations of `/dev/bus1`
 
@@ -38,15 +35,11 @@ mod entry;
 mod errno;
 mod file;
 mod glue;
-mod host;
 mod mapping;
 mod memory;
-mod pages;
-mod payload;
 mod peer;
 mod pool;
 mod shrinker;
-mod user;
 mod waker;
 
 use bus::{Bus, Limits};

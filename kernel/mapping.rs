@@ -35,7 +35,7 @@
 use core::mem;
 use core::ptr::NonNull;
 
-use kernel::bindings;
+use kernel::bindings::{self, file_operations, vm_operations_struct};
 use kernel::error::from_err_ptr;
 use kernel::fs::File;
 use kernel::mm::virt::{flags, VmaNew};
@@ -45,20 +45,19 @@ use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
 use crate::glue::{self, Operations};
-use crate::pages::N_PAGES;
+use crate::memory::N_PAGES;
 use crate::pool::{Pool, Shared};
 
-static POOL_FILE: Operations<bindings::file_operations> = Operations(bindings::file_operations {
+static POOL_FILE: Operations<file_operations> = Operations(file_operations {
     owner: glue::OWNER,
     release: Some(release),
     ..pin_init::zeroed()
 });
 
-static POOL_MAPPING: Operations<bindings::vm_operations_struct> =
-    Operations(bindings::vm_operations_struct {
-        fault: Some(fault),
-        ..pin_init::zeroed()
-    });
+static POOL_MAPPING: Operations<vm_operations_struct> = Operations(vm_operations_struct {
+    fault: Some(fault),
+    ..pin_init::zeroed()
+});
 
 /// Makes `vma` a mapping of the pool.
 ///
@@ -130,7 +129,7 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     let page = unsafe {
         let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
         let pool = &*(*file).private_data.cast::<Shared>();
-        (*vmf).page = pool.memory.pages.lock((*vmf).__bindgen_anon_1.pgoff);
+        (*vmf).page = pool.memory.lock((*vmf).__bindgen_anon_1.pgoff);
         (*vmf).page
     };
     if page.is_null() {

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The memory of one pool: its pages, and the way from a page to the page tables that have it.
+//! The memory of one pool: a table from page number to [`Entry`], and the way from a page to the
+//! page tables that have it.
+//!
+//! The table has three levels. Its lower two are made as they are needed and stay until the pool
+//! goes, so the table is walked without any lock. It is charged like the pages.
+//!
+//! Invariant: [`Memory::reclaim`] runs once at a time.
 //!
 //! # Locks
 //!
 //! `bus1::mapped`, a spin lock, guards the pointer to the pool's file, which is no reference: the
 //! file clears it when it is released. Nothing is locked under it.
 
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 use kernel::bindings;
@@ -15,10 +22,62 @@ use kernel::fs::File;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::{new_spinlock, SpinLock};
 use pin_init::init_zeroed;
 
-use crate::pages::{Pages, Sweep};
+use crate::entry::Entry;
+
+/// Bytes of address space of a pool.
+pub(crate) const POOL_SIZE: u64 = 1 << 32;
+/// Pages of address space of a pool.
+pub(crate) const N_PAGES: usize = (POOL_SIZE / PAGE_SIZE as u64) as usize;
+
+const PER_LEAF: usize = 128;
+const PER_BRANCH: usize = 128 * PER_LEAF;
+const N_BRANCHES: usize = N_PAGES.div_ceil(PER_BRANCH);
+
+/// Most pages that are made at once: enough for a slice of 64 KiB.
+const ROW: usize = 16;
+
+/// A part of the table: none at first, then one that stays.
+struct Part<T>(Atomic<*mut T>);
+
+// SAFETY: A null pointer stands for none.
+unsafe impl<T> Zeroable for Part<T> {}
+
+impl<T: Zeroable> Part<T> {
+    fn get(&self) -> Option<&T> {
+        // SAFETY: Null, or published by `get_or_new` below with all its content, and freed with
+        // `self` only.
+        unsafe { self.0.load(Acquire).as_ref() }
+    }
+
+    fn get_or_new(&self) -> Result<&T> {
+        if self.get().is_none() {
+            let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
+            if self.0.cmpxchg(ptr::null_mut(), new, Full).is_err() {
+                // SAFETY: From `into_raw` above and not shared with anybody.
+                drop(unsafe { KBox::from_raw(new) });
+            }
+        }
+        // Ours, or that of a faster thread.
+        self.get().ok_or(ENOMEM)
+    }
+}
+
+impl<T> Drop for Part<T> {
+    fn drop(&mut self) {
+        let part = *self.0.get_mut();
+        if !part.is_null() {
+            // SAFETY: From `into_raw` in `get_or_new`; `self` is not shared any more.
+            drop(unsafe { KBox::from_raw(part) });
+        }
+    }
+}
+
+type Leaf = [Entry; PER_LEAF];
+type Branch = [Part<Leaf>; PER_BRANCH / PER_LEAF];
 
 /// The file that stands for a pool in mappings, or null. `mapping.rs` makes it.
 ///
@@ -58,7 +117,8 @@ impl Mapped {
 /// The memory of one pool.
 #[pin_data]
 pub(crate) struct Memory {
-    pub(crate) pages: Pages,
+    branches: [Part<Branch>; N_BRANCHES],
+    present: Atomic<usize>,
     #[pin]
     pub(crate) mapped: SpinLock<Mapped>,
 }
@@ -67,19 +127,150 @@ impl Memory {
     /// Makes a memory without pages, mapped nowhere.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            pages <- init_zeroed(),
+            branches <- init_zeroed(),
+            present: Atomic::new(0),
             mapped <- new_spinlock!(Mapped(ptr::null_mut()), "bus1::mapped"),
         })
     }
 
-    /// Frees pages that nobody needs, as far as the sweep's budget goes. May be called in reclaim.
+    /// Returns how many pages there are.
+    pub(crate) fn present(&self) -> usize {
+        self.present.load(Relaxed)
+    }
+
+    /// Returns a page and all that follow in the same leaf. None if there is no leaf.
+    #[inline]
+    fn entries(&self, page: usize) -> Option<&[Entry]> {
+        let branch = self.branches.get(page / PER_BRANCH)?.get()?;
+        let leaf = branch[page % PER_BRANCH / PER_LEAF].get()?;
+        Some(&leaf[page % PER_LEAF..])
+    }
+
+    /// Returns a page and all that follow in the same leaf, which is made if it is missing.
+    fn entries_or_new(&self, page: usize) -> Result<&[Entry]> {
+        let branch = self.branches.get(page / PER_BRANCH).ok_or(EINVAL)?;
+        let leaf = branch.get_or_new()?[page % PER_BRANCH / PER_LEAF].get_or_new()?;
+        Ok(&leaf[page % PER_LEAF..])
+    }
+
+    /// Pins pages, or none. Missing pages are made.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[inline]
+    pub(crate) fn pin(&self, pages: Range<usize>) -> Result {
+        let mut page = pages.start;
+        while page < pages.end {
+            let entries = self.entries(page).unwrap_or_default();
+            let n = entries.len().min(pages.end - page);
+            let pinned = Entry::pin(&entries[..n]);
+            page += pinned;
+            if pinned == 0 || pinned < n {
+                let made = self.make(page..pages.end);
+                page += made.inspect_err(|_| self.unpin(pages.start..page))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the first of `pages` and those behind it that are missing as well, pinned once.
+    /// Returns how many: none if others are faster.
+    #[cold]
+    fn make(&self, pages: Range<usize>) -> Result<usize> {
+        let entries = self.entries_or_new(pages.start)?;
+        // Slices are disjoint and of 8 bytes or more, so 512 pin a page, and faults a few more.
+        if entries[0].is_full() {
+            return Err(ENOMEM);
+        }
+        let most = entries.iter().take(pages.len().min(ROW));
+        let missing = most.take_while(|entry| entry.address().is_null()).count();
+        // If there is one meanwhile none is made, and the caller pins it.
+        Ok(self.fill(entries, Entry::new_row(missing.max(1))?))
+    }
+
+    /// Puts new pages into entries, up to the first that has a page, and frees the rest. Returns
+    /// how many were put in.
+    fn fill(&self, entries: &[Entry], new: impl Iterator<Item = Entry>) -> usize {
+        let mut made = 0;
+        for (i, (entry, new)) in entries.iter().zip(new).enumerate() {
+            // Counted before it can be freed, so that the count never falls below 0.
+            self.present.add(1_usize, Relaxed);
+            if made == i && entry.fill(new) {
+                made += 1;
+            } else {
+                self.present.fetch_sub(1_usize, Relaxed);
+            }
+        }
+        made
+    }
+
+    /// Locks a page and takes a reference to it. Null if there is none, or if its memory is broken.
+    pub(crate) fn lock(&self, page: usize) -> *mut bindings::page {
+        let entry = self.entries(page).and_then(<[Entry]>::first);
+        entry.map_or(ptr::null_mut(), Entry::lock)
+    }
+
+    /// Undoes one pin of each page.
+    #[inline]
+    pub(crate) fn unpin(&self, mut pages: Range<usize>) {
+        while !pages.is_empty() {
+            let Some(entries) = self.entries(pages.start) else {
+                return;
+            };
+            let n = entries.len().min(pages.len());
+            Entry::unpin(&entries[..n]);
+            pages.start += n;
+        }
+    }
+
+    /// Returns where the byte at `offset` is, and of the `len` bytes from there, which are pinned,
+    /// as many as lie behind it in a row. None if there is no page.
+    #[inline]
+    pub(crate) fn piece(&self, offset: usize, len: usize) -> Option<*mut [u8]> {
+        let entries = self.entries(offset / PAGE_SIZE)?;
+        let page = NonNull::new(entries.first()?.address())?.as_ptr();
+        let start = offset % PAGE_SIZE;
+        let mut size = PAGE_SIZE - start;
+        if size < len {
+            let n = entries.len().min((start + len).div_ceil(PAGE_SIZE));
+            size = Entry::row(&entries[..n]) - start;
+        }
+        let piece = page.wrapping_add(start);
+        Some(ptr::slice_from_raw_parts_mut(piece, len.min(size)))
+    }
+
+    /// Frees pages that are not pinned, and returns how many. High pages come first, since slices
+    /// are placed as low as possible. May be called in reclaim.
+    ///
+    /// `hand` is the page behind the next one to look at, and 0 at the end; `budget` is how many
+    /// pages may still be looked at. Both go down on the way.
     ///
     /// # Safety
     ///
     /// Runs once at a time.
-    pub(crate) unsafe fn reclaim(&self, sweep: &mut Sweep) {
-        // SAFETY: This runs once at a time.
-        unsafe { self.pages.reclaim(sweep, |page| self.unmap(page)) };
+    pub(crate) unsafe fn reclaim(&self, hand: &mut usize, budget: &mut usize) -> usize {
+        let mut freed = 0;
+        while *hand > 0 && *budget > 0 {
+            let page = *hand - 1;
+            let Some(entry) = self.entries(page).and_then(<[Entry]>::first) else {
+                let branch = self.branches[page / PER_BRANCH].get();
+                let missing = branch.map_or(PER_BRANCH, |_| PER_LEAF);
+                *hand = page / missing * missing;
+                continue;
+            };
+            *hand = page;
+            if entry.address().is_null() {
+                continue;
+            }
+            *budget -= 1;
+            // SAFETY: This runs once at a time.
+            if unsafe { entry.reclaim(|| self.unmap(page)) } {
+                self.present.fetch_sub(1_usize, Relaxed);
+                freed += 1;
+            }
+        }
+        freed
     }
 
     /// Takes a page out of all page tables.

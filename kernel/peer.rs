@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Files that are peers, and the peer that each stands for.
+//! The types of the kernel host, and the files that are peers: whether a file is one, and whose.
 //!
 //! Invariant: the private data of a file of the device is a reference to its peer, from
 //! [`PeerFile::attach`] to [`PeerFile::detach`].
@@ -10,13 +10,24 @@ use core::ptr;
 
 use kernel::bindings;
 use kernel::fs::file::flags;
-use kernel::fs::LocalFile;
+use kernel::fs::{File, LocalFile};
 use kernel::prelude::*;
+use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
 use crate::bus;
 use crate::errno::EOPNOTSUPP;
-use crate::host::Kernel;
+use crate::pool::Pool;
+use crate::waker::Waiters;
+
+/// The host of the kernel module.
+pub(crate) struct Kernel;
+
+impl bus::Host for Kernel {
+    type Pool = Pool;
+    type File = ARef<File>;
+    type Waker = Waiters;
+}
 
 /// A peer of this host.
 pub(crate) type Peer = bus::Peer<Kernel>;
@@ -24,8 +35,8 @@ pub(crate) type Peer = bus::Peer<Kernel>;
 /// A file of the device, as long as its caller holds it.
 pub(crate) struct PeerFile<'a> {
     file: &'a LocalFile,
-    /// The file's own reference.
-    peer: ManuallyDrop<Arc<Peer>>,
+    /// The peer that the file stands for: the file's own reference.
+    pub(crate) peer: ManuallyDrop<Arc<Peer>>,
 }
 
 impl PeerFile<'_> {
@@ -38,12 +49,10 @@ impl PeerFile<'_> {
     pub(crate) unsafe fn from_raw(file: *mut bindings::file) -> Self {
         // SAFETY: The caller vouches for the file. By the invariant it owns a reference, which
         // stays its own.
-        unsafe {
-            Self {
-                file: LocalFile::from_raw_file(file),
-                peer: ManuallyDrop::new(Arc::from_raw((*file).private_data.cast())),
-            }
-        }
+        let peer = ManuallyDrop::new(unsafe { Arc::from_raw((*file).private_data.cast()) });
+        // SAFETY: As above.
+        let file = unsafe { LocalFile::from_raw_file(file) };
+        Self { file, peer }
     }
 
     /// Makes a file that is being opened stand for `peer`.
@@ -66,13 +75,7 @@ impl PeerFile<'_> {
         unsafe { Arc::from_raw((*file).private_data.cast()) }
     }
 
-    /// Returns the peer that the file stands for.
-    #[inline]
-    pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
-    /// Returns whether another file is a peer, too: all peers have the same operations.
+    /// Tells whether another file is a peer, too: all peers have the same operations.
     pub(crate) fn is_like(&self, other: &LocalFile) -> bool {
         // SAFETY: Both are valid, and the operations of a file do not change once it is open.
         unsafe { ptr::eq((*self.file.as_ptr()).f_op, (*other.as_ptr()).f_op) }
@@ -92,6 +95,6 @@ impl PeerFile<'_> {
         }
         // SAFETY: It is a peer, and the caller holds it.
         let other = unsafe { PeerFile::from_raw(other.as_ptr()) };
-        Ok(other.peer().clone())
+        Ok(Arc::clone(&other.peer))
     }
 }

@@ -14,8 +14,7 @@ use kernel::sync::Arc;
 use kernel::warn_on;
 
 use crate::bus;
-use crate::memory::Memory;
-use crate::pages::POOL_SIZE;
+use crate::memory::{Memory, POOL_SIZE};
 use crate::shrinker::{MemberReservation, Pools};
 
 /// The parts of a pool.
@@ -51,10 +50,8 @@ impl Pool {
     /// Makes an empty pool, whose memory the shrinker of `pools` can take back.
     pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
         let reservation = MemberReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let shared = Arc::pin_init(
-            pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() }),
-            GFP_KERNEL_ACCOUNT,
-        )?;
+        let shared = pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() });
+        let shared = Arc::pin_init(shared, GFP_KERNEL_ACCOUNT)?;
         // SAFETY: The destructor leaves.
         unsafe { pools.enter(reservation, &shared.memory) };
         Ok(Self(shared))
@@ -66,25 +63,20 @@ impl Pool {
         // Idle pages are charged to the senders that needed them first, and a limit on the memory
         // of a cgroup does not reach the shrinker.
         self.0.pools.trim(&self.0.memory);
-        self.0.memory.pages.pin(pages)
+        self.0.memory.pin(pages)
     }
 
     /// Cuts a pinned range where its pages do not lie in a row: calls `f` with each piece, and with
     /// where the piece starts within the range.
     #[inline]
-    pub(crate) fn pieces(
-        &self,
-        offset: u64,
-        len: u64,
-        mut f: impl FnMut(*mut [u8], u64) -> Result,
-    ) -> Result {
+    pub(crate) fn pieces<F>(&self, offset: u64, len: u64, mut f: F) -> Result
+    where
+        F: FnMut(*mut [u8], u64) -> Result,
+    {
         let mut done = 0;
         while done < len {
-            let piece = self
-                .0
-                .memory
-                .pages
-                .piece((offset + done) as usize, (len - done) as usize);
+            let (at, left) = ((offset + done) as usize, (len - done) as usize);
+            let piece = self.0.memory.piece(at, left);
             warn_on!(piece.is_none());
             let piece = piece.ok_or(EFAULT)?;
             f(piece, done)?;
@@ -100,15 +92,12 @@ impl bus::Pool for Pool {
     #[inline]
     fn pin(&self, offset: u64, len: u64) -> Result {
         let pages = pages_of(offset, len);
-        self.0
-            .memory
-            .pages
-            .pin(pages.clone())
-            .or_else(|_| self.pin_again(pages))
+        let pinned = self.0.memory.pin(pages.clone());
+        pinned.or_else(|_| self.pin_again(pages))
     }
 
     fn unpin(&self, offset: u64, len: u64) {
-        self.0.memory.pages.unpin(pages_of(offset, len));
+        self.0.memory.unpin(pages_of(offset, len));
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {

@@ -14,13 +14,12 @@
 
 use core::ptr::NonNull;
 
-use kernel::bindings;
+use kernel::bindings::{self, shrink_control, shrinker};
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_mutex, Arc, Mutex};
 
-use crate::memory::Memory;
-use crate::pages::{Sweep, N_PAGES};
+use crate::memory::{Memory, N_PAGES};
 
 const SHRINK_STOP: usize = usize::MAX;
 
@@ -34,6 +33,7 @@ pub(crate) struct Member {
 // SAFETY: The memory of a pool can be used from any thread.
 unsafe impl Send for Member {}
 
+#[derive(Default)]
 struct List {
     /// Memories of pools, by address.
     members: RBTree<usize, Member>,
@@ -43,16 +43,12 @@ struct List {
 
 impl List {
     /// Looks at `budget` pages at most, once around the list, and frees those that are not in use.
-    /// Returns the place at which that ended.
-    fn reclaim(&mut self, budget: usize) -> Sweep {
-        let mut sweep = Sweep {
-            hand: 0,
-            budget,
-            freed: 0,
-        };
+    /// Returns their number, and leaves in `budget` the number of pages that could still be looked at.
+    fn reclaim(&mut self, budget: &mut usize) -> usize {
         let start = self.next;
         let mut around = false;
-        while sweep.budget > 0 {
+        let mut freed = 0;
+        while *budget > 0 {
             let Some(mut cursor) = self.members.cursor_lower_bound_mut(&self.next) else {
                 if around {
                     break;
@@ -67,18 +63,19 @@ impl List {
             }
             self.next = address + 1;
             // A pool counts as a look, however little is in it.
-            sweep.budget -= 1;
+            *budget -= 1;
             // SAFETY: Memory in the list is alive.
             let memory = unsafe { member.memory.as_ref() };
-            if memory.pages.present() == 0 {
+            if memory.present() == 0 {
                 continue;
             }
-            sweep.hand = member.hand;
             // SAFETY: The list is locked, so this runs once at a time.
-            unsafe { memory.reclaim(&mut sweep) };
-            member.hand = if sweep.hand == 0 { N_PAGES } else { sweep.hand };
+            freed += unsafe { memory.reclaim(&mut member.hand, budget) };
+            if member.hand == 0 {
+                member.hand = N_PAGES;
+            }
         }
-        sweep
+        freed
     }
 }
 
@@ -90,27 +87,39 @@ fn address_of(memory: &Memory) -> usize {
 }
 
 /// All pools.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Pools {
-    /// Its private data is this structure, so it goes first.
-    shrinker: Shrinker,
     #[pin]
     list: Mutex<List>,
+    /// Registered by [`Pools::new`]; its private data is this structure.
+    shrinker: NonNull<shrinker>,
+}
+
+// SAFETY: The list is locked, and a shrinker may be freed by any thread.
+unsafe impl Send for Pools {}
+// SAFETY: The list is locked, and nothing is done to the shrinker by a reference.
+unsafe impl Sync for Pools {}
+
+#[pinned_drop]
+impl PinnedDrop for Pools {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: It is ours, registered or not. This waits for running calls, before the list goes.
+        unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
+    }
 }
 
 impl Pools {
     /// Makes an empty list, and a shrinker that is registered until all references are gone.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let list = List {
-            members: RBTree::new(),
-            next: 0,
-        };
-        let shrinker = Shrinker::new()?;
-        let pools = Arc::pin_init(
-            pin_init!(Self { shrinker, list <- new_mutex!(list, "bus1::pools") }),
-            GFP_KERNEL,
-        )?;
-        let shrinker = pools.shrinker.0.as_ptr();
+        // SAFETY: The format takes no arguments.
+        let allocate = || unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
+        let pools = try_pin_init!(Self {
+            list <- new_mutex!(List::default(), "bus1::pools"),
+            // The last one: what fails before it leaves no shrinker behind.
+            shrinker: NonNull::new(allocate()).ok_or(ENOMEM)?,
+        });
+        let pools = Arc::pin_init(pools, GFP_KERNEL)?;
+        let shrinker = pools.shrinker.as_ptr();
         // SAFETY: It is ours until it is registered, and `pools` unregisters it before it goes.
         unsafe {
             (*shrinker).count_objects = Some(count);
@@ -144,36 +153,9 @@ impl Pools {
     /// Frees the pages of a pool that are not in use.
     pub(crate) fn trim(&self, memory: &Memory) {
         let _list = self.list.lock();
-        let mut sweep = Sweep {
-            hand: N_PAGES,
-            budget: usize::MAX,
-            freed: 0,
-        };
+        let (mut hand, mut budget) = (N_PAGES, usize::MAX);
         // SAFETY: The list is locked, so this runs once at a time.
-        unsafe { memory.reclaim(&mut sweep) };
-    }
-}
-
-/// A shrinker, which is registered by [`Pools::new`] and not for longer than this lives.
-struct Shrinker(NonNull<bindings::shrinker>);
-
-// SAFETY: A shrinker may be freed by any thread.
-unsafe impl Send for Shrinker {}
-// SAFETY: There is nothing to do with a reference.
-unsafe impl Sync for Shrinker {}
-
-impl Shrinker {
-    fn new() -> Result<Self> {
-        // SAFETY: The format takes no arguments.
-        let shrinker = unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
-        NonNull::new(shrinker).map(Self).ok_or(ENOMEM)
-    }
-}
-
-impl Drop for Shrinker {
-    fn drop(&mut self) {
-        // SAFETY: It is ours, registered or not. This waits for running calls.
-        unsafe { bindings::shrinker_free(self.0.as_ptr()) };
+        unsafe { memory.reclaim(&mut hand, &mut budget) };
     }
 }
 
@@ -183,19 +165,14 @@ impl Drop for Shrinker {
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made.
-unsafe extern "C" fn count(
-    shrinker: *mut bindings::shrinker,
-    _control: *mut bindings::shrink_control,
-) -> c_ulong {
+unsafe extern "C" fn count(this: *mut shrinker, _control: *mut shrink_control) -> c_ulong {
     // SAFETY: It is unregistered before they go.
-    let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
+    let pools = unsafe { &*(*this).private_data.cast::<Pools>() };
     let Some(list) = pools.list.try_lock() else {
         return 0;
     };
-    let present = |member: &Member| {
-        // SAFETY: Memory in the list is alive.
-        unsafe { member.memory.as_ref() }.pages.present()
-    };
+    // SAFETY: Memory in the list is alive.
+    let present = |member: &Member| unsafe { member.memory.as_ref() }.present();
     list.members.values().map(present).sum()
 }
 
@@ -204,22 +181,20 @@ unsafe extern "C" fn count(
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made, with a valid `control`.
-unsafe extern "C" fn scan(
-    shrinker: *mut bindings::shrinker,
-    control: *mut bindings::shrink_control,
-) -> c_ulong {
+unsafe extern "C" fn scan(this: *mut shrinker, control: *mut shrink_control) -> c_ulong {
     // SAFETY: It is unregistered before they go.
-    let pools = unsafe { &*(*shrinker).private_data.cast::<Pools>() };
+    let pools = unsafe { &*(*this).private_data.cast::<Pools>() };
     // SAFETY: The caller lends us `control`.
     let control = unsafe { &mut *control };
     let Some(mut list) = pools.list.try_lock() else {
         return SHRINK_STOP;
     };
-    let sweep = list.reclaim(control.nr_to_scan);
-    control.nr_scanned = control.nr_to_scan - sweep.budget;
+    let mut budget = control.nr_to_scan;
+    let freed = list.reclaim(&mut budget);
+    control.nr_scanned = control.nr_to_scan - budget;
     if control.nr_scanned == 0 {
         // The caller would go on for ever if it saw neither progress nor a sign to stop.
         return SHRINK_STOP;
     }
-    sweep.freed
+    freed
 }

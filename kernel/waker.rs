@@ -14,7 +14,7 @@
 
 use core::ptr;
 
-use kernel::bindings;
+use kernel::bindings::{self, file, poll_table_struct, TASK_INTERRUPTIBLE};
 use kernel::prelude::*;
 use kernel::sync::static_lock_class;
 use kernel::task::Task;
@@ -42,16 +42,11 @@ unsafe impl Sync for Waiters {}
 
 impl Waiters {
     pub(crate) fn new() -> impl PinInit<Self> {
+        let (name, key) = (c"bus1::waiters", static_lock_class!());
         pin_init!(Self {
-            head <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writing; name and key are static.
-                unsafe {
-                    bindings::__init_waitqueue_head(
-                        slot,
-                        c"bus1::waiters".as_char_ptr(),
-                        static_lock_class!().as_ptr(),
-                    )
-                }
+            // SAFETY: The place is valid for writing; name and key are static.
+            head <- Opaque::ffi_init(move |head| unsafe {
+                bindings::__init_waitqueue_head(head, name.as_char_ptr(), key.as_ptr())
             }),
         })
     }
@@ -61,11 +56,7 @@ impl Waiters {
     /// # Safety
     ///
     /// `file` is valid and holds the peer; `table` is null or valid.
-    pub(crate) unsafe fn join(
-        &self,
-        file: *mut bindings::file,
-        table: *mut bindings::poll_table_struct,
-    ) {
+    pub(crate) unsafe fn join(&self, file: *mut file, table: *mut poll_table_struct) {
         // SAFETY: By the caller; the queue is initialised.
         unsafe { bindings::poll_wait(file, self.head.get(), table) };
     }
@@ -81,10 +72,9 @@ impl Waiters {
 
     /// Wakes all waiters, because the peer was disconnected.
     pub(crate) fn hang_up(&self) {
-        let mode = bindings::TASK_INTERRUPTIBLE;
         // It takes the queue's lock, as a task that joins does: so it needs no barrier.
         // SAFETY: The queue is initialised, and a poll wake-up may go without a key.
-        unsafe { bindings::__wake_up(self.head.get(), mode, 0, ptr::null_mut()) };
+        unsafe { bindings::__wake_up(self.head.get(), TASK_INTERRUPTIBLE, 0, ptr::null_mut()) };
     }
 }
 
@@ -95,7 +85,7 @@ impl bus::Waker for Waiters {
     /// The wake-up has no key, so that every waiter looks again: io_uring would report the key, and
     /// that may be over by then.
     fn wake(&self, hint: bus::WakeHint) {
-        let (head, mode) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
+        let head = self.head.get();
         // The `kernel` crate's own function takes an argument in 7.3 and none in 7.2.
         // SAFETY: It has no requirements.
         unsafe { bindings::smp_mb() };
@@ -105,9 +95,9 @@ impl bus::Waker for Waiters {
         // SAFETY: The queue is initialised. A poll wake-up may go without a key.
         unsafe {
             if hint == bus::WakeHint::Sleeps {
-                bindings::__wake_up_sync_key(head, mode, ptr::null_mut());
+                bindings::__wake_up_sync_key(head, TASK_INTERRUPTIBLE, ptr::null_mut());
             } else {
-                bindings::__wake_up(head, mode, 1, ptr::null_mut());
+                bindings::__wake_up(head, TASK_INTERRUPTIBLE, 1, ptr::null_mut());
             }
         }
     }
@@ -124,12 +114,11 @@ impl bus::Waker for Waiters {
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
         let (head, entry) = (self.head.get(), Opaque::uninit());
         let entry = entry.get();
-        let mode = bindings::TASK_INTERRUPTIBLE as c_int;
         // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until
         // it has left the queue. The task passes the barrier of "Memory order" above.
         let signal = unsafe {
             bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int);
-            bindings::prepare_to_wait_event(head, entry, mode)
+            bindings::prepare_to_wait_event(head, entry, TASK_INTERRUPTIBLE as c_int)
         };
         let result = match signal {
             0 if ready() => Ok(()),

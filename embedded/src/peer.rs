@@ -126,6 +126,9 @@ impl Drop for Shared {
 
 /// Reads `n_msgs` of the argument of an EXCHANGE, if it is readable.
 fn messages(memory: impl Memory, arg: usize) -> Option<u64> {
+    if arg == 0 {
+        return None;
+    }
     let addr = (arg as u64).checked_add(offset_of!(CmdExchange, n_msgs) as u64)?;
     let mut bytes = [0; 8];
     memory.read(addr, &mut bytes).ok()?;

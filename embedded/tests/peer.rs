@@ -103,9 +103,35 @@ fn trusted_addresses_do_the_same() {
     let mut bytes = [0; 7];
     assert!(owner.map.read(recv.msg.offset, &mut bytes));
     assert_eq!((&bytes, recv.msg.n_bytes), (b"trusted", 7));
-    // SAFETY: null is an address that may always be given.
-    let null = unsafe { owner.peer.ioctl(CMD_RECV, 0) };
-    assert_eq!(null, Err(Errno::FAULT));
+}
+
+#[test]
+fn a_null_argument_is_a_fault_of_every_command_with_and_without_a_descriptor() {
+    let bus = Bus::new().unwrap();
+    let client = Client::new(&bus);
+    for with_descriptor in [false, true] {
+        if with_descriptor {
+            client.peer.descriptor().unwrap();
+        }
+        for cmd in [
+            CMD_PEER_QUERY,
+            CMD_PEER_RESET,
+            CMD_HANDLE_RELEASE,
+            CMD_HANDLE_TRANSFER,
+            CMD_NODES_DESTROY,
+            CMD_SLICE_RELEASE,
+            CMD_SEND,
+            CMD_RECV,
+            CMD_EXCHANGE,
+        ] {
+            // SAFETY: null is an address that may always be given.
+            let null = unsafe { client.peer.ioctl(cmd, 0) };
+            assert_eq!(null, Err(Errno::FAULT), "{cmd:#x}, {with_descriptor}");
+            // SAFETY: as above.
+            let null = unsafe { client.peer.ioctl_checked(cmd, 0) };
+            assert_eq!(null, Err(Errno::FAULT), "{cmd:#x}, {with_descriptor}");
+        }
+    }
 }
 
 /// Memory of which only the first of two pages may be accessed.

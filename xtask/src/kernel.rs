@@ -270,8 +270,8 @@ fn check(kernel: &Kernel, config: &str) -> Result<()> {
         for symbol in exports(&text) {
             if !stock.contains(symbol) {
                 bail!(
-                    "the rebuilt Rust symbol {symbol} is not one of the stock kernel {}: the root's \
-                     rustc is not the one that built it",
+                    "the rebuilt Rust symbol {symbol} is not one of the stock kernel {}: the \
+                     root's rustc is not the one that built it",
                     kernel.release
                 );
             }

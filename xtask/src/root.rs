@@ -153,8 +153,14 @@ impl Root {
         found.sort();
         match found.as_slice() {
             [one] => Ok(one.clone()),
-            [] => bail!("rust-src left no /usr/src/rustc-*/library in the root; remove target/vm/root and try again"),
-            many => bail!("the root has more than one Rust library: {}", many.join(", ")),
+            [] => bail!(
+                "rust-src left no /usr/src/rustc-*/library in the root; remove target/vm/root and \
+                 try again"
+            ),
+            many => bail!(
+                "the root has more than one Rust library: {}",
+                many.join(", ")
+            ),
         }
     }
 }

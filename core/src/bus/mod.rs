@@ -2,9 +2,7 @@
 
 //! The bus: peers, nodes, handles, queues, transactions, pools and quotas.
 //!
-//! `docs/design.md` draws the whole. A message travels through [`command::dispatch`],
-//! [`command::send`], [`object::message`], the receiver's [`order::queue`], [`command::recv`] and
-//! [`command::deliver`].
+//! `docs/design.md` draws the whole, and names the files that a message travels through.
 //!
 //! # Locks
 //!

@@ -42,6 +42,7 @@ const FEW: usize = 16;
 /// Nodes to destroy, by their anchors, in the order of the parts.
 pub(crate) struct Doomed<H: Host> {
     anchors: ByNumber<H>,
+    n_parts: u64,
     /// The transaction that they die in, unless the owner is disconnected: that of the first of
     /// them. None if there are none.
     transaction: Option<Arc<Transaction>>,
@@ -52,19 +53,19 @@ impl<H: Host> Doomed<H> {
     pub(crate) fn new() -> Self {
         Self {
             anchors: ByNumber::<H>::new(),
+            n_parts: 0,
             transaction: None,
         }
     }
 
     /// Marks a node dying, as the next part. False if another call destroys it.
     pub(crate) fn add(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) -> bool {
-        let last = self.anchors.cursor_back();
-        let part = last.map_or(0, |last| last.current().0 + 1);
         let Some(reservation) = anchor.node.mark_dying(inbox) else {
             return false;
         };
-        let node = reservation.entry.into_node(part, anchor.clone());
+        let node = reservation.entry.into_node(self.n_parts, anchor.clone());
         self.anchors.insert(node);
+        self.n_parts += 1;
         self.transaction.get_or_insert(reservation.transaction);
         true
     }
@@ -216,19 +217,19 @@ impl<H: Host> Peer<H> {
         anchor.unlink(detached);
     }
 
-    /// Destroys own nodes. With `release` the pins go too. Up to 16 nodes that exist are destroyed
-    /// without an allocation.
+    /// Destroys own nodes. Up to 16 nodes that exist, named in order, are destroyed without an
+    /// allocation.
     ///
     /// # Errors
     ///
-    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE
-    /// if destroyed before. ESHUTDOWN; ENOMEM.
-    pub fn destroy_nodes(this: &Arc<Self>, ids: &[u64], release: bool) -> Result {
+    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE if
+    /// destroyed before. ESHUTDOWN; ENOMEM.
+    pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
         let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
-        for index in 0..ids.len() {
-            let handle = distinct.find(&mut resolver, ids, index)?;
+        for &id in ids {
+            let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
             anchors.push(handle)?;
@@ -247,11 +248,6 @@ impl<H: Host> Peer<H> {
         drop(guard);
         // From here on it does not fail.
         resolver.finish();
-        let also = if release {
-            Also::Release
-        } else {
-            Also::Nothing
-        };
         this.execute(&doomed, also);
         Ok(())
     }

@@ -13,6 +13,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::*;
+use crate::bus::command::destroy::Also;
 use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
 use crate::bus::host::{Host, WakeHint, GFP_KEPT};
 use crate::bus::object::{ensure, Peer};
@@ -171,14 +172,17 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         check_flags(cmd.flags, NODES_DESTROY_FLAG_RELEASE_HANDLES)?;
         let most = u64::from(self.peer.user_limits()[HANDLES]);
         ensure(cmd.n_nodes <= most, EINVAL)?;
-        let release = cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES != 0;
+        let also = match cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES {
+            0 => Also::Nothing,
+            _ => Also::Release,
+        };
         if cmd.n_nodes == 1 {
             // A program that gives up a node has to succeed, so nothing is allocated for it.
             let node = self.number(cmd.ptr_nodes)?;
-            return Peer::destroy_nodes(self.peer, &[node], release);
+            return Peer::destroy_nodes(self.peer, &[node], also);
         }
         let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes, u64::from_ne_bytes)?;
-        Peer::destroy_nodes(self.peer, &nodes, release)
+        Peer::destroy_nodes(self.peer, &nodes, also)
     }
 
     #[inline]

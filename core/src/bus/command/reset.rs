@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 
 use crate::bus::command::destroy::{Also, Doomed};
 use crate::bus::host::Host;
-use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, Table};
+use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, SeedRef, Table};
 use crate::bus::quota::RESOURCES;
 
 /// The work of a reset beside setting limits.
@@ -68,8 +68,8 @@ impl<H: Host> Peer<H> {
 
     /// Destroys the nodes that the seed does not pin, and releases everything else.
     fn flush(&self) {
-        let seed = self.inbox.lock().seed.clone();
-        let doomed = self.detach_nodes(seed.as_deref());
+        let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
+        let doomed = self.detach_nodes(seed.get().map(|seed| &**seed));
         self.execute(&doomed, Also::Nothing);
         // In this order: a handle that is received in between is released after.
         let until = self.inbox.lock().queue.clock();
@@ -100,6 +100,9 @@ impl<H: Host> Peer<H> {
                 table.detach(&mut inbox, handle);
                 // The pin is not given back: the count of a node that dies does not matter.
                 doomed.add(&mut inbox, handle);
+                drop(inbox);
+                // Without it no receipt puts the handle back, which nobody would take out again.
+                drop(handle.local.access_mut(table).reservation.take());
             }
             Detached::refs(0)
         });
@@ -144,6 +147,10 @@ impl<H: Host> Peer<H> {
         while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }
-        self.discard_seed(remains.seed);
+        drop(SeedRef::new(self, remains.seed));
     }
 }
+
+#[cfg(test)]
+#[path = "reset_tests.rs"]
+mod tests;

@@ -19,7 +19,9 @@ use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::command::recv::{hand_over, Description};
 use crate::bus::command::{Caller, Outgoing, Receiver};
 use crate::bus::host::{Host, Payload, Pool};
-use crate::bus::object::{charges, check, ensure, Handle, Peer, Resolver, Seed, SeedReservation};
+use crate::bus::object::{
+    charges, check, ensure, Handle, Peer, Resolver, Seed, SeedRef, SeedReservation,
+};
 use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::BYTES;
 use crate::errno::ESHUTDOWN;
@@ -65,15 +67,8 @@ impl<H: Host> Peer<H> {
             core::mem::swap(&mut inbox.seed, &mut seed);
         }
         drop(inbox);
-        self.discard_seed(seed);
+        drop(SeedRef::new(self, seed));
         open
-    }
-
-    /// Gives back everything that a seed has which is not the current one any more.
-    pub(crate) fn discard_seed(&self, seed: Option<Arc<Seed<H>>>) {
-        if let Some(seed) = seed {
-            seed.message.discard(self);
-        }
     }
 
     /// Receives the seed, which stays.
@@ -86,16 +81,18 @@ impl<H: Host> Peer<H> {
         loop {
             let inbox = this.inbox.lock();
             check(inbox.open)?;
-            let seed = inbox.seed.clone().ok_or(EAGAIN)?;
+            let current = inbox.seed.clone();
             drop(inbox);
+            let current = SeedRef::new(this, current);
+            let seed = current.get().ok_or(EAGAIN)?;
 
-            let mut handles = link_again(this, &seed)?;
-            let mut receipt = copy_payload(this, &seed)?;
+            let mut handles = link_again(this, seed)?;
+            let mut receipt = copy_payload(this, seed)?;
             let slice = receipt.slice().ok_or(ESHUTDOWN)?;
             let mut told = Description::of_message(&seed.message, receiver.wants_files);
             told.msg.offset = slice.offset;
             ensure(slice.end() <= receiver.max_offset, ERANGE)?;
-            let give = |fds: &[i32]| this.give_receipt(&seed, &slice, &mut handles, fds);
+            let give = |fds: &[i32]| this.give_receipt(seed, &slice, &mut handles, fds);
             if hand_over(receiver, &told.msg, told.files, give)? {
                 // The slice is the user's.
                 drop(receipt.message.take());
@@ -166,9 +163,6 @@ fn link_again<'p, H: Host>(
 /// Copies the payload of a seed into a slice of its own, which has room for handles and
 /// descriptors.
 ///
-/// The seed may be replaced meanwhile, and its slice used again: then the copy is never given to
-/// the user; the memory of the seed only has to stay while it is read.
-///
 /// # Errors
 ///
 /// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN.
@@ -183,9 +177,7 @@ fn copy_payload<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<P
     copy.pin()?;
     if let (Some(pool), Some(target)) = (&seed.message.pool, copy.target()) {
         if size.n_bytes != 0 {
-            pool.pin(slice.offset, slice.size)?;
             pool.copy(slice.offset, size.n_bytes, target.pool, target.offset);
-            pool.unpin(slice.offset, slice.size);
         }
     }
     Ok(copy)

@@ -118,9 +118,9 @@ impl<H: Host> Multicast<'_, '_, H> {
         resolved: &Resolved<H>,
     ) -> Result {
         let mut distinct = Distinct::new(destinations);
-        for part in 0..destinations.len() {
+        for (part, &id) in destinations.iter().enumerate() {
             self.parts.push(Pending::new(self.from, None), GFP_KERNEL)?;
-            let found = distinct.find(resolver, destinations, part);
+            let found = distinct.find(resolver, id);
             let reserved = found.and_then(|handle| {
                 self.parts[part].handle = Some(handle);
                 self.parts[part].reserve(resolved, destinations.len() > 1)

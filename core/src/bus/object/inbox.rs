@@ -121,7 +121,7 @@ impl<H: Host> Inbox<H> {
     }
 
     /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free(&mut self, slice: &Slice, pinned: bool) -> bool {
         if !pinned || slice.size > WARM_MAX {
             self.slices.free(slice.number);
@@ -227,11 +227,15 @@ impl<H: Host> Inbox<H> {
 
     /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
     /// kept warm.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
         let unpin = self.free(slice, true);
         self.ledger.release_one(slice.payer, SLICES, 1);
-        self.pool.as_ref().filter(|_| unpin).cloned()
+        // Mostly the slice is kept warm.
+        if unpin {
+            return self.pool.clone();
+        }
+        None
     }
 
     /// Closes the inbox. Returns its contents, to be dropped without locks.

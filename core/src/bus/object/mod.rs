@@ -32,5 +32,5 @@ pub(crate) use peer::{check, ensure};
 pub use peer::{Info, Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
-pub(crate) use seed::{Seed, SeedReservation};
+pub(crate) use seed::{Seed, SeedRef, SeedReservation};
 pub(crate) use table::{creates, ByNumber, Gained, Table, TableReservation};

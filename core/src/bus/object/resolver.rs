@@ -147,49 +147,31 @@ impl<H: Host> Drop for Resolver<'_, H> {
     }
 }
 
-/// Most IDs of a list in which each is compared with all before it.
-const FEW: usize = 16;
-
-/// A list of IDs in which each may be named once.
-pub(crate) enum Distinct {
-    /// In a list that is in order none comes again.
-    Sorted,
-    Few,
-    Many(RBTree<u64, ()>),
-}
+/// A list of IDs in which each may be named once. In a list that is in order none comes again.
+pub(crate) struct Distinct(Option<RBTree<u64, ()>>);
 
 impl Distinct {
-    /// Chooses how the list is looked through.
+    /// Looks whether the list is in order.
     pub(crate) fn new(ids: &[u64]) -> Self {
-        if ids.is_sorted_by(|a, b| a < b) {
-            Self::Sorted
-        } else if ids.len() <= FEW {
-            Self::Few
-        } else {
-            Self::Many(RBTree::new())
-        }
+        Self((!ids.is_sorted_by(|a, b| a < b)).then(RBTree::new))
     }
 
-    /// Finds the handle of the ID at `index`, as [`Resolver::find`].
+    /// Finds the handle of the next ID of the list, as [`Resolver::find`].
     ///
     /// # Errors
     ///
-    /// ENOTUNIQ if it was named before; ENOMEM only for a list of more than 16.
+    /// ENOTUNIQ if it was found before.
     #[inline]
     pub(crate) fn find<H: Host>(
         &mut self,
         resolver: &mut Resolver<'_, H>,
-        ids: &[u64],
-        index: usize,
+        id: u64,
     ) -> Result<Arc<Handle<H>>> {
-        let id = ids[index];
         let handle = resolver.find(id)?;
-        let again = match self {
-            Self::Sorted => false,
-            Self::Few => ids[..index].contains(&id),
-            Self::Many(seen) => seen.try_create_and_insert(id, (), GFP_KERNEL)?.is_some(),
-        };
-        ensure(!again, ENOTUNIQ)?;
+        if let Some(seen) = &mut self.0 {
+            let again = seen.try_create_and_insert(id, (), GFP_KERNEL)?;
+            ensure(again.is_none(), ENOTUNIQ)?;
+        }
         Ok(handle)
     }
 }

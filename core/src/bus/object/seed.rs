@@ -4,8 +4,9 @@
 //!
 //! # Invariants
 //!
-//! - A seed owns its message, charges and slice included, until it is replaced or dropped, however
-//!   often it is received. Each receipt has a slice and references of its own.
+//! - A seed owns its message, charges and slice included, as long as it is the current one or a
+//!   call refers to it, however often it is received. Each receipt has a slice and references of its
+//!   own.
 //!
 //! # Locks
 //!
@@ -16,7 +17,7 @@ use kernel::rbtree::RBTree;
 use kernel::sync::{Arc, UniqueArc};
 
 use crate::bus::host::{Host, GFP_KEPT};
-use crate::bus::object::{Handle, Message};
+use crate::bus::object::{Handle, Message, Peer};
 
 /// A message that a peer keeps.
 pub(crate) struct Seed<H: Host> {
@@ -32,7 +33,35 @@ impl<H: Host> Seed<H> {
     }
 }
 
-/// Memory for a seed, and the parts of it that are known before its message is ready.
+/// A reference to a seed of a peer.
+///
+/// Its end gives back all that the seed has, if it is the last one.
+pub(crate) struct SeedRef<'p, H: Host> {
+    peer: &'p Peer<H>,
+    seed: Option<Arc<Seed<H>>>,
+}
+
+impl<'p, H: Host> SeedRef<'p, H> {
+    /// Takes over a reference, if there is one.
+    pub(crate) fn new(peer: &'p Peer<H>, seed: Option<Arc<Seed<H>>>) -> Self {
+        Self { peer, seed }
+    }
+
+    /// Returns the seed, if there is one.
+    pub(crate) fn get(&self) -> Option<&Arc<Seed<H>>> {
+        self.seed.as_ref()
+    }
+}
+
+impl<H: Host> Drop for SeedRef<'_, H> {
+    fn drop(&mut self) {
+        if let Some(last) = self.seed.take().and_then(Arc::into_unique_or_drop) {
+            last.message.discard(self.peer);
+        }
+    }
+}
+
+/// Memory for a seed, and what is known of it before its message is ready.
 pub(crate) struct SeedReservation<H: Host> {
     memory: UniqueArc<core::mem::MaybeUninit<Seed<H>>>,
     own: RBTree<u64, ()>,

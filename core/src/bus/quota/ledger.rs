@@ -86,8 +86,7 @@ impl Ledger {
                 return Ok(());
             }
         }
-        let none = &mut LedgerReservation::default();
-        self.draw(claimant, amounts, reservation.unwrap_or(none))
+        self.draw(claimant, amounts, reservation)
     }
 
     /// Gives back amounts that the peer of this ID was granted before.
@@ -129,8 +128,10 @@ impl Ledger {
         &mut self,
         claimant: Claimant,
         amounts: &Amounts,
-        reservation: &mut LedgerReservation,
+        reservation: Option<&mut LedgerReservation>,
     ) -> Result<(), QuotaError> {
+        let none = &mut LedgerReservation::default();
+        let reservation = reservation.unwrap_or(none);
         if self.account.is_crowded() {
             self.recall();
             self.account.sweep();
