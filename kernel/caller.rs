@@ -25,7 +25,7 @@ use crate::pool::Pool;
 /// Most bytes in a message, as in one read or write.
 const BYTES_MAX: u64 = 0x7fff_f000;
 
-/// Returns what a copy from or to user memory says.
+/// Returns the result of a copy from or to user memory.
 ///
 /// # Errors
 ///

@@ -160,7 +160,7 @@ unsafe extern "C" fn compat_ioctl(file: *mut file, cmd: c_uint, arg: c_ulong) ->
     command(&unsafe { PeerFile::from_raw(file) }, cmd, arg, true)
 }
 
-/// Returns what a peer is ready for, and puts the caller into the queue of its waiters.
+/// Returns the events that a peer is ready for, and puts the caller into the queue of its waiters.
 ///
 /// # Safety
 ///

@@ -133,7 +133,7 @@ impl Memory {
         })
     }
 
-    /// Returns how many pages there are.
+    /// Returns the number of pages.
     pub(crate) fn present(&self) -> usize {
         self.present.load(Relaxed)
     }
@@ -175,7 +175,7 @@ impl Memory {
     }
 
     /// Makes the first of `pages` and those behind it that are missing as well, pinned once.
-    /// Returns how many: none if others are faster.
+    /// Returns their number: 0 if others are faster.
     #[cold]
     fn make(&self, pages: Range<usize>) -> Result<usize> {
         let entries = self.entries_or_new(pages.start)?;
@@ -224,8 +224,8 @@ impl Memory {
         }
     }
 
-    /// Returns where the byte at `offset` is, and of the `len` bytes from there, which are pinned,
-    /// as many as lie behind it in a row. None if there is no page.
+    /// Returns the memory at `offset`: of the `len` bytes from there, which are pinned, as many as
+    /// lie in a row. None if there is no page.
     #[inline]
     pub(crate) fn piece(&self, offset: usize, len: usize) -> Option<*mut [u8]> {
         let entries = self.entries(offset / PAGE_SIZE)?;

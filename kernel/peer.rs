@@ -75,7 +75,7 @@ impl PeerFile<'_> {
         unsafe { Arc::from_raw((*file).private_data.cast()) }
     }
 
-    /// Tells whether another file is a peer, too: all peers have the same operations.
+    /// Returns whether another file is a peer, too: all peers have the same operations.
     pub(crate) fn is_like(&self, other: &LocalFile) -> bool {
         // SAFETY: Both are valid, and the operations of a file do not change once it is open.
         unsafe { ptr::eq((*self.file.as_ptr()).f_op, (*other.as_ptr()).f_op) }

@@ -43,7 +43,8 @@ struct List {
 
 impl List {
     /// Looks at `budget` pages at most, once around the list, and frees those that are not in use.
-    /// Returns how many were freed, and leaves in `budget` how many more could be looked at.
+    /// Returns their number, and leaves in `budget` the number of pages that could still be looked
+    /// at.
     fn reclaim(&mut self, budget: &mut usize) -> usize {
         let start = self.next;
         let mut around = false;
@@ -103,7 +104,8 @@ unsafe impl Sync for Pools {}
 #[pinned_drop]
 impl PinnedDrop for Pools {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is ours, registered or not. This waits for running calls, before the list goes.
+        // SAFETY: It is ours, registered or not. This waits for running calls, before the list
+        // goes.
         unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
     }
 }

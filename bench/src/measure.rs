@@ -26,7 +26,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// Returns the budget of a mode for figures that can be told apart, or about a tenth of it.
+    /// Returns the budget of a mode for figures that can be distinguished, or about a tenth of it.
     #[must_use]
     pub fn of(mode: Mode, quick: bool) -> Self {
         let (repetitions, budget) = match (mode, quick) {

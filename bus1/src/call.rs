@@ -293,7 +293,7 @@ impl Peer {
         receive_one(registry, slice, Some(message), deadline)
     }
 
-    /// Returns what came; if nothing did, waits for it.
+    /// Returns the event that came; if none did, waits for one.
     fn or_wait(&self, event: Option<Event>) -> Result<Event, CallError> {
         match event {
             Some(event) => Ok(event),

@@ -46,7 +46,7 @@ impl CallError {
         Self { error, sent }
     }
 
-    /// Returns why it failed.
+    /// Returns the reason of the failure.
     #[must_use]
     pub fn error(&self) -> Error {
         self.error

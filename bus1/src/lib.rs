@@ -7,12 +7,15 @@
 //! [`Node`] behind it, or can even name it. All messages of all peers stand in one global order,
 //! also those that go to many receivers at once.
 //!
-//! | type | is | |---|---| | [`Peer`] | a participant: a queue, nodes, handles | | [`Node`] | an
-//! object of a peer, which messages are sent to; dropping it destroys it | | [`Handle`] | the right
-//! to send to a node; dropping the last clone gives it back | | [`Outgoing`] | a message to send:
-//! payload, handles, descriptors | | [`Event`] | the things that a peer receives: messages, and
-//! notices about nodes | | [`Message`] | a received message; dropping it gives its memory back | |
-//! [`Host`] | where the bus runs: in the kernel (`/dev/bus1`), or in this process |
+//! | type | is |
+//! |---|---|
+//! | [`Peer`] | a participant: a queue, nodes, handles |
+//! | [`Node`] | an object of a peer, which messages are sent to; dropping it destroys it |
+//! | [`Handle`] | the right to send to a node; dropping the last clone gives it back |
+//! | [`Outgoing`] | a message to send: payload, handles, descriptors |
+//! | [`Event`] | the things that a peer receives: messages, and notices about nodes |
+//! | [`Message`] | a received message; dropping it gives its memory back |
+//! | [`Host`] | where the bus runs: in the kernel (`/dev/bus1`), or in this process |
 //!
 //! # Quick start
 //!

@@ -79,7 +79,8 @@ impl Slice {
         unsafe { std::slice::from_raw_parts(self.payload, self.len) }
     }
 
-    /// Returns where it starts. Nothing refers to it any more: it was taken out of its message.
+    /// Returns the offset of its start. Nothing refers to it any more: it was taken out of its
+    /// message.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }

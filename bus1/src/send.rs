@@ -32,7 +32,7 @@ pub struct Refusal {
 }
 
 impl SendError {
-    /// Returns why it was not sent.
+    /// Returns the reason why it was not sent.
     #[must_use]
     pub fn error(&self) -> Error {
         self.error

@@ -105,7 +105,7 @@ fn plain(mut received: Received) -> Received {
     received
 }
 
-/// Lets each allocation of `act` fail. Returns how many there are.
+/// Lets each allocation of `act` fail. Returns their number.
 fn walk(scene: fn() -> Scene, act: fn(&Scene) -> Result) -> u64 {
     // The outcome if nothing fails.
     let reference = scene();

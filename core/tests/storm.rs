@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! Random commands of several threads on a few peers. Whatever happens, nobody is left with a
-//! handle whose node died in silence, nobody hears of one death twice, and in the end nothing is
-//! left.
+//! handle whose node died in silence, nobody is notified of one death twice, and in the end nothing
+//! is left.
 //!
 //! The commands are random and so is the schedule; a seed that fails need not fail again. Models of
 //! chosen interleavings are in `loom/`.

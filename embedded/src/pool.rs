@@ -120,7 +120,7 @@ pub(crate) struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// Returns where it starts. All of it may be accessed as long as the span lives.
+    /// Returns the address of its start. All of it may be accessed as long as the span lives.
     pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
         self.start
     }
@@ -226,9 +226,9 @@ impl Map {
             .readable
     }
 
-    /// Returns where offset 0 is. Reading beyond the slices that were received is allowed, and
-    /// gives zeros or old bytes of this pool, which may change at the same time: such bytes must be
-    /// read by volatile or atomic operations.
+    /// Returns the address of offset 0. Reading beyond the slices that were received is allowed,
+    /// and gives zeros or old bytes of this pool, which may change at the same time: such bytes
+    /// must be read by volatile or atomic operations.
     pub fn as_ptr(&self) -> *const u8 {
         self.readable().as_ptr()
     }

@@ -81,8 +81,8 @@ impl Residency {
         (range.start.max(KEPT) / CHUNK)..range.end.max(KEPT).div_ceil(CHUNK)
     }
 
-    /// Keeps the memory of a range until it is unpinned. Where there is none, calls `make` for
-    /// a range that covers all that is missing.
+    /// Keeps the memory of a range until it is unpinned. If there is none, calls `make` for a range
+    /// that covers all that is missing.
     ///
     /// # Errors
     ///
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn threads_that_pin_never_lose_memory() {
-        // Which granules of one chunk have memory, as the system would know it.
+        // The granules of one chunk that have memory, as the system would know it.
         let memory = AtomicU64::new(0);
         let books = Residency::new(4 << 30);
         std::thread::scope(|scope| {

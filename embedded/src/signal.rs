@@ -82,8 +82,8 @@ impl Signal {
         self.interest.load(SeqCst) != 0
     }
 
-    /// Sleeps until `look` says that it is done, or until the deadline. Returns what `look` found
-    /// last.
+    /// Sleeps until `look` says that it is done, or until the deadline. Returns the last answer of
+    /// `look`.
     pub(crate) fn wait<T>(
         &self,
         deadline: Option<Instant>,

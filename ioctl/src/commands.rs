@@ -40,8 +40,8 @@ pub trait Commands: Execute {
         unsafe { self.command(CMD_SEND, args.command_mut()) }
     }
 
-    /// EXCHANGE: gives slices back, sends, waits and receives, in one call. Returns how many
-    /// messages it received; their number is 0 only if there was no room for any.
+    /// EXCHANGE: gives slices back, sends, waits and receives, in one call. Returns the number of
+    /// messages that it received; their number is 0 only if there was no room for any.
     ///
     /// # Errors
     ///

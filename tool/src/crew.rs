@@ -58,7 +58,7 @@ impl Crew {
         }
     }
 
-    /// Returns what the workers are on this host.
+    /// Returns the kind of the workers on this host.
     pub fn kind(&self) -> &'static str {
         match self.host {
             Host::Kernel => "processes",
@@ -175,7 +175,8 @@ impl Member {
         Ok(state)
     }
 
-    /// Waits for its end, which is near. How it ended was said already, or does not matter.
+    /// Waits for its end, which is near. The way of its end was reported already, or does not
+    /// matter.
     fn end(&mut self) {
         match &mut self.runner {
             Runner::Thread(thread) => drop(thread.take().map(JoinHandle::join)),

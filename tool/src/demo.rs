@@ -145,7 +145,7 @@ fn demonstrate(options: &Options) -> Result<bool> {
     Ok(verdict.is_good())
 }
 
-/// Returns how often to publish a text that may be short.
+/// Returns the number of times to publish a text that may be short.
 fn enough_rounds(input: &Input) -> u64 {
     let for_messages = ENOUGH_MULTICASTS.div_ceil(input.pieces);
     let for_bytes = ENOUGH_BYTES / input.bytes;

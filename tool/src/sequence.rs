@@ -139,7 +139,7 @@ impl Comparison {
         }
     }
 
-    /// Returns how many publications all subscribers together have reported.
+    /// Returns the number of publications that all subscribers together have reported.
     pub fn told_by_all(&self) -> u64 {
         self.told.iter().sum()
     }

@@ -17,7 +17,7 @@ use crate::row::Mode;
 const SIZE: (u32, u32) = (820, 480);
 /// Figures further apart than this get a logarithmic scale.
 const FAR: f64 = 8.0;
-/// Colours of the lines of a plot; colour-blind readers can tell them apart.
+/// Colours of the lines of a plot; colour-blind readers can distinguish them.
 const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),

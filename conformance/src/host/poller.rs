@@ -39,7 +39,7 @@ impl Poller {
         }
     }
 
-    /// Returns what is reported now.
+    /// Returns the events that are reported now.
     #[track_caller]
     pub fn now(&self) -> Option<EventFlags> {
         self.wait(Duration::ZERO)

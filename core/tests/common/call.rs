@@ -16,7 +16,7 @@ use kernel::sync::Arc;
 use super::host::{File, Pool, Test};
 use super::Client;
 
-/// What a test does at a call of the host; the first is run by the first call, and so on.
+/// The steps of a test at calls of the host; the first is run by the first call, and so on.
 #[derive(Default)]
 pub struct Script<'a>(RefCell<VecDeque<Box<dyn FnOnce() -> Result + 'a>>>);
 
@@ -38,7 +38,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// What happens in the middle of a command.
+/// The hooks that run in the middle of a command.
 #[derive(Default)]
 pub struct Hooks<'a> {
     /// Before the core's results are written to the caller.

@@ -3,8 +3,8 @@
 //! A host in plain memory, for the tests of the core.
 //!
 //! A [`World`] is one bus; a [`Client`] is one peer of it, with every command as a function. All
-//! commands go through `dispatch`, as on a real host. Where the core calls the host without locks,
-//! a test may step in ([`Hooks`]) and do what another thread could do at that moment.
+//! commands go through `dispatch`, as on a real host. At calls of the host without locks a test may
+//! step in ([`Hooks`]) and do what another thread could do at that moment.
 //!
 //! Locks here are those of `std`: never held across a call of the core, and unknown to loom, so
 //! that they add no order to what a model explores. Only wake-ups are known to it.

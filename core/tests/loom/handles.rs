@@ -10,7 +10,7 @@ use super::common::*;
 use super::{model, spawn, Seen, Square, BOUND, DEEP};
 
 /// `a` sends a node of `b` to `r`, which may hold it, and to `s`, which does, while `act` is done
-/// in other threads. Then both have to agree. Where `r` holds it, the owner's clock is ahead, too.
+/// in other threads. Then both have to agree. If `r` holds it, the owner's clock is ahead, too.
 fn handle_model(name: &str, holds: bool, act: fn(&Client, &Client, u64) -> Vec<JoinHandle<()>>) {
     model(name, BOUND, move || {
         let Square {

@@ -77,7 +77,7 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     ///
     /// # Panics
     ///
-    /// Where `owner` is not the data of the lock given to [`LockedBy::new`].
+    /// If `owner` is not the data of the lock given to [`LockedBy::new`].
     pub fn access<'a>(&'a self, owner: &'a U) -> &'a T
     where
         T: Sync,
@@ -92,7 +92,7 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     ///
     /// # Panics
     ///
-    /// Where `owner` is not the data of the lock given to [`LockedBy::new`].
+    /// If `owner` is not the data of the lock given to [`LockedBy::new`].
     pub fn access_mut<'a>(&'a self, owner: &'a mut U) -> &'a mut T {
         self.check(owner);
         cachelines::wrote::<Self, _>(&self.data);

@@ -162,8 +162,8 @@ pub(crate) fn gain<H: Host>(
     Some(gained)
 }
 
-/// Fills a slice up: the IDs of the handles, as `gain` finds them, then `fds`. Returns how many
-/// charges for handles stay.
+/// Fills a slice up: the IDs of the handles, as `gain` finds them, then `fds`. Returns the number
+/// of charges for handles that stay.
 pub(crate) fn complete<H: Host>(
     slice: &Slice,
     layout: Layout,

@@ -105,7 +105,7 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// The reason of a destruction, and what happens to the owner in the same instant.
+/// The effects on the owner in the instant of a destruction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Also {
     Nothing,
@@ -123,9 +123,8 @@ struct Death<H: Host> {
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns and which are dying. Where there are none,
-    /// only a disconnect does anything. Returns the contents of the inbox of a peer that
-    /// disconnects.
+    /// Destroys all of `doomed`, which this peer owns and which are dying. If there are none, only
+    /// a disconnect does anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
         let transaction = match also {
             Also::Close => &self.last_transaction,
@@ -222,8 +221,8 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE if
-    /// destroyed before. ESHUTDOWN; ENOMEM.
+    /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE
+    /// if destroyed before. ESHUTDOWN; ENOMEM.
     pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);

@@ -83,7 +83,7 @@ impl<'p, H: Host> Pending<'p, H> {
         self.is_gone_if(self.to().check_open().is_ok())
     }
 
-    /// Returns why it fails if the destination is gone.
+    /// Returns the error of a message whose destination is gone.
     fn gone(&self) -> Error {
         self.handle.as_ref().map_or(ESHUTDOWN, |_| EHOSTUNREACH)
     }
@@ -154,7 +154,7 @@ impl<'p, H: Host> Pending<'p, H> {
         message.map_or(Ok(()), |message| message.pin())
     }
 
-    /// Returns where the payload goes, unless it is empty.
+    /// Returns the place that the payload goes to, unless it is empty.
     #[inline]
     pub(crate) fn target(&self) -> Option<Target<'_, H>> {
         let message = self.message.as_ref()?;

@@ -8,8 +8,8 @@
 //! 3. take the head, if it is still the same; otherwise start again;
 //! 4. give handles their IDs, complete the slice, and make it the user's.
 //!
-//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). Whether more parts
-//! follow is not stored: it is seen from the next entry, and one that the peer no longer wants does
+//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). No entry stores whether
+//! more parts follow: it is seen from the next entry, and one that the peer no longer wants does
 //! not count.
 //!
 //! # Locks
@@ -25,7 +25,7 @@ use crate::bus::host::{Files, Host};
 use crate::bus::object::{check, ensure, EntryRef, Inbox, Message, Notice, Peer, Removed};
 use crate::bus::order::Key;
 
-/// How a caller wants to receive, and where the result goes.
+/// The choices of a caller that receives, and the addresses that the result is written to.
 pub struct Receiver<'c, C> {
     /// The task that receives: its memory and descriptors.
     pub caller: &'c C,

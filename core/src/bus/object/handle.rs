@@ -97,10 +97,10 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// Stands for one reference, not the pin.
+    /// One reference, not the pin.
     pub(crate) const ONE: Self = Self::refs(1);
 
-    /// Stands for some references, the pin not among them.
+    /// Returns `refs` references, the pin not among them.
     pub(crate) const fn refs(refs: u64) -> Self {
         Self {
             refs,

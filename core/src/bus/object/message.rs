@@ -150,7 +150,7 @@ impl<H: Host> BlankMessage<H> {
 }
 
 impl<H: Host> Message<H> {
-    /// Returns how much it carries.
+    /// Returns the size of the message.
     pub(crate) fn size(&self) -> Size {
         Size {
             n_bytes: self.n_bytes,

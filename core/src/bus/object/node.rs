@@ -85,7 +85,7 @@ pub(crate) struct Shared<H: Host> {
 pub(crate) struct Node<H: Host> {
     /// The owner's ID of it.
     pub(crate) id: u64,
-    /// Tells it apart from all other nodes that its owner ever had.
+    /// Number that no other node of its owner ever had.
     pub(crate) serial: u64,
     /// The peer that it belongs to.
     pub(crate) owner: Arc<Peer<H>>,

@@ -86,7 +86,7 @@ pub(crate) fn check(open: bool) -> Result {
     ensure(open, ESHUTDOWN)
 }
 
-/// Returns `error` unless the condition holds.
+/// Returns `error` unless `holds`.
 #[inline]
 pub(crate) fn ensure(holds: bool, error: Error) -> Result {
     holds.then_some(()).ok_or(error)

@@ -5,12 +5,12 @@
 //! # Invariants
 //!
 //! - A seed owns its message, charges and slice included, as long as it is the current one or a
-//!   call refers to it, however often it is received. Each receipt has a slice and references of its
-//!   own.
+//!   call refers to it, however often it is received. Each receipt has a slice and references of
+//!   its own.
 //!
 //! # Locks
 //!
-//! A seed does not change. Which one is current lies in the peer's inbox.
+//! A seed does not change. The reference to the current one lies in the peer's inbox.
 
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;

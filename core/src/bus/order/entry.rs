@@ -128,7 +128,7 @@ pub(crate) fn put<M: Queued>(
     }
 }
 
-/// Returns when the transaction of a staged entry was committed, if it was.
+/// Returns the timestamp that the transaction of a staged entry was committed at, if it was.
 pub(crate) fn committed_at<M: Queued>(entry: &Option<TreeEntry<M>>) -> Option<u64> {
     entry.as_ref()?.transaction.as_ref()?.committed_at()
 }

@@ -8,7 +8,7 @@
 //! their numbers decide, which are made of the sender's ID and a count of its own, so there is no
 //! counter that all share.
 
-/// Tells transactions of the same timestamp apart.
+/// Number that distinguishes transactions of the same timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Number {
     /// The ID of the peer that made the transaction.

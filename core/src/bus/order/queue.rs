@@ -177,7 +177,7 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Stages a notice that is one part of a transaction. Returns where.
+    /// Stages a notice that is one part of a transaction. Returns its place.
     pub(crate) fn stage_notice(
         &mut self,
         transaction: &Arc<Transaction>,
@@ -235,7 +235,7 @@ impl<M: Queued> Queue<M> {
         true
     }
 
-    /// Returns the first key that is staged, and when it was committed, if it was.
+    /// Returns the first key that is staged, and the timestamp that it was committed at, if it was.
     fn first_staged(&self) -> Option<(Key, Option<u64>)> {
         if let Some(lone) = &self.lone {
             let key = lone.message.links().key;
@@ -341,7 +341,7 @@ impl<M: Queued> Queue<M> {
         Cursor::Ring(self.ring.head())
     }
 
-    /// Moves `cursor` behind the next committed entry. Returns where that is, where it may have
+    /// Moves `cursor` behind the next committed entry. Returns its place, from which it may have
     /// been taken out already; None at the end.
     pub(crate) fn advance(&self, cursor: &mut Cursor) -> Option<Cursor> {
         if let Cursor::Ring(from) = *cursor {

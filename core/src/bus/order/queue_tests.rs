@@ -60,7 +60,7 @@ impl Bench {
         self.queue.push_notice(Sign { id }, reservation())
     }
 
-    /// Stages a notice. Returns where.
+    /// Stages a notice. Returns its place.
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> Key {
         let notice = Sign { id };
         self.queue

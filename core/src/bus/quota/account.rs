@@ -101,7 +101,7 @@ fn divisor(n: u32) -> u64 {
     m * log + m
 }
 
-/// Returns how large a share has to be for a claim, before the divisor between users. A sum that
+/// Returns the size that a share needs for a claim, before the divisor between users. A sum that
 /// overflows is more than any limit.
 fn share_needed(share: &Share, claim: &Claim, amount: u64, r: usize) -> u64 {
     let double = amount.saturating_mul(2);
@@ -285,7 +285,7 @@ impl Account {
     ///
     /// A peer that comes again after a sweep gets more time until the next one, or peers that send
     /// in turn would all be dropped before their next turn. Peers that come once and close get
-    /// none. IDs tell them apart: a peer that comes again is older than some that were dropped
+    /// none. IDs distinguish them: a peer that comes again is older than some that were dropped
     /// before, so it was open then.
     pub(crate) fn sweep(&mut self) {
         let (known, mut again) = (self.youngest_swept, 0);

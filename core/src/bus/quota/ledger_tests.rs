@@ -91,8 +91,8 @@ impl Bench {
         }
     }
 
-    /// Asserts that the user's account says what the peers' claimants hold, and that no claimant
-    /// keeps more credit than two batches.
+    /// Asserts that the user's account has the amounts that the peers' claimants hold, and that no
+    /// claimant keeps more credit than two batches.
     fn assert_invariants(&mut self) {
         let mut drawn = BTreeMap::new();
         let mut keepers = 0;
