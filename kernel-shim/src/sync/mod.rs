@@ -7,6 +7,7 @@ pub mod atomic;
 pub mod barrier;
 pub mod lock;
 mod locked_by;
+mod set_once;
 
 pub use crate::{new_mutex, new_spinlock, static_lock_class};
 pub use arc::{Arc, ArcBorrow, UniqueArc};
@@ -15,6 +16,7 @@ pub use lock::{
     spinlock::{SpinLock, SpinLockGuard},
 };
 pub use locked_by::LockedBy;
+pub use set_once::SetOnce;
 
 /// The class of a lock for the kernel's lockdep; nothing in user space, where
 /// the name of the lock is its class.

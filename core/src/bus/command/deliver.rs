@@ -78,10 +78,8 @@ impl<H: Host> Peer<H> {
 impl<H: Host> Inbox<H> {
     /// Returns whether the head is still `key` and still makes `msg`.
     #[inline(always)]
-    fn head_makes(&mut self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
-        if !self.queue.settle() {
-            return false;
-        }
+    fn head_makes(&self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
+        // Nothing gets before an entry that was the head once: what was undecided moved behind it.
         let Some(head) = self.queue.head() else {
             return false;
         };

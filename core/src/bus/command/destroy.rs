@@ -4,24 +4,24 @@
 //!
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
-//! 1. the nodes are marked dying, each with its part;
+//! 1. the nodes are marked dying, each with its part, and point to the transaction whose commit is
+//!    their death. If the owner releases its handles, it drops the pins;
 //! 2. one holder after the other is moved to the notified ones (`told`), and a notice is staged in
 //!    its queue. A peer that is linked meanwhile joins the holders, and is notified in turn;
-//! 3. when there is none left, still in the same critical section: the clock of the owner ticks
-//!    to the timestamp of the destruction, the nodes are marked dead with it, and all messages that
-//!    are staged for them and not committed yet are killed;
-//! 4. the holders' clocks are raised to the timestamp;
-//! 5. the transaction's word is set, which makes all notices appear at once.
+//! 3. when there is none left, still in the same critical section: messages that are staged for the
+//!    nodes and undecided are killed, and the transaction is committed, after all notices' places
+//!    and all that is committed here. So all nodes die, and all notices appear, by one exchange.
 //!
 //! No memory is allocated: it was set aside when the nodes and the handles were made.
 //!
-//! A message committed before 3 for one of the nodes has raised the owner's clock before its word
-//! was set, so its timestamp is lower; one that comes after 3 finds the node dead. A handle that is
-//! linked before 3 belongs to a holder that is notified; after 3 none is linked.
+//! A message committed before 3 for one of the nodes is in the owner's clock, so its timestamp is
+//! lower; one that comes after 3 finds the node dead. A sender that was killed takes the owner's
+//! inbox before it reports, so nobody hears of the death before 3 is over. A handle that is linked
+//! before 3 belongs to a holder that is notified; after 3 none is linked.
 //!
 //! # Locks
 //!
-//! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage and raise.
+//! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -43,8 +43,7 @@ const FEW: usize = 16;
 pub(crate) struct Doomed<H: Host> {
     anchors: ByNumber<H>,
     n_parts: u64,
-    /// The transaction that they die in, unless the owner is disconnected: that of the first of
-    /// them. None if there are none.
+    /// The transaction that they die in: that of the first of them, unless it was given.
     transaction: Option<Arc<Transaction>>,
 }
 
@@ -58,15 +57,24 @@ impl<H: Host> Doomed<H> {
         }
     }
 
+    /// Makes an empty list of nodes to destroy in this transaction.
+    pub(crate) fn in_transaction(transaction: &Arc<Transaction>) -> Self {
+        Self {
+            transaction: Some(transaction.clone()),
+            ..Self::new()
+        }
+    }
+
     /// Marks a node dying, as the next part. False if another call destroys it.
     pub(crate) fn add(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) -> bool {
         let Some(reservation) = anchor.node.mark_dying(inbox) else {
             return false;
         };
+        let transaction = self.transaction.get_or_insert(reservation.transaction);
+        anchor.node.die_in(transaction);
         let node = reservation.entry.into_node(self.n_parts, anchor.clone());
         self.anchors.insert(node);
         self.n_parts += 1;
-        self.transaction.get_or_insert(reservation.transaction);
         true
     }
 }
@@ -90,18 +98,20 @@ impl<H: Host> Inbox<H> {
         None
     }
 
-    /// Marks all dead, after all that is ordered here and after `top`. Returns the timestamp.
-    fn mark_dead(&mut self, doomed: &Doomed<H>, top: u64) -> u64 {
-        let timestamp = destruction_after(self.queue.clock().max(top));
-        self.queue.raise(timestamp);
-        for anchor in doomed.anchors.values() {
-            anchor.node.mark_dead(self, timestamp);
-        }
+    /// Commits the destruction after `top` and all that is ordered here. Messages that are staged
+    /// for its nodes, and undecided, are killed; all that are staged if the owner is disconnected.
+    fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
-            node.is_some_and(|node| node.dead_at() == Some(timestamp))
+            also == Also::Close || node.is_some_and(|node| node.dies_in(transaction))
         });
-        timestamp
+        // A message that was committed before it could be killed is in the clock after this.
+        self.queue.pull();
+        let at = destruction_after(self.queue.clock().max(top));
+        // Nobody kills a transaction without messages.
+        let died = transaction.commit(at);
+        debug_assert!(died.is_some());
+        self.queue.raise(died.unwrap_or(at));
     }
 }
 
@@ -115,44 +125,26 @@ pub(crate) enum Also {
     Close,
 }
 
-/// Results of the instant of the destruction.
-struct Death<H: Host> {
-    timestamp: u64,
-    /// The contents of the owner's inbox, if the owner is disconnected.
-    remains: Option<Inbox<H>>,
-}
-
 impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns and which are dying. If there are none, only
     /// a disconnect does anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
-        let transaction = match also {
-            Also::Close => &self.last_transaction,
-            Also::Nothing | Also::Release => doomed.transaction.as_ref()?,
-        };
-        // 2 and 3
-        let death = self.tell_holders(doomed, transaction, also);
-        let told = self.gather_told(doomed);
-        // 4
-        for handle in told.values() {
-            handle.holder.inbox.lock().queue.raise(death.timestamp);
-        }
+        let transaction = doomed.transaction.as_ref()?;
         if also == Also::Release {
             for anchor in doomed.anchors.values() {
                 self.drop_pin(anchor);
             }
         }
-        // 5. Nobody kills a transaction without messages.
-        let committed = transaction.commit(death.timestamp);
-        debug_assert!(committed);
+        // 2 and 3
+        let remains = self.tell_holders(doomed, transaction, also);
         if also == Also::Release {
             self.purge(0);
         }
-        for handle in told.values() {
+        for handle in self.gather_told(doomed).values() {
             handle.withdraw_notice();
             handle.holder.wake();
         }
-        death.remains
+        remains
     }
 
     /// Carries out steps 2 and 3 of the module's head.
@@ -161,7 +153,7 @@ impl<H: Host> Peer<H> {
         doomed: &Doomed<H>,
         transaction: &Arc<Transaction>,
         also: Also,
-    ) -> Death<H> {
+    ) -> Option<Inbox<H>> {
         let mut top = 0;
         let mut from = 0;
         loop {
@@ -173,12 +165,11 @@ impl<H: Host> Peer<H> {
                 inbox.next_holder(doomed, &mut from)
             });
             let Some((part, handle)) = next else {
-                let timestamp = inbox.mark_dead(doomed, top);
-                let remains = (also == Also::Close).then(|| {
+                inbox.die(transaction, top, also);
+                return (also == Also::Close).then(|| {
                     self.closed.store(true, Relaxed);
                     inbox.close()
                 });
-                return Death { timestamp, remains };
             };
             drop(guard);
             let staged = Handle::stage_notice(&handle, transaction, part);
@@ -199,7 +190,7 @@ impl<H: Host> Peer<H> {
         all
     }
 
-    /// Drops the pin of a node that is dead.
+    /// Drops the pin of a node that is dying.
     fn drop_pin(&self, anchor: &Arc<Handle<H>>) {
         let mut table = self.table.lock();
         let local = anchor.local.access_mut(&mut table);
@@ -253,7 +244,7 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Handle<H> {
-    /// Stages the notice of the node's end at the holder. Returns the timestamp that it stands at;
+    /// Stages the notice of the node's end at the holder. Returns a timestamp that it stands before;
     /// None if the holder is disconnected.
     fn stage_notice(this: &Arc<Self>, transaction: &Arc<Transaction>, part: u32) -> Option<u64> {
         let mut guard = this.holder.inbox.lock();
@@ -263,9 +254,10 @@ impl<H: Host> Handle<H> {
         }
         let reservation = this.notice.access_mut(inbox).destroy.take()?;
         let (queue, notice) = (&mut inbox.queue, Notice::Destroyed(this.clone()));
-        let key = queue.stage_notice(transaction, part, notice, reservation);
-        this.notice.access_mut(inbox).destroy = NoticeState::Queued(key);
-        Some(key.timestamp)
+        let behind = queue.stage_notice(transaction, part, notice, reservation);
+        let place = transaction.place(part);
+        this.notice.access_mut(inbox).destroy = NoticeState::Queued(place);
+        Some(behind)
     }
 }
 

@@ -53,8 +53,8 @@ impl Death {
                 return n;
             };
             if let Some(staged) = Handle::stage_notice(&handle, &self.transaction, part) {
-                // The rest has to be ordered after this.
-                self.owner.peer.inbox.lock().queue.raise(staged + 1);
+                // The owner's clock is ahead, so the death comes after what is sent meanwhile.
+                self.owner.peer.inbox.lock().queue.raise(staged + 8);
             }
             n += 1;
         }
@@ -308,10 +308,10 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
     world.end();
 }
 
-/// A store before a node is marked dead is visible to every task that sees the mark.
+/// A store before a node's death is visible to every task that sees the death.
 ///
 /// As in `transaction_tests.rs` there is no lock that would order it anyhow. It fails if
-/// `Node::set_dead_at` or `Node::dead_at` is made Relaxed.
+/// `Transaction::commit` or `Transaction::fate` is made Relaxed.
 #[cfg(loom)]
 #[test]
 fn loom_death_carries_what_was_before() {
@@ -322,14 +322,16 @@ fn loom_death_carries_what_was_before() {
         let world = World::default();
         let owner = world.open(1);
         let node = Node::new(0, 1, &owner.peer).unwrap();
+        let transaction = owner.peer.transaction().unwrap();
         let before = std::sync::Arc::new(Atomic::new(0_u64));
         let (dying, raised) = (node.clone(), before.clone());
         let thread = loom::thread::spawn(move || {
+            dying.die_in(&transaction);
             raised.store(6, Relaxed);
-            dying.set_dead_at(6);
+            assert_eq!(transaction.commit(6), Some(6));
         });
         if let Some(dead) = node.dead_at() {
-            assert_eq!(before.load(Relaxed), dead, "the mark came first");
+            assert_eq!(before.load(Relaxed), dead, "the death came first");
         }
         thread.join().unwrap();
         assert!(!node.is_dead_before(6) && node.is_dead_before(7));

@@ -14,12 +14,12 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Files, Host, Payload, Pool, WakeHint, Waker, GFP_KEPT};
 use crate::bus::object::{
-    charges, ensure, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
+    charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
 use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::{Amounts, SentFds};
-use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
+use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 
 /// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
@@ -36,7 +36,7 @@ pub(crate) struct Pending<'p, H: Host> {
     /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
-    /// The key that the message is staged at.
+    /// The place that the message is staged at.
     staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
     linked: Option<KVVec<Linked<H>>>,
@@ -216,24 +216,26 @@ impl<'p, H: Host> Pending<'p, H> {
         }
     }
 
-    /// Hands the message to the receiver's queue. None if it is empty.
+    /// Hands the message to the receiver's queue, if the inbox admits it. None if it is empty.
     ///
     /// # Errors
     ///
-    /// EHOSTUNREACH.
+    /// EHOSTUNREACH; EDQUOT if it is not admitted.
     #[inline]
     fn hand_in<T>(
         &mut self,
+        admits: impl FnOnce(&mut Inbox<H>) -> bool,
         put: impl FnOnce(&mut Queue<Message<H>>, KBox<Message<H>>) -> T,
     ) -> Result<Option<T>> {
         let Some(message) = self.message.take() else {
             return Ok(None);
         };
         let mut inbox = self.to().inbox.lock();
-        if self.is_gone_if(inbox.open) {
+        let is_gone = self.is_gone_if(inbox.open);
+        if is_gone || !admits(&mut inbox) {
             drop(inbox);
             self.message = Some(message);
-            return Err(EHOSTUNREACH);
+            return Err(if is_gone { EHOSTUNREACH } else { EDQUOT });
         }
         Ok(Some(put(&mut inbox.queue, message)))
     }
@@ -245,35 +247,28 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EHOSTUNREACH.
     #[inline]
     pub(crate) fn deliver(&mut self, floor: u64, hint: WakeHint) -> Result {
-        let delivered = self.hand_in(|queue, message| queue.push(floor, message))?;
+        let push = |queue: &mut Queue<Message<H>>, message| queue.push(floor, message);
+        let delivered = self.hand_in(|_| true, push)?;
         if delivered.is_some() {
             self.to().waker().wake(hint);
         }
         Ok(())
     }
 
-    /// Stages this part, unless it is empty. Returns the time to commit at, not before `floor`.
+    /// Stages this part, unless it is empty. Returns the earliest time to commit at.
     ///
     /// # Errors
     ///
-    /// EHOSTUNREACH.
-    pub(crate) fn stage(
-        &mut self,
-        transaction: &Arc<Transaction>,
-        part: u32,
-        floor: u64,
-    ) -> Result<u64> {
-        let staged =
-            self.hand_in(|queue, message| queue.stage_message(transaction, part, floor, message))?;
-        self.staged = staged.as_ref().map(|staged| staged.key);
-        Ok(staged.map_or(floor, |staged| staged.commit_at))
-    }
-
-    /// Raises the receiver's clock, if this part is staged there.
-    pub(crate) fn raise(&self, timestamp: u64) {
-        if self.staged.is_some() {
-            self.to().inbox.lock().queue.raise(timestamp);
-        }
+    /// EHOSTUNREACH; EDQUOT if the user has too many undecided transactions there.
+    pub(crate) fn stage(&mut self, transaction: &Arc<Transaction>, part: u32) -> Result<u64> {
+        let place = transaction.place(part);
+        let admits = |inbox: &mut Inbox<H>| inbox.admits(&place, transaction.uid);
+        let put = |queue: &mut Queue<Message<H>>, message| {
+            queue.stage_message(transaction, part, message)
+        };
+        let staged = self.hand_in(admits, put)?;
+        self.staged = staged.map(|_| place);
+        Ok(staged.unwrap_or_default())
     }
 
     /// Wakes the receiver, if this part was staged there and is committed.
@@ -291,8 +286,6 @@ impl<'p, H: Host> Pending<'p, H> {
         let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(&key);
         if let Some(Removed::Message(message)) = back {
             self.message = Some(message);
-            // The message kept back the entries that were committed behind it.
-            self.to().wake();
         }
     }
 

@@ -107,9 +107,7 @@ impl<H: Host> Inbox<H> {
     // Inlined, so that the description is made where it stays.
     #[inline(always)]
     fn look(&mut self, wants_files: bool) -> Option<Look<H>> {
-        if !self.queue.settle() {
-            return None;
-        }
+        self.queue.settle();
         let head = self.queue.head()?;
         let key = head.key;
         // The ID of a destroyed node is in the table; see `Peer::recv`.
@@ -135,16 +133,7 @@ impl<H: Host> Inbox<H> {
         if !key.is_part() {
             return false;
         }
-        // The other parts were staged before this timestamp, so they were settled before this one
-        // came up.
-        let mut key = *key;
-        while let Some(next) = self.queue.following(&key) {
-            if self.queue.get(&next).is_some_and(|entry| self.wants(entry)) {
-                return true;
-            }
-            key = next;
-        }
-        false
+        self.queue.following(key).any(|entry| self.wants(entry))
     }
 }
 

@@ -46,14 +46,14 @@ impl<H: Host> Peer<H> {
     /// Drops the entries for nodes that are dead and released, and all entries at or before
     /// `until`.
     pub(crate) fn purge(&self, until: u64) {
-        // Repeated until a pass finds nothing: of a transaction that settles meanwhile a pass may
-        // have seen one part and not another.
+        // Repeated until a pass finds nothing: entries may be committed meanwhile before the place
+        // that a pass has come to.
         while self.purge_pass(until) {}
     }
 
     fn purge_pass(&self, until: u64) -> bool {
         let mut inbox = self.inbox.lock();
-        inbox.queue.settle_all();
+        inbox.queue.pull();
         let mut cursor = inbox.queue.cursor();
         drop(inbox);
         let mut found = false;

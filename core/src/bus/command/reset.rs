@@ -32,7 +32,7 @@ impl<H: Host> Peer<H> {
     /// ESHUTDOWN for all calls except the first.
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
-        let doomed = self.detach_nodes(None);
+        let doomed = self.detach_nodes(Doomed::in_transaction(&self.last_transaction), None);
         let remains = self.execute(&doomed, Also::Close);
         self.wake();
         self.release_handles();
@@ -69,13 +69,21 @@ impl<H: Host> Peer<H> {
     /// Destroys the nodes that the seed does not pin, and releases everything else.
     fn flush(&self) {
         let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
-        let doomed = self.detach_nodes(seed.get().map(|seed| &**seed));
+        let doomed = self.detach_nodes(Doomed::new(), seed.get().map(|seed| &**seed));
         self.execute(&doomed, Also::Nothing);
         // In this order: a handle that is received in between is released after.
-        let until = self.inbox.lock().queue.clock();
+        let until = self.now();
         self.purge(until);
         self.release_slices();
         self.release_handles();
+    }
+
+    /// Returns a timestamp that all transactions of which a part is here, and that returned, are
+    /// before or at.
+    fn now(&self) -> u64 {
+        let mut inbox = self.inbox.lock();
+        inbox.queue.pull();
+        inbox.queue.clock()
     }
 
     /// Closes the table, so that nothing is added any more.
@@ -92,8 +100,7 @@ impl<H: Host> Peer<H> {
 
     /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them
     /// dying. Returns those that are to be destroyed: other calls destroy the others.
-    fn detach_nodes(&self, seed: Option<&Seed<H>>) -> Doomed<H> {
-        let mut doomed = Doomed::new();
+    fn detach_nodes(&self, mut doomed: Doomed<H>, seed: Option<&Seed<H>>) -> Doomed<H> {
         self.each_handle(|table, handle| {
             if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(handle)) {
                 let mut inbox = self.inbox.lock();

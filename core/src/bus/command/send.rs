@@ -6,15 +6,14 @@
 //! destination, copy the payload, report errors, link the handles. Then the parts are
 //! staged and committed in a few bounded steps, between which nothing can block:
 //!
-//! 1. each part is staged at its queue, where its node is checked once more, and the clock is
-//!    raised to the timestamp that all parts so far could be committed at;
-//! 2. the last of these, which is above all their keys, is chosen;
-//! 3. the clocks of queues that are behind it are raised to it;
-//! 4. the transaction's word is set.
+//! 1. each part is staged at its queue, where its node is checked once more;
+//! 2. the transaction is committed by one exchange, above all their places and the floor that
+//!    receivers raised meanwhile.
 //!
 //! A destruction that finds a part staged for its node kills the transaction; then the parts are
-//! taken back, and either the call fails or, if it may be partial, the rest is sent anew. A message
-//! with one part is stamped and queued in one critical section.
+//! taken back, and either the call fails or, if it may be partial, the rest is sent anew. So they are
+//! where a user has too many undecided transactions at a destination. A message with one part is
+//! stamped and queued in one critical section.
 //!
 //! # Locks
 //!
@@ -25,10 +24,10 @@ use kernel::sync::Arc;
 
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
 use crate::bus::host::{Files, Host, Payload, WakeHint};
-use crate::bus::object::{charges, ensure, Distinct, Peer, Resolver};
+use crate::bus::object::{charges, Distinct, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
-use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
+use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 
 /// A message to send.
 ///
@@ -75,6 +74,15 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
             size,
         })
     }
+}
+
+/// The reason why a multicast was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// A destination is gone.
+    Gone,
+    /// The sender's user has too many undecided transactions at the destination of this part.
+    Crowded(usize),
 }
 
 /// A message on its way to all of its destinations.
@@ -137,19 +145,25 @@ impl<H: Host> Multicast<'_, '_, H> {
 
     /// Queues all parts at one point of the order, after `floor`, and leaves the queued ones empty.
     fn commit(&mut self, floor: u64) -> Result {
+        // Each turn except the last finds one more destination that fails.
         loop {
             let done = match &mut self.parts[..] {
                 [] => Ok(()),
-                [only] => only.deliver(floor, self.hint),
-                _ => self.commit_several(floor),
+                [only] => only.deliver(floor, self.hint).map_err(|_| Refusal::Gone),
+                _ => self.commit_several(&self.from.transaction()?, floor),
             };
-            if done != Err(EHOSTUNREACH) {
-                done?;
+            let Err(refusal) = done else {
                 break;
-            }
+            };
             for part in 0..self.parts.len() {
-                if self.parts[part].error.is_none() && self.parts[part].is_gone() {
+                let pending = &self.parts[part];
+                if pending.error.is_some() {
+                    continue;
+                }
+                if pending.is_gone() {
                     self.failed(part, EHOSTUNREACH)?;
+                } else if refusal == Refusal::Crowded(part) {
+                    self.failed(part, EDQUOT)?;
                 }
             }
             self.tell()?;
@@ -160,36 +174,34 @@ impl<H: Host> Multicast<'_, '_, H> {
 
     /// Carries out the numbered steps of the module's head. On error nothing was sent, and nothing
     /// is staged.
-    fn commit_several(&mut self, floor: u64) -> Result {
-        let transaction = self.from.transaction()?;
-        let staged = self.stage(&transaction, floor);
-        // 4
-        let done = staged.and_then(|at| ensure(transaction.commit(at), EHOSTUNREACH));
+    fn commit_several(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        floor: u64,
+    ) -> Result<(), Refusal> {
+        // 1 and 2
+        let staged = self.stage(transaction, message_after(floor));
+        let done = staged.and_then(|at| transaction.commit(at).ok_or(Refusal::Gone));
         for pending in self.parts.iter_mut() {
             match done {
-                Ok(()) => pending.wake(self.hint),
+                Ok(_) => pending.wake(self.hint),
                 Err(_) => pending.unstage(),
             }
         }
-        done
+        done.map(drop)
     }
 
-    /// Carries out steps 1 to 3. Returns the timestamp to commit at.
-    fn stage(&mut self, transaction: &Arc<Transaction>, floor: u64) -> Result<u64> {
-        let (mut timestamp, mut n_behind) = (message_after(floor), 0);
-        // 1. In the order of the parts: `Queue::commit` relies on it.
+    /// Stages all parts, in their order. Returns the timestamp to commit at, not before `at`.
+    fn stage(&mut self, transaction: &Arc<Transaction>, mut at: u64) -> Result<u64, Refusal> {
         for (part, pending) in self.parts.iter_mut().enumerate() {
-            let at = pending.stage(transaction, part as u32, timestamp)?;
-            // 2. Queues before the last may have a lower clock.
-            if at != timestamp {
-                (timestamp, n_behind) = (at, part);
-            }
+            let staged = pending.stage(transaction, part as u32);
+            let behind = staged.map_err(|error| match error {
+                EDQUOT => Refusal::Crowded(part),
+                _ => Refusal::Gone,
+            })?;
+            at = at.max(behind);
         }
-        // 3
-        for pending in &self.parts[..n_behind] {
-            pending.raise(timestamp);
-        }
-        Ok(timestamp)
+        Ok(at)
     }
 }
 

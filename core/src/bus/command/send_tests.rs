@@ -7,8 +7,9 @@ use std::vec::Vec;
 use super::*;
 use crate::abi::{
     MSG_DATA, MSG_NODE_DESTROY, NODES_DESTROY_FLAG_RELEASE_HANDLES, PEER_RESET_FLAG_FLUSH,
+    SEND_FLAG_CONTINUE,
 };
-use crate::bus::testing::{Client, Letter, Test, World};
+use crate::bus::testing::{Client, Hooks, Letter, Test, World};
 
 /// Two receivers with a node 0 each, and a sender.
 struct Scene {
@@ -22,7 +23,7 @@ struct Scene {
 struct Staged<'p> {
     parts: Vec<Pending<'p, Test>>,
     transaction: Arc<Transaction>,
-    /// The timestamp that was chosen in step 2.
+    /// The timestamp to commit at.
     top: u64,
 }
 
@@ -40,23 +41,28 @@ impl Scene {
         }
     }
 
-    /// Steps 1 and 2.
-    fn stage(&self) -> Staged<'_> {
+    /// Makes an empty message to a handle, ready to be staged.
+    fn pending(&self, id: u64) -> Pending<'_, Test> {
         let from = &self.from.peer;
-        let transaction = from.transaction().unwrap();
-        let mut resolver = Resolver::new(from);
         let nothing = Resolved {
             handles: KVVec::new(),
             files: None,
             size: Size::default(),
         };
+        let handle = Resolver::new(from).find(id).unwrap();
+        let mut pending = Pending::new(from, Some(handle));
+        pending.reserve(&nothing, true).unwrap();
+        pending.pin().unwrap();
+        pending
+    }
+
+    /// Carries out step 1.
+    fn stage(&self) -> Staged<'_> {
+        let transaction = self.from.peer.transaction().unwrap();
         let (mut parts, mut top) = (Vec::new(), 0);
         for (part, &id) in self.ids.iter().enumerate() {
-            let handle = resolver.find(id).unwrap();
-            let mut pending = Pending::new(from, Some(handle));
-            pending.reserve(&nothing, true).unwrap();
-            pending.pin().unwrap();
-            top = pending.stage(&transaction, part as u32, top).unwrap();
+            let mut pending = self.pending(id);
+            top = top.max(pending.stage(&transaction, part as u32).unwrap());
             parts.push(pending);
         }
         Staged {
@@ -82,13 +88,9 @@ impl Scene {
 }
 
 impl Staged<'_> {
-    /// Carries out step 3.
-    fn raise(&self) -> u64 {
-        let timestamp = self.top;
-        for pending in &self.parts {
-            pending.raise(timestamp);
-        }
-        timestamp
+    /// Carries out step 2. Returns the timestamp, unless the multicast was killed.
+    fn commit(&self) -> Option<u64> {
+        self.transaction.commit(self.top)
     }
 
     /// Takes all parts back; which of the destinations failed.
@@ -107,10 +109,8 @@ fn all_parts_appear_at_once() {
     let scene = Scene::new();
     let staged = scene.stage();
     assert_eq!(scene.readable(), [false, false]);
-    let timestamp = staged.raise();
-    assert_eq!(scene.readable(), [false, false]);
     assert_eq!(scene.to[0].recv(), Err(EAGAIN));
-    assert!(staged.transaction.commit(timestamp));
+    assert!(staged.commit().is_some());
     assert_eq!(scene.readable(), [true, true]);
     drop(staged);
     for client in &scene.to {
@@ -130,12 +130,16 @@ const DEATHS: [fn(&Scene) -> Result; 4] = [
 #[test]
 fn a_destination_that_dies_kills_what_is_staged() {
     for death in DEATHS {
-        for raised in [false, true] {
+        for moved in [false, true] {
             let scene = Scene::new();
             let staged = scene.stage();
-            let timestamp = if raised { staged.raise() } else { 4 };
+            if moved {
+                let letter = Letter::new(&scene.ids[..1], b"before");
+                scene.from.send(letter).unwrap();
+                scene.to[0].take().unwrap();
+            }
             death(&scene).unwrap();
-            assert!(!staged.transaction.commit(timestamp));
+            assert_eq!(staged.commit(), None);
             assert_eq!(staged.unstage(), [false, true]);
             assert_eq!(scene.to[0].recv(), Err(EAGAIN));
             if scene.to[1].peer.check_open().is_ok() {
@@ -151,8 +155,7 @@ fn a_destination_that_dies_kills_what_is_staged() {
 fn a_destination_that_dies_after_the_commit_has_it_before() {
     let scene = Scene::new();
     let staged = scene.stage();
-    let timestamp = staged.raise();
-    assert!(staged.transaction.commit(timestamp));
+    assert!(staged.commit().is_some());
     scene.to[1].destroy(&[0]).unwrap();
     drop(staged);
     assert_eq!(scene.to[0].take_all().len(), 1);
@@ -162,44 +165,109 @@ fn a_destination_that_dies_after_the_commit_has_it_before() {
     scene.end();
 }
 
+/// Whatever was sent by a call that returned is received, though the sender of a part before it
+/// never runs again, or its transaction was killed and its sender does not take it back.
 #[test]
-fn a_waiter_behind_a_part_that_is_taken_back_is_woken() {
-    let scene = Scene::new();
-    let staged = scene.stage();
-    // Behind it, and so not ready, though its sender woke the receiver.
-    let letter = Letter::new(&scene.ids[..1], b"behind");
-    scene.from.send(letter).unwrap();
-    assert!(!scene.to[0].ready().readable);
-    scene.to[1].destroy(&[0]).unwrap();
-    assert!(!scene.to[0].ready().readable);
-    let before = scene.to[0].wakes();
-    staged.unstage();
-    assert!(scene.to[0].ready().readable);
-    assert!(scene.to[0].wakes() > before, "a wake-up is missing");
-    assert_eq!(scene.to[0].take().unwrap().data, b"behind");
-    scene.to[1].take_all();
-    scene.end();
+fn a_part_before_it_keeps_no_message_back() {
+    for killed in [false, true] {
+        let scene = Scene::new();
+        let staged = scene.stage();
+        if killed {
+            scene.to[1].destroy(&[0]).unwrap();
+            scene.to[1].take_all();
+        }
+        scene
+            .from
+            .send(Letter::new(&scene.ids[..1], b"behind"))
+            .unwrap();
+        assert!(scene.to[0].ready().readable);
+        assert_eq!(scene.to[0].take().unwrap().data, b"behind");
+        assert!(!scene.to[0].ready().readable);
+        if killed {
+            assert_eq!(staged.unstage(), [false, true]);
+        } else {
+            assert!(staged.commit().is_some());
+            drop(staged);
+            assert_eq!(scene.to[0].take_all().len(), 1);
+            scene.to[1].take_all();
+        }
+        scene.end();
+    }
 }
 
 #[test]
-fn a_part_that_is_staged_later_is_later() {
-    // The second multicast starts when the first has raised one clock of two.
+fn a_part_that_is_staged_later_may_come_first() {
+    // In both queues, though only one of the receivers moved the first behind the second.
     let scene = Scene::new();
     let first = scene.stage();
-    let timestamp = message_after(first.top);
-    let raise = |i: usize| scene.to[i].peer.inbox.lock().queue.raise(timestamp);
-    raise(0);
     scene.from.send(Letter::new(&scene.ids, b"second")).unwrap();
-    // Behind the first at the one, and tied with nothing.
-    assert_eq!(scene.readable(), [false, false]);
-    raise(1);
-    assert!(first.transaction.commit(timestamp));
+    assert_eq!(scene.readable(), [true, true]);
+    assert_eq!(scene.to[0].take().unwrap().data, b"second");
+    assert!(first.commit().is_some());
     drop(first);
-    for client in &scene.to {
+    let lengths = |client: &Client| {
         let all = client.take_all().into_iter();
-        let lengths: Vec<usize> = all.map(|one| one.data.len()).collect();
-        assert_eq!(lengths, [0, 6]);
+        all.map(|one| one.data.len()).collect::<Vec<usize>>()
+    };
+    assert_eq!(lengths(&scene.to[0]), [0]);
+    assert_eq!(lengths(&scene.to[1]), [6, 0]);
+    scene.end();
+}
+
+/// A user with many stopped senders at one queue is refused there, and nobody else is.
+#[test]
+fn undecided_transactions_of_a_user_are_bounded() {
+    let scene = Scene::new();
+    let other = scene.world.open(4);
+    let to_other: Vec<u64> = (0..2)
+        .map(|i| scene.to[i].transfer(0, &other).unwrap())
+        .collect();
+    let mut stopped = Vec::new();
+    let refused = loop {
+        let transaction = scene.from.peer.transaction().unwrap();
+        let mut pending = scene.pending(scene.ids[0]);
+        match pending.stage(&transaction, 0) {
+            Ok(_) => stopped.push((transaction, pending)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((refused, stopped.len()), (EDQUOT, 64));
+    // A message alone is not one of them.
+    let alone = Letter::new(&scene.ids[..1], b"alone");
+    scene.from.send(alone).unwrap();
+    let both = Letter::new(&scene.ids, b"both");
+    assert_eq!(scene.from.send(both), Err(EDQUOT));
+    let partial = Letter {
+        flags: SEND_FLAG_CONTINUE,
+        ..Letter::new(&scene.ids, b"part")
+    };
+    let (result, errors) = scene.from.send_with(partial, &Hooks::default());
+    assert_eq!((result, &errors[..]), (Ok(()), &[122, 0][..]));
+    // Another user, and the owner's own.
+    other.send(Letter::new(&to_other, b"both")).unwrap();
+    let own = scene.world.open(1);
+    let ids: Vec<u64> = (0..2)
+        .map(|i| scene.to[i].transfer(0, &own).unwrap())
+        .collect();
+    own.send(Letter::new(&ids, b"own")).unwrap();
+    let data = |client: &Client| {
+        let all = client.take_all().into_iter();
+        all.map(|one| one.data).collect::<Vec<_>>()
+    };
+    assert_eq!(data(&scene.to[0]), [&b"alone"[..], b"both", b"own"]);
+    assert_eq!(data(&scene.to[1]), [&b"part"[..], b"both", b"own"]);
+    // One of them is decided, and there is room.
+    let (transaction, pending) = stopped.pop().unwrap();
+    assert!(transaction.commit(4).is_some());
+    drop(pending);
+    scene.from.send(Letter::new(&scene.ids, b"now")).unwrap();
+    for (transaction, mut pending) in stopped {
+        transaction.kill();
+        pending.unstage();
     }
+    assert_eq!(data(&scene.to[0]).len(), 2);
+    scene.to[1].take_all();
+    drop((own, other));
     scene.end();
 }
 
@@ -208,8 +276,7 @@ fn a_sender_that_leaves_does_not_take_its_message_with_it() {
     let scene = Scene::new();
     let staged = scene.stage();
     scene.from.disconnect().unwrap();
-    let timestamp = staged.raise();
-    assert!(staged.transaction.commit(timestamp));
+    assert!(staged.commit().is_some());
     drop(staged);
     for client in &scene.to {
         let all = client.take_all();

@@ -179,7 +179,7 @@ impl<H: Host> Handle<H> {
         loop {
             let mut guard = node.owner.inbox.lock();
             let inbox = &mut *guard;
-            // A node of a disconnected owner that is not marked is being destroyed by another call.
+            // A node of a disconnected owner that is not dead is being destroyed by another call.
             if node.is_dead() {
                 return Ok(None);
             }
@@ -252,20 +252,18 @@ impl<H: Host> Handle<H> {
         let mut guard = self.holder.inbox.lock();
         let inbox = &mut *guard;
         let notice = self.notice.access_mut(inbox);
-        let staged = match notice.destroy {
-            NoticeState::Queued(staged) if !notice.held => staged,
+        let place = match notice.destroy {
+            NoticeState::Queued(place) if !notice.held => place,
             _ => return,
         };
         notice.destroy = NoticeState::Removed;
         let committed = Key {
             timestamp: dead_at,
-            ..staged
+            ..place
         };
         let queue = &mut inbox.queue;
-        let withdrawn = queue.unstage(&staged).or_else(|| queue.remove(&committed));
+        let withdrawn = queue.unstage(&place).or_else(|| queue.remove(&committed));
         drop(guard);
         drop(withdrawn);
-        // The notice may have kept other entries back.
-        self.holder.wake();
     }
 }

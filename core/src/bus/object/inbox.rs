@@ -19,14 +19,17 @@ use crate::bus::object::{
     ensure, BlankMessage, Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations,
     Seed, SliceReservation,
 };
-use crate::bus::order::{Cursor, Key, Queue};
+use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
-use crate::bus::quota::{Amounts, Claimant, Ledger, Limits, User, HANDLES, SLICES};
+use crate::bus::quota::{divisor, Amounts, Claimant, Ledger, Limits, User, HANDLES, SLICES};
 
 /// Number of blank messages that a peer keeps.
 const STOCK: usize = 4;
 /// Most bytes of memory that a peer keeps for the next message.
 const WARM_MAX: u64 = 4096;
+/// Most undecided transactions that stand in one queue, of all users together. Each costs every
+/// message to the peer, and each receipt, a look.
+const UNDECIDED_MAX: u64 = 256;
 /// Most entries that a purge looks at in one go.
 const PURGE_CHUNK: usize = 64;
 
@@ -158,6 +161,31 @@ impl<H: Host> Inbox<H> {
         }
     }
 
+    /// Returns whether a transaction of user `uid` may stage a part at `place`.
+    #[inline]
+    pub(crate) fn admits(&mut self, place: &Key, uid: u32) -> bool {
+        self.queue.pull();
+        !self.queue.has_staged() || self.has_room_for(place, uid)
+    }
+
+    /// Returns whether a user may have one more undecided transaction, or has this one already: the
+    /// first foreign user [`UNDECIDED_MAX`] / 4 at least, as with any other resource.
+    #[cold]
+    fn has_room_for(&mut self, place: &Key, uid: u32) -> bool {
+        let Crowd {
+            of_user,
+            of_all,
+            users,
+        } = self.queue.crowd(uid);
+        let by = match uid == self.ledger.owner() {
+            true => 1,
+            // The owning user is counted too, if it has some.
+            false => divisor(users + u32::from(of_user == 0)),
+        };
+        let free = UNDECIDED_MAX.saturating_sub(of_all - of_user);
+        (of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
+    }
+
     /// Keeps memory for the next message, or returns it, to be freed without locks.
     #[inline]
     pub(crate) fn keep(&mut self, blank: BlankMessage<H>) -> Option<BlankMessage<H>> {
@@ -241,7 +269,6 @@ impl<H: Host> Inbox<H> {
     /// Closes the inbox. Returns its contents, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Self {
         self.open = false;
-        self.queue.kill_staged(|_| true);
         // Only slices that the user was given stay pinned.
         self.drop_warm();
         Self {

@@ -34,7 +34,8 @@ pub(crate) enum Notice<H: Host> {
 pub(crate) enum NoticeState<H: Host> {
     /// Not queued or staged.
     Idle(EntryReservation<H>),
-    /// Queued there, or staged there and committed since, perhaps.
+    /// Queued: a release notice at this key, a notice of destruction staged at this place, or
+    /// committed since.
     Queued(Key),
     /// Taken out of the queue: a task may give its memory back, if the notice can come again.
     Removed,

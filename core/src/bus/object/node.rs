@@ -9,21 +9,20 @@
 //!   destruction moves it to `told`; both are empty once the node is dead and all holders are
 //!   notified.
 //! - `strong` counts all references of all handles except the owner's pin.
-//! - Under the owner's inbox: `life` is `Life::Dead` exactly if `dead` is not 0.
+//! - A node is dead once the transaction in `death`, its destruction, is committed; so all nodes of
+//!   one destruction die with all its notices, by one exchange.
 //! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that
 //!   one is owed when that comes to pass: the count really rose since the last notice was received.
 //!
 //! # Locks and memory order
 //!
-//! `shared` is guarded by the owner's inbox. `dead` is written under that lock as well, but read
-//! without: it goes from 0 to the timestamp of the destruction once. A task that reads 0 may be
-//! notified of the destruction later, through its own queue; Release and Acquire order it against
-//! the commit in the queues, where the task's own order comes from.
+//! `shared` is guarded by the owner's inbox. `death` is set, and its transaction committed, under
+//! that lock as well, but read without. A task that finds the node alive may be notified of the
+//! destruction later, through its own queue.
 
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
-use kernel::sync::atomic::{Acquire, Atomic, Release};
-use kernel::sync::{Arc, LockedBy};
+use kernel::sync::{Arc, LockedBy, SetOnce};
 
 use crate::bus::host::{Host, GFP_KEPT};
 use crate::bus::object::{
@@ -57,10 +56,8 @@ pub(crate) struct DeathReservation<H: Host> {
 /// State of a node's life.
 enum Life<H: Host> {
     Alive(DeathReservation<H>),
-    /// A destruction is under way.
+    /// A destruction is under way, or was.
     Dying,
-    /// Destroyed at the timestamp in `dead`.
-    Dead,
 }
 
 /// The part of a node that the owner's inbox guards.
@@ -89,7 +86,8 @@ pub(crate) struct Node<H: Host> {
     pub(crate) serial: u64,
     /// The peer that it belongs to.
     pub(crate) owner: Arc<Peer<H>>,
-    dead: Atomic<u64>,
+    /// Its destruction, from the moment that it begins.
+    death: SetOnce<Arc<Transaction>>,
     pub(crate) shared: LockedBy<Shared<H>, Inbox<H>>,
 }
 
@@ -124,7 +122,7 @@ impl<H: Host> Node<H> {
             id,
             serial,
             owner: owner.clone(),
-            dead: Atomic::new(0),
+            death: SetOnce::new(),
             shared: LockedBy::new(&owner.inbox, shared),
         };
         Ok(Arc::new(new, GFP_KEPT)?)
@@ -133,15 +131,19 @@ impl<H: Host> Node<H> {
     /// Returns the timestamp of its destruction, if it is dead. Exact under the owner's inbox.
     #[inline]
     pub(crate) fn dead_at(&self) -> Option<u64> {
-        // Acquire pairs with the Release in `set_dead_at`.
-        let dead = self.dead.load(Acquire);
-        (dead != 0).then_some(dead)
+        self.death.as_ref()?.committed_at()
     }
 
     /// Returns whether it is dead. Exact under the owner's inbox.
     #[inline]
     pub(crate) fn is_dead(&self) -> bool {
         self.dead_at().is_some()
+    }
+
+    /// Returns whether it dies, or died, in this transaction.
+    pub(crate) fn dies_in(&self, transaction: &Arc<Transaction>) -> bool {
+        let death = self.death.as_ref();
+        death.is_some_and(|death| Arc::ptr_eq(death, transaction))
     }
 
     /// Returns whether the node was destroyed before an entry with this timestamp.
@@ -154,23 +156,14 @@ impl<H: Host> Node<H> {
         let life = &mut self.shared.access_mut(inbox).life;
         match core::mem::replace(life, Life::Dying) {
             Life::Alive(reservation) => Some(reservation),
-            other => {
-                *life = other;
-                None
-            }
+            Life::Dying => None,
         }
     }
 
-    /// Ends its destruction. Under the owner's inbox.
-    pub(crate) fn mark_dead(&self, inbox: &mut Inbox<H>, timestamp: u64) {
-        self.shared.access_mut(inbox).life = Life::Dead;
-        self.set_dead_at(timestamp);
-    }
-
-    /// Publishes the destruction to tasks without the lock.
-    pub(crate) fn set_dead_at(&self, timestamp: u64) {
-        // Release pairs with the Acquire in `dead_at`.
-        self.dead.store(timestamp, Release);
+    /// Has it die when `transaction` is committed. The caller marked it dying.
+    pub(crate) fn die_in(&self, transaction: &Arc<Transaction>) {
+        let is_first = self.death.populate(transaction.clone());
+        debug_assert!(is_first, "a node dies once");
     }
 
     /// Returns whether no destruction began. Under the owner's inbox.

@@ -104,10 +104,11 @@ impl<H: Host> Peer<H> {
         Error: From<E>,
     {
         let inbox = Inbox::new(user.clone(), user.limits, pool)?;
-        let last_transaction = Transaction::new(Number {
+        let number = Number {
             maker: id,
             count: 0,
-        })?;
+        };
+        let last_transaction = Transaction::new(number, user.uid)?;
         Arc::pin_init::<Error>(
             try_pin_init!(Self {
                 id,
@@ -158,10 +159,11 @@ impl<H: Host> Peer<H> {
     ///
     /// ENOMEM.
     pub(crate) fn transaction(&self) -> Result<Arc<Transaction>> {
-        Transaction::new(Number {
+        let number = Number {
             maker: self.id,
             count: self.transactions.fetch_add(1, Relaxed) + 1,
-        })
+        };
+        Transaction::new(number, self.uid())
     }
 
     /// Wakes the waiters.
@@ -191,9 +193,10 @@ impl<H: Host> Peer<H> {
     /// interest any more; false is right at some moment during the call.
     pub fn ready(&self) -> Ready {
         let mut inbox = self.inbox.lock();
+        inbox.queue.pull();
         Ready {
             hangup: !inbox.open,
-            readable: inbox.queue.settle() && inbox.queue.head().is_some(),
+            readable: inbox.queue.head().is_some(),
         }
     }
 

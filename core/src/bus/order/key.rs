@@ -34,8 +34,6 @@ pub(crate) struct Key {
 impl Key {
     /// Before all keys.
     pub(crate) const FIRST: Self = Self::alone(0);
-    /// Behind all keys.
-    pub(crate) const LAST: Self = Self::alone(u64::MAX);
 
     /// Returns the key of an entry that has no other parts.
     pub(crate) const fn alone(timestamp: u64) -> Self {
@@ -44,6 +42,19 @@ impl Key {
             number: Number::ALONE,
             part: 0,
         }
+    }
+
+    /// Returns a key that only has a part.
+    pub(crate) const fn of_part(part: u32) -> Self {
+        Self {
+            part,
+            ..Self::FIRST
+        }
+    }
+
+    /// Returns the key of the group that the entry is in.
+    pub(crate) const fn of_group(&self) -> Self {
+        Self { part: 0, ..*self }
     }
 
     /// Returns the first key behind this one.
@@ -58,11 +69,6 @@ impl Key {
     #[inline]
     pub(crate) fn is_part(&self) -> bool {
         self.number != Number::ALONE
-    }
-
-    /// Returns whether the entries of both are parts of one committed transaction.
-    pub(crate) fn is_sibling(&self, other: &Self) -> bool {
-        self.timestamp == other.timestamp && self.number == other.number
     }
 }
 
@@ -105,13 +111,13 @@ mod tests {
             key(4, number(2, 1), 0),
             key(4, number(2, 2), 0),
             Key::alone(8),
-            Key::LAST,
         ];
         assert!(ordered.is_sorted_by(|a, b| a < b));
         for pair in ordered.windows(2) {
             assert!(pair[0] < pair[0].successor() && pair[0].successor() <= pair[1]);
         }
-        let siblings = ordered.windows(2).map(|pair| pair[0].is_sibling(&pair[1]));
-        assert!(siblings.eq([false, false, true, false, false, false, false]));
+        let siblings = ordered.windows(2);
+        let siblings = siblings.map(|pair| pair[0].of_group() == pair[1].of_group());
+        assert!(siblings.eq([false, false, true, false, false, false]));
     }
 }

@@ -6,13 +6,15 @@
 //! the order as a whole is in `docs/ordering.md`.
 
 mod entry;
+mod group;
 mod key;
 mod queue;
 mod ring;
 mod transaction;
 
-pub(crate) use entry::{EntryRef, EntryReservation, Links, Queued, Removed};
+pub(crate) use entry::{EntryRef, Links, Queued, Removed};
+pub(crate) use group::EntryReservation;
 pub(crate) use key::{destruction_after, message_after, Key, Number};
-pub(crate) use queue::{Cursor, Queue};
+pub(crate) use queue::{Crowd, Cursor, Queue};
 pub(crate) use ring::Ring;
 pub(crate) use transaction::Transaction;

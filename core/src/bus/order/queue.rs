@@ -1,21 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A queue: committed entries in their order, and staged ones that may still come between.
+//! A queue: committed entries in their order, and staged groups that may still come between.
 //!
-//! The first committed entry may be received if no staged one stands before it: a staged entry can
-//! only move back when it commits, and one that is staged later gets a key above the clock, which
-//! is above every committed key.
+//! Every step begins with a pull: groups that were committed meanwhile move to their place, and the
+//! clock rises to them. So a maker raises no clock before it commits, and a task that comes later
+//! finds the clock at or above all that was committed before.
+//!
+//! The first committed entry can be received at any time: undecided groups that stand before it
+//! move behind it, by their transaction's floor. A staged group only moves back, and one that is
+//! staged later gets a place above the clock, which is above every committed key.
 //!
 //! # Invariants
 //!
-//! - The clock is even, never goes back, and is at least every committed key's timestamp.
-//! - Staged keys are odd and above the clock of the moment they were staged at.
-//! - Messages to one destination are in the ring, all other entries in trees; except that a part
-//!   may be in the ring, too, if all others of its transaction that are in this queue come after
-//!   it.
-//! - Staged entries are in a tree; except that a message is `lone` if nothing else was there when
-//!   it was staged. It comes before all in the tree, since the clock was raised above its key.
+//! - The clock is even, never goes back, and after a pull is at least every committed key's
+//!   timestamp.
+//! - Messages without other parts in this queue are in the ring, or in the tree where they do not
+//!   come first or last; all other entries are in trees.
+//! - Staged groups are in a tree, by the user and the number of the transaction; except that a group
+//!   is `lone` if nothing else was staged when it was.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
+//!
+//! # Bounds
+//!
+//! A step looks once at each staged group, and a receipt may move each. [`Queue::crowd`] counts
+//! the groups that a user has, for the caller to bound them.
 //!
 //! # Locks
 //!
@@ -25,12 +33,12 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use crate::bus::order::entry::{
-    committed_at, put, take, Entry, EntryRef, EntryReservation, Queued, Removed, Tree,
-};
+use crate::bus::order::entry::{Entry, EntryRef, Queued, Removed};
+use crate::bus::order::group::{take, EntryReservation, Group, Staged, Tree};
 use crate::bus::order::key::{message_after, Key};
 use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
+use crate::bus::tree::retain;
 
 /// The first committed entry, once it is settled.
 pub(crate) struct Head<'q, M: Queued> {
@@ -46,14 +54,6 @@ impl<'q, M: Queued> Head<'q, M> {
     }
 }
 
-/// The place that a part was staged at.
-pub(crate) struct Staged {
-    /// Its present key.
-    pub(crate) key: Key,
-    /// The timestamp at which this queue is prepared to see its transaction committed.
-    pub(crate) commit_at: u64,
-}
-
 /// A place in a queue that is kept while the lock is free.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cursor {
@@ -64,18 +64,18 @@ pub(crate) enum Cursor {
     End,
 }
 
-/// A message that is staged and not in the tree. It has its key.
+/// A group that is staged and not in the tree, with the memory to stand there.
 struct Lone<M: Queued> {
-    transaction: Arc<Transaction>,
-    message: KBox<M>,
+    group: Group<M>,
+    memory: EntryReservation<M>,
 }
 
 /// The queue of one peer.
 pub(crate) struct Queue<M: Queued> {
     clock: u64,
-    /// Messages that were committed with no other part, and first parts.
+    /// Messages that were committed, each alone.
     ring: Ring<M>,
-    /// Other parts that were committed, and notices.
+    /// All else that was committed.
     committed: Tree<M>,
     lone: Option<Lone<M>>,
     staged: Tree<M>,
@@ -98,8 +98,7 @@ impl<M: Queued> Queue<M> {
         self.clock
     }
 
-    /// Raises the clock, so that nothing is ordered at or before `timestamp` from now on, except
-    /// what is staged already.
+    /// Raises the clock to a timestamp that a transaction of this queue's peer was committed at.
     pub(crate) fn raise(&mut self, timestamp: u64) {
         self.clock = self.clock.max(timestamp);
     }
@@ -119,6 +118,7 @@ impl<M: Queued> Queue<M> {
     /// Commits a message that has no other parts.
     #[inline]
     pub(crate) fn push(&mut self, floor: u64, mut message: KBox<M>) {
+        self.pull();
         message.links_mut().key = self.tick(floor);
         self.ring.push(message);
     }
@@ -129,138 +129,268 @@ impl<M: Queued> Queue<M> {
         notice: M::Notice,
         reservation: EntryReservation<M>,
     ) -> Key {
+        self.pull();
         let key = self.tick(0);
-        let notice = Removed::Notice(notice, reservation);
-        put(&mut self.committed, key, None, notice);
+        let group = Group::new(key.part, Entry::Notice(notice), None);
+        self.committed
+            .insert(reservation.into_node(key, Some(group)));
         key
     }
 
-    /// Chooses where a part is staged.
-    fn staged_key(&mut self, transaction: &Transaction, part: u32) -> Key {
-        let key = Key {
-            timestamp: self.clock + 1,
-            number: transaction.number,
-            part,
+    /// Returns whether anything is staged.
+    #[inline]
+    pub(crate) fn has_staged(&self) -> bool {
+        self.lone.is_some() || !self.staged.is_empty()
+    }
+
+    /// Returns the staged groups.
+    fn staged(&self) -> impl Iterator<Item = &Group<M>> {
+        let lone = self.lone.iter().map(|lone| &lone.group);
+        Iterator::chain(lone, self.staged.values().flatten())
+    }
+
+    /// Counts the groups that transactions staged here, by their makers' users. The caller pulls
+    /// before.
+    #[cold]
+    pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
+        // The tree is in the order of users.
+        self.put_lone_into_tree();
+        let mut crowd = Crowd::default();
+        let mut last = None;
+        for staged in self.staged().filter_map(|group| group.staged.as_ref()) {
+            let user = staged.transaction.uid;
+            crowd.of_all += 1;
+            crowd.of_user += u64::from(user == uid);
+            crowd.users += u32::from(last != Some(user));
+            last = Some(user);
+        }
+        crowd
+    }
+
+    /// Returns whether the transaction of the part at `place` has a part here that is staged.
+    pub(crate) fn is_staged(&mut self, place: &Key) -> bool {
+        self.staged_mut(place).is_some()
+    }
+
+    /// Returns the group of a transaction that is staged here.
+    fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
+        match &mut self.lone {
+            Some(lone) if lone.is_at(place) => Some(&mut lone.group),
+            _ => self.staged.get_mut(&place.of_group())?.as_mut(),
+        }
+    }
+
+    /// Stages one part of a transaction. Returns the timestamp at which this queue is prepared to
+    /// see it committed.
+    fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, removed: Removed<M>) -> u64 {
+        self.pull();
+        let (place, after) = (transaction.place(part), self.clock + 1);
+        self.clock = message_after(after);
+        let Some((entry, memory)) = removed.split() else {
+            return self.clock;
         };
-        // Each queue uses its own clock: two transactions that meet in two queues are received as
-        // they came to each.
-        #[cfg(feature = "broken-order")]
-        self.raise(key.timestamp + 1);
-        key
+        if let Some(group) = self.staged_mut(&place) {
+            group.join(part, entry, memory);
+            if let Some(staged) = &mut group.staged {
+                staged.after = after;
+            }
+            return self.clock;
+        }
+        let staged = Staged {
+            transaction: transaction.clone(),
+            after,
+        };
+        let group = Group::new(part, entry, Some(staged));
+        if self.has_staged() {
+            let node = memory.into_node(place.of_group(), Some(group));
+            self.staged.insert(node);
+        } else {
+            self.lone = Some(Lone { group, memory });
+        }
+        self.clock
     }
 
     /// Stages a message that is one part of a transaction. The message has to have memory for its
-    /// entry in a tree. The clock rises to the time to commit at, which is not before `floor`.
+    /// entry in a tree.
+    #[inline]
     pub(crate) fn stage_message(
         &mut self,
         transaction: &Arc<Transaction>,
         part: u32,
-        floor: u64,
-        mut message: KBox<M>,
-    ) -> Staged {
-        let key = self.staged_key(transaction, part);
-        self.raise(floor.max(message_after(key.timestamp)));
-        let transaction = transaction.clone();
-        if self.lone.is_none() && self.staged.is_empty() {
-            message.links_mut().key = key;
-            self.lone = Some(Lone {
-                transaction,
-                message,
-            });
-        } else {
-            let message = Removed::Message(message);
-            put(&mut self.staged, key, Some(transaction), message);
-        }
-        Staged {
-            key,
-            commit_at: self.clock,
-        }
+        message: KBox<M>,
+    ) -> u64 {
+        self.stage(transaction, part, Removed::Message(message))
     }
 
-    /// Stages a notice that is one part of a transaction. Returns its place.
+    /// Stages a notice that is one part of a transaction.
     pub(crate) fn stage_notice(
         &mut self,
         transaction: &Arc<Transaction>,
         part: u32,
         notice: M::Notice,
         reservation: EntryReservation<M>,
-    ) -> Key {
-        let key = self.staged_key(transaction, part);
-        let notice = Removed::Notice(notice, reservation);
-        put(&mut self.staged, key, Some(transaction.clone()), notice);
-        key
+    ) -> u64 {
+        self.stage(transaction, part, Removed::Notice(notice, reservation))
     }
 
     /// Takes a staged part out; None if it is not there any more.
-    pub(crate) fn unstage(&mut self, key: &Key) -> Option<Removed<M>> {
-        let lone = self.lone.take_if(|lone| lone.message.links().key == *key);
-        match lone {
-            Some(lone) => Some(Removed::Message(lone.message)),
-            None => take(&mut self.staged, key),
-        }
-    }
-
-    /// Puts the lone message into the tree.
-    fn put_lone_into_tree(&mut self) {
-        if let Some(lone) = self.lone.take() {
-            let key = lone.message.links().key;
-            let message = Removed::Message(lone.message);
-            put(&mut self.staged, key, Some(lone.transaction), message);
-        }
-    }
-
-    /// Moves entries that were committed meanwhile to their place, as far as the head depends on
-    /// them. Returns whether the head, if there is one, may be received.
-    #[inline]
-    pub(crate) fn settle(&mut self) -> bool {
-        // Mostly nothing is staged.
-        (self.lone.is_none() && self.staged.is_empty()) || self.settle_staged()
-    }
-
-    /// Settles until the first staged entry stands behind the head. False if one that is not
-    /// decided stands before it.
-    fn settle_staged(&mut self) -> bool {
-        while let Some((key, timestamp)) = self.first_staged() {
-            let head = self.first_key().unwrap_or(Key::LAST);
-            if head < key {
-                break;
+    pub(crate) fn unstage(&mut self, place: &Key) -> Option<Removed<M>> {
+        match self.lone.take_if(|lone| lone.is_at(place)) {
+            Some(mut lone) if lone.group.part != place.part || !lone.group.rest.is_empty() => {
+                let removed = lone.group.take(place.part);
+                self.lone = Some(lone);
+                removed
             }
-            // A killed part blocks until its maker takes it back, which it is about to do.
-            let Some(timestamp) = timestamp else {
-                return false;
+            Some(lone) => Some(lone.group.first.with(lone.memory)),
+            None => take(&mut self.staged, &place.of_group(), place.part),
+        }
+    }
+
+    /// Puts the lone group into the tree.
+    fn put_lone_into_tree(&mut self) {
+        if let Some(Lone { group, memory }) = self.lone.take() {
+            if let Some(staged) = &group.staged {
+                let key = staged.transaction.place(0);
+                self.staged.insert(memory.into_node(key, Some(group)));
+            }
+        }
+    }
+
+    /// Moves all that was committed meanwhile to its place, and raises the clock to it.
+    #[inline]
+    pub(crate) fn pull(&mut self) {
+        // Mostly nothing is staged.
+        if self.has_staged() {
+            self.pull_staged();
+        }
+    }
+
+    fn pull_staged(&mut self) {
+        if let Some(lone) = self
+            .lone
+            .take_if(|lone| lone.group.committed_at().is_some())
+        {
+            self.commit(lone.group, lone.memory);
+        }
+        if self.staged.is_empty() {
+            return;
+        }
+        let mut decided = Tree::new();
+        let is_undecided = |group: &mut Option<Group<M>>| {
+            let group = group.as_ref();
+            group.is_some_and(|group| group.committed_at().is_none())
+        };
+        retain(&mut self.staged, is_undecided, |node| {
+            decided.insert(node);
+        });
+        while let Some(mut first) = decided.cursor_front_mut() {
+            let group = first.current_mut().1.take();
+            let memory = first.remove_current().1.into_reservation();
+            if let Some(group) = group {
+                self.commit(group, memory);
+            }
+        }
+    }
+
+    /// Puts a group to the place where it was committed.
+    fn commit(&mut self, mut group: Group<M>, memory: EntryReservation<M>) {
+        let Some(staged) = group.staged.take() else {
+            return;
+        };
+        let timestamp = staged.transaction.committed_at().unwrap_or(self.clock);
+        #[cfg(feature = "broken-order")]
+        let timestamp = timestamp.min(staged.after + 1);
+        self.clock = self.clock.max(timestamp);
+        let key = Key {
+            timestamp,
+            ..staged.transaction.place(group.part)
+        };
+        match group.first {
+            Entry::Message(mut message) if group.rest.is_empty() && self.is_at_an_end(&key) => {
+                let links = message.links_mut();
+                (links.key, links.reservation) = (key, Some(memory));
+                if self
+                    .ring
+                    .first()
+                    .is_some_and(|first| first.links().key < key)
+                {
+                    self.ring.push(message);
+                } else {
+                    self.ring.push_first(message);
+                }
+            }
+            first => {
+                group.first = first;
+                let node = memory.into_node(key.of_group(), Some(group));
+                self.committed.insert(node);
+            }
+        }
+    }
+
+    /// Returns whether no message of the ring is on one side of `key`.
+    fn is_at_an_end(&self, key: &Key) -> bool {
+        let Some(first) = self.ring.first() else {
+            return true;
+        };
+        let is_behind = |last: &M| *key > last.links().key;
+        *key < first.links().key || self.ring.last().is_some_and(is_behind)
+    }
+
+    /// Has the first committed entry be the next to be received: undecided groups before it move
+    /// behind it.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if self.has_staged() {
+            self.settle_staged();
+        }
+    }
+
+    fn settle_staged(&mut self) {
+        // Each turn except the last finds one more that was committed.
+        loop {
+            self.pull_staged();
+            let Some(head) = self.first_key() else {
+                return;
             };
-            // Parts are staged in their order, so others of its transaction come after it.
-            self.commit(&key, timestamp, head);
+            let lone = self.lone.iter_mut().map(|lone| &mut lone.group);
+            let groups = Iterator::chain(lone, self.staged.values_mut().flatten());
+            let mut undecided = groups.filter_map(|group| group.staged.as_mut());
+            if undecided.all(|staged| staged.move_behind(head.timestamp)) {
+                return;
+            }
         }
-        true
     }
 
-    /// Returns the first key that is staged, and the timestamp that it was committed at, if it was.
-    fn first_staged(&self) -> Option<(Key, Option<u64>)> {
-        if let Some(lone) = &self.lone {
-            let key = lone.message.links().key;
-            return Some((key, lone.transaction.committed_at()));
-        }
-        let first = self.staged.cursor_front()?;
-        let (key, entry) = first.current();
-        Some((*key, committed_at(entry)))
-    }
-
-    /// Returns the first committed entry. It may be received only if [`Queue::settle`] said so
-    /// under the same lock.
+    /// Returns the first committed entry. It may be received only after [`Queue::settle`] under the
+    /// same lock, or if it was received so before.
     #[inline(always)]
     pub(crate) fn head(&self) -> Option<Head<'_, M>> {
         let listed = self.ring.first().map(Head::of_message);
         if self.committed.is_empty() {
             return listed;
         }
-        let key = self.first_key()?;
-        let listed = listed.filter(|listed| listed.key == key);
-        listed.or_else(|| self.head_at(key))
+        let grouped = self.first_grouped();
+        match (listed, grouped) {
+            (Some(listed), Some(grouped)) if listed.key < grouped.key => Some(listed),
+            (listed, None) => listed,
+            (_, grouped) => grouped,
+        }
     }
 
-    /// Returns the part or notice that is committed at `key`.
-    fn head_at(&self, key: Key) -> Option<Head<'_, M>> {
+    /// Returns the first entry of the tree.
+    fn first_grouped(&self) -> Option<Head<'_, M>> {
+        let first = self.committed.cursor_front()?;
+        let (key, group) = first.current();
+        let group = group.as_ref()?;
+        // The cursor does not outlive this, the tree does.
+        self.entry_of(Key {
+            part: group.part,
+            ..*key
+        })
+    }
+
+    /// Returns the entry of the tree at `key`.
+    fn entry_of(&self, key: Key) -> Option<Head<'_, M>> {
         let entry = self.get(&key)?;
         Some(Head { key, entry })
     }
@@ -280,7 +410,7 @@ impl<M: Queued> Queue<M> {
         Some(self.ring.first()?.links().key)
     }
 
-    /// Returns the key of the first committed entry.
+    /// Returns the key of the first committed entry, or of its group.
     #[inline]
     fn first_key(&self) -> Option<Key> {
         let listed = self.first_listed();
@@ -291,49 +421,36 @@ impl<M: Queued> Queue<M> {
         Some(listed.map_or(other, |listed| listed.min(other)))
     }
 
-    /// Moves a staged entry to the place where it was committed. A message goes to the front of the
-    /// ring if that is before `head`: then no other part of its transaction may come before it, nor
-    /// anything else.
-    fn commit(&mut self, staged: &Key, timestamp: u64, head: Key) {
-        #[cfg(feature = "broken-order")]
-        let timestamp = timestamp.min(staged.timestamp + 1);
-        let key = Key {
-            timestamp,
-            ..*staged
-        };
-        match self.unstage(staged) {
-            Some(Removed::Message(mut message)) if key < head => {
-                message.links_mut().key = key;
-                self.ring.push_first(message);
-            }
-            Some(removed) => put(&mut self.committed, key, None, removed),
-            None => (),
-        }
-    }
-
     /// Returns the part or notice that is committed at `key`.
     pub(crate) fn get(&self, key: &Key) -> Option<EntryRef<'_, M>> {
-        Some(self.committed.get(key)?.as_ref()?.entry.as_ref())
+        let group = self.committed.get(&key.of_group())?.as_ref()?;
+        group.get(key.part)
     }
 
-    /// Returns the first committed part or notice at or after `from`.
+    /// Returns the first entry of the tree at or after `from`.
     fn next(&self, from: &Key) -> Option<Key> {
-        Some(*self.committed.cursor_lower_bound(from)?.current().0)
-    }
-
-    /// Returns the committed entry that follows `key` in the same transaction.
-    #[inline]
-    pub(crate) fn following(&self, key: &Key) -> Option<Key> {
-        if self.committed.is_empty() {
-            return None;
+        let group = self.committed.get(&from.of_group());
+        if let Some(part) = group.and_then(|group| group.as_ref()?.seek(from.part)) {
+            return Some(Key { part, ..*from });
         }
-        let next = self.next(&key.successor())?;
-        next.is_sibling(key).then_some(next)
+        // No group has this key, so it finds the first behind this group.
+        let behind = Key { part: 1, ..*from };
+        let found = self.committed.cursor_lower_bound(&behind)?;
+        let (key, group) = found.current();
+        let part = group.as_ref()?.part;
+        Some(Key { part, ..*key })
     }
 
-    /// Takes a committed part or notice out.
+    /// Returns the entries that follow the head, at `key`, in the same transaction.
+    #[inline]
+    pub(crate) fn following(&self, key: &Key) -> impl Iterator<Item = EntryRef<'_, M>> {
+        let group = self.committed.get(&key.of_group()).and_then(Option::as_ref);
+        group.into_iter().flat_map(Group::others)
+    }
+
+    /// Takes a committed part or notice out of the tree.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Removed<M>> {
-        take(&mut self.committed, key)
+        take(&mut self.committed, &key.of_group(), key.part)
     }
 
     /// Returns the start of all that is committed.
@@ -363,7 +480,7 @@ impl<M: Queued> Queue<M> {
     pub(crate) fn entry_at(&self, at: &Cursor) -> Option<Head<'_, M>> {
         match at {
             Cursor::Ring(at) => self.ring.get(*at).map(Head::of_message),
-            Cursor::Tree(key) => self.head_at(*key),
+            Cursor::Tree(key) => self.entry_of(*key),
             Cursor::End => None,
         }
     }
@@ -377,70 +494,69 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Moves all that was committed meanwhile to its place.
-    pub(crate) fn settle_all(&mut self) {
-        self.put_lone_into_tree();
-        // Until a pass finds nothing: otherwise it could see one part of a transaction before it
-        // commits and another after.
-        while self.settle_pass() {}
-    }
-
-    fn settle_pass(&mut self) -> bool {
-        let mut moved = false;
-        let mut from = Key::FIRST;
-        while let Some(staged) = self.staged.cursor_lower_bound(&from) {
-            let (&key, entry) = staged.current();
-            if let Some(timestamp) = committed_at(entry) {
-                self.commit(&key, timestamp, Key::FIRST);
-                moved = true;
-            }
-            from = key.successor();
-        }
-        moved
-    }
-
     /// Takes all out, to be dropped without locks. The clock stays, the memory does not: nothing
     /// may be put in after.
     pub(crate) fn drain(&mut self) -> Self {
         let mut empty = Self::new(Ring::EMPTY);
         empty.clock = self.clock;
-        let mut drained = core::mem::replace(self, empty);
-        drained.settle_all();
-        drained
+        core::mem::replace(self, empty)
     }
 
-    /// Takes an entry out of the queue that [`Queue::drain`] returned, in which nothing is lone.
+    /// Takes an entry out of the queue that [`Queue::drain`] returned, the committed ones first.
     pub(crate) fn pop_drained(&mut self) -> Option<Removed<M>> {
+        self.put_lone_into_tree();
         if let Some(message) = self.ring.pop() {
             return Some(Removed::Message(message));
         }
         let mut trees = [&mut self.committed, &mut self.staged].into_iter();
         trees.find_map(|tree| {
-            let key = *tree.cursor_front()?.current().0;
-            take(tree, &key)
+            let first = tree.cursor_front()?;
+            let (key, group) = first.current();
+            let (key, part) = (*key, group.as_ref()?.part);
+            take(tree, &key, part)
         })
     }
 
-    /// Kills the transactions of all staged messages for which `doomed` holds.
-    pub(crate) fn kill_staged(&mut self, mut doomed: impl FnMut(&M) -> bool) {
-        self.put_lone_into_tree();
-        for staged in self.staged.values().flatten() {
-            let (transaction, entry) = (&staged.transaction, &staged.entry);
-            if let (Some(transaction), Entry::Message(message)) = (transaction, entry) {
-                if doomed(message) {
-                    transaction.kill();
-                }
+    /// Kills the transactions of all groups that have a message for which `doomed` holds.
+    pub(crate) fn kill_staged(&self, mut doomed: impl FnMut(&M) -> bool) {
+        for group in self.staged() {
+            let is_doomed = group.entries().any(|entry| match entry {
+                EntryRef::Message(message) => doomed(message),
+                EntryRef::Notice(_) => false,
+            });
+            if let Some(staged) = group.staged.as_ref().filter(|_| is_doomed) {
+                staged.transaction.kill();
             }
         }
     }
 
     /// Counts the entries; takes time in proportion.
     pub(crate) fn count(&self) -> Count {
+        let groups = self.committed.values().flatten();
         Count {
-            committed: self.ring.count() + self.committed.iter().count(),
-            staged: usize::from(self.lone.is_some()) + self.staged.iter().count(),
+            committed: self.ring.count() + groups.map(Group::count).sum::<usize>(),
+            staged: self.staged().map(Group::count).sum(),
         }
     }
+}
+
+impl<M: Queued> Lone<M> {
+    /// Returns whether it is the group of the part that is staged at `place`.
+    fn is_at(&self, place: &Key) -> bool {
+        let staged = self.group.staged.as_ref();
+        staged.is_some_and(|staged| staged.transaction.number == place.number)
+    }
+}
+
+/// Numbers of transactions that have parts staged in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// Those of one user.
+    pub(crate) of_user: u64,
+    /// Those of all users.
+    pub(crate) of_all: u64,
+    /// The users that have some.
+    pub(crate) users: u32,
 }
 
 /// Numbers of entries in a queue.

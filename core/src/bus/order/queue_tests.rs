@@ -2,11 +2,12 @@
 
 //! A queue of plain numbers: when its head is ready, and where entries go when they commit.
 
-use std::vec::Vec;
+use std::{vec, vec::Vec};
 
 use super::*;
 use crate::bus::order::entry::Links;
 use crate::bus::order::key::Number;
+use crate::bus::order::transaction::Fate;
 
 #[path = "schedule_tests.rs"]
 mod schedules;
@@ -60,8 +61,8 @@ impl Bench {
         self.queue.push_notice(Sign { id }, reservation())
     }
 
-    /// Stages a notice. Returns its place.
-    fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> Key {
+    /// Stages a notice. Returns the timestamp to commit at.
+    fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> u64 {
         let notice = Sign { id };
         self.queue
             .stage_notice(transaction, part, notice, reservation())
@@ -71,19 +72,22 @@ impl Bench {
     /// at.
     fn stage_some(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> u64 {
         if id & 1 != 0 {
-            return message_after(self.stage(transaction, part, id).timestamp);
+            return self.stage(transaction, part, id);
         }
-        let staged = self
-            .queue
-            .stage_message(transaction, part, 0, part_message(id));
-        assert_eq!(staged.key.number, transaction.number);
-        staged.commit_at
+        self.queue
+            .stage_message(transaction, part, part_message(id))
     }
 
     /// Settles the queue. Returns the key of the entry that can be received.
     fn head(&mut self) -> Option<Key> {
-        let settled = self.queue.settle();
-        Some(self.queue.head().filter(|_| settled)?.key)
+        self.queue.settle();
+        Some(self.queue.head()?.key)
+    }
+
+    /// Returns the IDs of the entries behind the head that are of the same transaction.
+    fn following(&self, key: &Key) -> Vec<u64> {
+        let following = self.queue.following(key);
+        following.map(|entry| id_of(&entry)).collect()
     }
 
     /// Receives the first entry. Returns its ID.
@@ -120,17 +124,20 @@ fn id(removed: &Removed<Note>) -> u64 {
     }
 }
 
-/// Makes a staged transaction, the `count`-th of peer 1.
-fn transaction(count: u64) -> Arc<Transaction> {
-    Transaction::new(Number { maker: 1, count }).unwrap()
+fn id_of(entry: &EntryRef<'_, Note>) -> u64 {
+    match entry {
+        EntryRef::Message(message) => message.id,
+        EntryRef::Notice(notice) => notice.id,
+    }
 }
 
-/// Takes all steps after the last part was staged, at one queue.
-fn commit(queue: &mut Queue<Note>, transaction: &Transaction, after: u64) -> u64 {
-    let timestamp = message_after(after);
-    queue.raise(timestamp);
-    assert!(transaction.commit(timestamp));
-    timestamp
+/// Makes an undecided transaction, the `count`-th of peer 1.
+fn transaction(count: u64) -> Arc<Transaction> {
+    transaction_of(1, count)
+}
+
+fn transaction_of(maker: u64, count: u64) -> Arc<Transaction> {
+    Transaction::new(Number { maker, count }, maker as u32).unwrap()
 }
 
 fn count(committed: usize, staged: usize) -> Count {
@@ -160,19 +167,39 @@ fn an_entry_stands_after_its_floor() {
 }
 
 #[test]
-fn a_staged_entry_keeps_back_only_entries_after_it() {
+fn an_undecided_entry_keeps_nothing_back() {
     let mut bench = Bench::new();
     let t = transaction(1);
-    let before = bench.push(0);
-    let staged = bench.stage(&t, 0, 1);
+    bench.push(0);
+    let at = bench.stage(&t, 0, 1);
     bench.push(2);
-    assert!(staged.timestamp % 2 == 1 && staged > before);
-    assert_eq!(bench.take(), Some(0));
-    assert_eq!(bench.head(), None);
-    assert_eq!(bench.queue.count(), count(1, 1));
-    // It was overtaken: 2 is at 8, and so is the transaction, which has a number.
-    assert_eq!(commit(&mut bench.queue, &t, staged.timestamp), 8);
-    assert_eq!(bench.take_all(), [2, 1]);
+    assert_eq!(bench.take_all(), [0, 2]);
+    assert_eq!(bench.queue.count(), count(0, 1));
+    // It moved behind 2, however early its maker could have committed it.
+    assert!(t.commit(at).unwrap() > 12);
+    bench.push(4);
+    assert_eq!(bench.take_all(), [1, 4]);
+}
+
+#[test]
+fn entries_move_once_for_many_that_are_received() {
+    let mut bench = Bench::new();
+    let transactions: Vec<_> = (1..9).map(transaction).collect();
+    for (t, id) in transactions.iter().zip(100..) {
+        bench.stage_some(t, 0, id);
+    }
+    let mut floors = std::collections::BTreeSet::new();
+    for id in 0..1000 {
+        bench.push(id % 2);
+        assert_eq!(bench.take(), Some(id % 2));
+        let Fate::Undecided { floor } = transactions[0].fate() else {
+            panic!("decided");
+        };
+        floors.insert(floor);
+    }
+    assert!(floors.len() <= 5, "{floors:?}");
+    // The clock goes as fast as without them.
+    assert!(bench.queue.clock() <= 4 * 1010);
 }
 
 #[test]
@@ -183,35 +210,55 @@ fn an_entry_moves_to_the_common_timestamp() {
     for id in 2..5 {
         bench.push(id);
     }
-    // Elsewhere the clock stood at 9.
-    let timestamp = commit(&mut bench.queue, &t, 9);
-    assert_eq!(timestamp, 12);
+    // Elsewhere the clock stood at 14.
+    assert_eq!(t.commit(16), Some(16));
     bench.push(5);
     assert_eq!(bench.take_all(), [2, 3, 4, 1, 5]);
 }
 
 #[test]
-fn an_early_commit_waits_for_entries_staged_before() {
-    let mut bench = Bench::new();
-    let (first, second) = (transaction(1), transaction(2));
-    let a = bench.stage(&first, 0, 1);
-    let b = bench.stage(&second, 0, 2);
-    assert!(a < b);
-    commit(&mut bench.queue, &second, b.timestamp);
-    assert_eq!(bench.head(), None);
-    let clock = bench.queue.clock();
-    commit(&mut bench.queue, &first, clock);
-    assert_eq!(bench.take_all(), [2, 1]);
+fn a_later_entry_finds_the_clock_at_every_commit() {
+    // Whatever enters the queue, and whether anything was received before.
+    for step in 0..4 {
+        let mut bench = Bench::new();
+        let (t, next) = (transaction(1), transaction(2));
+        bench.stage_some(&t, 0, 2);
+        assert_eq!(t.commit(1000), Some(1000));
+        let behind = match step {
+            0 => bench.push(4).timestamp,
+            1 => bench.push(5).timestamp,
+            2 => bench.stage_some(&next, 0, 4),
+            _ => {
+                bench.head();
+                bench.queue.clock() + 4
+            }
+        };
+        assert!(behind > 1000, "{step}");
+    }
 }
 
 #[test]
-fn an_entry_staged_later_does_not_keep_back() {
+fn a_committed_entry_is_received_though_an_undecided_one_stands_before_it() {
     let mut bench = Bench::new();
     let (first, second) = (transaction(1), transaction(2));
-    let a = bench.stage(&first, 0, 1);
-    commit(&mut bench.queue, &first, a.timestamp);
+    let early = bench.stage(&first, 0, 1);
+    let late = bench.stage(&second, 0, 2);
+    assert!(early < late);
+    assert_eq!(second.commit(late), Some(late));
+    assert_eq!(bench.take_all(), [2]);
+    assert!(first.commit(early).unwrap() > late);
+    assert_eq!(bench.take_all(), [1]);
+}
+
+#[test]
+fn an_entry_staged_later_does_not_move() {
+    let mut bench = Bench::new();
+    let (first, second) = (transaction(1), transaction(2));
+    let at = bench.stage(&first, 0, 1);
+    assert!(first.commit(at).is_some());
     bench.stage(&second, 0, 2);
     assert_eq!(bench.take(), Some(1));
+    assert_eq!(second.fate(), Fate::Undecided { floor: 0 });
     assert_eq!(bench.take(), None);
 }
 
@@ -232,8 +279,7 @@ fn one_timestamp_is_ordered_by_number() {
             both.reverse();
         }
         for t in &both {
-            bench.queue.raise(8);
-            assert!(t.commit(8));
+            assert_eq!(t.commit(8), Some(8));
         }
         assert_eq!(bench.take_all(), [1, 2], "{order}");
     }
@@ -242,14 +288,12 @@ fn one_timestamp_is_ordered_by_number() {
 #[test]
 fn one_timestamp_is_ordered_by_peer_first() {
     let mut bench = Bench::new();
-    let later = Transaction::new(Number { maker: 3, count: 1 }).unwrap();
-    let earlier = Transaction::new(Number { maker: 2, count: 9 }).unwrap();
+    let (later, earlier) = (transaction_of(3, 1), transaction_of(2, 9));
     bench.stage(&later, 0, 3);
     bench.stage(&earlier, 0, 2);
-    bench.push(1);
+    let pushed = bench.push(1).timestamp;
     for t in [&later, &earlier] {
-        bench.queue.raise(4);
-        assert!(t.commit(4));
+        assert_eq!(t.commit(pushed), Some(pushed));
     }
     // An entry without other parts has no number, and so comes first.
     assert_eq!(bench.take_all(), [1, 2, 3]);
@@ -265,30 +309,34 @@ fn parts_of_one_transaction_are_together_and_in_order() {
     bench.stage(&t, 0, 10);
     bench.push(1);
     bench.stage(&t, 7, 17);
-    bench.queue.raise(12);
-    assert!(t.commit(12) && other.commit(12));
+    bench.stage(&t, 5, 15);
+    let at = bench.queue.clock();
+    assert!(t.commit(at) == Some(at) && other.commit(at) == Some(at));
     bench.push(2);
 
     let mut seen = Vec::new();
     while let Some(key) = bench.head() {
-        let follows = bench.queue.following(&key);
-        let removed = bench.queue.pop(&key).unwrap();
-        seen.push((id(&removed), follows.is_some()));
-        if let Some(next) = follows {
-            assert_eq!(bench.head(), Some(next));
-        }
+        let following = bench.following(&key);
+        let id = bench.take().unwrap();
+        seen.push((id, following));
     }
-    let parts = [(10, true), (12, true), (17, false)];
-    assert_eq!(seen[..2], [(0, false), (1, false)]);
-    assert_eq!(seen[2], (4, false));
-    assert_eq!(seen[3..6], parts);
-    assert_eq!(seen[6..], [(2, false)]);
+    let none = Vec::new;
+    assert_eq!(seen[..2], [(0, none()), (1, none())]);
+    assert_eq!(seen[2], (4, none()));
+    let parts = [
+        (10, vec![12, 15, 17]),
+        (12, vec![15, 17]),
+        (15, vec![17]),
+        (17, none()),
+    ];
+    assert_eq!(seen[3..7], parts);
+    assert_eq!(seen[7..], [(2, none())]);
 }
 
 #[test]
 fn messages_of_one_transaction_are_together_too() {
-    // Settled one by one, or before, with all that is there.
-    for settle_all in [false, true] {
+    // Settled at the receipt, or before.
+    for pull in [false, true] {
         let mut bench = Bench::new();
         let (t, other) = (transaction(5), transaction(4));
         bench.push(0);
@@ -297,65 +345,71 @@ fn messages_of_one_transaction_are_together_too() {
             bench.push(2);
         }
         let timestamp = bench.stage_some(&other, 0, 4);
-        assert!(t.commit(timestamp) && other.commit(timestamp));
+        assert!(t.commit(timestamp).is_some() && other.commit(timestamp).is_some());
         bench.push(6);
-        if settle_all {
-            bench.queue.settle_all();
+        if pull {
+            bench.queue.pull();
         }
         let mut seen = Vec::new();
         while let Some(key) = bench.head() {
-            let follows = bench.queue.following(&key);
-            seen.push((bench.take().unwrap(), follows.is_some()));
-            assert!(follows.is_none() || bench.head() == follows);
+            let following = bench.following(&key);
+            seen.push((bench.take().unwrap(), following.len()));
         }
-        let whole = [(4, false), (10, true), (12, true), (14, false), (6, false)];
-        assert_eq!(seen[..4], [(0, false), (2, false), (2, false), (2, false)]);
+        let whole = [(4, 0), (10, 2), (12, 1), (14, 0), (6, 0)];
+        assert_eq!(seen[..4], [(0, 0), (2, 0), (2, 0), (2, 0)]);
         assert_eq!(seen[4..], whole);
     }
 }
 
+/// Parts of undecided transactions of two kinds, which move, are taken back one by one.
 #[test]
-fn a_lone_message_can_be_taken_back_and_killed() {
-    let mut bench = Bench::new();
-    let t = transaction(1);
-    let timestamp = bench.stage_some(&t, 3, 2);
-    assert_eq!((timestamp, bench.queue.clock()), (4, 4));
-    assert_eq!((bench.head(), bench.queue.count()), (None, count(0, 1)));
-    let staged_at = |part| Key {
-        timestamp: 1,
-        number: t.number,
-        part,
-    };
-    assert!(bench.queue.unstage(&staged_at(2)).is_none());
-    assert_eq!(id(&bench.queue.unstage(&staged_at(3)).unwrap()), 2);
-    assert_eq!(bench.queue.count(), count(0, 0));
-    // Two whose clocks keep pace are committed at what the second was staged for.
-    bench.stage_some(&t, 0, 2);
-    let behind = message_after(bench.queue.clock());
-    assert_eq!(bench.stage_some(&t, 1, 4), behind);
-    bench.queue.kill_staged(|message| message.id == 4);
-    assert!(!t.commit(behind));
-    assert_eq!(bench.queue.drain().staged.values().count(), 2);
+fn staged_parts_can_be_taken_back_in_any_order() {
+    for others in 0..2 {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+            for notices in [false, true] {
+                let mut bench = Bench::new();
+                let (t, other) = (transaction(1), transaction(2));
+                if others == 1 {
+                    bench.stage_some(&other, 0, 8);
+                }
+                for part in 0..3 {
+                    bench.stage_some(&t, part, 2 * u64::from(part) + u64::from(notices));
+                }
+                bench.push(6);
+                assert_eq!(bench.take_all(), [6]);
+                assert!(bench.queue.unstage(&t.place(3)).is_none());
+                for part in order {
+                    let back = bench.queue.unstage(&t.place(part)).unwrap();
+                    assert_eq!(id(&back), 2 * u64::from(part) + u64::from(notices));
+                    assert!(back.split().is_some(), "it can be staged again");
+                    assert!(bench.queue.unstage(&t.place(part)).is_none());
+                }
+                assert_eq!(bench.queue.count(), count(0, others));
+            }
+        }
+    }
 }
 
 #[test]
-fn a_killed_entry_keeps_back_until_it_is_taken_back() {
+fn a_killed_entry_keeps_nothing_back_and_stays_its_makers() {
     let mut bench = Bench::new();
     let t = transaction(1);
-    let key = bench.stage(&t, 0, 1);
+    bench.stage(&t, 0, 1);
+    bench.stage(&t, 1, 3);
     bench.push(2);
     t.kill();
-    assert_eq!(bench.head(), None);
-    assert_eq!(id(&bench.queue.unstage(&key).unwrap()), 1);
-    assert!(bench.queue.unstage(&key).is_none());
     assert_eq!(bench.take_all(), [2]);
+    assert_eq!(bench.queue.count(), count(0, 2));
+    assert_eq!(id(&bench.queue.unstage(&t.place(1)).unwrap()), 3);
+    assert_eq!(id(&bench.queue.unstage(&t.place(0)).unwrap()), 1);
+    assert_eq!(bench.queue.count(), count(0, 0));
 }
 
 #[test]
 fn only_doomed_staged_messages_are_killed() {
     let mut bench = Bench::new();
-    let transactions: Vec<_> = (1..5).map(transaction).collect();
-    let [to_doomed, to_other, decided, notice] = &transactions[..] else {
+    let transactions: Vec<_> = (1..6).map(transaction).collect();
+    let [to_doomed, to_other, decided, notice, second] = &transactions[..] else {
         unreachable!()
     };
     let (doomed, other) = (2, 4);
@@ -363,13 +417,39 @@ fn only_doomed_staged_messages_are_killed() {
         bench.stage_some(t, 0, id);
     }
     bench.stage(notice, 0, doomed);
-    commit(&mut bench.queue, decided, 9);
+    bench.stage_some(second, 0, other);
+    bench.stage_some(second, 1, doomed);
+    assert_eq!(decided.commit(100), Some(100));
     bench.queue.kill_staged(|message| message.id == doomed);
-    // When a transaction was committed, and whether it still can be.
-    let fate = |t: &Arc<Transaction>| (t.committed_at(), t.commit(99));
-    let fates: Vec<_> = transactions.iter().map(fate).collect();
-    let staged = (None, true);
-    assert_eq!(fates, [(None, false), staged, (Some(12), false), staged]);
+    let undecided = Fate::Undecided { floor: 0 };
+    let fates: Vec<_> = transactions.iter().map(|t| t.fate()).collect();
+    let decided = Fate::Committed(100);
+    let killed = Fate::Killed;
+    assert_eq!(fates, [killed, undecided, decided, undecided, killed]);
+}
+
+#[test]
+fn undecided_transactions_are_counted_by_user() {
+    let mut bench = Bench::new();
+    let makers = [7, 5, 7, 9, 7];
+    let all: Vec<_> = (0..5)
+        .map(|n| transaction_of(makers[n], n as u64))
+        .collect();
+    for t in &all {
+        bench.stage(t, 0, 1);
+        bench.stage(t, 1, 3);
+    }
+    let of = |bench: &mut Bench, uid| {
+        let crowd = bench.queue.crowd(uid);
+        (crowd.of_user, crowd.of_all, crowd.users)
+    };
+    assert_eq!(of(&mut bench, 7), (3, 5, 3));
+    assert_eq!(of(&mut bench, 8), (0, 5, 3));
+    // Those that are decided count no more.
+    assert!(all[0].commit(4).is_some() && all[1].commit(4).is_some());
+    bench.queue.pull();
+    assert_eq!(of(&mut bench, 7), (2, 3, 2));
+    assert_eq!(of(&mut bench, 5), (0, 3, 2));
 }
 
 #[test]
@@ -382,19 +462,50 @@ fn draining_yields_committed_entries_before_staged_ones() {
         bench.stage(t, 1, 10 + id);
     }
     bench.push(9);
-    // The first stays staged before all, the second is committed, the third killed.
-    commit(&mut bench.queue, &transactions[1], 9);
+    // The second is committed, the third killed.
+    assert!(transactions[1].commit(9).is_some());
     transactions[2].kill();
+    bench.queue.pull();
     let clock = bench.queue.clock();
     let mut drained = bench.queue.drain();
-    assert_eq!(drained.ring.count(), 1);
-    assert_eq!(drained.committed.values().count(), 3);
-    assert_eq!(drained.staged.values().count(), 4);
     let entries = core::iter::from_fn(|| drained.pop_drained());
     let ids: Vec<u64> = entries.map(|removed| id(&removed)).collect();
-    assert_eq!(ids, [0, 9, 2, 12, 1, 11, 3, 13]);
+    assert_eq!(ids, [0, 2, 12, 9, 1, 11, 3, 13]);
     assert!(clock != 0 && bench.queue.clock() == clock);
     assert_eq!(bench.queue.count(), count(0, 0));
+}
+
+/// Parts that are alone in this queue go to the ring where they come first or last there, and
+/// between its messages otherwise; holes of a purge change nothing.
+#[test]
+fn parts_come_at_their_place_among_messages() {
+    for hole in [None, Some(4)] {
+        let mut bench = Bench::new();
+        let transactions: Vec<_> = (1..5).map(transaction).collect();
+        for (t, id) in transactions.iter().zip([10, 20, 30, 40]) {
+            bench.stage_some(t, 0, id);
+        }
+        for id in [0, 2, 4] {
+            bench.push(id);
+        }
+        if let Some(hole) = hole {
+            let mut cursor = bench.queue.cursor();
+            while let Some(at) = bench.queue.advance(&mut cursor) {
+                let here = bench.queue.entry_at(&at);
+                if here.is_some_and(|head| id_of(&head.entry) == hole) {
+                    bench.queue.remove_at(&at);
+                }
+            }
+        }
+        // Of the pushed ones 0 is at 20, 2 at 24, 4 at 28.
+        for (t, at) in transactions.iter().zip([20, 24, 26, 40]) {
+            assert_eq!(t.commit(at), Some(at));
+        }
+        bench.push(6);
+        let all = [0, 10, 2, 20, 30, 4, 40, 6].into_iter();
+        let all: Vec<u64> = all.filter(|&id| Some(id) != hole).collect();
+        assert_eq!(bench.take_all(), all);
+    }
 }
 
 /// A cursor passes each committed entry once, where entries before and behind it are taken out and
@@ -412,10 +523,7 @@ fn a_cursor_passes_each_entry_once() {
             continue;
         };
         let key = here.key;
-        let seen_id = match here.entry {
-            EntryRef::Message(message) => message.id,
-            EntryRef::Notice(notice) => notice.id,
-        };
+        let seen_id = id_of(&here.entry);
         seen.push(seen_id);
         match seen_id {
             // The head moves to 2, and the ring passes over the hole at 4.

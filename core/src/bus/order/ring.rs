@@ -132,6 +132,11 @@ impl<M> Ring<M> {
         self.get(self.head)
     }
 
+    /// Returns the last message; None as well if it was taken out from behind others.
+    pub(crate) fn last(&self) -> Option<&M> {
+        self.get(self.tail.wrapping_sub(1))
+    }
+
     /// Takes the first message out.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<KBox<M>> {

@@ -1,119 +1,198 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The order as a whole: transactions over several queues take their steps in random schedules, and
-//! all queues agree on an order that is consistent and causal.
+//! The order as a whole: transactions over several queues take their steps in random schedules, in
+//! which makers stop for ever and others are killed. All queues agree on an order that is consistent
+//! and causal, and nothing that was committed is kept back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A transaction of the random schedules: its queues, and which steps it took.
-struct Run {
-    queues: Vec<usize>,
-    transaction: Arc<Transaction>,
-    step: usize,
-    top: u64,
-    /// The time its first step was made, and the time after its last.
-    began: usize,
-    ended: usize,
+/// The state of a transaction of the random schedules.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The number of parts that are staged.
+    Staging(usize),
+    Committed,
+    /// Its parts from this one on are still to be taken back.
+    Killed(usize),
+    Over,
 }
 
-impl Run {
-    /// Takes the next step; false if there is none.
-    fn advance(&mut self, benches: &mut [Bench], id: u64, now: usize) -> bool {
-        let n = self.queues.len();
-        if self.step == 0 {
-            self.began = now;
+/// A transaction of the random schedules.
+struct Run {
+    /// The queue of each part.
+    parts: Vec<usize>,
+    transaction: Arc<Transaction>,
+    state: State,
+    at: u64,
+    /// Runs that ended, or were seen, before this one began.
+    causes: BTreeSet<u64>,
+}
+
+/// All queues, and what was received from them.
+struct Scene {
+    benches: Vec<Bench>,
+    runs: Vec<Run>,
+    /// The runs in the order in which each queue delivered them, once per part.
+    received: Vec<Vec<u64>>,
+    ended: BTreeSet<u64>,
+}
+
+impl Scene {
+    fn run(&mut self, id: u64) -> &mut Run {
+        &mut self.runs[id as usize / 2]
+    }
+
+    /// Has a run take its next step.
+    fn advance(&mut self, id: u64) {
+        let Self {
+            benches,
+            runs,
+            ended,
+            ..
+        } = self;
+        let run = &mut runs[id as usize / 2];
+        match run.state {
+            State::Staging(0) => run.causes.extend(ended.iter()),
+            State::Staging(_) | State::Committed | State::Killed(_) | State::Over => (),
         }
-        match self.step {
-            step if step < n => {
-                let bench = &mut benches[self.queues[step]];
-                if n == 1 {
-                    bench.push(id);
-                    self.step = 2;
-                    self.ended = now;
-                    return true;
+        run.state = match run.state {
+            State::Staging(0) if run.parts.len() == 1 => {
+                benches[run.parts[0]].push(id);
+                State::Committed
+            }
+            State::Staging(n) if n < run.parts.len() => {
+                let bench = &mut benches[run.parts[n]];
+                let behind = bench.stage_some(&run.transaction, n as u32, id);
+                run.at = run.at.max(behind);
+                State::Staging(n + 1)
+            }
+            State::Staging(_) => match run.transaction.commit(run.at) {
+                Some(_) => State::Committed,
+                None => State::Killed(0),
+            },
+            State::Committed => {
+                ended.insert(id);
+                State::Over
+            }
+            State::Killed(n) if n < run.parts.len() => {
+                let place = run.transaction.place(n as u32);
+                assert!(benches[run.parts[n]].queue.unstage(&place).is_some());
+                State::Killed(n + 1)
+            }
+            State::Killed(_) | State::Over => State::Over,
+        };
+    }
+
+    /// Receives one entry from a queue, if there is one, and acts on it: the next run is later.
+    fn receive(&mut self, queue: usize, next: Option<u64>) {
+        let Some(id) = self.benches[queue].take() else {
+            // Nothing that was committed is kept back.
+            for run in &self.runs {
+                let here = run.parts.iter().filter(|&&part| part == queue).count();
+                let is_committed = run.transaction.committed_at().is_some();
+                if is_committed && run.parts.len() > 1 {
+                    let id = run.transaction.number.count;
+                    let got = self.received[queue].iter().filter(|&&got| got == id);
+                    assert_eq!(got.count(), here, "{id} is kept back");
                 }
-                self.top = self.top.max(bench.stage_some(&self.transaction, 0, id));
             }
-            step if step < 2 * n => benches[self.queues[step - n]].queue.raise(self.top),
-            step if step == 2 * n => {
-                assert!(self.transaction.commit(self.top));
-                self.ended = now;
+            return;
+        };
+        self.received[queue].push(id);
+        // What a run was caused by is received before it.
+        for cause in self.run(id).causes.clone() {
+            let parts = &self.run(cause).parts;
+            if parts.contains(&queue) {
+                assert!(self.received[queue].contains(&cause), "{cause} after {id}");
             }
-            _ => return false,
         }
-        self.step += 1;
-        true
+        if let Some(next) = next.map(|next| self.run(next)) {
+            if next.state == State::Staging(0) {
+                next.causes.insert(id);
+            }
+        }
     }
 }
 
 const QUEUES: usize = 3;
+const RUNS: usize = 8;
 
-/// Returns the queues of a transaction, in the order in which it stages there.
-fn queues() -> impl Strategy<Value = Vec<usize>> {
-    let all = Just((0..QUEUES).collect::<Vec<_>>()).prop_shuffle();
-    (all, 1..=QUEUES).prop_map(|(mut all, n)| {
-        all.truncate(n);
-        all
-    })
+/// Returns the queues of the parts of a transaction, in their order.
+fn parts() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(0..QUEUES, 1..6)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 2048,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn the_order_is_consistent_and_causal(
-        plans in prop::collection::vec(queues(), 1..8),
-        // The actor of each step; the last three numbers are receivers.
-        schedule in prop::collection::vec(0..11usize, 0..150),
+    fn the_order_is_consistent_causal_and_never_kept_back(
+        plans in prop::collection::vec((parts(), any::<bool>()), RUNS),
+        // The actor of each step: a run, then the receivers, then a killer.
+        schedule in prop::collection::vec((0..RUNS + QUEUES + 1, 0..RUNS), 0..200),
     ) {
-        let mut benches: Vec<Bench> = (0..QUEUES).map(|_| Bench::new()).collect();
-        let mut runs: Vec<Run> = plans
-            .into_iter()
-            .enumerate()
-            .map(|(i, queues)| Run {
-                queues,
-                transaction: transaction(100 - i as u64),
-                step: 0,
-                top: 0,
-                began: usize::MAX,
-                ended: usize::MAX,
+        let runs = plans.into_iter().zip(0..).map(|((parts, is_notice), n)| {
+            // Notices have odd IDs.
+            let id = 2 * n + u64::from(is_notice);
+            Run {
+                parts,
+                transaction: transaction(id),
+                state: State::Staging(0),
+                at: 0,
+                causes: BTreeSet::new(),
+            }
+        });
+        let mut scene = Scene {
+            runs: runs.collect(),
+            benches: (0..QUEUES).map(|_| Bench::new()).collect(),
+            received: vec![Vec::new(); QUEUES],
+            ended: BTreeSet::new(),
+        };
+        for (actor, other) in schedule {
+            let other = scene.runs[other].transaction.number.count;
+            if actor < RUNS {
+                let id = scene.runs[actor].transaction.number.count;
+                scene.advance(id);
+            } else if actor < RUNS + QUEUES {
+                scene.receive(actor - RUNS, Some(other));
+            } else if scene.run(other).parts.len() > 1 {
+                scene.run(other).transaction.kill();
+            }
+        }
+        // Those that are not over never run again.
+        for queue in 0..QUEUES {
+            while !matches!(scene.benches[queue].head(), None) {
+                scene.receive(queue, None);
+            }
+            scene.receive(queue, None);
+        }
+        let places: Vec<BTreeMap<u64, usize>> = scene
+            .received
+            .iter()
+            .map(|received| {
+                let mut apart = received.clone();
+                apart.dedup();
+                let places: BTreeMap<_, _> = apart.iter().copied().zip(0..).collect();
+                assert_eq!(places.len(), apart.len(), "parts are not consecutive");
+                places
             })
             .collect();
-        let mut received = [const { Vec::new() }; QUEUES];
-        let mut now = 0;
-        for actor in schedule {
-            now += 1;
-            if actor >= 8 {
-                received[actor - 8].extend(benches[actor - 8].take());
-            } else if let Some(run) = runs.get_mut(actor) {
-                run.advance(&mut benches, actor as u64, now);
-            }
-        }
-        for (id, run) in runs.iter_mut().enumerate() {
-            now += 1;
-            while run.advance(&mut benches, id as u64, now) {}
-        }
-        let mut places: Vec<BTreeMap<u64, usize>> = Vec::new();
-        for (bench, mut received) in benches.iter_mut().zip(received) {
-            received.extend(bench.take_all());
-            places.push(received.into_iter().zip(0..).collect());
-        }
-        for (i, a) in runs.iter().enumerate() {
-            for q in &a.queues {
-                prop_assert!(places[*q].contains_key(&(i as u64)), "{} is lost", i);
-            }
-            for (j, b) in runs.iter().enumerate().filter(|(j, _)| *j != i) {
-                let common = a.queues.iter().filter(|q| b.queues.contains(q));
-                let orders = common.map(|&q| places[q][&(i as u64)] < places[q][&(j as u64)]);
-                let orders: Vec<bool> = orders.collect();
-                prop_assert!(orders.windows(2).all(|pair| pair[0] == pair[1]), "{} and {}", i, j);
-                if a.ended < b.began {
-                    prop_assert!(orders.iter().all(|before| *before), "{} before {}", i, j);
-                }
+        for a in &scene.runs {
+            for b in &scene.runs {
+                let (a, b) = (a.transaction.number.count, b.transaction.number.count);
+                let orders: BTreeSet<bool> = places
+                    .iter()
+                    .filter_map(|places| Some(places.get(&a)? < places.get(&b)?))
+                    .collect();
+                prop_assert!(orders.len() < 2, "{a} and {b}");
             }
         }
     }

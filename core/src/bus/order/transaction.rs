@@ -2,67 +2,162 @@
 
 //! The fate of one operation with parts in several queues.
 //!
-//! All its parts point to one [`Transaction`], whose single word says whether they are still
-//! staged, were committed (and at which timestamp), or were killed. Since it is one word, the parts
-//! become receivable everywhere at the same instant.
+//! All its parts point to one [`Transaction`], whose single word says whether they are undecided,
+//! were committed (and at which timestamp), or were killed. Since it is one word, the parts become
+//! receivable everywhere at the same instant.
+//!
+//! # The word
+//!
+//! While the transaction is undecided, its word holds a floor. A receiver that has to deliver an
+//! entry behind which an undecided part stands raises the floor above that entry; the maker then
+//! commits above the floor. So no receiver waits for a maker. The maker commits by one addition,
+//! which takes the floor as it is at that instant: no receiver makes a maker try again.
 //!
 //! # Memory order
 //!
-//! The word is stored with Release after every destination's clock was raised to the timestamp, and
-//! loaded with Acquire by any task that looks at a staged part ([`Transaction::committed_at`]). So
-//! a receiver that sees the commit, and every task that it is passed on to by the receiver, finds
-//! all those clocks raised.
+//! The word is committed with Release, and loaded with Acquire by any task that looks at a part
+//! ([`Transaction::fate`]). So a task that sees the commit, and every task that it informs, finds
+//! `at`, and all that the maker did before. A floor carries nothing: the word alone decides, and
+//! all accesses to one word are in one order.
 
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 use kernel::sync::Arc;
 
 use crate::bus::host::GFP_KEPT;
-use crate::bus::order::key::Number;
+use crate::bus::order::key::{Key, Number};
 
-// Values of the word; any higher one is the timestamp of the commit.
-const STAGED: u64 = 0;
-const KILLED: u64 = 1;
+// The low bits of the word; the others are the floor, a multiple of 4.
+/// Set by the maker, once.
+const COMMITTED: u64 = 1;
+/// Set by a destruction, unless the maker was first. What the maker sets then is void.
+const KILLED: u64 = 2;
+const STATE: u64 = COMMITTED | KILLED;
+
+/// Distance from an entry to the floor that is raised above it. It spares the receiver from raising
+/// the floor anew for each of the next 256 entries. It is constant: if it grew with the number of
+/// moves, a chain of transactions could run the clocks out.
+pub(crate) const SLACK: u64 = 4 * 256;
+
+/// State of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It will be committed above this timestamp, or killed.
+    Undecided { floor: u64 },
+    /// It was committed at this timestamp.
+    Committed(u64),
+    /// It never happens.
+    Killed,
+}
 
 /// One operation with parts in several queues.
 pub(crate) struct Transaction {
     /// Breaks ties between equal timestamps.
     pub(crate) number: Number,
+    /// The user of its maker.
+    pub(crate) uid: u32,
     word: Atomic<u64>,
+    /// The timestamp to commit at, if the floor is below it.
+    at: Atomic<u64>,
 }
 
 impl Transaction {
-    /// Makes a staged transaction.
+    /// Makes an undecided transaction.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new(number: Number) -> Result<Arc<Self>> {
+    pub(crate) fn new(number: Number, uid: u32) -> Result<Arc<Self>> {
         let new = Self {
             number,
-            word: Atomic::new(STAGED),
+            uid,
+            word: Atomic::new(0),
+            at: Atomic::new(0),
         };
         Ok(Arc::new(new, GFP_KEPT)?)
     }
 
-    /// Returns the timestamp that it was committed at, if it was.
-    pub(crate) fn committed_at(&self) -> Option<u64> {
+    /// Returns the place of one of its parts in a queue, while that is staged there.
+    pub(crate) fn place(&self, part: u32) -> Key {
+        Key {
+            timestamp: u64::from(self.uid),
+            number: self.number,
+            part,
+        }
+    }
+
+    /// Returns its state.
+    #[inline]
+    pub(crate) fn fate(&self) -> Fate {
         // Acquire pairs with the Release in `commit`.
-        let word = self.word.load(Acquire);
-        (word > KILLED).then_some(word)
+        self.fate_of(self.word.load(Acquire))
     }
 
-    /// Commits the transaction at `timestamp`. False if it was killed before.
+    fn fate_of(&self, word: u64) -> Fate {
+        let floor = word & !STATE;
+        match word & STATE {
+            0 => Fate::Undecided { floor },
+            COMMITTED => Fate::Committed(above(floor, self.at.load(Relaxed))),
+            _ => Fate::Killed,
+        }
+    }
+
+    /// Returns the timestamp that it was committed at, if it was.
+    #[inline]
+    pub(crate) fn committed_at(&self) -> Option<u64> {
+        match self.fate() {
+            Fate::Committed(timestamp) => Some(timestamp),
+            _ => None,
+        }
+    }
+
+    /// Commits the transaction at `at`, or at the first timestamp of its kind above the floor.
+    /// Returns that timestamp; None if the transaction was killed before. Only the maker calls
+    /// this, once.
     #[must_use]
-    pub(crate) fn commit(&self, timestamp: u64) -> bool {
-        // Release pairs with the Acquire in `committed_at`; the exchange decides against `kill`.
-        self.word.cmpxchg(STAGED, timestamp, Release).is_ok()
+    pub(crate) fn commit(&self, at: u64) -> Option<u64> {
+        self.at.store(at, Relaxed);
+        // Release pairs with the Acquire in `fate`.
+        let before = self.word.fetch_add(COMMITTED, Release);
+        (before & KILLED == 0).then(|| above(before & !STATE, at))
     }
 
-    /// Kills the transaction, unless it is committed.
+    /// Raises the floor above `timestamp`, if the transaction is undecided. Returns its state.
+    ///
+    /// Tries again only if the maker decided it, or another receiver raised the floor, in between;
+    /// the slack makes the latter rare.
+    pub(crate) fn raise(&self, timestamp: u64) -> Fate {
+        let mut fate = self.fate();
+        while let Fate::Undecided { floor } = fate {
+            if floor > timestamp {
+                break;
+            }
+            let raised = (timestamp + SLACK) & !STATE;
+            fate = match self.word.cmpxchg(floor, raised, Relaxed) {
+                Ok(_) => Fate::Undecided { floor: raised },
+                Err(_) => self.fate(),
+            };
+        }
+        fate
+    }
+
+    /// Kills the transaction, unless it is decided.
     pub(crate) fn kill(&self) {
-        // Full, since the killer goes on to act as if no part were ever there.
-        let _ = self.word.cmpxchg(STAGED, KILLED, Full);
+        while let Fate::Undecided { floor } = self.fate() {
+            // Full, since the killer goes on to act as if no part were ever there.
+            if self.word.cmpxchg(floor, floor | KILLED, Full).is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// Returns `at`, or the first timestamp of its kind behind an entry that stands just above `floor`.
+fn above(floor: u64, at: u64) -> u64 {
+    if floor < at {
+        at
+    } else {
+        floor + 4 + at % 4
     }
 }
 

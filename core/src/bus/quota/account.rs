@@ -95,7 +95,7 @@ pub(crate) struct Account {
 }
 
 /// Returns the divisor between users, when `n` foreign ones hold some.
-fn divisor(n: u32) -> u64 {
+pub(crate) fn divisor(n: u32) -> u64 {
     let m = u64::from(n) + 1;
     let log = u64::from(u64::BITS - (m - 1).leading_zeros());
     m * log + m

@@ -61,6 +61,11 @@ impl Ledger {
         }
     }
 
+    /// Returns the user that the peer belongs to.
+    pub(crate) fn owner(&self) -> u32 {
+        self.user.uid
+    }
+
     /// Sets one of the peer's limits.
     pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
         // Credit was granted under the old one.

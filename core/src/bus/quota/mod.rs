@@ -11,6 +11,7 @@ mod ledger;
 mod resource;
 mod user;
 
+pub(crate) use account::divisor;
 pub(crate) use ledger::{Ledger, LedgerReservation};
 pub(crate) use resource::{add, only, Claimant, NOTHING};
 pub use resource::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};

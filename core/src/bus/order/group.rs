@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Groups: the parts of one transaction that are in one queue.
+//!
+//! The parts of a transaction are consecutive in each queue. So they are staged, moved, committed
+//! and looked at as one, however many they are. A group stands in the memory that its first part
+//! brought along, and the others stand in theirs: nothing is allocated to move it.
+//!
+//! An entry without other parts is a group of its own, unless it is in the ring.
+//!
+//! # Invariants
+//!
+//! - `part` is below the number of every part in `rest`.
+//! - A group is in a tree by a key whose part is 0, a part in `rest` by a key that only has a part.
+
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::sync::Arc;
+
+use crate::bus::order::entry::{Entry, EntryRef, Queued, Removed};
+use crate::bus::order::key::Key;
+use crate::bus::order::transaction::{Fate, Transaction};
+
+/// Groups by key.
+///
+/// An option, since a group is taken out of its tree node before the node gets another key.
+pub(crate) type Tree<M> = RBTree<Key, Option<Group<M>>>;
+/// Memory for one entry of a tree.
+pub(crate) type EntryReservation<M> = RBTreeNodeReservation<Key, Option<Group<M>>>;
+
+/// A transaction that may still be undecided.
+pub(crate) struct Staged {
+    pub(crate) transaction: Arc<Transaction>,
+    /// A timestamp that it will be committed above: odd, and above the clock of the queue when the
+    /// last of its parts was staged.
+    pub(crate) after: u64,
+}
+
+impl Staged {
+    /// Moves the group behind `timestamp`, where it stands before that. False if its transaction
+    /// was committed meanwhile.
+    pub(crate) fn move_behind(&mut self, timestamp: u64) -> bool {
+        if self.after > timestamp {
+            return true;
+        }
+        match self.transaction.raise(timestamp) {
+            Fate::Undecided { floor } => self.after = floor + 1,
+            Fate::Committed(_) => return false,
+            // It is its maker's, and passed over until then.
+            Fate::Killed => (),
+        }
+        true
+    }
+}
+
+/// The parts of one transaction in one queue.
+pub(crate) struct Group<M: Queued> {
+    /// Number of the first part.
+    pub(crate) part: u32,
+    pub(crate) first: Entry<M>,
+    pub(crate) rest: Tree<M>,
+    /// None if it was committed, and for the parts in `rest`.
+    pub(crate) staged: Option<Staged>,
+}
+
+impl<M: Queued> Group<M> {
+    /// Makes a group of one part.
+    pub(crate) fn new(part: u32, first: Entry<M>, staged: Option<Staged>) -> Self {
+        Self {
+            part,
+            first,
+            rest: RBTree::new(),
+            staged,
+        }
+    }
+
+    /// Returns the timestamp that it was committed at, if it was staged before.
+    pub(crate) fn committed_at(&self) -> Option<u64> {
+        self.staged.as_ref()?.transaction.committed_at()
+    }
+
+    /// Adds a part.
+    pub(crate) fn join(&mut self, mut part: u32, mut entry: Entry<M>, memory: EntryReservation<M>) {
+        if part < self.part {
+            core::mem::swap(&mut part, &mut self.part);
+            core::mem::swap(&mut entry, &mut self.first);
+        }
+        let value = Some(Self::new(part, entry, None));
+        self.rest
+            .insert(memory.into_node(Key::of_part(part), value));
+    }
+
+    /// Returns the number of the first part at or after `part`.
+    pub(crate) fn seek(&self, part: u32) -> Option<u32> {
+        if part <= self.part {
+            return Some(self.part);
+        }
+        let found = self.rest.cursor_lower_bound(&Key::of_part(part))?;
+        Some(found.current().0.part)
+    }
+
+    /// Returns the part of this number.
+    pub(crate) fn get(&self, part: u32) -> Option<EntryRef<'_, M>> {
+        if part == self.part {
+            return Some(self.first.as_ref());
+        }
+        let found = self.rest.get(&Key::of_part(part))?;
+        Some(found.as_ref()?.first.as_ref())
+    }
+
+    /// Returns the parts behind the first one.
+    pub(crate) fn others(&self) -> impl Iterator<Item = EntryRef<'_, M>> {
+        self.rest.values().flatten().map(|part| part.first.as_ref())
+    }
+
+    /// Returns all parts.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = EntryRef<'_, M>> {
+        Iterator::chain(core::iter::once(self.first.as_ref()), self.others())
+    }
+
+    /// Takes out the part of this number, if others stay: the next one becomes the first.
+    pub(crate) fn take(&mut self, part: u32) -> Option<Removed<M>> {
+        let taken = match part == self.part {
+            true => self.rest.cursor_front()?.current().0.part,
+            false => part,
+        };
+        let mut found = self.rest.find_mut(&Key::of_part(taken))?;
+        let mut entry = found.get_mut().take()?.first;
+        let memory = found.remove_node().into_reservation();
+        if part == self.part {
+            self.part = taken;
+            core::mem::swap(&mut self.first, &mut entry);
+        }
+        Some(entry.with(memory))
+    }
+
+    /// Counts the parts; takes time in proportion.
+    pub(crate) fn count(&self) -> usize {
+        1 + self.rest.iter().count()
+    }
+}
+
+/// Takes a part out of the group of this key.
+pub(crate) fn take<M: Queued>(tree: &mut Tree<M>, key: &Key, part: u32) -> Option<Removed<M>> {
+    let mut found = tree.find_mut(key)?;
+    let group = found.get_mut().as_mut()?;
+    if group.part != part || !group.rest.is_empty() {
+        return group.take(part);
+    }
+    let group = found.get_mut().take()?;
+    Some(group.first.with(found.remove_node().into_reservation()))
+}
