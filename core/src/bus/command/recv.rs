@@ -133,7 +133,7 @@ impl<H: Host> Inbox<H> {
         if !key.is_part() {
             return false;
         }
-        self.queue.following(key).any(|entry| self.wants(entry))
+        self.queue.any_following(key, |entry| self.wants(entry))
     }
 }
 

@@ -107,14 +107,14 @@ impl<M: Queued> Group<M> {
         Some(found.as_ref()?.first.as_ref())
     }
 
-    /// Returns the parts behind the first one.
-    pub(crate) fn others(&self) -> impl Iterator<Item = EntryRef<'_, M>> {
-        self.rest.values().flatten().map(|part| part.first.as_ref())
-    }
-
-    /// Returns all parts.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = EntryRef<'_, M>> {
-        Iterator::chain(core::iter::once(self.first.as_ref()), self.others())
+    /// Returns whether `holds` for any of the parts behind the first one.
+    pub(crate) fn any_other(&self, mut holds: impl FnMut(EntryRef<'_, M>) -> bool) -> bool {
+        for part in self.rest.values().flatten() {
+            if holds(part.first.as_ref()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Takes out the part of this number, if others stay: the next one becomes the first.

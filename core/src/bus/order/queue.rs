@@ -14,8 +14,8 @@
 //!
 //! - The clock is even, never goes back, and after a pull is at least every committed key's
 //!   timestamp.
-//! - Messages without other parts in this queue are in the ring, or in the tree where they do not
-//!   come first or last; all other entries are in trees.
+//! - Messages without other parts in this queue are in the ring if they came last there when they
+//!   were committed; all other entries are in trees.
 //! - Staged groups are in a tree, by the user and the number of the transaction; except that a group
 //!   is `lone` if nothing else was staged when it was.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
@@ -189,7 +189,13 @@ impl<M: Queued> Queue<M> {
         let Some((entry, memory)) = removed.split() else {
             return self.clock;
         };
-        if let Some(group) = self.staged_mut(&place) {
+        let has_staged = self.has_staged();
+        // Mostly nothing is.
+        let joined = match has_staged {
+            true => self.staged_mut(&place),
+            false => None,
+        };
+        if let Some(group) = joined {
             group.join(part, entry, memory);
             if let Some(staged) = &mut group.staged {
                 staged.after = after;
@@ -201,7 +207,7 @@ impl<M: Queued> Queue<M> {
             after,
         };
         let group = Group::new(part, entry, Some(staged));
-        if self.has_staged() {
+        if has_staged {
             let node = memory.into_node(place.of_group(), Some(group));
             self.staged.insert(node);
         } else {
@@ -306,18 +312,10 @@ impl<M: Queued> Queue<M> {
             ..staged.transaction.place(group.part)
         };
         match group.first {
-            Entry::Message(mut message) if group.rest.is_empty() && self.is_at_an_end(&key) => {
+            Entry::Message(mut message) if group.rest.is_empty() && self.is_last(&key) => {
                 let links = message.links_mut();
                 (links.key, links.reservation) = (key, Some(memory));
-                if self
-                    .ring
-                    .first()
-                    .is_some_and(|first| first.links().key < key)
-                {
-                    self.ring.push(message);
-                } else {
-                    self.ring.push_first(message);
-                }
+                self.ring.push(message);
             }
             first => {
                 group.first = first;
@@ -327,13 +325,10 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Returns whether no message of the ring is on one side of `key`.
-    fn is_at_an_end(&self, key: &Key) -> bool {
-        let Some(first) = self.ring.first() else {
-            return true;
-        };
+    /// Returns whether `key` is known to be behind all messages of the ring.
+    fn is_last(&self, key: &Key) -> bool {
         let is_behind = |last: &M| *key > last.links().key;
-        *key < first.links().key || self.ring.last().is_some_and(is_behind)
+        self.ring.first().is_none() || self.ring.last().is_some_and(is_behind)
     }
 
     /// Has the first committed entry be the next to be received: undecided groups before it move
@@ -441,11 +436,17 @@ impl<M: Queued> Queue<M> {
         Some(Key { part, ..*key })
     }
 
-    /// Returns the entries that follow the head, at `key`, in the same transaction.
-    #[inline]
-    pub(crate) fn following(&self, key: &Key) -> impl Iterator<Item = EntryRef<'_, M>> {
-        let group = self.committed.get(&key.of_group()).and_then(Option::as_ref);
-        group.into_iter().flat_map(Group::others)
+    /// Returns whether `holds` for any of the entries that follow the head, at `key`, in the same
+    /// transaction.
+    pub(crate) fn any_following(
+        &self,
+        key: &Key,
+        holds: impl FnMut(EntryRef<'_, M>) -> bool,
+    ) -> bool {
+        match self.committed.get(&key.of_group()) {
+            Some(Some(group)) => group.any_other(holds),
+            _ => false,
+        }
     }
 
     /// Takes a committed part or notice out of the tree.
@@ -518,13 +519,16 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Kills the transactions of all groups that have a message for which `doomed` holds.
-    pub(crate) fn kill_staged(&self, mut doomed: impl FnMut(&M) -> bool) {
+    pub(crate) fn kill_staged(&self, doomed: impl Fn(&M) -> bool) {
+        let is_doomed = |entry: EntryRef<'_, M>| match entry {
+            EntryRef::Message(message) => doomed(message),
+            EntryRef::Notice(_) => false,
+        };
         for group in self.staged() {
-            let is_doomed = group.entries().any(|entry| match entry {
-                EntryRef::Message(message) => doomed(message),
-                EntryRef::Notice(_) => false,
-            });
-            if let Some(staged) = group.staged.as_ref().filter(|_| is_doomed) {
+            let Some(staged) = &group.staged else {
+                continue;
+            };
+            if is_doomed(group.first.as_ref()) || group.any_other(is_doomed) {
                 staged.transaction.kill();
             }
         }

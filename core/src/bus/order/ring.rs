@@ -2,8 +2,8 @@
 
 //! A ring queue: messages in the order in which they will be received.
 //!
-//! Most messages come after all that are committed, and a part that settles mostly becomes the
-//! first. So they need no tree: they are put in at either end, and taken out in front.
+//! Most messages come after all that are committed. So they need no tree: they are put in at the
+//! end, and taken out in front.
 //!
 //! The owner grows the ring so that there is always a slot for one more, before it puts one in. A
 //! message that is taken out in the middle leaves a hole; the holes are passed over, or closed when
@@ -116,14 +116,6 @@ impl<M> Ring<M> {
         let at = self.tail;
         *self.slot(at) = Some(message);
         self.tail = at.wrapping_add(1);
-    }
-
-    /// Puts a message in before all others.
-    #[inline]
-    pub(crate) fn push_first(&mut self, message: KBox<M>) {
-        self.make_room();
-        self.head = self.head.wrapping_sub(1);
-        *self.slot(self.head) = Some(message);
     }
 
     /// Returns the first message.
