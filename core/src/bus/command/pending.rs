@@ -231,7 +231,7 @@ impl<'p, H: Host> Pending<'p, H> {
             return Ok(None);
         };
         let mut inbox = self.to().inbox.lock();
-        let is_gone = self.is_gone_if(inbox.open);
+        let is_gone = self.is_gone_if(inbox.open) || inbox.queue.is_exhausted();
         if is_gone || !admits(&mut inbox) {
             drop(inbox);
             self.message = Some(message);

@@ -27,7 +27,7 @@ use crate::bus::host::{Files, Host, Payload, WakeHint};
 use crate::bus::object::{charges, Distinct, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
-use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
+use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 
 /// A message to send.
 ///
@@ -79,10 +79,10 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
 /// The reason why a multicast was taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// A destination is gone.
-    Gone,
-    /// The sender's user has too many undecided transactions at the destination of this part.
-    Crowded(usize),
+    /// A destination was destroyed after its part was staged.
+    Killed,
+    /// The destination of this part refused it.
+    At { part: usize, error: Error },
 }
 
 /// A message on its way to all of its destinations.
@@ -149,7 +149,10 @@ impl<H: Host> Multicast<'_, '_, H> {
         loop {
             let done = match &mut self.parts[..] {
                 [] => Ok(()),
-                [only] => only.deliver(floor, self.hint).map_err(|_| Refusal::Gone),
+                [only] => {
+                    let delivered = only.deliver(floor, self.hint);
+                    delivered.map_err(|error| Refusal::At { part: 0, error })
+                }
                 _ => self.commit_several(&self.from.transaction()?, floor),
             };
             let Err(refusal) = done else {
@@ -160,10 +163,10 @@ impl<H: Host> Multicast<'_, '_, H> {
                 if pending.error.is_some() {
                     continue;
                 }
-                if pending.is_gone() {
-                    self.failed(part, EHOSTUNREACH)?;
-                } else if refusal == Refusal::Crowded(part) {
-                    self.failed(part, EDQUOT)?;
+                match refusal {
+                    _ if pending.is_gone() => self.failed(part, EHOSTUNREACH)?,
+                    Refusal::At { part: at, error } if at == part => self.failed(part, error)?,
+                    _ => (),
                 }
             }
             self.tell()?;
@@ -181,7 +184,7 @@ impl<H: Host> Multicast<'_, '_, H> {
     ) -> Result<(), Refusal> {
         // 1 and 2
         let staged = self.stage(transaction, message_after(floor));
-        let done = staged.and_then(|at| transaction.commit(at).ok_or(Refusal::Gone));
+        let done = staged.and_then(|at| transaction.commit(at).ok_or(Refusal::Killed));
         for pending in self.parts.iter_mut() {
             match done {
                 Ok(_) => pending.wake(self.hint),
@@ -195,11 +198,7 @@ impl<H: Host> Multicast<'_, '_, H> {
     fn stage(&mut self, transaction: &Arc<Transaction>, mut at: u64) -> Result<u64, Refusal> {
         for (part, pending) in self.parts.iter_mut().enumerate() {
             let staged = pending.stage(transaction, part as u32);
-            let behind = staged.map_err(|error| match error {
-                EDQUOT => Refusal::Crowded(part),
-                _ => Refusal::Gone,
-            })?;
-            at = at.max(behind);
+            at = at.max(staged.map_err(|error| Refusal::At { part, error })?);
         }
         Ok(at)
     }

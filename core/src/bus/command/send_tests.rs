@@ -214,6 +214,33 @@ fn a_part_that_is_staged_later_may_come_first() {
     scene.end();
 }
 
+/// A clock that ran out is a refusal, and the peer can still be destroyed and leave.
+#[test]
+fn a_queue_whose_clock_ran_out_refuses_messages() {
+    let scene = Scene::new();
+    let staged = scene.stage();
+    scene.to[0].peer.inbox.lock().queue.raise((1 << 63) + 4);
+    let alone = Letter::new(&scene.ids[..1], b"alone");
+    assert_eq!(scene.from.send(alone), Err(EHOSTUNREACH));
+    let both = Letter::new(&scene.ids, b"both");
+    assert_eq!(scene.from.send(both), Err(EHOSTUNREACH));
+    let partial = Letter {
+        flags: SEND_FLAG_CONTINUE,
+        ..Letter::new(&scene.ids, b"part")
+    };
+    let (result, errors) = scene.from.send_with(partial, &Hooks::default());
+    assert_eq!((result, &errors[..]), (Ok(()), &[113, 0][..]));
+    // What was staged before is received.
+    assert!(staged.commit().is_some());
+    drop(staged);
+    scene.to[0].destroy(&[0]).unwrap();
+    let all = scene.to[0].take_all().into_iter();
+    let kinds: Vec<u64> = all.map(|one| one.kind).collect();
+    assert_eq!(kinds, [MSG_DATA, MSG_NODE_DESTROY]);
+    scene.to[1].take_all();
+    scene.end();
+}
+
 /// A user with many stopped senders at one queue is refused there, and nobody else is.
 #[test]
 fn undecided_transactions_of_a_user_are_bounded() {

@@ -40,6 +40,10 @@ use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
 use crate::bus::tree::retain;
 
+/// Latest time at which messages are put in. Behind it as many destructions fit, which must not
+/// fail.
+const CLOCK_MAX: u64 = 1 << 63;
+
 /// The first committed entry, once it is settled.
 pub(crate) struct Head<'q, M: Queued> {
     pub(crate) key: Key,
@@ -96,6 +100,12 @@ impl<M: Queued> Queue<M> {
     /// Returns the latest timestamp that this queue knows of.
     pub(crate) fn clock(&self) -> u64 {
         self.clock
+    }
+
+    /// Returns whether the clock has run out, so that no message may follow.
+    #[inline]
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.clock > CLOCK_MAX
     }
 
     /// Raises the clock to a timestamp that a transaction of this queue's peer was committed at.
