@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed
-//! and becomes the user's. One critical section, in which nothing fails.
+//! and becomes the user's. Nothing of this fails.
+//!
+//! A plain message is taken and given in one critical section. Handles get their IDs after the
+//! message was taken, [`CHUNK`] at a time, so that no sender waits for a long list.
 //!
 //! # Locks
 //!
-//! The receiver's table, if handles or notices of destruction have to do with it, and its inbox.
+//! The receiver's inbox; under its table, if handles or notices of destruction have to do with it.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -20,36 +23,27 @@ use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
 use crate::bus::quota::{BYTES, HANDLES, SLICES};
 
+/// Most handles that get their IDs in one critical section.
+const CHUNK: usize = 64;
+
 /// Remains of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
     /// Memory that is not kept for the next message.
     Blank(Option<BlankMessage<H>>),
-    /// A message whose handles were gained, except those that got INVALID.
+    /// A message with handles or files, which is to be given to the user.
     Message(KBox<Message<H>>),
     /// A notice with the handle or node that it refers to, and its memory unless its node keeps
     /// that.
     Notice(Notice<H>, Option<EntryReservation<H>>),
 }
 
-impl<H: Host> Leftover<H> {
-    /// Gives back the references that were not gained, and the memory.
-    #[inline]
-    fn end(self) {
-        match self {
-            Self::Blank(memory) => drop(memory),
-            Self::Message(message) => message.unlink_handles(),
-            Self::Notice(notice, memory) => drop((notice, memory)),
-        }
-    }
-}
-
 impl<H: Host> Peer<H> {
     /// Takes the head if it is still `key` and still makes `msg`; false if not.
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
-        // Only handles and notices of destruction have to do with the table.
-        let by_table = msg.n_handles != 0 || msg.kind == MSG_NODE_DESTROY;
-        let mut table = by_table.then(|| self.table.lock());
+        // Only notices of destruction have to do with the table.
+        let by_table = msg.kind == MSG_NODE_DESTROY;
+        let table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
         if !inbox.head_makes(key, msg, table.as_deref()) {
@@ -59,9 +53,8 @@ impl<H: Host> Peer<H> {
             return false;
         };
         let leftover = match removed {
-            Removed::Message(message) => {
-                inbox.deliver(message, key.timestamp, table.as_deref_mut(), fds)
-            }
+            Removed::Message(message) if message.is_plain() => inbox.deliver(message),
+            Removed::Message(message) => Leftover::Message(message),
             Removed::Notice(Notice::Released(node), reservation) => {
                 node.shared.access_mut(inbox).release = NoticeState::Idle(reservation);
                 Leftover::Notice(Notice::Released(node), None)
@@ -70,8 +63,85 @@ impl<H: Host> Peer<H> {
         };
         drop(guard);
         drop(table);
-        leftover.end();
+        match leftover {
+            Leftover::Blank(memory) => drop(memory),
+            Leftover::Message(message) => self.deliver_handles(message, key.timestamp, fds),
+            Leftover::Notice(notice, memory) => drop((notice, memory)),
+        }
         true
+    }
+
+    /// Makes a message with handles or files the user's.
+    #[cold]
+    fn deliver_handles(&self, mut message: KBox<Message<H>>, timestamp: u64, fds: &[i32]) {
+        let (size, slice) = (message.size(), message.slice);
+        let mut back = charges(&size);
+        back[SLICES] = 0;
+        let Message { pool, handles, .. } = &mut *message;
+        let receipt = Receipt {
+            slice: &slice,
+            layout: size.layout(),
+            slots: handles,
+            pool: pool.as_ref(),
+            timestamp,
+            fds,
+        };
+        let given = self.give(receipt, |inbox, kept| {
+            back[HANDLES] -= kept;
+            inbox.ledger.release(slice.payer, &back);
+        });
+        if given {
+            // Those that got INVALID.
+            message.unlink_handles();
+        } else {
+            message.discard(self);
+        }
+    }
+
+    /// Completes a slice, and makes it the user's. `end` gets the number of charges for handles
+    /// that stay, under the inbox. False if the peer was disconnected.
+    pub(crate) fn give(
+        &self,
+        receipt: Receipt<'_, H>,
+        end: impl FnOnce(&mut Inbox<H>, u64),
+    ) -> bool {
+        receipt.write_end();
+        let Receipt {
+            slice,
+            layout,
+            slots,
+            pool,
+            timestamp,
+            ..
+        } = receipt;
+        let mut at = slice.offset + layout.handles;
+        let mut kept = 0;
+        let mut chunks = slots.chunks_mut(CHUNK);
+        loop {
+            let chunk = chunks.next();
+            let mut table = chunk.is_some().then(|| self.table.lock());
+            let mut guard = self.inbox.lock();
+            let inbox = &mut *guard;
+            if !inbox.open {
+                return false;
+            }
+            for slot in chunk.into_iter().flatten() {
+                let table = table.as_deref_mut().filter(|table| table.open);
+                let gained =
+                    table.and_then(|table| gain(table, inbox, timestamp, slot, slice.payer));
+                let id = gained.map_or(HANDLE_INVALID, |gained| gained.id);
+                kept += u64::from(gained.is_some_and(|gained| gained.keeps_charge));
+                if let Some(pool) = pool {
+                    pool.write(at, &id.to_ne_bytes());
+                }
+                at += 8;
+            }
+            if chunks.len() == 0 {
+                inbox.given.give(slice);
+                end(inbox, kept);
+                return true;
+            }
+        }
     }
 }
 
@@ -94,56 +164,55 @@ impl<H: Host> Inbox<H> {
         (msg.flags != 0) == self.more_follows(key)
     }
 
-    /// Makes a message the user's.
+    /// Makes a plain message the user's.
     #[inline(always)]
-    fn deliver(
-        &mut self,
-        mut message: KBox<Message<H>>,
-        timestamp: u64,
-        table: Option<&mut Table<H>>,
-        fds: &[i32],
-    ) -> Leftover<H> {
+    fn deliver(&mut self, message: KBox<Message<H>>) -> Leftover<H> {
         let slice = message.slice;
         self.given.give(&slice);
-        if message.is_plain() {
-            let n_bytes = message.n_bytes;
-            if n_bytes != 0 {
-                self.ledger.release_one(slice.payer, BYTES, n_bytes);
-            }
-            return Leftover::Blank(self.keep(BlankMessage::recycle(message)));
+        let n_bytes = message.n_bytes;
+        if n_bytes != 0 {
+            self.ledger.release_one(slice.payer, BYTES, n_bytes);
         }
-        self.deliver_handles(&mut message, timestamp, table, fds);
-        Leftover::Message(message)
+        Leftover::Blank(self.keep(BlankMessage::recycle(message)))
     }
+}
 
-    /// Completes the slice of a message with handles or files, and gives back the charges that end
-    /// with the receipt.
-    #[cold]
-    fn deliver_handles(
-        &mut self,
-        message: &mut Message<H>,
-        timestamp: u64,
-        mut table: Option<&mut Table<H>>,
-        fds: &[i32],
-    ) {
-        let size = message.size();
-        let slice = message.slice;
-        let mut back = charges(&size);
-        back[SLICES] = 0;
-        if let Some(pool) = &message.pool {
-            let slots = &mut message.handles;
-            back[HANDLES] -= complete(&slice, size.layout(), slots, pool, fds, |slot| {
-                let table = table.as_deref_mut()?;
-                gain(table, self, timestamp, slot, slice.payer)
-            });
+/// A slice that is to be completed: with the IDs of handles, and with descriptors.
+pub(crate) struct Receipt<'m, H: Host> {
+    pub(crate) slice: &'m Slice,
+    pub(crate) layout: Layout,
+    /// References that become the user's, and leave their slots empty.
+    pub(crate) slots: &'m mut [Option<Arc<Handle<H>>>],
+    pub(crate) pool: Option<&'m H::Pool>,
+    /// The place of the message in the order: nodes that died before it get INVALID.
+    pub(crate) timestamp: u64,
+    pub(crate) fds: &'m [i32],
+}
+
+impl<H: Host> Receipt<'_, H> {
+    /// Writes all that stands behind the IDs.
+    fn write_end(&self) {
+        let Some(pool) = self.pool else {
+            return;
+        };
+        let mut at = self.slice.offset + self.layout.handles + 8 * self.slots.len() as u64;
+        for fd in self.fds {
+            pool.write(at, &fd.to_ne_bytes());
+            at += 4;
         }
-        self.ledger.release(slice.payer, &back);
+        // Descriptors that were not wanted leave zeros.
+        let end = self.slice.offset + self.layout.size;
+        while at < end {
+            let next = end.min(at + 16);
+            clear(pool, at, next);
+            at = next;
+        }
     }
 }
 
 /// Turns a slot's reference into the user's, and leaves the slot empty. None if the node died
 /// before `timestamp`, or if its end was notified before: then the reference stays in the slot.
-pub(crate) fn gain<H: Host>(
+fn gain<H: Host>(
     table: &mut Table<H>,
     inbox: &mut Inbox<H>,
     timestamp: u64,
@@ -158,37 +227,4 @@ pub(crate) fn gain<H: Host>(
     // This is not the last reference to the handle: at least the table has one now.
     *slot = None;
     Some(gained)
-}
-
-/// Fills a slice up: the IDs of the handles, as `gain` finds them, then `fds`. Returns the number
-/// of charges for handles that stay.
-pub(crate) fn complete<H: Host>(
-    slice: &Slice,
-    layout: Layout,
-    slots: &mut [Option<Arc<Handle<H>>>],
-    pool: &H::Pool,
-    fds: &[i32],
-    mut gain: impl FnMut(&mut Option<Arc<Handle<H>>>) -> Option<Gained>,
-) -> u64 {
-    let mut kept = 0;
-    let mut at = slice.offset + layout.handles;
-    for slot in slots {
-        let gained = gain(slot);
-        let id = gained.map_or(HANDLE_INVALID, |gained| gained.id);
-        pool.write(at, &id.to_ne_bytes());
-        kept += u64::from(gained.is_some_and(|gained| gained.keeps_charge));
-        at += 8;
-    }
-    for fd in fds {
-        pool.write(at, &fd.to_ne_bytes());
-        at += 4;
-    }
-    // Descriptors that were not wanted leave zeros.
-    let end = slice.offset + layout.size;
-    while at < end {
-        let next = end.min(at + 16);
-        clear(pool, at, next);
-        at = next;
-    }
-    kept
 }

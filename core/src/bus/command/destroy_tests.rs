@@ -28,7 +28,8 @@ impl Death {
         let mut doomed = Doomed::<Test>::new();
         let mut inbox = owner.peer.inbox.lock();
         for anchor in &anchors {
-            assert!(doomed.add(&mut inbox, anchor));
+            assert!(anchor.node.doom(&mut inbox));
+            doomed.add(&mut inbox, anchor);
         }
         drop(inbox);
         resolver.finish();

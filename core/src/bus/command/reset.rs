@@ -106,7 +106,9 @@ impl<H: Host> Peer<H> {
                 let mut inbox = self.inbox.lock();
                 table.detach(&mut inbox, handle);
                 // The pin is not given back: the count of a node that dies does not matter.
-                doomed.add(&mut inbox, handle);
+                if handle.node.doom(&mut inbox) {
+                    doomed.add(&mut inbox, handle);
+                }
                 drop(inbox);
                 // Without it no receipt puts the handle back, which nobody would take out again.
                 handle.local.access_mut(table).reservation = None;

@@ -24,7 +24,8 @@ fn a_dying_node_does_not_come_back_into_a_closed_table() {
     let mut resolver = Resolver::new(peer);
     let anchor = resolver.find(0).unwrap();
     let mut destroyed = Doomed::new();
-    assert!(destroyed.add(&mut peer.inbox.lock(), &anchor));
+    assert!(anchor.node.doom(&mut peer.inbox.lock()));
+    destroyed.add(&mut peer.inbox.lock(), &anchor);
     resolver.finish();
     drop(anchor);
     // Another one disconnects, and a third one receives the seed in between.

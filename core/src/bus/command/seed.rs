@@ -13,7 +13,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::command::deliver::{complete, gain};
+use crate::bus::command::deliver::Receipt;
 use crate::bus::command::pending::Pending;
 use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::command::recv::{hand_over, Description};
@@ -109,31 +109,35 @@ impl<H: Host> Peer<H> {
         handles: &mut PendingHandles<'_, H>,
         fds: &[i32],
     ) -> bool {
-        let mut table = self.table.lock();
-        let mut guard = self.inbox.lock();
-        let inbox = &mut *guard;
+        let inbox = self.inbox.lock();
         match &inbox.seed {
             Some(current) if Arc::ptr_eq(current, seed) => (),
             _ => return false,
         }
-        let message = &seed.message;
         // The seed is ordered after everything that was received, so only nodes that died since
         // count.
         let now = inbox.queue.clock() + 1;
-        if let Some(pool) = &message.pool {
-            let layout = message.size().layout();
-            let kept = complete(slice, layout, &mut handles.slots, pool, fds, |slot| {
-                gain(&mut table, inbox, now, slot, slice.payer)
-            });
-            handles.n_charged -= kept as usize;
-        }
-        inbox.given.give(slice);
-        if message.n_bytes != 0 {
-            inbox
-                .ledger
-                .release_one(slice.payer, BYTES, message.n_bytes);
-        }
-        true
+        drop(inbox);
+        let message = &seed.message;
+        let PendingHandles {
+            slots, n_charged, ..
+        } = handles;
+        let receipt = Receipt {
+            slice,
+            layout: message.size().layout(),
+            slots,
+            pool: message.pool.as_ref(),
+            timestamp: now,
+            fds,
+        };
+        self.give(receipt, |inbox, kept| {
+            *n_charged -= kept as usize;
+            if message.n_bytes != 0 {
+                inbox
+                    .ledger
+                    .release_one(slice.payer, BYTES, message.n_bytes);
+            }
+        })
     }
 }
 

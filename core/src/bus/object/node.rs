@@ -56,6 +56,8 @@ pub(crate) struct DeathReservation<H: Host> {
 /// State of a node's life.
 enum Life<H: Host> {
     Alive(DeathReservation<H>),
+    /// A call is about to destroy it, and nothing else does.
+    Doomed(DeathReservation<H>),
     /// A destruction is under way, or was.
     Dying,
 }
@@ -151,24 +153,45 @@ impl<H: Host> Node<H> {
         self.dead_at().is_some_and(|dead| dead < timestamp)
     }
 
-    /// Begins its destruction. None if another call did. Under the owner's inbox.
-    pub(crate) fn mark_dying(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
+    /// Reserves its destruction for the caller. False if another call destroys it. Under the
+    /// owner's inbox.
+    pub(crate) fn doom(&self, inbox: &mut Inbox<H>) -> bool {
         let life = &mut self.shared.access_mut(inbox).life;
         match core::mem::replace(life, Life::Dying) {
-            Life::Alive(reservation) => Some(reservation),
-            Life::Dying => None,
+            Life::Alive(reservation) => {
+                *life = Life::Doomed(reservation);
+                true
+            }
+            other => {
+                *life = other;
+                false
+            }
         }
     }
 
-    /// Has it die when `transaction` is committed. The caller marked it dying.
+    /// Gives up its destruction, which the caller reserved. Under the owner's inbox.
+    pub(crate) fn spare(&self, inbox: &mut Inbox<H>) {
+        if let Some(reservation) = self.begin_death(inbox) {
+            self.shared.access_mut(inbox).life = Life::Alive(reservation);
+        }
+    }
+
+    /// Begins its destruction, which the caller reserved. Under the owner's inbox.
+    pub(crate) fn begin_death(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
+        let life = &mut self.shared.access_mut(inbox).life;
+        match core::mem::replace(life, Life::Dying) {
+            Life::Doomed(reservation) => Some(reservation),
+            other => {
+                *life = other;
+                None
+            }
+        }
+    }
+
+    /// Has it die when `transaction` is committed. The caller began its destruction.
     pub(crate) fn die_in(&self, transaction: &Arc<Transaction>) {
         let is_first = self.death.populate(transaction.clone());
         debug_assert!(is_first, "a node dies once");
-    }
-
-    /// Returns whether no destruction began. Under the owner's inbox.
-    pub(crate) fn is_alive(&self, inbox: &Inbox<H>) -> bool {
-        matches!(self.shared.access(inbox).life, Life::Alive(_))
     }
 
     /// Returns whether the owner dropped its last reference. Under the owner's inbox.

@@ -58,6 +58,8 @@ pub(crate) struct Group<M: Queued> {
     pub(crate) part: u32,
     pub(crate) first: Entry<M>,
     pub(crate) rest: Tree<M>,
+    /// Number of parts.
+    pub(crate) len: usize,
     /// None if it was committed, and for the parts in `rest`.
     pub(crate) staged: Option<Staged>,
 }
@@ -69,6 +71,7 @@ impl<M: Queued> Group<M> {
             part,
             first,
             rest: RBTree::new(),
+            len: 1,
             staged,
         }
     }
@@ -84,6 +87,7 @@ impl<M: Queued> Group<M> {
             core::mem::swap(&mut part, &mut self.part);
             core::mem::swap(&mut entry, &mut self.first);
         }
+        self.len += 1;
         let value = Some(Self::new(part, entry, None));
         self.rest
             .insert(memory.into_node(Key::of_part(part), value));
@@ -126,16 +130,12 @@ impl<M: Queued> Group<M> {
         let mut found = self.rest.find_mut(&Key::of_part(taken))?;
         let mut entry = found.get_mut().take()?.first;
         let memory = found.remove_node().into_reservation();
+        self.len -= 1;
         if part == self.part {
             self.part = taken;
             core::mem::swap(&mut self.first, &mut entry);
         }
         Some(entry.with(memory))
-    }
-
-    /// Counts the parts; takes time in proportion.
-    pub(crate) fn count(&self) -> usize {
-        1 + self.rest.iter().count()
     }
 }
 

@@ -544,13 +544,21 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Counts the entries; takes time in proportion.
-    pub(crate) fn count(&self) -> Count {
-        let groups = self.committed.values().flatten();
-        Count {
-            committed: self.ring.count() + groups.map(Group::count).sum::<usize>(),
-            staged: self.staged().map(Group::count).sum(),
+    /// Counts the next committed entries from `cursor` on, at most `most`, and moves it behind them.
+    pub(crate) fn count_from(&self, cursor: &mut Cursor, most: usize) -> usize {
+        let mut n = 0;
+        for _ in 0..most {
+            let Some(at) = self.advance(cursor) else {
+                break;
+            };
+            n += usize::from(self.entry_at(&at).is_some());
         }
+        n
+    }
+
+    /// Counts the entries that are staged.
+    pub(crate) fn n_staged(&self) -> usize {
+        self.staged().map(|group| group.len).sum()
     }
 }
 
@@ -571,13 +579,6 @@ pub(crate) struct Crowd {
     pub(crate) of_all: u64,
     /// The users that have some.
     pub(crate) users: u32,
-}
-
-/// Numbers of entries in a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) committed: usize,
-    pub(crate) staged: usize,
 }
 
 #[cfg(test)]

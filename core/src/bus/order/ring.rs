@@ -164,13 +164,6 @@ impl<M> Ring<M> {
         }
         Some(message)
     }
-
-    /// Counts the messages; takes time in proportion.
-    pub(crate) fn count(&self) -> usize {
-        let used = self.tail.wrapping_sub(self.head);
-        let stands = |n: &u32| self.get(self.head.wrapping_add(*n)).is_some();
-        (0..used).filter(stands).count()
-    }
 }
 
 #[cfg(test)]
