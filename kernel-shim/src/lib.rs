@@ -68,6 +68,7 @@ pub mod print;
 pub mod rbtree;
 pub mod sync;
 pub mod types;
+pub mod work;
 
 #[doc(hidden)]
 pub use pinned_init as __pinned_init;

@@ -11,6 +11,8 @@
 //! everything here is nothing. A thread that ends checks nothing any more once
 //! its list is gone: destructors of thread-locals run after that, and take locks.
 
+#[cfg(all(debug_assertions, not(loom)))]
+use core::cell::RefCell;
 use core::ffi::CStr;
 
 #[cfg(all(debug_assertions, not(loom)))]
@@ -58,6 +60,13 @@ pub fn declare(order: &[&'static str]) {
     }
     #[cfg(not(all(debug_assertions, not(loom))))]
     let _ = order;
+}
+
+/// Returns whether this thread holds a declared lock.
+#[cfg(all(debug_assertions, not(loom)))]
+pub(crate) fn holds_any() -> bool {
+    let holds = state::HELD.try_with(|held| !held.borrow().is_empty());
+    holds.unwrap_or(false)
 }
 
 /// The name of a lock, by which it is ranked.
@@ -113,9 +122,14 @@ impl Class {
 impl Acquired {
     fn push(rank: Option<usize>) -> Self {
         let listed = |rank: &usize| {
-            state::HELD
-                .try_with(|held| held.borrow_mut().push(*rank))
-                .is_ok()
+            let push = |held: &RefCell<std::vec::Vec<usize>>| {
+                let mut held = held.borrow_mut();
+                if held.is_empty() {
+                    crate::work::begin();
+                }
+                held.push(*rank);
+            };
+            state::HELD.try_with(push).is_ok()
         };
         Self {
             rank: rank.filter(listed),

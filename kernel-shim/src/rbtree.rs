@@ -9,6 +9,7 @@
 mod cursor;
 mod node;
 
+use crate::work::step;
 use crate::{alloc::Flags, error::Result};
 use std::collections::btree_map::{self, BTreeMap};
 
@@ -63,17 +64,17 @@ impl<K, V> RBTree<K, V> {
 
     /// Returns the keys, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &'_ K> {
-        self.map.keys()
+        self.map.keys().inspect(|_| step())
     }
 
     /// Returns the values, sorted by key.
     pub fn values(&self) -> impl Iterator<Item = &'_ V> {
-        self.map.values()
+        self.map.values().inspect(|_| step())
     }
 
     /// Returns the values, sorted by key, to be changed.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &'_ mut V> {
-        self.map.values_mut()
+        self.map.values_mut().inspect(|_| step())
     }
 }
 
@@ -91,16 +92,18 @@ impl<K: Ord, V> RBTree<K, V> {
     /// Inserts a node. It takes the place of one with the same key, which is
     /// given back.
     pub fn insert(&mut self, node: RBTreeNode<K, V>) -> Option<RBTreeNode<K, V>> {
+        step();
         let (key, value) = node.to_key_value();
         // A plain insertion would keep the old key, while the kernel's tree
         // takes the new one; equal keys need not be the same.
-        let old = self.remove_node(&key);
+        let old = self.map.remove_entry(&key).map(RBTreeNode::from_parts);
         self.map.insert(key, value);
         old
     }
 
     /// Returns the entry of `key`, to look at and then change.
     pub fn entry(&mut self, key: K) -> Entry<'_, K, V> {
+        step();
         match self.map.entry(key) {
             btree_map::Entry::Vacant(entry) => Entry::Vacant(VacantEntry(entry)),
             btree_map::Entry::Occupied(entry) => Entry::Occupied(OccupiedEntry(entry)),
@@ -109,21 +112,25 @@ impl<K: Ord, V> RBTree<K, V> {
 
     /// Returns the value of `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
+        step();
         self.map.get(key)
     }
 
     /// Returns the value of `key`, to be changed.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        step();
         self.map.get_mut(key)
     }
 
     /// Takes out the node of `key`.
     pub fn remove_node(&mut self, key: &K) -> Option<RBTreeNode<K, V>> {
+        step();
         self.map.remove_entry(key).map(RBTreeNode::from_parts)
     }
 
     /// Takes out the node of `key` and returns its value.
     pub fn remove(&mut self, key: &K) -> Option<V> {
+        step();
         self.map.remove(key)
     }
 
@@ -146,6 +153,7 @@ impl<K: Ord, V> RBTree<K, V> {
 impl<K: Ord + Clone, V> RBTree<K, V> {
     /// Returns the node of `key`, to be changed or removed.
     pub fn find_mut(&mut self, key: &K) -> Option<OccupiedEntry<'_, K, V>> {
+        step();
         let found = self.map.get_key_value(key)?.0.clone();
         match self.map.entry(found) {
             btree_map::Entry::Occupied(entry) => Some(OccupiedEntry(entry)),
@@ -203,6 +211,7 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
+        step();
         self.0.next()
     }
 }
@@ -214,6 +223,7 @@ impl<'a, K, V> Iterator for IterMut<'a, K, V> {
     type Item = (&'a K, &'a mut V);
 
     fn next(&mut self) -> Option<Self::Item> {
+        step();
         self.0.next()
     }
 }

@@ -6,6 +6,7 @@
 //! lives.
 
 use super::RBTreeNode;
+use crate::work::step;
 use core::ops::Bound::{Excluded, Unbounded};
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ pub struct Cursor<'a, K, V> {
 
 impl<'a, K: Ord, V> Cursor<'a, K, V> {
     pub(super) fn at(map: &'a BTreeMap<K, V>, key: &K) -> Option<Self> {
+        step();
         let current = map.get_key_value(key)?;
         Some(Self { map, current })
     }
@@ -78,6 +80,7 @@ pub struct CursorMut<'a, K, V> {
 
 impl<'a, K: Ord + Clone, V> CursorMut<'a, K, V> {
     pub(super) fn at(map: &'a mut BTreeMap<K, V>, key: K) -> Self {
+        step();
         Self { map, key }
     }
 

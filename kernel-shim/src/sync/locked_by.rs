@@ -8,7 +8,7 @@
 //! accesses before it.
 
 use super::lock::{Backend, Lock};
-use crate::cachelines;
+use crate::{cachelines, work};
 use core::ptr;
 
 #[cfg(loom)]
@@ -102,6 +102,7 @@ impl<T: ?Sized, U> LockedBy<T, U> {
     }
 
     fn check(&self, owner: *const U) {
+        work::step();
         const {
             assert!(
                 size_of::<U>() > 0,

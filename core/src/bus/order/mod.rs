@@ -5,6 +5,10 @@
 //! A [`queue`] is generic in its entries, and knows neither peers nor messages. The argument for
 //! the order as a whole is in `docs/ordering.md`.
 
+#[cfg(test)]
+mod bench;
+mod crowd;
+mod cursor;
 mod entry;
 mod group;
 mod key;
@@ -12,9 +16,11 @@ mod queue;
 mod ring;
 mod transaction;
 
+pub(crate) use crowd::Crowd;
+pub(crate) use cursor::Cursor;
 pub(crate) use entry::{EntryRef, Links, Queued, Removed};
 pub(crate) use group::EntryReservation;
 pub(crate) use key::{destruction_after, message_after, Key, Number};
-pub(crate) use queue::{Crowd, Cursor, Queue};
+pub(crate) use queue::Queue;
 pub(crate) use ring::Ring;
 pub(crate) use transaction::Transaction;

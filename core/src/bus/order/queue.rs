@@ -25,6 +25,8 @@
 //! A step looks once at each staged group, and a receipt may move each. [`Queue::crowd`] counts
 //! the groups that a user has, for the caller to bound them.
 //!
+//! A walk over all entries, from which the lock is free in between, is in [`cursor`](super::cursor).
+//!
 //! # Locks
 //!
 //! None of its own; a queue lies in the peer's inbox.
@@ -52,20 +54,10 @@ pub(crate) struct Head<'q, M: Queued> {
 
 impl<'q, M: Queued> Head<'q, M> {
     /// Returns the entry of a message of the ring.
-    fn of_message(message: &'q M) -> Self {
+    pub(super) fn of_message(message: &'q M) -> Self {
         let (key, entry) = (message.links().key, EntryRef::Message(message));
         Self { key, entry }
     }
-}
-
-/// A place in a queue that is kept while the lock is free.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Cursor {
-    /// A position in the ring.
-    Ring(u32),
-    /// A key in the tree of committed entries.
-    Tree(Key),
-    End,
 }
 
 /// A group that is staged and not in the tree, with the memory to stand there.
@@ -78,9 +70,9 @@ struct Lone<M: Queued> {
 pub(crate) struct Queue<M: Queued> {
     clock: u64,
     /// Messages that were committed, each alone.
-    ring: Ring<M>,
+    pub(super) ring: Ring<M>,
     /// All else that was committed.
-    committed: Tree<M>,
+    pub(super) committed: Tree<M>,
     lone: Option<Lone<M>>,
     staged: Tree<M>,
 }
@@ -154,36 +146,13 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Returns the staged groups.
-    fn staged(&self) -> impl Iterator<Item = &Group<M>> {
+    pub(super) fn staged(&self) -> impl Iterator<Item = &Group<M>> {
         let lone = self.lone.iter().map(|lone| &lone.group);
         Iterator::chain(lone, self.staged.values().flatten())
     }
 
-    /// Counts the groups that transactions staged here, by their makers' users. The caller pulls
-    /// before.
-    #[cold]
-    pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
-        // The tree is in the order of users.
-        self.put_lone_into_tree();
-        let mut crowd = Crowd::default();
-        let mut last = None;
-        for staged in self.staged().filter_map(|group| group.staged.as_ref()) {
-            let user = staged.transaction.uid;
-            crowd.of_all += 1;
-            crowd.of_user += u64::from(user == uid);
-            crowd.users += u32::from(last != Some(user));
-            last = Some(user);
-        }
-        crowd
-    }
-
-    /// Returns whether the transaction of the part at `place` has a part here that is staged.
-    pub(crate) fn is_staged(&mut self, place: &Key) -> bool {
-        self.staged_mut(place).is_some()
-    }
-
     /// Returns the group of a transaction that is staged here.
-    fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
+    pub(super) fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
         match &mut self.lone {
             Some(lone) if lone.is_at(place) => Some(&mut lone.group),
             _ => self.staged.get_mut(&place.of_group())?.as_mut(),
@@ -263,7 +232,7 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Puts the lone group into the tree.
-    fn put_lone_into_tree(&mut self) {
+    pub(super) fn put_lone_into_tree(&mut self) {
         if let Some(Lone { group, memory }) = self.lone.take() {
             if let Some(staged) = &group.staged {
                 let key = staged.transaction.place(0);
@@ -395,7 +364,7 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Returns the entry of the tree at `key`.
-    fn entry_of(&self, key: Key) -> Option<Head<'_, M>> {
+    pub(super) fn entry_of(&self, key: Key) -> Option<Head<'_, M>> {
         let entry = self.get(&key)?;
         Some(Head { key, entry })
     }
@@ -432,20 +401,6 @@ impl<M: Queued> Queue<M> {
         group.get(key.part)
     }
 
-    /// Returns the first entry of the tree at or after `from`.
-    fn next(&self, from: &Key) -> Option<Key> {
-        let group = self.committed.get(&from.of_group());
-        if let Some(part) = group.and_then(|group| group.as_ref()?.seek(from.part)) {
-            return Some(Key { part, ..*from });
-        }
-        // No group has this key, so it finds the first behind this group.
-        let behind = Key { part: 1, ..*from };
-        let found = self.committed.cursor_lower_bound(&behind)?;
-        let (key, group) = found.current();
-        let part = group.as_ref()?.part;
-        Some(Key { part, ..*key })
-    }
-
     /// Returns whether `holds` for any of the entries that follow the head, at `key`, in the same
     /// transaction.
     pub(crate) fn any_following(
@@ -462,47 +417,6 @@ impl<M: Queued> Queue<M> {
     /// Takes a committed part or notice out of the tree.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Removed<M>> {
         take(&mut self.committed, &key.of_group(), key.part)
-    }
-
-    /// Returns the start of all that is committed.
-    pub(crate) fn cursor(&self) -> Cursor {
-        Cursor::Ring(self.ring.head())
-    }
-
-    /// Moves `cursor` behind the next committed entry. Returns its place, from which it may have
-    /// been taken out already; None at the end.
-    pub(crate) fn advance(&self, cursor: &mut Cursor) -> Option<Cursor> {
-        if let Cursor::Ring(from) = *cursor {
-            if let Some(at) = self.ring.seek(from) {
-                *cursor = Cursor::Ring(at.wrapping_add(1));
-                return Some(Cursor::Ring(at));
-            }
-            *cursor = Cursor::Tree(Key::FIRST);
-        }
-        let Cursor::Tree(from) = *cursor else {
-            return None;
-        };
-        let next = self.next(&from);
-        *cursor = next.map_or(Cursor::End, |key| Cursor::Tree(key.successor()));
-        next.map(Cursor::Tree)
-    }
-
-    /// Returns the committed entry at this place.
-    pub(crate) fn entry_at(&self, at: &Cursor) -> Option<Head<'_, M>> {
-        match at {
-            Cursor::Ring(at) => self.ring.get(*at).map(Head::of_message),
-            Cursor::Tree(key) => self.entry_of(*key),
-            Cursor::End => None,
-        }
-    }
-
-    /// Takes the committed entry at this place out.
-    pub(crate) fn remove_at(&mut self, at: &Cursor) -> Option<Removed<M>> {
-        match at {
-            Cursor::Ring(at) => self.ring.remove(*at).map(Removed::Message),
-            Cursor::Tree(key) => self.remove(key),
-            Cursor::End => None,
-        }
     }
 
     /// Takes all out, to be dropped without locks. The clock stays, the memory does not: nothing
@@ -544,18 +458,6 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Counts the next committed entries from `cursor` on, at most `most`, and moves it behind them.
-    pub(crate) fn count_from(&self, cursor: &mut Cursor, most: usize) -> usize {
-        let mut n = 0;
-        for _ in 0..most {
-            let Some(at) = self.advance(cursor) else {
-                break;
-            };
-            n += usize::from(self.entry_at(&at).is_some());
-        }
-        n
-    }
-
     /// Counts the entries that are staged.
     pub(crate) fn n_staged(&self) -> usize {
         self.staged().map(|group| group.len).sum()
@@ -568,17 +470,6 @@ impl<M: Queued> Lone<M> {
         let staged = self.group.staged.as_ref();
         staged.is_some_and(|staged| staged.transaction.number == place.number)
     }
-}
-
-/// Numbers of transactions that have parts staged in a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Crowd {
-    /// Those of one user.
-    pub(crate) of_user: u64,
-    /// Those of all users.
-    pub(crate) of_all: u64,
-    /// The users that have some.
-    pub(crate) users: u32,
 }
 
 #[cfg(test)]

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Crowds: the undecided transactions that users have in a queue. Each costs every step at the queue
+//! a look, so the queue's owner bounds them.
+//!
+//! # Locks
+//!
+//! None of its own; see [`queue`](super::queue).
+
+use crate::bus::order::entry::Queued;
+use crate::bus::order::key::Key;
+use crate::bus::order::queue::Queue;
+
+/// Numbers of transactions that have parts staged in a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// Those of one user.
+    pub(crate) of_user: u64,
+    /// Those of all users.
+    pub(crate) of_all: u64,
+    /// The users that have some.
+    pub(crate) users: u32,
+}
+
+impl<M: Queued> Queue<M> {
+    /// Counts the groups that transactions staged here, by their makers' users. The caller pulls
+    /// before.
+    #[cold]
+    pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
+        // The tree is in the order of users.
+        self.put_lone_into_tree();
+        let mut crowd = Crowd::default();
+        let mut last = None;
+        for staged in self.staged().filter_map(|group| group.staged.as_ref()) {
+            let user = staged.transaction.uid;
+            crowd.of_all += 1;
+            crowd.of_user += u64::from(user == uid);
+            crowd.users += u32::from(last != Some(user));
+            last = Some(user);
+        }
+        crowd
+    }
+
+    /// Returns whether the transaction of the part at `place` has a part here that is staged.
+    pub(crate) fn is_staged(&mut self, place: &Key) -> bool {
+        self.staged_mut(place).is_some()
+    }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Work in one critical section, as a count of steps: it does not grow with the number of handles,
+//! messages, nodes or parts, except where it says so.
+
+#![cfg(all(debug_assertions, not(loom)))]
+
+mod common;
+
+use bus1_core::abi::*;
+use bus1_core::bus::Limits;
+use common::*;
+use kernel::work::most_under_lock;
+
+/// Number of handles, messages, nodes and parts.
+const N: u64 = 1000;
+/// Most steps of a critical section: a chunk of 64, with a few steps for each.
+const BOUND: u64 = 64 * 8;
+
+/// Limits of which `N` messages with handles take a small part, and which are exact.
+const LIMITS: Limits = [4095, 1 << 20, 1 << 30, 4095];
+
+/// Returns a receiver and a sender of one user, and the sender's handles to `N` nodes of the
+/// receiver.
+fn scene() -> (World, Client, Client, Vec<u64>) {
+    let world = World::new(LIMITS);
+    let (r, s) = (world.open(1), world.open(1));
+    let ids = (0..N).map(|n| r.transfer(4 * n, &s).unwrap()).collect();
+    (world, r, s, ids)
+}
+
+/// Runs `run`, and asserts that no critical section of it takes more than `bound` steps.
+fn bounded<R>(what: &str, bound: u64, run: impl FnOnce() -> R) -> R {
+    let (result, most) = most_under_lock(run);
+    assert!(most <= bound, "{what}: {most} steps under a lock");
+    assert!(most > 0, "{what}: nothing was counted");
+    result
+}
+
+fn end(world: World, clients: [Client; 2]) {
+    drop(clients);
+    world.end();
+}
+
+#[test]
+fn a_message_with_many_handles() {
+    let (world, r, s, ids) = scene();
+    let own: Vec<u64> = (0..N).map(|n| 4 * n).collect();
+    let letter = Letter {
+        handles: &own,
+        ..Letter::new(&ids[..1], b"")
+    };
+    bounded("send", BOUND, || s.send(letter).unwrap());
+    let received = bounded("recv", BOUND, || r.take().unwrap());
+    assert_eq!(received.handles.len() as u64, N);
+    bounded("info", BOUND, || assert_eq!(r.info().handles, 2 * N));
+    bounded("flush", BOUND, || r.flush(PEER_RESET_FLAG_FLUSH).unwrap());
+    end(world, [r, s]);
+}
+
+#[test]
+fn many_messages() {
+    let (world, r, s, ids) = scene();
+    for id in &ids {
+        s.send(Letter::new(&[*id], b"")).unwrap();
+    }
+    bounded("info", BOUND, || assert_eq!(r.info().queued, N));
+    bounded("disconnect", BOUND, || r.disconnect().unwrap());
+    end(world, [r, s]);
+}
+
+#[test]
+fn many_parts_of_one_message() {
+    let (world, r, s, ids) = scene();
+    let other = world.open(2);
+    let id = r.transfer(0, &other).unwrap();
+    bounded("send", BOUND, || s.send(Letter::new(&ids, b"")).unwrap());
+    // The sender that comes next finds all of them committed.
+    let to = [id];
+    let alone = Letter::new(&to, b"alone");
+    bounded("the next", 40, || other.send(alone).unwrap());
+    bounded("info", BOUND, || assert_eq!(r.info().queued, N + 1));
+    let all = bounded("recv", 40, || r.take_all());
+    assert_eq!(all.len() as u64, N + 1);
+    drop(other);
+    end(world, [r, s]);
+}
+
+#[test]
+fn many_nodes_die() {
+    for flags in [0, NODES_DESTROY_FLAG_RELEASE_HANDLES] {
+        let (world, r, s, ids) = scene();
+        s.send(Letter::new(&ids, b"")).unwrap();
+        let own: Vec<u64> = (0..N).map(|n| 4 * n).collect();
+        // Each node is looked at once, so that all are destroyed or none.
+        bounded("destroy", N + 40, || r.destroy_with(&own, flags).unwrap());
+        bounded("info", BOUND, || assert_eq!(s.info().queued, N));
+        bounded("recv", BOUND, || s.take_all());
+        bounded("flush", BOUND, || s.flush(PEER_RESET_FLAG_FLUSH).unwrap());
+        end(world, [r, s]);
+    }
+}
+
+#[test]
+fn many_nodes_die_with_their_owner() {
+    let (world, r, s, _) = scene();
+    bounded("disconnect", BOUND, || r.disconnect().unwrap());
+    bounded("disconnect", BOUND, || s.disconnect().unwrap());
+    end(world, [r, s]);
+}
