@@ -30,8 +30,8 @@ use kernel::sync::Arc;
 use crate::bus::few::Few;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    check, ensure, ByNumber, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer,
-    Resolver,
+    check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Resolver,
+    Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
 use crate::errno::{EREMOTE, ESTALE};
@@ -39,19 +39,17 @@ use crate::errno::{EREMOTE, ESTALE};
 /// Number of nodes that are destroyed without an allocation.
 const FEW: usize = 16;
 
-/// Nodes to destroy, by their anchors, in the order of the parts.
-pub(crate) struct Doomed<H: Host> {
-    anchors: ByNumber<H>,
-    n_parts: u64,
+/// Nodes to destroy together, in the order of the parts. They are in the owner's inbox.
+pub(crate) struct Doomed {
+    n_parts: u32,
     /// The transaction that they die in: that of the first of them, unless it was given.
     transaction: Option<Arc<Transaction>>,
 }
 
-impl<H: Host> Doomed<H> {
+impl Doomed {
     /// Makes an empty list of nodes to destroy.
     pub(crate) fn new() -> Self {
         Self {
-            anchors: ByNumber::<H>::new(),
             n_parts: 0,
             transaction: None,
         }
@@ -60,44 +58,25 @@ impl<H: Host> Doomed<H> {
     /// Makes an empty list of nodes to destroy in this transaction.
     pub(crate) fn in_transaction(transaction: &Arc<Transaction>) -> Self {
         Self {
+            n_parts: 0,
             transaction: Some(transaction.clone()),
-            ..Self::new()
         }
     }
 
     /// Begins the destruction of a node that the caller doomed, as the next part.
-    pub(crate) fn add(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) {
-        let Some(reservation) = anchor.node.begin_death(inbox) else {
-            debug_assert!(false, "a node that was not doomed");
+    pub(crate) fn add<H: Host>(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) {
+        let Some(reservation) = anchor.node.take_death(inbox) else {
+            debug_assert!(false, "a node dies once");
             return;
         };
         let transaction = self.transaction.get_or_insert(reservation.transaction);
-        anchor.node.die_in(transaction);
-        let node = reservation.entry.into_node(self.n_parts, anchor.clone());
-        self.anchors.insert(node);
+        let key = anchor.node.die_in(inbox, transaction, self.n_parts);
+        inbox.dying.add(key, anchor, reservation.entry);
         self.n_parts += 1;
     }
 }
 
 impl<H: Host> Inbox<H> {
-    /// Moves one holder to the notified ones: a holder of the first node at or after `from` that
-    /// has any. Returns it, with the part of the transaction that its notice is.
-    fn next_holder(&mut self, doomed: &Doomed<H>, from: &mut u64) -> Option<(u32, Arc<Handle<H>>)> {
-        while let Some(here) = doomed.anchors.cursor_lower_bound(from) {
-            let (&part, anchor) = here.current();
-            let shared = anchor.node.shared.access_mut(self);
-            if let Some(holder) = shared.holders.cursor_front_mut() {
-                let handle = holder.current().1.clone();
-                let (_, entry) = holder.remove_current();
-                shared.told.insert(entry);
-                handle.share.access_mut(self).linked = false;
-                return Some((part as u32, handle));
-            }
-            *from = part + 1;
-        }
-        None
-    }
-
     /// Commits the destruction after `top` and all that is ordered here. Messages that are staged
     /// for its nodes, and undecided, are killed; all that are staged if the owner is disconnected.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
@@ -126,68 +105,52 @@ pub(crate) enum Also {
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns and which are dying. If there are none, only
-    /// a disconnect does anything. Returns the contents of the inbox of a peer that disconnects.
-    pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
+    /// Destroys all of `doomed`, which this peer owns. If there are none, only a disconnect does
+    /// anything. Returns the contents of the inbox of a peer that disconnects.
+    pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Inbox<H>> {
         let transaction = doomed.transaction.as_ref()?;
-        if also == Also::Release {
-            for anchor in doomed.anchors.values() {
-                self.drop_pin(anchor);
-            }
-        }
         // 2 and 3
-        let remains = self.tell_holders(doomed, transaction, also);
+        let remains = self.tell_holders(transaction, also);
         if also == Also::Release {
             self.purge(0);
         }
-        for handle in self.gather_told(doomed).values() {
-            handle.withdraw_notice();
-            handle.holder.wake();
+        while let Some(told) = self.next_told(transaction) {
+            for handle in told.values() {
+                handle.withdraw_notice();
+                handle.holder.wake();
+            }
         }
         remains
     }
 
     /// Carries out steps 2 and 3 of the module's head.
-    fn tell_holders(
-        &self,
-        doomed: &Doomed<H>,
-        transaction: &Arc<Transaction>,
-        also: Also,
-    ) -> Option<Inbox<H>> {
+    fn tell_holders(&self, transaction: &Arc<Transaction>, also: Also) -> Option<Inbox<H>> {
         let mut top = 0;
-        let mut from = 0;
         loop {
             let mut guard = self.inbox.lock();
             let inbox = &mut *guard;
-            let next = inbox.next_holder(doomed, &mut from).or_else(|| {
-                // Holders may have joined nodes that were passed already.
-                from = 0;
-                inbox.next_holder(doomed, &mut from)
-            });
-            let Some((part, handle)) = next else {
-                inbox.die(transaction, top, also);
-                return (also == Also::Close).then(|| {
-                    self.closed.store(true, Relaxed);
-                    inbox.close()
-                });
-            };
-            drop(guard);
-            let staged = Handle::stage_notice(&handle, transaction, part);
-            top = top.max(staged.unwrap_or_default());
+            match inbox.step_of_death(transaction.number.count) {
+                Step::Notify(part, handle) => {
+                    drop(guard);
+                    let staged = Handle::stage_notice(&handle, transaction, part);
+                    top = top.max(staged.unwrap_or_default());
+                }
+                Step::Passed => (),
+                Step::Done => {
+                    inbox.die(transaction, top, also);
+                    return (also == Also::Close).then(|| {
+                        self.closed.store(true, Relaxed);
+                        inbox.close()
+                    });
+                }
+            }
         }
     }
 
-    /// Takes all notified holders of all nodes.
-    fn gather_told(&self, doomed: &Doomed<H>) -> Holders<H> {
-        let mut all = Holders::<H>::new();
-        for anchor in doomed.anchors.values() {
-            let shared = &anchor.node.shared;
-            let mut told = core::mem::take(&mut shared.access_mut(&mut self.inbox.lock()).told);
-            while let Some(first) = told.cursor_front_mut() {
-                all.insert(first.remove_current().1);
-            }
-        }
-        all
+    /// Takes the holders of a node that died in this transaction.
+    fn next_told(&self, transaction: &Transaction) -> Option<Holders<H>> {
+        let mut inbox = self.inbox.lock();
+        inbox.take_told(transaction.number.count)
     }
 
     /// Drops the pin of a node that is dying.
@@ -231,6 +194,9 @@ impl<H: Host> Peer<H> {
         let mut doomed = Doomed::new();
         for anchor in anchors.iter() {
             doomed.add(&mut this.inbox.lock(), anchor);
+            if also == Also::Release {
+                this.drop_pin(anchor);
+            }
         }
         this.execute(&doomed, also);
         Ok(())

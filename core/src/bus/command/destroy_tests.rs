@@ -11,12 +11,10 @@ use crate::abi::{
 };
 use crate::bus::testing::{Client, Letter, World};
 
-type Test = crate::bus::testing::Test;
-
 /// A destruction under way.
 struct Death {
     owner: Client,
-    doomed: Doomed<Test>,
+    doomed: Doomed,
     transaction: Arc<Transaction>,
 }
 
@@ -25,7 +23,7 @@ impl Death {
     fn begin(owner: &Client, ids: &[u64]) -> Self {
         let mut resolver = Resolver::new(&owner.peer);
         let anchors: Vec<_> = ids.iter().map(|&id| resolver.find(id).unwrap()).collect();
-        let mut doomed = Doomed::<Test>::new();
+        let mut doomed = Doomed::new();
         let mut inbox = owner.peer.inbox.lock();
         for anchor in &anchors {
             assert!(anchor.node.doom(&mut inbox));
@@ -42,16 +40,14 @@ impl Death {
 
     /// Carries out step 2, for the present holders. Returns their number.
     fn tell(&self) -> usize {
-        let (mut n, mut from) = (0, 0);
+        let mut n = 0;
+        let count = self.transaction.number.count;
         loop {
-            let next = self
-                .owner
-                .peer
-                .inbox
-                .lock()
-                .next_holder(&self.doomed, &mut from);
-            let Some((part, handle)) = next else {
-                return n;
+            let step = self.owner.peer.inbox.lock().step_of_death(count);
+            let (part, handle) = match step {
+                Step::Notify(part, handle) => (part, handle),
+                Step::Passed => continue,
+                Step::Done => return n,
             };
             if let Some(staged) = Handle::stage_notice(&handle, &self.transaction, part) {
                 // The owner's clock is ahead, so the death comes after what is sent meanwhile.
@@ -325,9 +321,9 @@ fn loom_death_carries_what_was_before() {
         let node = Node::new(0, 1, &owner.peer).unwrap();
         let transaction = owner.peer.transaction().unwrap();
         let before = std::sync::Arc::new(Atomic::new(0_u64));
-        let (dying, raised) = (node.clone(), before.clone());
+        let raised = before.clone();
+        node.die_in(&mut owner.peer.inbox.lock(), &transaction, 0);
         let thread = loom::thread::spawn(move || {
-            dying.die_in(&transaction);
             raised.store(6, Relaxed);
             assert_eq!(transaction.commit(6), Some(6));
         });

@@ -100,7 +100,7 @@ impl<H: Host> Peer<H> {
 
     /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them
     /// dying. Returns those that are to be destroyed: other calls destroy the others.
-    fn detach_nodes(&self, mut doomed: Doomed<H>, seed: Option<&Seed<H>>) -> Doomed<H> {
+    fn detach_nodes(&self, mut doomed: Doomed, seed: Option<&Seed<H>>) -> Doomed {
         self.each_handle(|table, handle| {
             if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(handle)) {
                 let mut inbox = self.inbox.lock();

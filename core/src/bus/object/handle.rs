@@ -156,6 +156,7 @@ impl<H: Host> NewHandle<H> {
         let key = node.holder_key(&self.handle.holder);
         let entry = self.reservation.into_node(key, self.handle.clone());
         node.shared.access_mut(inbox).holders.insert(entry);
+        node.note_holder(inbox);
         self.handle
     }
 }

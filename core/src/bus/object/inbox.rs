@@ -16,8 +16,8 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Host, Pool, GFP_KEPT};
 use crate::bus::object::{
-    ensure, BlankMessage, Denied, EntryRef, Message, Notice, NoticeState, Removed, Reservations,
-    Seed, SliceReservation,
+    ensure, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed,
+    Reservations, Seed, SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
@@ -44,6 +44,7 @@ pub(crate) struct Inbox<H: Host> {
     /// None once the peer is disconnected.
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
+    pub(crate) dying: Dying<H>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
     stock: KVec<BlankMessage<H>>,
@@ -70,6 +71,7 @@ impl<H: Host> Inbox<H> {
             ledger: Ledger::new(user, limits),
             pool: Some(pool),
             seed: None,
+            dying: Dying::new(),
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
     }
@@ -279,6 +281,8 @@ impl<H: Host> Inbox<H> {
             ledger: self.ledger.close(),
             pool: self.pool.take(),
             seed: self.seed.take(),
+            // Calls that destroy nodes go on.
+            dying: Dying::new(),
             stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
     }

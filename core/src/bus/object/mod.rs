@@ -6,10 +6,11 @@
 //! which use them, are one floor above.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   bus, handle, inbox, message, node, peer, reservation, seed, table (together)
+//   bus, dying, handle, inbox, message, node, peer, reservation, seed, table (together)
 //   resolver
 
 mod bus;
+mod dying;
 mod handle;
 mod inbox;
 mod message;
@@ -21,6 +22,7 @@ mod seed;
 mod table;
 
 pub use bus::{Bus, Usage};
+pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
 pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
 pub(crate) use inbox::Inbox;
 pub(crate) use message::{
@@ -33,4 +35,4 @@ pub use peer::{Info, Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
 pub(crate) use seed::{Seed, SeedRef, SeedReservation};
-pub(crate) use table::{creates, ByNumber, Gained, Table, TableReservation};
+pub(crate) use table::{creates, Gained, Table, TableReservation};

@@ -26,7 +26,7 @@ use kernel::sync::{Arc, LockedBy, SetOnce};
 
 use crate::bus::host::{Host, GFP_KEPT};
 use crate::bus::object::{
-    EntryReservation, Handle, Inbox, Notice, NoticeState, Peer, Removed, TableReservation,
+    DeathKey, DyingReservation, EntryReservation, Handle, Inbox, Notice, NoticeState, Peer, Removed,
 };
 use crate::bus::order::Transaction;
 
@@ -50,16 +50,17 @@ pub(crate) struct DeathReservation<H: Host> {
     /// Used for the first of the nodes that die together.
     pub(crate) transaction: Arc<Transaction>,
     /// Memory for the node's entry among those that die together.
-    pub(crate) entry: TableReservation<H>,
+    pub(crate) entry: DyingReservation<H>,
 }
 
 /// State of a node's life.
-enum Life<H: Host> {
-    Alive(DeathReservation<H>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Alive,
     /// A call is about to destroy it, and nothing else does.
-    Doomed(DeathReservation<H>),
+    Doomed,
     /// A destruction is under way, or was.
-    Dying,
+    Dying(DeathKey),
 }
 
 /// The part of a node that the owner's inbox guards.
@@ -75,7 +76,9 @@ pub(crate) struct Shared<H: Host> {
     pub(crate) release_owed: bool,
     /// Number of release notices that were queued.
     n_releases: u64,
-    life: Life<H>,
+    life: Life,
+    /// Taken when a destruction begins.
+    death: Option<DeathReservation<H>>,
     /// The owner dropped its last reference: entries that are queued for the node vanish.
     pub(crate) anchor_released: bool,
 }
@@ -108,7 +111,7 @@ impl<H: Host> Node<H> {
     pub(crate) fn new(id: u64, serial: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
         let death = DeathReservation {
             transaction: owner.transaction()?,
-            entry: TableReservation::<H>::new(GFP_KEPT)?,
+            entry: DyingReservation::<H>::new(GFP_KEPT)?,
         };
         let shared = Shared {
             holders: RBTree::new(),
@@ -117,7 +120,8 @@ impl<H: Host> Node<H> {
             release: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             release_owed: false,
             n_releases: 0,
-            life: Life::Alive(death),
+            life: Life::Alive,
+            death: Some(death),
             anchor_released: false,
         };
         let new = Self {
@@ -156,42 +160,47 @@ impl<H: Host> Node<H> {
     /// Reserves its destruction for the caller. False if another call destroys it. Under the
     /// owner's inbox.
     pub(crate) fn doom(&self, inbox: &mut Inbox<H>) -> bool {
-        let life = &mut self.shared.access_mut(inbox).life;
-        match core::mem::replace(life, Life::Dying) {
-            Life::Alive(reservation) => {
-                *life = Life::Doomed(reservation);
-                true
-            }
-            other => {
-                *life = other;
-                false
-            }
+        let shared = self.shared.access_mut(inbox);
+        let is_alive = shared.life == Life::Alive;
+        if is_alive {
+            shared.life = Life::Doomed;
         }
+        is_alive
     }
 
     /// Gives up its destruction, which the caller reserved. Under the owner's inbox.
     pub(crate) fn spare(&self, inbox: &mut Inbox<H>) {
-        if let Some(reservation) = self.begin_death(inbox) {
-            self.shared.access_mut(inbox).life = Life::Alive(reservation);
-        }
+        self.shared.access_mut(inbox).life = Life::Alive;
     }
 
-    /// Begins its destruction, which the caller reserved. Under the owner's inbox.
-    pub(crate) fn begin_death(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
-        let life = &mut self.shared.access_mut(inbox).life;
-        match core::mem::replace(life, Life::Dying) {
-            Life::Doomed(reservation) => Some(reservation),
-            other => {
-                *life = other;
-                None
-            }
-        }
+    /// Takes the memory for its destruction, which the caller reserved. Under the owner's inbox.
+    pub(crate) fn take_death(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
+        self.shared.access_mut(inbox).death.take()
     }
 
-    /// Has it die when `transaction` is committed. The caller began its destruction.
-    pub(crate) fn die_in(&self, transaction: &Arc<Transaction>) {
+    /// Has it die when `transaction` is committed, as this part. The caller reserved that. Under
+    /// the owner's inbox.
+    pub(crate) fn die_in(
+        &self,
+        inbox: &mut Inbox<H>,
+        transaction: &Arc<Transaction>,
+        part: u32,
+    ) -> DeathKey {
+        let key = DeathKey {
+            count: transaction.number.count,
+            part,
+        };
+        self.shared.access_mut(inbox).life = Life::Dying(key);
         let is_first = self.death.populate(transaction.clone());
         debug_assert!(is_first, "a node dies once");
+        key
+    }
+
+    /// Notes that it has a new holder. Under the owner's inbox.
+    pub(crate) fn note_holder(&self, inbox: &mut Inbox<H>) {
+        if let Life::Dying(key) = self.shared.access(inbox).life {
+            inbox.dying.return_to_waiting(&key);
+        }
     }
 
     /// Returns whether the owner dropped its last reference. Under the owner's inbox.

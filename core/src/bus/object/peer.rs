@@ -233,7 +233,10 @@ impl<H: Host> Peer<H> {
                 nodes += u64::from(handle.is_anchor());
             }
         }
-        let mut cursor = self.inbox.lock().queue.cursor();
+        let mut inbox = self.inbox.lock();
+        inbox.queue.pull();
+        let mut cursor = inbox.queue.cursor();
+        drop(inbox);
         let mut queued = 0;
         while !matches!(cursor, Cursor::End) {
             let inbox = self.inbox.lock();

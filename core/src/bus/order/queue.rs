@@ -449,7 +449,8 @@ impl<M: Queued> Queue<M> {
             EntryRef::Notice(_) => false,
         };
         for group in self.staged() {
-            let Some(staged) = &group.staged else {
+            // All parts of a transaction are of one kind.
+            let (Some(staged), Entry::Message(_)) = (&group.staged, &group.first) else {
                 continue;
             };
             if is_doomed(group.first.as_ref()) || group.any_other(is_doomed) {
