@@ -20,13 +20,12 @@
 //! handed out of the critical section first.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   few, tree, host: the ground
+//   tree, host: the ground
 //   quota, order, pool
 //   object
 //   command
 
 mod command;
-mod few;
 mod host;
 mod object;
 mod order;

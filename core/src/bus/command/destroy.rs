@@ -27,7 +27,6 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
-use crate::bus::few::Few;
 use crate::bus::host::Host;
 use crate::bus::object::{
     check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Resolver,
@@ -35,9 +34,6 @@ use crate::bus::object::{
 };
 use crate::bus::order::{destruction_after, Transaction};
 use crate::errno::{EREMOTE, ESTALE};
-
-/// Number of nodes that are destroyed without an allocation.
-const FEW: usize = 16;
 
 /// Nodes to destroy together, in the order of the parts. They are in the owner's inbox.
 pub(crate) struct Doomed {
@@ -170,8 +166,7 @@ impl<H: Host> Peer<H> {
         anchor.unlink(detached);
     }
 
-    /// Destroys own nodes. Up to 16 nodes that exist, named in order, are destroyed without an
-    /// allocation.
+    /// Destroys own nodes. One node that exists is destroyed without an allocation.
     ///
     /// # Errors
     ///
@@ -180,19 +175,25 @@ impl<H: Host> Peer<H> {
     pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
-        let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
+        // One node alone needs no memory.
+        let mut first = None;
+        let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_KERNEL)?;
         for &id in ids {
             let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
-            anchors.push(handle)?;
+            match &first {
+                None => first = Some(handle),
+                Some(_) => others.push(handle, GFP_KERNEL)?,
+            }
         }
+        let anchors = Iterator::chain(first.iter(), others.iter());
         // 1
-        this.doom(&anchors)?;
+        this.doom(anchors.clone())?;
         // From here on it does not fail.
         resolver.finish();
         let mut doomed = Doomed::new();
-        for anchor in anchors.iter() {
+        for anchor in anchors {
             doomed.add(&mut this.inbox.lock(), anchor);
             if also == Also::Release {
                 this.drop_pin(anchor);
@@ -208,15 +209,15 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// ESTALE if another call destroys one of them; ESHUTDOWN.
-    fn doom(&self, anchors: &Few<Arc<Handle<H>>, FEW>) -> Result {
+    fn doom<'a>(&self, anchors: impl Iterator<Item = &'a Arc<Handle<H>>> + Clone) -> Result {
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
         check(inbox.open)?;
-        for (n, anchor) in anchors.iter().enumerate() {
+        for (n, anchor) in anchors.clone().enumerate() {
             if anchor.node.doom(inbox) {
                 continue;
             }
-            for anchor in anchors.iter().take(n) {
+            for anchor in anchors.take(n) {
                 anchor.node.spare(inbox);
             }
             return Err(ESTALE);
