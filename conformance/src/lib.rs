@@ -8,6 +8,8 @@
 //!   histories with the promises about order.
 //! - [`storm`]: random commands from everywhere, processes killed at random, and the proof
 //!   that nothing is left behind.
+//! - [`sweep`]: every command with each of its allocations and user copies failing in turn, on a
+//!   kernel with fault injection.
 //!
 //! The suite knows a host only by its binary interface ([`host`]). It checks the
 //! effects that a user of the interface can see.
@@ -19,4 +21,5 @@ pub mod history;
 pub mod host;
 pub mod run;
 pub mod storm;
+pub mod sweep;
 pub mod sys;

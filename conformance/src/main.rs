@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bus1_conformance::host::{self, Kind};
-use bus1_conformance::{cases, history, run, storm};
+use bus1_conformance::{cases, history, run, storm, sweep};
 use clap::{Args, Parser, Subcommand};
 
 /// One suite for every host of bus1
@@ -29,6 +29,11 @@ enum Command {
     History(HistoryArgs),
     /// Give random commands from everywhere, and check that nothing is left behind
     Storm(StormArgs),
+    /// Let each allocation and user copy of every command fail in turn (kernel, root)
+    Sweep {
+        /// Run only commands whose name contains this
+        filter: Option<String>,
+    },
     /// Run the part of a case that is another program
     #[command(hide = true)]
     TakeOver {
@@ -109,6 +114,7 @@ fn main() -> ExitCode {
         Some(Command::List) => list(),
         Some(Command::History(args)) => check_history(&args),
         Some(Command::Storm(args)) => run_storm(&args),
+        Some(Command::Sweep { filter }) => run_sweep(filter.as_deref()),
         Some(Command::TakeOver { fd }) => Ok(take_over(fd)),
     };
     match result {
@@ -175,6 +181,26 @@ fn run_storm(args: &StormArgs) -> std::io::Result<ExitCode> {
         println!("storm: the module is unloaded");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first of the users that sweeps run as.
+const SWEEPERS: u32 = 920_000;
+
+fn run_sweep(filter: Option<&str>) -> std::io::Result<ExitCode> {
+    let bus = host::open(Kind::Kernel)?;
+    let faults = sweep::Injector::new()?;
+    let started = Instant::now();
+    let tally = sweep::run(&*bus, &faults, SWEEPERS, filter, &mut std::io::stdout())?;
+    if tally.passed + tally.failed == 0 {
+        eprintln!("conformance: no command has that in its name");
+        return Ok(ExitCode::FAILURE);
+    }
+    eprintln!("sweep: {:.1} s", started.elapsed().as_secs_f64());
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The user that histories run as.

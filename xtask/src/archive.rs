@@ -23,6 +23,8 @@ pub enum Wanted {
     Previous,
     /// The newest realtime kernel in the archive.
     Rt,
+    /// A kernel with checkers, built from the source of the newest.
+    Debug,
     /// This release, as `uname -r` would print it.
     Release(String),
 }
@@ -34,6 +36,7 @@ impl Wanted {
             Wanted::Newest => "newest",
             Wanted::Previous => "previous",
             Wanted::Rt => "rt",
+            Wanted::Debug => "debug",
             Wanted::Release(release) => release,
         }
     }
@@ -47,9 +50,10 @@ impl FromStr for Wanted {
             "newest" => Ok(Wanted::Newest),
             "previous" => Ok(Wanted::Previous),
             "rt" => Ok(Wanted::Rt),
+            "debug" => Ok(Wanted::Debug),
             _ if Offer::parse(text).is_some() => Ok(Wanted::Release(text.to_owned())),
             _ => Err(format!(
-                "not `newest`, `previous`, `rt` or the release of a generic or realtime amd64 \
+                "not `newest`, `previous`, `rt`, `debug` or the release of a generic or realtime amd64 \
                  kernel from {OLDEST_MAJOR}.0 up, such as 7.3.4+deb13-amd64"
             )),
         }
@@ -109,6 +113,14 @@ impl Offer {
         })
     }
 
+    /// Returns the kernel of a release and of a version of its packages, or `None` if this is no
+    /// release of the archive.
+    pub fn new(release: &str, version: &str) -> Option<Offer> {
+        let offer = Offer::parse(release)?;
+        let version = version.to_owned();
+        Some(Offer { version, ..offer })
+    }
+
     fn series(&self) -> [u32; 2] {
         [self.number[0], self.number[1]]
     }
@@ -122,6 +134,13 @@ impl Offer {
     pub fn built_packages(&self) -> [String; 4] {
         ["binary-unsigned", "modules", "headers", "base"]
             .map(|what| format!("linux-{what}-{}", self.release))
+    }
+
+    /// The part of the release that the source knows: `7.3.4`.
+    pub fn upstream(&self) -> &str {
+        self.release
+            .strip_suffix(self.local_version())
+            .unwrap_or(&self.release)
     }
 
     /// The part of the release that the source does not know: `+deb13-amd64`.
@@ -204,7 +223,7 @@ fn fit(offers: &mut Vec<Offer>, versions: &BTreeMap<&str, BTreeSet<&str>>) {
 fn pick<'a>(offers: &'a [Offer], wanted: &Wanted) -> Option<&'a Offer> {
     let newest = |flavour| offers.iter().find(move |o| o.flavour == flavour);
     match wanted {
-        Wanted::Newest => newest(Flavour::Generic),
+        Wanted::Newest | Wanted::Debug => newest(Flavour::Generic),
         Wanted::Rt => newest(Flavour::Realtime),
         Wanted::Previous => {
             let series = newest(Flavour::Generic)?.series();
@@ -263,6 +282,7 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
         assert_eq!(picked("newest").as_deref(), Some("7.3.4+deb13-amd64"));
         assert_eq!(picked("previous").as_deref(), Some("7.2.12+deb13-amd64"));
         assert_eq!(picked("rt").as_deref(), Some("7.3.4+deb13-rt-amd64"));
+        assert_eq!(picked("debug"), picked("newest"));
         assert_eq!(
             picked("7.2.9+deb13-amd64").as_deref(),
             Some("7.2.9+deb13-amd64")
@@ -284,6 +304,7 @@ linux-headers-7.2.8+deb13-amd64 | 7.2.8-1~bpo13+1 | mirror
     #[test]
     fn the_local_version_is_what_follows_the_number() {
         assert_eq!(offers()[0].local_version(), "+deb13-amd64");
+        assert_eq!(offers()[0].upstream(), "7.3.4");
         assert_eq!(offers()[1].local_version(), "+deb13-rt-amd64");
         assert_eq!(offers()[2].source_package(), "linux-source-7.2");
     }

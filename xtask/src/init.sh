@@ -39,6 +39,37 @@ finish() {
     poweroff -f
 }
 
+# Tells the host of trouble that the kernel has no report of its own for.
+trouble() {
+    echo "<2>xtask: trouble: $1" >/dev/kmsg
+}
+
+# Lets kmemleak search. It passes over memory that is younger than 5 s, or changed since the scan
+# before.
+find_leaks() {
+    kmemleak=/sys/kernel/debug/kmemleak
+    sleep 6
+    echo scan >$kmemleak && echo scan >$kmemleak || trouble "kmemleak does not work"
+    while read -r line; do
+        echo "<2>kmemleak: $line" >/dev/kmsg
+    done <$kmemleak
+    echo clear >$kmemleak
+}
+
+# Looks for faults that the checkers of a debug kernel do not report by themselves.
+look() {
+    find_leaks
+    if [ -d /sys/module/bus1 ]; then
+        if rmmod bus1 2>&6; then
+            find_leaks
+        else
+            trouble "bus1 cannot be unloaded"
+        fi
+    fi
+    # A report of lockdep, and the first of KASAN, switches lockdep off.
+    grep -q '^ *debug_locks: *1$' /proc/lockdep_stats || trouble "lockdep is switched off"
+}
+
 . /xtask/settings
 
 echo "<6>xtask: begin" >/dev/kmsg
@@ -77,5 +108,8 @@ else
         esac
     done
     wait $out $err
+fi
+if [ -n "$CHECKERS" ]; then
+    look
 fi
 finish exit $status

@@ -96,6 +96,8 @@ pub fn write(path: &Path, kernel: &Kernel, job: &Job, settings: &Settings) -> Re
 pub struct Settings {
     /// Columns and lines, if the command's output goes to a terminal.
     pub terminal: Option<(u16, u16)>,
+    /// Ask the kernel's checkers at the end.
+    pub checkers: bool,
 }
 
 impl Settings {
@@ -106,6 +108,11 @@ impl Settings {
             "BUS1=yes\n"
         } else {
             "BUS1=\n"
+        };
+        script += if self.checkers {
+            "CHECKERS=yes\n"
+        } else {
+            "CHECKERS=\n"
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "_=,.-".contains(c);
         for param in &job.params {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A stock kernel to build for and to boot: its packages, and its source tree prepared so that the
-//! Rust metadata that Debian does not ship is there.
+//! A kernel to build for and to boot. Of a stock kernel there are its packages, and its source tree
+//! prepared so that the Rust metadata that Debian does not ship is there. The debug kernel is built
+//! from the same source.
 //!
 //! Invariants: a kernel is used only if its stamp is there, which is written last; without one
 //! everything of that kernel is made anew. The rebuilt Rust symbols are compared with those that
 //! the stock kernel exports, so a module that could not be loaded is never built.
+
+mod debug;
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,20 +19,38 @@ use crate::archive::{self, Offer, Wanted};
 use crate::root::{self, Root};
 use crate::{repo, run};
 
-/// The compilers that Debian builds its kernels with, by the names that the stock configuration
-/// carries.
-pub const MAKE: &str = "make CC=x86_64-linux-gnu-gcc-14 HOSTCC=gcc-14";
+/// Make with the compilers that Debian builds its kernels with, by the names that the stock
+/// configuration carries.
+const MAKE: &str = "make CC=x86_64-linux-gnu-gcc-14 HOSTCC=gcc-14";
 
 /// A kernel that is ready.
 pub struct Kernel {
     pub root: Root,
     pub release: String,
+    pub build: Build,
+}
+
+/// The origin of a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Build {
+    /// Built by Debian; the image and its modules are in packages.
+    Stock,
+    /// Built here, with checkers and without modules.
+    Debug,
 }
 
 impl Kernel {
     /// The prepared source tree, as seen in the root.
     pub fn tree(&self) -> String {
         format!("/build/linux-{}", self.release)
+    }
+
+    /// The command that builds in the tree, and for the kernel.
+    pub fn make(&self) -> &'static str {
+        match self.build {
+            Build::Stock => MAKE,
+            Build::Debug => debug::MAKE,
+        }
     }
 
     fn packages(&self) -> String {
@@ -57,7 +78,13 @@ impl Kernel {
 
     /// The kernel image to boot.
     pub fn image(&self) -> PathBuf {
-        self.release_dir().join("vmlinuz.unsigned")
+        match self.build {
+            Build::Stock => self.release_dir().join("vmlinuz.unsigned"),
+            Build::Debug => {
+                let tree = self.root.outside(&self.tree());
+                tree.join("arch/x86/boot/bzImage")
+            }
+        }
     }
 
     /// What this kernel's own files go to.
@@ -79,6 +106,9 @@ impl Kernel {
     }
 
     fn dependencies(&self) -> Result<String> {
+        if self.build == Build::Debug {
+            return Ok(String::new());
+        }
         fs::read_to_string(self.release_dir().join("modules.dep"))
             .context("the kernel package has no modules.dep; remove target/vm and try again")
     }
@@ -100,6 +130,14 @@ fn find_modules<'a>(dependencies: &'a str, name: &str) -> Option<Vec<&'a str>> {
 
 /// Finds the kernel in the cache, or gets and prepares it.
 pub fn prepare(wanted: &Wanted, refresh: bool) -> Result<Kernel> {
+    match wanted {
+        Wanted::Debug => debug::prepare(stock(&Wanted::Newest, refresh)?),
+        _ => stock(wanted, refresh),
+    }
+}
+
+/// Finds a stock kernel in the cache, or gets and prepares it.
+fn stock(wanted: &Wanted, refresh: bool) -> Result<Kernel> {
     let _lock = repo::lock()?;
     let root = Root::prepare()?;
     let choice = repo::cache_dir("chosen")?.join(wanted.name());
@@ -112,6 +150,7 @@ pub fn prepare(wanted: &Wanted, refresh: bool) -> Result<Kernel> {
     let mut kernel = Kernel {
         root,
         release: chosen.unwrap_or_default(),
+        build: Build::Stock,
     };
     let cached = !kernel.release.is_empty() && kernel.stamp().exists();
     if !cached || refresh {
@@ -126,19 +165,8 @@ pub fn prepare(wanted: &Wanted, refresh: bool) -> Result<Kernel> {
 }
 
 fn make(kernel: &Kernel, offer: &Offer) -> Result<()> {
-    match fs::remove_file(kernel.stamp()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context("cannot remove the stamp of an older kernel");
-        }
-        _ => (),
-    }
+    remove_built(kernel)?;
     root::remove(&kernel.root.outside(&kernel.packages()))?;
-    root::remove(&kernel.root.outside(&kernel.tree()))?;
-    root::remove(
-        &kernel
-            .root
-            .outside(&format!("/build/bus1-{}", kernel.release)),
-    )?;
     run::step(&format!("download kernel {}", kernel.release), |step| {
         step.run(&mut download(kernel, offer)?)
     })?;
@@ -159,6 +187,22 @@ fn make(kernel: &Kernel, offer: &Offer) -> Result<()> {
     )?;
     check(kernel, &config)?;
     repo::write_whole(&kernel.stamp(), offer.version.as_bytes())
+}
+
+/// Removes the stamp of a kernel, its tree, and the modules that were built in the tree.
+fn remove_built(kernel: &Kernel) -> Result<()> {
+    match fs::remove_file(kernel.stamp()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).context("cannot remove the stamp of an older kernel");
+        }
+        _ => (),
+    }
+    root::remove(&kernel.root.outside(&kernel.tree()))?;
+    for module in ["bus1", "bus1_selftest"] {
+        let copy = format!("/build/{module}-{}", kernel.release);
+        root::remove(&kernel.root.outside(&copy))?;
+    }
+    Ok(())
 }
 
 fn download(kernel: &Kernel, offer: &Offer) -> Result<std::process::Command> {
@@ -231,8 +275,8 @@ fn configure(kernel: &Kernel, offer: &Offer) -> Result<String> {
     Ok(config)
 }
 
-/// Makes sure that what was rebuilt is what the stock kernel was built from.
-fn check(kernel: &Kernel, config: &str) -> Result<()> {
+/// Makes sure that the kernel in the tree has the release that it is known by.
+fn check_release(kernel: &Kernel) -> Result<()> {
     let tree = kernel.root.outside(&kernel.tree());
     let release = fs::read_to_string(tree.join("include/config/kernel.release"))?;
     ensure!(
@@ -241,6 +285,13 @@ fn check(kernel: &Kernel, config: &str) -> Result<()> {
         release.trim(),
         kernel.release
     );
+    Ok(())
+}
+
+/// Makes sure that what was rebuilt is what the stock kernel was built from.
+fn check(kernel: &Kernel, config: &str) -> Result<()> {
+    check_release(kernel)?;
+    let tree = kernel.root.outside(&kernel.tree());
     let settings = |text: &str| -> HashSet<String> {
         text.lines()
             .filter(|line| line.starts_with("CONFIG_"))

@@ -21,6 +21,7 @@ mod repo;
 mod root;
 mod run;
 mod scan;
+mod selftest;
 mod size;
 mod source;
 mod test;
@@ -85,8 +86,8 @@ enum Command {
 
 #[derive(Args)]
 struct KernelArg {
-    /// `newest`, `previous` (newest of the series before), `rt` (newest realtime kernel), or a
-    /// release such as 7.3.4+deb13-amd64
+    /// `newest`, `previous` (newest of the series before), `rt` (newest realtime kernel), `debug`
+    /// (built with KASAN, lockdep and kmemleak), or a release such as 7.3.4+deb13-amd64
     #[arg(long, value_name = "RELEASE", default_value = "newest")]
     kernel: archive::Wanted,
 }

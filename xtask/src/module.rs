@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds bus1.ko.
+//! Builds bus1.ko, and a module that shows what a debug kernel sees.
 //!
 //! The sources are copied into the root, keeping their places to each other, because the module
 //! includes files of its neighbours. Only files whose content changed are written, so that make
@@ -13,41 +13,108 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context, Result};
 use walkdir::WalkDir;
 
-use crate::kernel::{Kernel, MAKE};
+use crate::kernel::Kernel;
 use crate::{repo, run};
 
-/// What the module is built from, in the repository.
-const SOURCES: &[&str] = &["core/src", "uapi", "kernel"];
+/// A module and what it is built from, in the repository.
+struct Module {
+    name: &'static str,
+    /// The folder with its Kbuild.
+    folder: &'static str,
+    sources: &'static [&'static str],
+}
+
+const BUS1: Module = Module {
+    name: "bus1",
+    folder: "kernel",
+    sources: &["core/src", "uapi", "kernel"],
+};
+const SELFTEST: Module = Module {
+    name: "bus1_selftest",
+    folder: "xtask/selftest",
+    sources: &["xtask/selftest"],
+};
 
 /// Content by path.
 type Sources = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Builds the module for a kernel and returns its file.
+/// Builds bus1.ko for a kernel and returns its file.
 pub fn build(kernel: &Kernel) -> Result<PathBuf> {
-    let _lock = repo::lock()?;
-    ensure!(
-        repo::dir().join("kernel/Kbuild").is_file(),
-        "the repository has no kernel/Kbuild to build the module from"
-    );
-    let output = kernel.output_dir()?.join("bus1.ko");
-    let stamp = kernel.output_dir()?.join("bus1.stamp");
-    let sources = read(repo::dir())?;
-    let want = fingerprint(kernel, &sources);
-    if output.exists() && repo::stamp_is(&stamp, &want) {
-        return Ok(output);
+    BUS1.build(kernel)
+}
+
+/// Builds the module that does what a debug kernel has to report, and returns its file.
+pub fn build_selftest(kernel: &Kernel) -> Result<PathBuf> {
+    SELFTEST.build(kernel)
+}
+
+impl Module {
+    fn build(&self, kernel: &Kernel) -> Result<PathBuf> {
+        let Module { name, folder, .. } = self;
+        let _lock = repo::lock()?;
+        ensure!(
+            repo::dir().join(folder).join("Kbuild").is_file(),
+            "the repository has no {folder}/Kbuild to build {name}.ko from"
+        );
+        let output = kernel.output_dir()?.join(format!("{name}.ko"));
+        let stamp = kernel.output_dir()?.join(format!("{name}.stamp"));
+        let sources = self.read(repo::dir())?;
+        let want = fingerprint(kernel, &sources);
+        if output.exists() && repo::stamp_is(&stamp, &want) {
+            return Ok(output);
+        }
+        let inside = format!("/build/{name}-{}", kernel.release);
+        let copy = kernel.root.outside(&inside);
+        run::step(&format!("{name}.ko for {}", kernel.release), |step| {
+            mirror(&sources, &copy)?;
+            self.make(step, kernel, &inside, "")?;
+            Ok(())
+        })?;
+        let built = fs::read(copy.join(folder).join(format!("{name}.ko")))
+            .with_context(|| format!("make succeeded, but left no {folder}/{name}.ko"))?;
+        repo::write_whole(&output, &built)?;
+        repo::write_whole(&stamp, want.as_bytes())?;
+        Ok(output)
     }
-    let inside = format!("/build/bus1-{}", kernel.release);
-    let copy = kernel.root.outside(&inside);
-    run::step(&format!("bus1.ko for {}", kernel.release), |step| {
-        mirror(&sources, &copy)?;
-        make(step, kernel, &inside, "")?;
-        Ok(())
-    })?;
-    let built = fs::read(copy.join("kernel/bus1.ko"))
-        .context("make succeeded, but left no kernel/bus1.ko")?;
-    repo::write_whole(&output, &built)?;
-    repo::write_whole(&stamp, want.as_bytes())?;
-    Ok(output)
+
+    /// Runs make for the module in a copy of the sources. Shows all lines that are not about its
+    /// progress, and returns how many these were.
+    fn make(
+        &self,
+        step: &mut run::Step,
+        kernel: &Kernel,
+        inside: &str,
+        args: &str,
+    ) -> Result<usize> {
+        let (make, folder) = (kernel.make(), self.folder);
+        let script = format!("{make} {args} -C \"$1\" M=\"$2/{folder}\" modules </dev/null");
+        let mut command = kernel.root.shell(&script, &[&kernel.tree(), inside])?;
+        let mut shown = 0;
+        step.run_lines(&mut command, |step, line| {
+            if !is_progress(line) {
+                step.show(&line.replace(&format!("{inside}/"), ""));
+                shown += 1;
+            }
+        })?;
+        Ok(shown)
+    }
+
+    /// The content of every source by its path in the repository.
+    fn read(&self, repository: &Path) -> Result<Sources> {
+        let mut sources = BTreeMap::new();
+        for folder in self.sources {
+            for entry in WalkDir::new(repository.join(folder)) {
+                let entry = entry.with_context(|| format!("cannot read {folder}/"))?;
+                if entry.file_type().is_file() {
+                    let path = entry.path().strip_prefix(repository)?.to_owned();
+                    let content = fs::read(entry.path())
+                        .with_context(|| format!("cannot read {}", path.display()))?;
+                    sources.insert(path, content);
+                }
+            }
+        }
+        Ok(sources)
+    }
 }
 
 /// Builds the module as the kernel tree checks its own code: with clippy, with the warnings of W=1,
@@ -64,24 +131,9 @@ pub fn lint(kernel: &Kernel) -> Result<usize> {
     run::step("clippy, sparse and W=1 on the module", |step| {
         // Files that were built already are not looked at again.
         crate::root::remove(&copy)?;
-        mirror(&read(repo::dir())?, &copy)?;
-        make(step, kernel, &inside, &args)
+        mirror(&BUS1.read(repo::dir())?, &copy)?;
+        BUS1.make(step, kernel, &inside, &args)
     })
-}
-
-/// Runs make for the module in a copy of the sources. Shows all lines that are not about its
-/// progress, and returns how many these were.
-fn make(step: &mut run::Step, kernel: &Kernel, inside: &str, args: &str) -> Result<usize> {
-    let script = format!("{MAKE} {args} -C \"$1\" M=\"$2/kernel\" modules </dev/null");
-    let mut command = kernel.root.shell(&script, &[&kernel.tree(), inside])?;
-    let mut shown = 0;
-    step.run_lines(&mut command, |step, line| {
-        if !is_progress(line) {
-            step.show(&line.replace(&format!("{inside}/"), ""));
-            shown += 1;
-        }
-    })?;
-    Ok(shown)
 }
 
 /// Lines of make that say only that it works.
@@ -96,23 +148,6 @@ fn is_progress(line: &str) -> bool {
                 .is_some_and(|rest| rest.starts_with([' ', '[', ':']) || rest.is_empty())
         })
         || line.starts_with("Skipping BTF generation")
-}
-
-/// The content of every source by its path in the repository.
-fn read(repository: &Path) -> Result<Sources> {
-    let mut sources = BTreeMap::new();
-    for folder in SOURCES {
-        for entry in WalkDir::new(repository.join(folder)) {
-            let entry = entry.with_context(|| format!("cannot read {folder}/"))?;
-            if entry.file_type().is_file() {
-                let path = entry.path().strip_prefix(repository)?.to_owned();
-                let content = fs::read(entry.path())
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                sources.insert(path, content);
-            }
-        }
-    }
-    Ok(sources)
 }
 
 /// Differs whenever the module could come out differently.

@@ -41,6 +41,15 @@ const TROUBLE: &[&str] = &[
     "Unknown symbol",
     "disagrees about version of symbol",
     "leaked",
+    "ODEBUG:",
+    "inconsistent lock state",
+    "inversion dependency detected",
+    "Invalid wait context",
+    "held when returning to user space",
+    "locking correctness validator",
+    "suspected memory leaks",
+    "leak detector disabled",
+    "xtask: trouble:",
 ];
 
 /// How many lines are shown before the first report, and from it on.
@@ -90,6 +99,15 @@ mod tests {
         let warned = format!("{calm}[2.0] WARNING: CPU: 0 PID: 7 at lib/x.c:3\r\n[2.0] more\r\n");
         let shown = trouble(&warned).unwrap();
         assert!(shown.contains("lib/x.c:3") && shown.contains("more") && !shown.contains('\r'));
+    }
+
+    #[test]
+    fn what_the_init_finds_counts() {
+        let calm = "[1.0] xtask: begin\n[1.1] bus1: loaded\n";
+        let found = format!("{calm}[9.0] xtask: trouble: lockdep is switched off\n");
+        assert!(trouble(&found).is_some());
+        let found = format!("{calm}[9.0] kmemleak: 2 new suspected memory leaks (see x)\n");
+        assert!(trouble(&found).is_some());
     }
 
     #[test]

@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs every test there is.
 //!
-//! [`STEPS`] is the list. A step that fails does not keep the others from running. What can be
-//! counted is counted from what the programs print; a step that prints no counts is one case, and
-//! a step that fails without a failed case has one more.
+//! [`STEPS`] is the list, and [`DEBUG_STEPS`] that of the debug kernel. A step that fails does not
+//! keep the others from running. What can be counted is counted from what the programs print; a
+//! step that prints no counts is one case, and a step that fails without a failed case has one
+//! more.
+
+mod steps;
 
 use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 
+use self::steps::{TestStep, Work, DEBUG_STEPS, STEPS};
 use crate::archive::Wanted;
-use crate::kernel::{self, Kernel};
-use crate::{guard, module, programs, repo, run, vm};
+use crate::kernel::{self, Build, Kernel};
+use crate::{guard, module, programs, repo, run, selftest, vm};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -21,6 +26,10 @@ pub struct Options {
     /// Run only the steps whose name contains one of these
     #[arg(value_name = "WORD")]
     only: Vec<String>,
+    /// Run the steps of the debug kernel in place of all others; the first run builds the kernel,
+    /// which takes about 10 minutes
+    #[arg(long, conflicts_with = "kernel")]
+    debug_kernel: bool,
     /// List the steps and run none
     #[arg(long)]
     list: bool,
@@ -29,122 +38,6 @@ pub struct Options {
     #[arg(long, value_name = "RELEASE")]
     kernel: Vec<Wanted>,
 }
-
-/// One thing to run.
-struct TestStep {
-    name: &'static str,
-    work: Work,
-}
-
-enum Work {
-    /// `cargo` with these arguments; with an own target folder where the flags for rustc differ.
-    Cargo {
-        args: &'static [&'static str],
-        rustflags: Option<(&'static str, &'static str)>,
-    },
-    /// The conformance program on this machine, built with these features and called like this.
-    Here(&'static [&'static str], &'static [&'static str]),
-    /// The conformance program in a VM, called like this.
-    Vm(&'static [&'static str]),
-    /// The conformance suite in a VM, with this module loaded if the kernel has it.
-    Suite(&'static str),
-    /// Every 32-bit program in a VM.
-    Compat,
-    /// An example of the crate `bus1` in a VM.
-    Example(&'static str),
-    /// What is measured in instructions, beside what was recorded.
-    Guard,
-}
-
-const STEPS: &[TestStep] = &[
-    TestStep {
-        name: "user space",
-        work: Work::Cargo {
-            args: &["test", "--workspace"],
-            rustflags: None,
-        },
-    },
-    TestStep {
-        name: "loom models",
-        work: Work::Cargo {
-            args: &[
-                "test",
-                "--release",
-                "--package",
-                "bus1-core",
-                "--test",
-                "loom",
-            ],
-            rustflags: Some(("--cfg loom", "loom")),
-        },
-    },
-    TestStep {
-        name: "loom models without locks",
-        work: Work::Cargo {
-            args: &[
-                "test",
-                "--release",
-                "--package",
-                "bus1-core",
-                "--lib",
-                "loom_",
-            ],
-            rustflags: Some(("--cfg loom", "loom")),
-        },
-    },
-    TestStep {
-        name: "embedded: conformance",
-        work: Work::Here(&[], &["--host", "embedded"]),
-    },
-    TestStep {
-        name: "embedded: history",
-        work: Work::Here(&[], &["history", "--host", "embedded"]),
-    },
-    TestStep {
-        name: "embedded: history of an order broken on purpose",
-        work: Work::Here(
-            &["broken-order"],
-            &["history", "--host", "embedded", "--break"],
-        ),
-    },
-    TestStep {
-        name: "embedded: storm",
-        work: Work::Here(&[], &["storm", "--host", "embedded"]),
-    },
-    TestStep {
-        name: "kernel: conformance",
-        work: Work::Suite("binder_linux"),
-    },
-    TestStep {
-        name: "kernel: 32-bit programs",
-        work: Work::Compat,
-    },
-    TestStep {
-        name: "kernel: the first program of the README",
-        work: Work::Example("two_processes"),
-    },
-    TestStep {
-        name: "kernel: history",
-        work: Work::Vm(&["history", "--host", "kernel"]),
-    },
-    TestStep {
-        name: "kernel: storm",
-        work: Work::Vm(&[
-            "storm",
-            "--host",
-            "kernel",
-            "--rounds",
-            "800",
-            "--kill-every",
-            "400",
-            "--unload",
-        ]),
-    },
-    TestStep {
-        name: "kernel: instructions beside the recorded ones",
-        work: Work::Guard,
-    },
-];
 
 /// Cases by how they went.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -220,7 +113,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let chosen = |step: &&TestStep| {
         options.only.is_empty() || options.only.iter().any(|word| step.name.contains(word))
     };
-    let steps: Vec<&TestStep> = STEPS.iter().filter(chosen).collect();
+    let (all, kernels) = if options.debug_kernel {
+        (DEBUG_STEPS, vec![Wanted::Debug])
+    } else {
+        (STEPS, options.kernel.clone())
+    };
+    let steps: Vec<&TestStep> = all.iter().filter(chosen).collect();
     if steps.is_empty() {
         bail!(
             "no step's name contains {}; --list shows them",
@@ -236,7 +134,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let mut sum = Counts::default();
     let mut table = Vec::new();
     for step in &steps {
-        for wanted in step.work.kernels(&options.kernel) {
+        for wanted in step.work.kernels(&kernels) {
             let name = match &wanted {
                 Some(wanted) => format!("{} ({})", step.name, wanted.name()),
                 None => step.name.to_owned(),
@@ -263,11 +161,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         };
         println!("{name}: {passed} passed, {failed} failed{ignored}");
     }
-    if steps.len() < STEPS.len() {
+    if steps.len() < all.len() {
         println!(
             "{} of {} steps were left out as asked",
-            STEPS.len() - steps.len(),
-            STEPS.len()
+            all.len() - steps.len(),
+            all.len()
         );
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
@@ -285,6 +183,7 @@ impl Work {
             Work::Cargo { .. } | Work::Here(..) => return vec![None],
             Work::Suite(_) => &[Wanted::Newest, Wanted::Previous, Wanted::Rt],
             Work::Vm(_) | Work::Compat | Work::Example(_) | Work::Guard => &[Wanted::Newest],
+            Work::Selftest => &[Wanted::Debug],
         };
         let chosen = if asked.is_empty() { default } else { asked };
         chosen.iter().cloned().map(Some).collect()
@@ -329,9 +228,13 @@ impl Work {
             }
             Work::Example(name) => in_vm(&kernel()?, programs::example("bus1", name)?, &[], &[]),
             Work::Guard => counted(guard::check(&kernel()?)?),
+            Work::Selftest => Ok(Counts::of(&selftest::run(&kernel()?)?, true)),
         }
     }
 }
+
+/// The time limit of one program in the debug kernel, which is about ten times as slow.
+const DEBUG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 fn conformance(features: &[&str]) -> Result<PathBuf> {
     programs::build("bus1-conformance", "conformance", features)
@@ -353,6 +256,9 @@ fn in_vm(kernel: &Kernel, program: PathBuf, args: &[&str], modules: &[&str]) -> 
     job.command = vec![format!("./{name}")];
     job.command.extend(args.iter().map(|arg| (*arg).to_owned()));
     job.copies = vec![program];
+    if kernel.build == Build::Debug {
+        job.timeout = DEBUG_TIMEOUT;
+    }
     job.modprobe = modules.iter().map(|name| (*name).to_owned()).collect();
     run::say(&format!(
         "{} in a VM with {}",
@@ -418,6 +324,14 @@ mod tests {
         assert_eq!(names(&Work::Compat, &[]), ["newest"]);
         assert_eq!(names(&suite, &[Wanted::Rt]), ["rt"]);
         assert!(names(&Work::Here(&[], &[]), &[Wanted::Rt]).is_empty());
+    }
+
+    #[test]
+    fn all_steps_of_the_debug_kernel_run_in_it_alone() {
+        for step in DEBUG_STEPS {
+            let kernels = step.work.kernels(&[Wanted::Debug]);
+            assert_eq!(kernels, [Some(Wanted::Debug)], "{}", step.name);
+        }
     }
 
     #[test]

@@ -42,6 +42,10 @@ impl Bus for Embedded {
         Ok(Box::new(EmbeddedDoor(peer)))
     }
 
+    fn open_here(&self) -> Result<Box<dyn Door>> {
+        self.open(0)
+    }
+
     fn user_limits(&self) -> Limits {
         let limits = bus1_embedded::Limits::DEFAULT;
         Limits {

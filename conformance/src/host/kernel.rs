@@ -87,6 +87,10 @@ impl Bus for Kernel {
         Ok(Box::new(KernelDoor { fd }))
     }
 
+    fn open_here(&self) -> Result<Box<dyn Door>> {
+        Ok(Box::new(KernelDoor { fd: open_device()? }))
+    }
+
     fn user_limits(&self) -> Limits {
         Limits {
             slices: parameter("user_slices_max"),

@@ -53,6 +53,10 @@ pub trait Bus: Send + Sync {
     /// Opens a peer of the user `uid`.
     fn open(&self, uid: u32) -> Result<Box<dyn Door>>;
 
+    /// Opens a peer of the calling thread's user, with all the work in the calling thread. A host
+    /// without users of its own takes root.
+    fn open_here(&self) -> Result<Box<dyn Door>>;
+
     /// Returns the limits that every user has.
     fn user_limits(&self) -> Limits;
 

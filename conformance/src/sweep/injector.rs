@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Fault injection of the kernel: failslab, fail_page_alloc and fail_usercopy.
+//!
+//! A point is an allocation or a copy that a function of the module asks for, itself or through
+//! functions of the kernel: each of the three looks for the module on the stack. So the injector's
+//! own system calls have no points, and neither has the rest of the kernel. Allocations of
+//! kmemleak, which come with every other one, are excluded as well: kmemleak would switch itself
+//! off when they fail often.
+//!
+//! `fail-nth` of the thread counts the points down and fails the one at which it becomes 0. From
+//! then on `make-it-fail` decides: set, it lets all later points fail too.
+
+use std::fs::{self, File};
+use std::io::{Error, Read, Result, Seek, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use super::{Faults, Mode};
+
+/// Folder of the kernel's fault injection, which needs debugfs.
+const DEBUGFS: &str = "/sys/kernel/debug";
+/// The kinds of faults, and what each ignores unless it is told otherwise.
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "failslab",
+        settings: &[("ignore-gfp-wait", "N"), ("cache-filter", "N")],
+    },
+    Kind {
+        name: "fail_page_alloc",
+        settings: &[
+            ("ignore-gfp-wait", "N"),
+            ("ignore-gfp-highmem", "N"),
+            ("min-order", "0"),
+        ],
+    },
+    Kind {
+        name: "fail_usercopy",
+        settings: &[],
+    },
+];
+/// Settings of every kind: quiet, without end, only for threads that ask for it.
+const COMMON: &[(&str, &str)] = &[
+    ("verbose", "0"),
+    ("interval", "1"),
+    ("space", "0"),
+    ("times", "-1"),
+    ("task-filter", "Y"),
+    ("probability", "100"),
+];
+
+/// One kind of faults.
+struct Kind {
+    name: &'static str,
+    settings: &'static [(&'static str, &'static str)],
+}
+
+/// The kernel's fault injection for the thread that made it.
+pub struct Injector {
+    nth: File,
+    always: File,
+}
+
+/// Adds the file to an error.
+fn named(path: impl AsRef<Path>) -> impl FnOnce(Error) -> Error {
+    move |error| {
+        let path = path.as_ref().display();
+        Error::new(error.kind(), format!("{path}: {error}"))
+    }
+}
+
+impl Injector {
+    /// Sets the kernel's fault injection up, for the module `bus1` and the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no fault injection, debugfs is not mounted, the caller is not root, or the
+    /// module is not loaded.
+    pub fn new() -> Result<Self> {
+        for kind in KINDS {
+            let folder = Path::new(DEBUGFS).join(kind.name);
+            if !folder.is_dir() {
+                return Err(Error::other(format!(
+                    "no {}: this kernel has no fault injection; \
+                     `cargo xtask test --debug-kernel sweep` runs the sweep in one that has",
+                    folder.display()
+                )));
+            }
+        }
+        let module = module_text(&read("/proc/modules")?)?;
+        let kmemleak = kmemleak_text(&read("/proc/kallsyms")?)?;
+        let addresses = [
+            ("require-start", module.start),
+            ("require-end", module.end),
+            ("reject-start", kmemleak.start),
+            ("reject-end", kmemleak.end),
+        ];
+        for kind in KINDS {
+            let set = |name: &str, value: &str| {
+                let path = Path::new(DEBUGFS).join(kind.name).join(name);
+                fs::write(&path, value).map_err(named(path))
+            };
+            for (name, address) in addresses {
+                set(name, &format!("{address:#x}"))?;
+            }
+            for (name, value) in kind.settings.iter().chain(COMMON) {
+                set(name, value)?;
+            }
+        }
+        let open = |path: &str| {
+            let file = File::options().read(true).write(true).open(path);
+            file.map_err(named(path))
+        };
+        Ok(Self {
+            nth: open("/proc/thread-self/fail-nth")?,
+            always: open("/proc/thread-self/make-it-fail")?,
+        })
+    }
+
+    fn set_nth(&self, nth: u32) -> Result<()> {
+        let mut file = &self.nth;
+        file.write_all(nth.to_string().as_bytes())
+            .map_err(named("fail-nth"))
+    }
+
+    fn set_always(&self, always: bool) -> Result<()> {
+        let mut file = &self.always;
+        file.rewind()?;
+        file.write_all(if always { b"1" } else { b"0" })
+            .map_err(named("make-it-fail"))
+    }
+}
+
+impl Faults for Injector {
+    fn arm(&self, mode: Mode, nth: u32) -> Result<()> {
+        self.set_nth(nth)?;
+        self.set_always(mode == Mode::Onwards)
+    }
+
+    fn disarm(&self) -> Result<bool> {
+        self.set_always(false)?;
+        let mut text = String::new();
+        let mut file = &self.nth;
+        file.rewind()?;
+        file.read_to_string(&mut text).map_err(named("fail-nth"))?;
+        self.set_nth(0)?;
+        Ok(text.trim() == "0")
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).map_err(named(path))
+}
+
+/// Returns the addresses of the module from the text of `/proc/modules`.
+fn module_text(modules: &str) -> Result<Range<u64>> {
+    let line = modules.lines().find(|line| line.starts_with("bus1 "));
+    let missing = || Error::other("bus1.ko is not loaded");
+    let words: Vec<&str> = line.ok_or_else(missing)?.split_whitespace().collect();
+    let size = words.get(1).and_then(|size| size.parse::<u64>().ok());
+    let start = words.get(5).and_then(|address| hexadecimal(address));
+    match (start, size) {
+        (Some(start @ 1..), Some(size)) => Ok(start..start + size),
+        _ => Err(Error::other(
+            "/proc/modules shows no address of bus1; run the sweep as root",
+        )),
+    }
+}
+
+/// Returns the addresses of kmemleak's code from the text of `/proc/kallsyms`: from its first
+/// function to its last. Without kmemleak the range is empty.
+fn kmemleak_text(symbols: &str) -> Result<Range<u64>> {
+    const NAMES: &[&str] = &[
+        "kmemleak_alloc",
+        "kmemleak_alloc_percpu",
+        "kmemleak_vmalloc",
+        "mem_pool_alloc",
+        "__alloc_object",
+        "__create_object",
+        "create_object",
+        "__link_object",
+    ];
+    let mut range: Option<Range<u64>> = None;
+    for line in symbols.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        // The name of a module follows those of its own symbols.
+        if words.next().is_some() || !NAMES.contains(&name) {
+            continue;
+        }
+        let Some(address @ 1..) = hexadecimal(address) else {
+            return Err(Error::other(
+                "/proc/kallsyms shows no addresses; run the sweep as root",
+            ));
+        };
+        let range = range.get_or_insert(address..address);
+        range.start = range.start.min(address);
+        range.end = range.end.max(address + LARGEST);
+    }
+    Ok(range.unwrap_or(0..0))
+}
+
+/// Bytes that the last function of kmemleak may have. What follows it allocates nothing for us.
+const LARGEST: u64 = 512;
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_is_found_by_its_address() {
+        let modules = "other 4096 0 - Live 0xffffffffc0000000\n\
+                       bus1 450560 1 - Live 0xffffffffc0100000 (O)\n";
+        let found = module_text(modules).unwrap();
+        assert_eq!(found, 0xffffffffc0100000..0xffffffffc0100000 + 450560);
+        assert!(module_text("bus1x 4096 0 - Live 0xffffffffc0000000\n").is_err());
+        assert!(module_text("bus1 4096 0 - Live 0x0000000000000000\n").is_err());
+    }
+
+    #[test]
+    fn kmemleak_is_found_by_its_functions() {
+        let symbols = "ffffffff81000000 T startup_64\n\
+                       ffffffff81200000 t mem_pool_alloc\n\
+                       ffffffff81200800 T kmemleak_alloc\n\
+                       ffffffffc0000000 t kmemleak_alloc\t[other]\n";
+        let found = kmemleak_text(symbols).unwrap();
+        assert_eq!(found, 0xffffffff81200000..0xffffffff81200800 + LARGEST);
+        assert_eq!(kmemleak_text("").unwrap(), 0..0);
+        assert!(kmemleak_text("0000000000000000 T kmemleak_alloc\n").is_err());
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Every command with each of its allocations and user copies failing in turn.
+//!
+//! A command that fails leaves no trace: counts and charges of all peers, their readiness and the
+//! open descriptors are as before, and the same command then does what it would have done without
+//! the fault. The sweep counts up from the first point where a command can fail, until the command
+//! succeeds without reaching the point. Each point fails [alone](Mode::Once), so that code which
+//! tries again shows, and [with all that follow](Mode::Onwards), so that a failure shows which a
+//! second attempt would hide.
+//!
+//! The kernel needs fault injection, which no stock kernel has; `cargo xtask test --debug-kernel`
+//! boots one.
+
+// Floors, bottom to top:
+//   scene
+//   trace
+//   commands, injector
+//   walk
+
+mod commands;
+mod injector;
+mod scene;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod walk;
+
+use std::fmt;
+use std::io::Write;
+
+use crate::host::Bus;
+
+pub use injector::Injector;
+
+/// The extent of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// One point fails, and all later ones succeed.
+    Once,
+    /// A point fails, and all later ones do.
+    Onwards,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Once => "once",
+            Self::Onwards => "onwards",
+        })
+    }
+}
+
+/// A host that lets allocations and user copies of the bus fail.
+pub trait Faults {
+    /// Lets point number `nth` of the calling thread fail, counted from 1 and from now on.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses; the message names the file.
+    fn arm(&self, mode: Mode, nth: u32) -> std::io::Result<()>;
+
+    /// Lets nothing fail any more, and returns whether the point was reached.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses; the message names the file.
+    fn disarm(&self) -> std::io::Result<bool>;
+}
+
+/// Counts of a sweep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Walks (one command in one mode) that passed.
+    pub passed: usize,
+    /// Walks that failed.
+    pub failed: usize,
+    /// Points that were let fail, in all walks.
+    pub points: u64,
+}
+
+/// Runs all commands whose name contains `filter`, and prints the result of each to `out`.
+///
+/// # Errors
+///
+/// `out` cannot be written. A command that fails is no error; the returned counts show it.
+pub fn run(
+    bus: &dyn Bus,
+    faults: &dyn Faults,
+    first_user: u32,
+    filter: Option<&str>,
+    out: &mut dyn Write,
+) -> std::io::Result<Tally> {
+    let mut tally = Tally::default();
+    for command in commands::all() {
+        if filter.is_some_and(|filter| !command.name.contains(filter)) {
+            continue;
+        }
+        for mode in [Mode::Once, Mode::Onwards] {
+            let name = command.name;
+            match walk::walk(bus, faults, first_user, &command, mode) {
+                Ok(walk) => {
+                    tally.passed += 1;
+                    tally.points += walk.refused + walk.survived;
+                    writeln!(
+                        out,
+                        "test sweep::{name} ({mode}) ... ok: refused {} times, survived {}",
+                        walk.refused, walk.survived
+                    )?;
+                }
+                Err(why) => {
+                    tally.failed += 1;
+                    writeln!(out, "test sweep::{name} ({mode}) ... FAILED\n    {why}")?;
+                }
+            }
+            out.flush()?;
+        }
+    }
+    if let Some(what) = bus.left_over() {
+        tally.failed += 1;
+        writeln!(out, "all peers are closed, but the bus still counts {what}")?;
+    }
+    writeln!(out, "sweep: {} points failed in turn", tally.points)?;
+    writeln!(out, "{} passed, {} failed", tally.passed, tally.failed)?;
+    Ok(tally)
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The steps of the tests: one list for stock kernels and for user space, one for the debug kernel.
+
+/// One thing to run.
+pub struct TestStep {
+    pub name: &'static str,
+    pub work: Work,
+}
+
+/// The work of a step.
+pub enum Work {
+    /// `cargo` with these arguments; with an own target folder where the flags for rustc differ.
+    Cargo {
+        args: &'static [&'static str],
+        rustflags: Option<(&'static str, &'static str)>,
+    },
+    /// The conformance program on this machine, built with these features and called like this.
+    Here(&'static [&'static str], &'static [&'static str]),
+    /// The conformance program in a VM, called like this.
+    Vm(&'static [&'static str]),
+    /// The conformance suite in a VM, with this module loaded if the kernel has it.
+    Suite(&'static str),
+    /// Every 32-bit program in a VM.
+    Compat,
+    /// An example of the crate `bus1` in a VM.
+    Example(&'static str),
+    /// What is measured in instructions, beside what was recorded.
+    Guard,
+    /// Faults that the debug kernel has to report, each in a VM.
+    Selftest,
+}
+
+/// The steps of `cargo xtask test`.
+pub const STEPS: &[TestStep] = &[
+    TestStep {
+        name: "user space",
+        work: Work::Cargo {
+            args: &["test", "--workspace"],
+            rustflags: None,
+        },
+    },
+    TestStep {
+        name: "loom models",
+        work: Work::Cargo {
+            args: &[
+                "test",
+                "--release",
+                "--package",
+                "bus1-core",
+                "--test",
+                "loom",
+            ],
+            rustflags: Some(("--cfg loom", "loom")),
+        },
+    },
+    TestStep {
+        name: "loom models without locks",
+        work: Work::Cargo {
+            args: &[
+                "test",
+                "--release",
+                "--package",
+                "bus1-core",
+                "--lib",
+                "loom_",
+            ],
+            rustflags: Some(("--cfg loom", "loom")),
+        },
+    },
+    TestStep {
+        name: "embedded: conformance",
+        work: Work::Here(&[], &["--host", "embedded"]),
+    },
+    TestStep {
+        name: "embedded: history",
+        work: Work::Here(&[], &["history", "--host", "embedded"]),
+    },
+    TestStep {
+        name: "embedded: history of an order broken on purpose",
+        work: Work::Here(
+            &["broken-order"],
+            &["history", "--host", "embedded", "--break"],
+        ),
+    },
+    TestStep {
+        name: "embedded: storm",
+        work: Work::Here(&[], &["storm", "--host", "embedded"]),
+    },
+    TestStep {
+        name: "kernel: conformance",
+        work: Work::Suite("binder_linux"),
+    },
+    TestStep {
+        name: "kernel: 32-bit programs",
+        work: Work::Compat,
+    },
+    TestStep {
+        name: "kernel: the first program of the README",
+        work: Work::Example("two_processes"),
+    },
+    TestStep {
+        name: "kernel: history",
+        work: Work::Vm(&["history", "--host", "kernel"]),
+    },
+    TestStep {
+        name: "kernel: storm",
+        work: Work::Vm(&[
+            "storm",
+            "--host",
+            "kernel",
+            "--rounds",
+            "800",
+            "--kill-every",
+            "400",
+            "--unload",
+        ]),
+    },
+    TestStep {
+        name: "kernel: instructions beside the recorded ones",
+        work: Work::Guard,
+    },
+];
+
+/// The steps that run in the debug kernel, each on the kernel host.
+pub const DEBUG_STEPS: &[TestStep] = &[
+    TestStep {
+        name: "the kernel sees faults in Rust",
+        work: Work::Selftest,
+    },
+    TestStep {
+        name: "sweep",
+        work: Work::Vm(&["sweep"]),
+    },
+    TestStep {
+        name: "conformance",
+        work: Work::Vm(&["--host", "kernel", "--timeout", "600"]),
+    },
+    TestStep {
+        name: "32-bit programs",
+        work: Work::Compat,
+    },
+    TestStep {
+        name: "history",
+        work: Work::Vm(&["history", "--host", "kernel", "--multicasts", "4000"]),
+    },
+    TestStep {
+        name: "storm with deaths",
+        work: Work::Vm(&[
+            "storm",
+            "--host",
+            "kernel",
+            "--rounds",
+            "800",
+            "--kill-every",
+            "400",
+            "--unload",
+        ]),
+    },
+    TestStep {
+        name: "storm of many peers",
+        work: Work::Vm(&[
+            "storm",
+            "--host",
+            "kernel",
+            "--workers",
+            "4",
+            "--peers",
+            "64",
+            "--rounds",
+            "1600",
+            "--kill-every",
+            "0",
+            "--seed",
+            "2",
+            "--unload",
+        ]),
+    },
+];
