@@ -18,6 +18,7 @@ use kernel::sync::Arc;
 
 use crate::bus::{self, Caller, Files};
 use crate::file::{self, Received};
+use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::glue;
 use crate::peer::{Kernel, Peer, PeerFile};
 use crate::pool::Pool;
@@ -85,10 +86,10 @@ impl Task<'_> {
             return Ok(Ranges::One(range));
         }
         let size = if self.compat { 8 } else { size_of::<iovec>() };
-        let mut ranges = KVVec::with_capacity(n, GFP_KERNEL)?;
+        let mut ranges = KVVec::with_capacity(n, ACCOUNT_MAYFAIL)?;
         for i in 0..n {
             let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
-            ranges.push(self.range(addr)?, GFP_KERNEL)?;
+            ranges.push(self.range(addr)?, ACCOUNT_MAYFAIL)?;
         }
         Ok(Ranges::Many(ranges))
     }

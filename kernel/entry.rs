@@ -26,6 +26,7 @@ use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
+use crate::gfp;
 use crate::glue;
 
 /// The bits of an entry that count pins.
@@ -37,7 +38,7 @@ const KIND: u32 = 1 << bindings::___GFP_ACCOUNT_BIT | bindings::__GFP_ZERO;
 const EAGER: u32 = KIND | 1 << bindings::___GFP_NOWARN_BIT;
 /// Flags for a single page. Rather than have a process killed for memory it fails: there may be
 /// idle pages to free.
-const PATIENT: u32 = KIND | bindings::GFP_KERNEL | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+const PATIENT: u32 = KIND | gfp::ACCOUNT_MAYFAIL_BITS;
 
 /// A page and its pins, or nothing.
 #[repr(transparent)]

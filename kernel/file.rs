@@ -39,6 +39,7 @@ use kernel::types::NotThreadSafe;
 
 use crate::bus;
 use crate::errno::EOPNOTSUPP;
+use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::glue;
 use crate::peer::PeerFile;
 
@@ -83,8 +84,8 @@ impl Received {
     /// Gives the running task a close-on-exec descriptor for each file: all or none.
     pub(crate) fn install(files: &[ARef<File>]) -> Result<Self> {
         let mut received = Self {
-            numbers: KVec::with_capacity(files.len(), GFP_KERNEL)?,
-            files: KVec::with_capacity(files.len(), GFP_KERNEL)?,
+            numbers: KVec::with_capacity(files.len(), ACCOUNT_MAYFAIL)?,
+            files: KVec::with_capacity(files.len(), ACCOUNT_MAYFAIL)?,
             _task: NotThreadSafe,
         };
         for file in files {
@@ -92,8 +93,8 @@ impl Received {
             let fd = unsafe { receive_fd(file.as_ptr(), ptr::null_mut(), flags::O_CLOEXEC) };
             to_result(fd)?;
             // There is room for both, so neither push fails.
-            received.numbers.push(fd, GFP_KERNEL)?;
-            received.files.push(file.clone(), GFP_KERNEL)?;
+            received.numbers.push(fd, ACCOUNT_MAYFAIL)?;
+            received.files.push(file.clone(), ACCOUNT_MAYFAIL)?;
         }
         Ok(received)
     }

@@ -13,6 +13,7 @@
 #include <linux/module.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
+#include <linux/sched/signal.h>
 #include <linux/string.h>
 #include <linux/time_namespace.h>
 #include <linux/uaccess.h>
@@ -141,6 +142,12 @@ struct page *bus1_trylock_page(const void *address)
 	struct page *page = virt_to_page(address);
 
 	return trylock_page(page) ? page : NULL;
+}
+
+/* peer.rs: is the running task being killed? */
+bool bus1_is_killed(void)
+{
+	return fatal_signal_pending(current);
 }
 
 /* waker.rs: turns a time of the task's CLOCK_MONOTONIC into one of the system's. */

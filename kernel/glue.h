@@ -25,6 +25,9 @@ void bus1_take_back_fd(unsigned int fd, struct file *file);
 /* mapping.rs */
 struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool);
 
+/* peer.rs */
+bool bus1_is_killed(void);
+
 /* caller.rs */
 bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat);
 bool bus1_get_user(u64 *to, u64 address);

@@ -30,5 +30,6 @@ extern "C" {
     pub(crate) fn bus1_new_pool_file(fops: *const file_operations, pool: *mut c_void) -> *mut file;
     pub(crate) fn bus1_get_user(to: *mut u64, at: u64) -> bool;
     pub(crate) fn bus1_get_iovec(start: *mut u64, len: *mut i64, at: u64, compat: bool) -> bool;
+    pub(crate) fn bus1_is_killed() -> bool;
     pub(crate) fn bus1_host_time(at: i64) -> i64;
 }

@@ -7,7 +7,7 @@
 //!
 //! Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
 //! - `glue`: the border to a bit of C, for macros and inline functions
-//! - `errno`, `abi`: error numbers that not every kernel has; the binary interface
+//! - `errno`, `gfp`, `abi`: what the `kernel` crate lacks; the binary interface
 //! - `bus`: the core
 //! - `entry`: a page and its pins
 //! - `memory`: the pages of a pool, and the way out of page tables
@@ -34,6 +34,7 @@ mod device;
 mod entry;
 mod errno;
 mod file;
+mod gfp;
 mod glue;
 mod mapping;
 mod memory;

@@ -27,6 +27,7 @@ use kernel::sync::{new_spinlock, SpinLock};
 use pin_init::init_zeroed;
 
 use crate::entry::Entry;
+use crate::gfp::ACCOUNT_MAYFAIL;
 
 /// Bytes of address space of a pool.
 pub(crate) const POOL_SIZE: u64 = 1 << 32;
@@ -55,7 +56,7 @@ impl<T: Zeroable> Part<T> {
 
     fn get_or_new(&self) -> Result<&T> {
         if self.get().is_none() {
-            let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
+            let new = KBox::into_raw(KBox::init(init_zeroed(), ACCOUNT_MAYFAIL)?);
             if self.0.cmpxchg(ptr::null_mut(), new, Full).is_err() {
                 // SAFETY: From `into_raw` above and not shared with anybody.
                 drop(unsafe { KBox::from_raw(new) });

@@ -17,6 +17,7 @@ use kernel::sync::Arc;
 
 use crate::bus;
 use crate::errno::EOPNOTSUPP;
+use crate::glue;
 use crate::pool::Pool;
 use crate::waker::Waiters;
 
@@ -27,6 +28,11 @@ impl bus::Host for Kernel {
     type Pool = Pool;
     type File = ARef<File>;
     type Waker = Waiters;
+
+    fn is_killed() -> bool {
+        // SAFETY: It has no requirements.
+        unsafe { glue::bus1_is_killed() }
+    }
 }
 
 /// A peer of this host.

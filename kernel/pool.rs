@@ -14,6 +14,7 @@ use kernel::sync::Arc;
 use kernel::warn_on;
 
 use crate::bus;
+use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::memory::{Memory, POOL_SIZE};
 use crate::shrinker::{MemberReservation, Pools};
 
@@ -49,9 +50,9 @@ fn pages_of(offset: u64, len: u64) -> Range<usize> {
 impl Pool {
     /// Makes an empty pool, whose memory the shrinker of `pools` can take back.
     pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
-        let reservation = MemberReservation::new(GFP_KERNEL_ACCOUNT)?;
+        let reservation = MemberReservation::new(ACCOUNT_MAYFAIL)?;
         let shared = pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() });
-        let shared = Arc::pin_init(shared, GFP_KERNEL_ACCOUNT)?;
+        let shared = Arc::pin_init(shared, ACCOUNT_MAYFAIL)?;
         // SAFETY: The destructor leaves.
         unsafe { pools.enter(reservation, &shared.memory) };
         Ok(Self(shared))

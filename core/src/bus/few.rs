@@ -4,6 +4,8 @@
 
 use kernel::prelude::*;
 
+use crate::bus::host::GFP_CALL;
+
 /// A list that allocates only beyond `N` elements.
 pub(crate) struct Few<T, const N: usize> {
     first: [Option<T>; N],
@@ -32,7 +34,7 @@ impl<T, const N: usize> Few<T, N> {
                 *slot = Some(value);
                 self.n_first += 1;
             }
-            None => self.rest.push(value, GFP_KERNEL)?,
+            None => self.rest.push(value, GFP_CALL)?,
         }
         Ok(())
     }

@@ -13,11 +13,16 @@
 //!   else is called without any lock of the core.
 //! - The last reference to a [`Host::Pool`] or a [`Host::File`] is never dropped under a lock.
 
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 
-/// Flags to allocate memory that outlives the call: it is charged to the memory cgroup of the
-/// caller.
-pub(crate) const GFP_KEPT: kernel::alloc::Flags = kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+/// Flags to allocate memory that outlives the call. It is charged to the memory cgroup of the
+/// caller; where that is at its limit the allocation fails, and nobody is killed for it.
+pub(crate) const GFP_KEPT: Flags = crate::gfp::ACCOUNT_MAYFAIL;
+
+/// Flags to allocate memory in proportion to the arguments of a call, which goes with the call. It
+/// is charged as well: a task can stay in its call for as long as it likes.
+pub(crate) const GFP_CALL: Flags = GFP_KEPT;
 
 /// The types of one host.
 pub trait Host: Sized + Send + Sync + 'static {
@@ -27,6 +32,40 @@ pub trait Host: Sized + Send + Sync + 'static {
     type File: Send + Sync + 'static;
     /// Wakes the waiters of one peer.
     type Waker: Waker;
+
+    /// Returns whether the running task is being killed, so that it will never see the result of
+    /// its call. A host that cannot tell never says so.
+    fn is_killed() -> bool {
+        false
+    }
+}
+
+/// The steps of a call in loops that have no small bound. Every 64 steps it looks whether the caller
+/// was killed. A step is one look-up, one link, or 4096 bytes of a copy.
+///
+/// All such loops stand before the first staging: a call that ends in one leaves no trace.
+#[derive(Default)]
+pub(crate) struct KillCheck {
+    steps: u64,
+}
+
+impl KillCheck {
+    const STEPS: u64 = 64;
+
+    /// Takes `n` steps.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller was killed; nobody sees it.
+    #[inline]
+    pub(crate) fn step<H: Host>(&mut self, n: u64) -> Result {
+        self.steps += n;
+        if self.steps < Self::STEPS {
+            return Ok(());
+        }
+        self.steps = 0;
+        (!H::is_killed()).then_some(()).ok_or(EINTR)
+    }
 }
 
 /// The descriptors of a message, in the order in which they will be numbered.

@@ -3,6 +3,7 @@
 //! The types of the host: memory of pools, files in flight, wake-ups.
 
 use std::boxed::Box;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
@@ -18,6 +19,30 @@ impl bus::Host for Test {
     type Pool = Pool;
     type File = File;
     type Waker = Waker;
+
+    fn is_killed() -> bool {
+        LOOKS.set(LOOKS.get() + 1);
+        KILLED_AT
+            .get()
+            .is_some_and(|killed_at| LOOKS.get() >= killed_at)
+    }
+}
+
+std::thread_local! {
+    /// How often calls of this thread looked whether it was killed.
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+    /// The look at which it is.
+    static KILLED_AT: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs calls that find at their `n`-th look that the caller was killed, or never. Returns their
+/// result and the number of their looks.
+pub fn killed_at<T>(n: Option<u64>, calls: impl FnOnce() -> T) -> (T, u64) {
+    LOOKS.set(0);
+    KILLED_AT.set(n);
+    let result = calls();
+    KILLED_AT.set(None);
+    (result, LOOKS.get())
 }
 
 #[derive(Default)]

@@ -28,7 +28,7 @@ use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
 use crate::bus::few::Few;
-use crate::bus::host::Host;
+use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
     check, ensure, ByNumber, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer,
     Resolver,
@@ -222,12 +222,14 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE
-    /// if destroyed before. ESHUTDOWN; ENOMEM.
+    /// if destroyed before. ESHUTDOWN; ENOMEM; EINTR if the caller is killed before step 1.
     pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
         let mut anchors = Few::<Arc<Handle<H>>, FEW>::new();
+        let mut kill_check = KillCheck::default();
         for &id in ids {
+            kill_check.step::<H>(1)?;
             let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
