@@ -11,12 +11,11 @@
 //! refuse it.
 
 use kernel::bindings::{self, iovec};
-use kernel::fs::File;
 use kernel::prelude::*;
-use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
-use crate::bus::{self, Caller, Files};
+use crate::bus::{self, Caller};
+use crate::closer::Cargo;
 use crate::file::{self, Received};
 use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::glue;
@@ -139,16 +138,16 @@ impl Caller<Kernel> for Task<'_> {
         Ok(Payload { ranges, len })
     }
 
-    fn file(&self, fd: i32) -> Result<ARef<File>> {
-        file::get_cargo(fd, self.file)
+    fn files(&self, fds: &[i32]) -> Result<Cargo> {
+        file::get_cargo(fds, self.file)
     }
 
     fn peer(&self, fd: i32) -> Result<Arc<Peer>> {
         self.file.peer_of(&*file::get(fd)?)
     }
 
-    fn install(&self, files: &Files<Kernel>) -> Result<Received> {
-        Received::install(files.as_slice())
+    fn install(&self, files: Cargo) -> Result<Received> {
+        Received::install(files)
     }
 }
 

@@ -16,7 +16,9 @@ extern unsigned int bus1_user_max[4];
 size_t bus1_pin(atomic_long_t *entry, size_t n);
 void bus1_unpin(atomic_long_t *entry, size_t n);
 struct page *bus1_lock_page(const void *address);
-struct page *bus1_trylock_page(const void *address);
+bool bus1_trylock_page(const void *address);
+void bus1_unlock_page(const void *address);
+bool bus1_page_is_mapped(const void *address);
 
 /* file.rs */
 bool bus1_file_pins_files(struct file *file);

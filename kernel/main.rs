@@ -9,6 +9,7 @@
 //! - `glue`: the border to a bit of C, for macros and inline functions
 //! - `errno`, `gfp`, `abi`: what the `kernel` crate lacks; the binary interface
 //! - `bus`: the core
+//! - `closer`: the files of messages, and the workers that close them
 //! - `entry`: a page and its pins
 //! - `memory`: the pages of a pool, and the way out of page tables
 //! - `shrinker`: the list of all pools
@@ -30,6 +31,7 @@ pub mod abi;
 pub mod bus;
 
 mod caller;
+mod closer;
 mod device;
 mod entry;
 mod errno;
@@ -44,6 +46,7 @@ mod shrinker;
 mod waker;
 
 use bus::{Bus, Limits};
+use closer::Closer;
 use device::Device;
 use shrinker::Pools;
 
@@ -71,6 +74,9 @@ fn limits() -> Result<Limits> {
 
 impl kernel::InPlaceModule for Device {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| Ok(Device::register(Bus::new(limits()?)?, Pools::new()?)))
+        pin_init::pin_init_scope(|| {
+            let (bus, pools) = (Bus::new(limits()?)?, Pools::new()?);
+            Ok(Device::register(bus, pools, Closer::new()?))
+        })
     }
 }

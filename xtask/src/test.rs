@@ -46,8 +46,8 @@ enum Work {
     Here(&'static [&'static str], &'static [&'static str]),
     /// The conformance program in a VM, called like this.
     Vm(&'static [&'static str]),
-    /// The conformance suite in a VM, with this module loaded if the kernel has it.
-    Suite(&'static str),
+    /// The conformance suite in a VM, with these modules loaded as far as the kernel has them.
+    Suite(&'static [&'static str]),
     /// Every 32-bit program in a VM.
     Compat,
     /// An example of the crate `bus1` in a VM.
@@ -113,7 +113,7 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: conformance",
-        work: Work::Suite("binder_linux"),
+        work: Work::Suite(&["binder_linux", "vhost_net", "vhost_vsock"]),
     },
     TestStep {
         name: "kernel: 32-bit programs",
@@ -308,11 +308,15 @@ impl Work {
                 counted(command)
             }
             Work::Vm(args) => in_vm(&kernel()?, conformance(&[])?, args, &[]),
-            Work::Suite(module) => {
+            Work::Suite(modules) => {
                 let kernel = kernel()?;
-                let there = kernel.has_module(module)?;
-                let modules = if there { &[*module][..] } else { &[] };
-                in_vm(&kernel, conformance(&[])?, &["--host", "kernel"], modules)
+                let mut there = Vec::new();
+                for module in *modules {
+                    if kernel.has_module(module)? {
+                        there.push(*module);
+                    }
+                }
+                in_vm(&kernel, conformance(&[])?, &["--host", "kernel"], &there)
             }
             Work::Compat => {
                 let kernel = kernel()?;
@@ -413,7 +417,7 @@ mod tests {
             let kernels = work.kernels(asked).into_iter().flatten();
             kernels.map(|wanted| wanted.name().to_owned()).collect()
         };
-        let suite = Work::Suite("x");
+        let suite = Work::Suite(&["x"]);
         assert_eq!(names(&suite, &[]), ["newest", "previous", "rt"]);
         assert_eq!(names(&Work::Compat, &[]), ["newest"]);
         assert_eq!(names(&suite, &[Wanted::Rt]), ["rt"]);

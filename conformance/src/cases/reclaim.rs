@@ -12,6 +12,7 @@ use bus1_conformance_case::case;
 
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
+use crate::host::Errno as E;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::process::{fork, End};
 
@@ -145,4 +146,86 @@ fn mapped_slices_survive_the_peer(env: &Env) {
         bytes == payload,
         "what was received is gone, and still mapped"
     );
+}
+
+#[case("abi.md#mmap-reclaim", kernel, alone)]
+fn mapped_memory_comes_back_under_pressure(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    let views = [(); 3].map(|()| receiver.door().map(receiver.door().pool_size()).unwrap());
+    for offset in fill(&cgroup, &sender, to, &receiver) {
+        for view in &views {
+            let mut bytes = vec![0; MESSAGE];
+            view.read(offset, &mut bytes);
+            assert!(bytes.iter().all(|&byte| byte == 0x77));
+        }
+        receiver.release_slice(offset).unwrap();
+    }
+    expect_fall_to(&cgroup, 0, press);
+    // What comes next is seen, and not the pages of before.
+    let view = &views[0];
+    sender
+        .message()
+        .to(&[to])
+        .bytes(&[0x55; 1 << 16])
+        .send()
+        .unwrap();
+    let offset = receiver
+        .receive()
+        .max_offset(view.len())
+        .header()
+        .unwrap()
+        .offset;
+    let mut bytes = vec![0; 1 << 16];
+    view.read(offset, &mut bytes);
+    assert!(bytes.iter().all(|&byte| byte == 0x55));
+}
+
+/// Sends messages in a cgroup that has no room for the last of them, which fails.
+fn fail_at_the_limit(cgroup: &Cgroup, room: usize, sender: &Peer, messages: &[&[u64]]) {
+    let payload = vec![0x77; MESSAGE];
+    cgroup.limit(room - (64 << 10));
+    let child = fork(|| {
+        cgroup.enter();
+        let mut send = |to: &&[u64]| sender.message().to(to).bytes(&payload).send();
+        let (last, first) = messages.split_last().expect("there is one");
+        let error = first.iter().find_map(|to| send(to).err());
+        let error = error.or_else(|| send(last).err());
+        error.map_or(0, E::raw_os_error)
+    });
+    assert_eq!(child.wait(), End::Exit(libc::ENOMEM));
+    assert_eq!(cgroup.oom_kills(), 0);
+}
+
+#[case("abi.md#every-enomem-cgroup", kernel, alone)]
+fn send_at_the_limit_of_its_cgroup_fails_and_leaves_nothing(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let (sender, a, b) = (env.peer(), env.peer_of(1), env.peer_of(2));
+    let to = [&a, &b].map(|receiver| sender.handle_of(receiver));
+    fail_at_the_limit(&cgroup, 2 * MESSAGE, &sender, &[&to[..1], &to[1..]]);
+    expect_fall_to(&cgroup, MESSAGE, || ());
+    assert_eq!(
+        a.receive()
+            .max_offset(a.door().pool_size())
+            .header()
+            .map(|_| ()),
+        Ok(())
+    );
+    b.expect_nothing();
+}
+
+#[case("abi.md#every-enomem-cgroup", kernel, alone)]
+fn multicast_at_the_limit_of_its_cgroup_leaves_nothing_at_any_receiver(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let sender = env.peer();
+    let receivers = [1, 2, 3].map(|user| env.peer_of(user));
+    let to = receivers
+        .each_ref()
+        .map(|receiver| sender.handle_of(receiver));
+    fail_at_the_limit(&cgroup, 3 * MESSAGE, &sender, &[&to]);
+    expect_fall_to(&cgroup, 0, || ());
+    for receiver in &receivers {
+        receiver.expect_nothing();
+    }
 }

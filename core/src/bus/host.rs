@@ -11,7 +11,7 @@
 //! - [`Pool::write`], and [`Pool::unpin`] for up to 4096 bytes, are called with spin locks held:
 //!   they must not call back into the core, nor sleep where a spin lock forbids that. Everything
 //!   else is called without any lock of the core.
-//! - The last reference to a [`Host::Pool`] or a [`Host::File`] is never dropped under a lock.
+//! - The last reference to a [`Host::Pool`] or [`Host::Files`] is never dropped under a lock.
 
 use kernel::alloc::Flags;
 use kernel::prelude::*;
@@ -28,8 +28,8 @@ pub(crate) const GFP_CALL: Flags = GFP_KEPT;
 pub trait Host: Sized + Send + Sync + 'static {
     /// The memory of one peer's pool; a clone is another reference to the same memory.
     type Pool: Pool;
-    /// A descriptor in flight: the file behind it, not its number.
-    type File: Send + Sync + 'static;
+    /// The files of a message.
+    type Files: Files;
     /// Wakes the waiters of one peer.
     type Waker: Waker;
 
@@ -68,8 +68,15 @@ impl KillCheck {
     }
 }
 
-/// The descriptors of a message, in the order in which they will be numbered.
-pub type Files<H> = KVec<<H as Host>::File>;
+/// The descriptors of a message in flight: the files behind them, in the order in which they will be
+/// numbered. A clone is another reference to the same files.
+///
+/// The end of a file can take as long as its maker likes, and no call may wait for that: a host
+/// sees to it when the last reference is dropped.
+pub trait Files: Clone + Send + Sync + 'static {
+    /// Returns the number of files.
+    fn count(&self) -> usize;
+}
 
 /// Memory that senders fill and the owner reads.
 ///
@@ -86,6 +93,10 @@ pub trait Pool: Clone + Send + Sync + Unpin + 'static {
     /// Undoes one [`Pool::pin`] of exactly this range. The host may give memory that nothing
     /// pins back to the system at any time.
     fn unpin(&self, offset: u64, len: u64);
+
+    /// Gives the memory of a range that nothing pins back at once. It is for a host that keeps such
+    /// memory for the next message, and charges it to a task whose message failed.
+    fn trim(&self, _offset: u64, _len: u64) {}
 
     /// Stores `bytes` at `offset`, in a pinned range.
     fn write(&self, offset: u64, bytes: &[u8]);

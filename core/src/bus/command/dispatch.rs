@@ -15,7 +15,7 @@ use kernel::sync::Arc;
 use crate::abi::*;
 use crate::bus::command::destroy::Also;
 use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, WakeHint, GFP_CALL, GFP_KEPT};
+use crate::bus::host::{Host, KillCheck, WakeHint, GFP_CALL};
 use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;
@@ -218,11 +218,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let destinations = self.array(cmd.ptr_destinations, n, u64::from_ne_bytes)?;
         let mut files = || {
             let fds = self.array(cmd.ptr_fds, cmd.n_fds, i32::from_ne_bytes)?;
-            let mut files = KVec::with_capacity(fds.len(), GFP_KEPT)?;
-            for &fd in fds.iter() {
-                files.push(self.caller.file(fd)?, GFP_KEPT)?;
-            }
-            Ok(Arc::new(files, GFP_KEPT)?)
+            self.caller.files(&fds)
         };
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
         let out = Outgoing {

@@ -12,9 +12,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{
-    Files, Host, KillCheck, Payload, Pool, WakeHint, Waker, GFP_CALL, GFP_KEPT,
-};
+use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker, GFP_CALL, GFP_KEPT};
 use crate::bus::object::{
     charges, ensure, EntryReservation, Handle, Handles, Linked, Message, Peer, Removed,
 };
@@ -26,7 +24,7 @@ use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
 /// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
     pub(crate) handles: KVVec<Arc<Handle<H>>>,
-    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) files: Option<H::Files>,
     pub(crate) size: Size,
 }
 
@@ -317,7 +315,9 @@ impl<'p, H: Host> Pending<'p, H> {
 
     /// Gives back everything that the message has. Nothing of that sleeps on user memory.
     fn discard(&mut self) {
-        if let Some(message) = self.message.take() {
+        if let Some(mut message) = self.message.take() {
+            // While the slice is still this message's.
+            message.release_memory();
             message.discard(self.to());
         }
     }

@@ -40,7 +40,7 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     /// IDs of the handles to pass on.
     pub handles: &'a [u64],
     /// Gets the descriptors to pass on, if any; called once, after the handles were found.
-    pub files: Option<&'a mut dyn FnMut() -> Result<Arc<Files<H>>>>,
+    pub files: Option<&'a mut dyn FnMut() -> Result<H::Files>>,
     /// The bytes.
     pub payload: P,
     /// A destination that fails does not stop the others.
@@ -69,7 +69,7 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
         let size = Size {
             n_bytes: self.payload.len(),
             n_handles: handles.len(),
-            n_fds: files.as_ref().map_or(0, |files| files.len()),
+            n_fds: files.as_ref().map_or(0, Files::count),
         };
         Ok(Resolved {
             handles,
