@@ -170,7 +170,11 @@ impl Cargo {
     pub(crate) fn new(closer: &Arc<Closer>, uid: u32, files: KVec<ARef<File>>) -> Result<Self> {
         // SAFETY: Parameters are set before the module starts, and are read-only afterwards.
         let most = unsafe { glue::bus1_user_max }[bus::FDS] as usize;
-        let backlog = closer.users.lock().get(&uid).map_or(0, |backlog| backlog.n_files);
+        let backlog = closer
+            .users
+            .lock()
+            .get(&uid)
+            .map_or(0, |backlog| backlog.n_files);
         if backlog + files.len() > most {
             return Err(EDQUOT);
         }

@@ -116,7 +116,12 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut file) -> c_in
     // SAFETY: A file keeps the credentials with which it is opened; they are constant.
     let uid = unsafe { (*(*file).f_cred).uid.val };
     from_result(|| {
-        let peer = Bus::open(&device.bus, uid, Pool::new(&device.pools)?, Waiters::new(device.closer.clone()))?;
+        let peer = Bus::open(
+            &device.bus,
+            uid,
+            Pool::new(&device.pools)?,
+            Waiters::new(device.closer.clone()),
+        )?;
         // SAFETY: The file is ours while it is being opened.
         unsafe { PeerFile::attach(file, peer) };
         Ok(0)

@@ -145,7 +145,11 @@ fn new_file(pool: &Pool) -> Result<ARef<File>> {
 /// [`map`] set the mapping up, or one that it is a copy of, and it stays meanwhile.
 unsafe fn mappings<'a>(vma: *mut bindings::vm_area_struct) -> &'a Atomic<usize> {
     // SAFETY: The mapping holds a pool's file, and that holds the pool.
-    unsafe { &(*(*(*vma).vm_file).private_data.cast::<Shared>()).memory.mappings }
+    unsafe {
+        &(*(*(*vma).vm_file).private_data.cast::<Shared>())
+            .memory
+            .mappings
+    }
 }
 
 /// Counts a mapping that is a copy, or a part, of another.

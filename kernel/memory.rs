@@ -256,7 +256,10 @@ impl Memory {
     /// idle. Returns their number, and counts `budget` down. Does nothing while another task frees
     /// pages here. May be called in reclaim.
     pub(crate) fn sweep(&self, budget: &mut usize) -> usize {
-        let hand = self.hand.try_lock().filter(|_| self.present.load(Relaxed) != 0);
+        let hand = self
+            .hand
+            .try_lock()
+            .filter(|_| self.present.load(Relaxed) != 0);
         let Some(mut hand) = hand else {
             return 0;
         };
@@ -327,8 +330,8 @@ impl Memory {
         let mapped = locked.iter().any(|entry| unsafe { entry.is_mapped() });
         let is_free = !mapped || self.unmap(first, locked.len());
         // SAFETY: By the caller.
-        let freed = locked.iter().filter(|entry| unsafe { entry.unlock(is_free) });
-        let freed = freed.count();
+        let unlock = |entry: &&Entry| unsafe { entry.unlock(is_free) };
+        let freed = locked.iter().filter(unlock).count();
         self.present.fetch_sub(freed, Relaxed);
         freed
     }
