@@ -182,49 +182,39 @@ fn mapped_memory_comes_back_under_pressure(env: &Env) {
     assert!(bytes.iter().all(|&byte| byte == 0x55));
 }
 
-/// Sends messages in a cgroup that has no room for the last of them, which fails.
-fn fail_at_the_limit(cgroup: &Cgroup, room: usize, sender: &Peer, messages: &[&[u64]]) {
-    let payload = vec![0x77; MESSAGE];
-    cgroup.limit(room - (64 << 10));
+/// Sends a message for which a cgroup has no room, though nearly.
+fn fail_at_the_limit(cgroup: &Cgroup, sender: &Peer, to: &[u64], size: usize) {
+    let payload = vec![0x77; size];
+    cgroup.limit(to.len() * size - (64 << 10));
     let child = fork(|| {
         cgroup.enter();
-        let mut send = |to: &&[u64]| sender.message().to(to).bytes(&payload).send();
-        let (last, first) = messages.split_last().expect("there is one");
-        let error = first.iter().find_map(|to| send(to).err());
-        let error = error.or_else(|| send(last).err());
-        error.map_or(0, E::raw_os_error)
+        let sent = sender.message().to(to).bytes(&payload).send();
+        sent.map_or_else(E::raw_os_error, |()| 0)
     });
     assert_eq!(child.wait(), End::Exit(libc::ENOMEM));
     assert_eq!(cgroup.oom_kills(), 0);
+    expect_fall_to(cgroup, 0, || ());
 }
 
 #[case("abi.md#every-enomem-cgroup", kernel, alone)]
 fn send_at_the_limit_of_its_cgroup_fails_and_leaves_nothing(env: &Env) {
     let cgroup = Cgroup::new("conformance");
-    let (sender, a, b) = (env.peer(), env.peer_of(1), env.peer_of(2));
-    let to = [&a, &b].map(|receiver| sender.handle_of(receiver));
-    fail_at_the_limit(&cgroup, 2 * MESSAGE, &sender, &[&to[..1], &to[1..]]);
-    expect_fall_to(&cgroup, MESSAGE, || ());
-    assert_eq!(
-        a.receive()
-            .max_offset(a.door().pool_size())
-            .header()
-            .map(|_| ()),
-        Ok(())
-    );
-    b.expect_nothing();
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    fail_at_the_limit(&cgroup, &sender, &[to], MESSAGE);
+    receiver.expect_nothing();
 }
 
 #[case("abi.md#every-enomem-cgroup", kernel, alone)]
 fn multicast_at_the_limit_of_its_cgroup_leaves_nothing_at_any_receiver(env: &Env) {
     let cgroup = Cgroup::new("conformance");
     let sender = env.peer();
-    let receivers = [1, 2, 3].map(|user| env.peer_of(user));
+    // Each user takes an eighth of its limit from another user, less a bit.
+    let receivers = [1, 2, 3, 4, 5, 6, 7].map(|user| env.peer_of(user));
     let to = receivers
         .each_ref()
         .map(|receiver| sender.handle_of(receiver));
-    fail_at_the_limit(&cgroup, 3 * MESSAGE, &sender, &[&to]);
-    expect_fall_to(&cgroup, 0, || ());
+    fail_at_the_limit(&cgroup, &sender, &to, 7 << 18);
     for receiver in &receivers {
         receiver.expect_nothing();
     }
