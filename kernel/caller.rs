@@ -11,13 +11,13 @@
 //! refuse it.
 
 use kernel::bindings::{self, iovec};
-use kernel::fs::File;
 use kernel::prelude::*;
-use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
-use crate::bus::{self, Caller, Files};
+use crate::bus::{self, Caller};
+use crate::closer::Cargo;
 use crate::file::{self, Received};
+use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::glue;
 use crate::peer::{Kernel, Peer, PeerFile};
 use crate::pool::Pool;
@@ -85,10 +85,10 @@ impl Task<'_> {
             return Ok(Ranges::One(range));
         }
         let size = if self.compat { 8 } else { size_of::<iovec>() };
-        let mut ranges = KVVec::with_capacity(n, GFP_KERNEL)?;
+        let mut ranges = KVVec::with_capacity(n, ACCOUNT_MAYFAIL)?;
         for i in 0..n {
             let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
-            ranges.push(self.range(addr)?, GFP_KERNEL)?;
+            ranges.push(self.range(addr)?, ACCOUNT_MAYFAIL)?;
         }
         Ok(Ranges::Many(ranges))
     }
@@ -138,16 +138,16 @@ impl Caller<Kernel> for Task<'_> {
         Ok(Payload { ranges, len })
     }
 
-    fn file(&self, fd: i32) -> Result<ARef<File>> {
-        file::get_cargo(fd, self.file)
+    fn files(&self, fds: &[i32]) -> Result<Cargo> {
+        file::get_cargo(fds, self.file)
     }
 
     fn peer(&self, fd: i32) -> Result<Arc<Peer>> {
         self.file.peer_of(&*file::get(fd)?)
     }
 
-    fn install(&self, files: &Files<Kernel>) -> Result<Received> {
-        Received::install(files.as_slice())
+    fn install(&self, files: Cargo) -> Result<Received> {
+        Received::install(files)
     }
 }
 

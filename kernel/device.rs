@@ -22,6 +22,7 @@ use kernel::warn_on;
 use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::{dispatch, Bus, Usage};
 use crate::caller::Task;
+use crate::closer::Closer;
 use crate::glue::{self, Operations};
 use crate::mapping;
 use crate::peer::{Kernel, PeerFile};
@@ -48,6 +49,7 @@ static PEER_FILE: Operations<file_operations> = Operations(file_operations {
 pub(crate) struct Device {
     bus: Arc<Bus<Kernel>>,
     pools: Arc<Pools>,
+    closer: Arc<Closer>,
     #[pin]
     misc: Opaque<bindings::miscdevice>,
 }
@@ -59,7 +61,11 @@ unsafe impl Sync for Device {}
 
 impl Device {
     /// Makes the device appear, until it is dropped.
-    pub(crate) fn register(bus: Arc<Bus<Kernel>>, pools: Arc<Pools>) -> impl PinInit<Self, Error> {
+    pub(crate) fn register(
+        bus: Arc<Bus<Kernel>>,
+        pools: Arc<Pools>,
+        closer: Arc<Closer>,
+    ) -> impl PinInit<Self, Error> {
         let misc = bindings::miscdevice {
             minor: bindings::MISC_DYNAMIC_MINOR as c_int,
             name: c"bus1".as_char_ptr(),
@@ -70,6 +76,7 @@ impl Device {
         try_pin_init!(Self {
             bus,
             pools,
+            closer,
             // The last one: the device may be opened at once.
             misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
                 // SAFETY: `slot` is valid for writing, and pinned until it is unregistered.
@@ -85,8 +92,12 @@ impl Device {
 #[pinned_drop]
 impl PinnedDrop for Device {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is registered. There are no open files, for they would hold the module.
-        unsafe { bindings::misc_deregister(self.misc.get()) };
+        // SAFETY: It is registered. There are no open files, for they would hold the module; so
+        // there are no messages with files either.
+        unsafe {
+            bindings::misc_deregister(self.misc.get());
+            self.closer.stop();
+        }
         warn_on!(self.bus.usage() != Usage::default());
     }
 }
@@ -105,7 +116,12 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut file) -> c_in
     // SAFETY: A file keeps the credentials with which it is opened; they are constant.
     let uid = unsafe { (*(*file).f_cred).uid.val };
     from_result(|| {
-        let peer = Bus::open(&device.bus, uid, Pool::new(&device.pools)?, Waiters::new())?;
+        let peer = Bus::open(
+            &device.bus,
+            uid,
+            Pool::new(&device.pools)?,
+            Waiters::new(device.closer.clone()),
+        )?;
         // SAFETY: The file is ours while it is being opened.
         unsafe { PeerFile::attach(file, peer) };
         Ok(0)

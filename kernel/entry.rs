@@ -9,7 +9,7 @@
 //! # Invariants
 //!
 //! - An entry that is not 0 owns its page. A pinned page stays.
-//! - An entry goes to 0 only in [`Entry::reclaim`], with the page locked and unpinned, or with the
+//! - An entry goes to 0 only in [`Entry::unlock`], with the page locked and unpinned, or with the
 //!   whole table.
 //! - So a task that locks a page that it has pinned can unpin it, and until it unlocks the page
 //!   that is still the one of the entry. [`Entry::lock`] does this for `mapping.rs`.
@@ -26,6 +26,7 @@ use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
+use crate::gfp;
 use crate::glue;
 
 /// The bits of an entry that count pins.
@@ -37,7 +38,15 @@ const KIND: u32 = 1 << bindings::___GFP_ACCOUNT_BIT | bindings::__GFP_ZERO;
 const EAGER: u32 = KIND | 1 << bindings::___GFP_NOWARN_BIT;
 /// Flags for a single page. Rather than have a process killed for memory it fails: there may be
 /// idle pages to free.
-const PATIENT: u32 = KIND | bindings::GFP_KERNEL | 1 << bindings::___GFP_RETRY_MAYFAIL_BIT;
+const PATIENT: u32 = KIND | gfp::ACCOUNT_MAYFAIL_BITS;
+
+/// The number of pages of all pools.
+static PAGES: Atomic<usize> = Atomic::new(0);
+
+/// Returns the number of pages of all pools.
+pub(crate) fn pages() -> usize {
+    PAGES.load(Relaxed)
+}
 
 /// A page and its pins, or nothing.
 #[repr(transparent)]
@@ -63,6 +72,7 @@ impl Entry {
         // permanent. Each is freed by itself.
         let first = unsafe { bindings::alloc_pages_exact_noprof(n * PAGE_SIZE, flags) } as usize;
         let pages = (first != 0).then(|| (first..first + n * PAGE_SIZE).step_by(PAGE_SIZE))?;
+        PAGES.add(n, Relaxed);
         Some(pages.map(|page| Self(Atomic::new(page + 1))))
     }
 
@@ -125,29 +135,41 @@ impl Entry {
         locked
     }
 
-    /// Frees the page unless it is pinned, locked or missing. `unmap` takes it out of all page
-    /// tables, where it comes first: otherwise the next page of this entry could be written while
-    /// the owner still sees this one. Returns whether the page was freed.
+    /// Locks the page, unless it is pinned, locked or missing.
     ///
     /// # Safety
     ///
-    /// Runs once at a time for one entry.
-    pub(crate) unsafe fn reclaim(&self, unmap: impl FnOnce()) -> bool {
-        let idle = self.0.load(Relaxed);
-        if idle == 0 || idle & PINS != 0 {
-            return false;
-        }
-        // SAFETY: The page is in the table, and only this function takes one out.
-        let locked = unsafe { glue::bus1_trylock_page(idle as *const c_void) };
-        if locked.is_null() {
-            return false;
-        }
-        unmap();
-        let taken = self.0.cmpxchg(idle, 0, Acquire).is_ok();
-        // SAFETY: We locked it, and it is ours or still in the table.
-        unsafe { bindings::unlock_page(locked) };
+    /// No other task takes the page out of the table meanwhile.
+    pub(crate) unsafe fn try_lock_idle(&self) -> bool {
+        let word = self.0.load(Relaxed);
+        // SAFETY: There is a page, and by the caller it stays.
+        word != 0 && word & PINS == 0 && unsafe { glue::bus1_trylock_page(word as *const c_void) }
+    }
+
+    /// Returns whether a page table has the page, which the caller has locked: so a page that is in
+    /// none gets into none.
+    ///
+    /// # Safety
+    ///
+    /// [`Entry::try_lock_idle`] locked the page.
+    pub(crate) unsafe fn is_mapped(&self) -> bool {
+        // SAFETY: By the caller there is a page at that address.
+        unsafe { glue::bus1_page_is_mapped(self.address().cast()) }
+    }
+
+    /// Unlocks the page. Frees it if `is_free`, which says that no page table has it, unless it was
+    /// pinned since. Returns whether the page was freed.
+    ///
+    /// # Safety
+    ///
+    /// [`Entry::try_lock_idle`] locked the page.
+    pub(crate) unsafe fn unlock(&self, is_free: bool) -> bool {
+        let page = self.address();
+        let taken = is_free && self.0.cmpxchg(page as usize, 0, Acquire).is_ok();
+        // SAFETY: By the caller. It is ours or still in the table.
+        unsafe { glue::bus1_unlock_page(page.cast()) };
         if taken {
-            drop(Self(Atomic::new(idle)));
+            drop(Self(Atomic::new(page as usize)));
         }
         taken
     }
@@ -157,6 +179,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let page = self.address();
         if !page.is_null() {
+            PAGES.fetch_sub(1_usize, Relaxed);
             // SAFETY: The page is of order 0 and we own a reference to it. There may be others, for
             // instance of I/O that was started on the mapping; the last one frees it.
             unsafe { bindings::free_pages(page as usize, 0) };

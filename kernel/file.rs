@@ -7,16 +7,18 @@
 //! A message holds its files until it is received or its peer goes. A file that can in turn hold
 //! the peer's file would close a circle that nothing ever opens again. Three kinds can hold any
 //! file that user space hands them, and a bus1 file is the fourth: AF_UNIX sockets (SCM_RIGHTS),
-//! io_uring (registered files, requests) and binder (descriptors in transactions). They are
-//! refused. Not refused are
+//! io_uring (registered files, requests) and binder (descriptors in transactions). A fifth keeps a
+//! whole address space in use after its process has ended, and with it all files that are mapped
+//! there, an io_uring for instance, or that AIO polls: vhost. They are refused. Not refused are
 //!
 //! - descriptors opened with O_PATH: they hold a place in the tree and never the object there;
 //! - epoll: it watches files without holding them;
 //! - kinds that hold one particular kind, none of which leads back here: eventfd, pidfd, BPF maps,
-//!   dma-buf, KVM and VFIO, loop and network block devices, TLS and tunnels over TCP, FUSE;
-//! - kinds that hold a whole address space (vhost) or that only an administrator can point at any
-//!   file (a 9p mount). A bus1 file cannot hide in an address space: the mapped file is another
-//!   one, see `mapping.rs`.
+//!   dma-buf, loop and network block devices, TLS and tunnels over TCP, FUSE;
+//! - kinds that refer to an address space and let it end with its process (mmgrab(), not mmget()):
+//!   KVM, VFIO, iommufd, userfaultfd, RDMA, GPUs, and the files of /proc/PID;
+//! - kinds that only an administrator can point at any file or address space: a 9p mount, a BPF
+//!   iterator over mappings.
 //!
 //! # How they arrive
 //!
@@ -38,7 +40,9 @@ use kernel::sync::aref::ARef;
 use kernel::types::NotThreadSafe;
 
 use crate::bus;
+use crate::closer::Cargo;
 use crate::errno::EOPNOTSUPP;
+use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::glue;
 use crate::peer::PeerFile;
 
@@ -56,44 +60,49 @@ pub(crate) fn get(fd: i32) -> Result<ARef<File>> {
     Ok(unsafe { ARef::from_raw(file.cast()) })
 }
 
-/// Returns the file behind `fd`, if it may travel; `peer` is any file that is a peer.
+/// Returns the files behind `fds`, which `sender` sends, if they may travel.
 ///
 /// # Errors
 ///
-/// EBADF; EOPNOTSUPP for a kind that may not travel.
-pub(crate) fn get_cargo(fd: i32, peer: &PeerFile<'_>) -> Result<ARef<File>> {
-    let file = get(fd)?;
-    // SAFETY: The file is valid.
-    if peer.is_like(&file) || unsafe { glue::bus1_file_pins_files(file.as_ptr()) } {
-        return Err(EOPNOTSUPP);
+/// EBADF; EOPNOTSUPP for a kind that may not travel; those of [`Cargo::new`].
+pub(crate) fn get_cargo(fds: &[i32], sender: &PeerFile<'_>) -> Result<Cargo> {
+    let mut files = KVec::with_capacity(fds.len(), ACCOUNT_MAYFAIL)?;
+    for &fd in fds {
+        let file = get(fd)?;
+        // SAFETY: The file is valid.
+        if sender.is_like(&file) || unsafe { glue::bus1_file_pins_files(file.as_ptr()) } {
+            return Err(EOPNOTSUPP);
+        }
+        files.push(file, ACCOUNT_MAYFAIL)?;
     }
-    Ok(file)
+    let peer = &sender.peer;
+    Cargo::new(&peer.waker().closer, peer.uid(), files)
 }
 
 /// Descriptors that this task was given. They are closed on drop, unless kept.
 ///
-/// Invariant: `numbers[i]` was returned by receive_fd() for `files[i]`, in the running task.
+/// Invariant: `numbers[i]` was returned by receive_fd() for the `i`-th of `files`, in the running
+/// task.
 pub(crate) struct Received {
     numbers: KVec<i32>,
-    files: KVec<ARef<File>>,
+    files: Cargo,
     _task: NotThreadSafe,
 }
 
 impl Received {
     /// Gives the running task a close-on-exec descriptor for each file: all or none.
-    pub(crate) fn install(files: &[ARef<File>]) -> Result<Self> {
+    pub(crate) fn install(files: Cargo) -> Result<Self> {
         let mut received = Self {
-            numbers: KVec::with_capacity(files.len(), GFP_KERNEL)?,
-            files: KVec::with_capacity(files.len(), GFP_KERNEL)?,
+            numbers: KVec::with_capacity(files.files().len(), ACCOUNT_MAYFAIL)?,
+            files,
             _task: NotThreadSafe,
         };
-        for file in files {
+        for file in received.files.files() {
             // SAFETY: The file is valid; a null pointer makes the number the return value.
             let fd = unsafe { receive_fd(file.as_ptr(), ptr::null_mut(), flags::O_CLOEXEC) };
             to_result(fd)?;
-            // There is room for both, so neither push fails.
-            received.numbers.push(fd, GFP_KERNEL)?;
-            received.files.push(file.clone(), GFP_KERNEL)?;
+            // There is room, so it does not fail.
+            received.numbers.push(fd, ACCOUNT_MAYFAIL)?;
         }
         Ok(received)
     }
@@ -101,7 +110,7 @@ impl Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        for (&fd, file) in self.numbers.iter().zip(&self.files) {
+        for (&fd, file) in self.numbers.iter().zip(self.files.files()) {
             // SAFETY: The file is valid. By the invariant the task is the one that got the number,
             // and the file is no bus1 file, so closing is no concern of the running ioctl.
             unsafe { glue::bus1_take_back_fd(fd as u32, file.as_ptr()) };
@@ -116,5 +125,6 @@ impl bus::Installed for Received {
 
     fn keep(mut self) {
         self.numbers.clear();
+        self.files.hand_over();
     }
 }

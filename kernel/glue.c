@@ -13,6 +13,7 @@
 #include <linux/module.h>
 #include <linux/net.h>
 #include <linux/pagemap.h>
+#include <linux/sched/signal.h>
 #include <linux/string.h>
 #include <linux/time_namespace.h>
 #include <linux/uaccess.h>
@@ -37,7 +38,13 @@ module_param_named(user_inflight_fds_max, bus1_user_max[3], uint, 0444);
 MODULE_PARM_DESC(user_inflight_fds_max,
 		 "Descriptors in flight from and to each user (default 4096)");
 
-/* file.rs: can this file hold references to files of any kind? */
+/*
+ * file.rs: can this file hold references to files of any kind? vhost does by
+ * way of an address space. Its devices are known by the name of their module,
+ * so it must not be built in.
+ */
+static_assert(!IS_BUILTIN(CONFIG_VHOST));
+
 bool bus1_file_pins_files(struct file *file)
 {
 	unsigned long magic = file_inode(file)->i_sb->s_magic;
@@ -58,7 +65,8 @@ bool bus1_file_pins_files(struct file *file)
 
 	return magic == BINDERFS_SUPER_MAGIC ||
 	       (owner && (!strcmp(module_name(owner), "binder_linux") ||
-			  !strcmp(module_name(owner), "rust_binder")));
+			  !strcmp(module_name(owner), "rust_binder") ||
+			  strstarts(module_name(owner), "vhost")));
 }
 
 /*
@@ -135,12 +143,28 @@ struct page *bus1_lock_page(const void *address)
 	return NULL;
 }
 
-/* entry.rs: locks the page at a kernel address. NULL if it is locked already. */
-struct page *bus1_trylock_page(const void *address)
+/* entry.rs: locks the page at a kernel address, unless it is locked already. */
+bool bus1_trylock_page(const void *address)
 {
-	struct page *page = virt_to_page(address);
+	return trylock_page(virt_to_page(address));
+}
 
-	return trylock_page(page) ? page : NULL;
+/* entry.rs: unlocks the page at a kernel address. */
+void bus1_unlock_page(const void *address)
+{
+	unlock_page(virt_to_page(address));
+}
+
+/* entry.rs: is the page at a kernel address in any page table? */
+bool bus1_page_is_mapped(const void *address)
+{
+	return folio_mapped(virt_to_folio(address));
+}
+
+/* peer.rs: is the running task being killed? */
+bool bus1_is_killed(void)
+{
+	return fatal_signal_pending(current);
 }
 
 /* waker.rs: turns a time of the task's CLOCK_MONOTONIC into one of the system's. */

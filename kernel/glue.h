@@ -16,7 +16,9 @@ extern unsigned int bus1_user_max[4];
 size_t bus1_pin(atomic_long_t *entry, size_t n);
 void bus1_unpin(atomic_long_t *entry, size_t n);
 struct page *bus1_lock_page(const void *address);
-struct page *bus1_trylock_page(const void *address);
+bool bus1_trylock_page(const void *address);
+void bus1_unlock_page(const void *address);
+bool bus1_page_is_mapped(const void *address);
 
 /* file.rs */
 bool bus1_file_pins_files(struct file *file);
@@ -24,6 +26,9 @@ void bus1_take_back_fd(unsigned int fd, struct file *file);
 
 /* mapping.rs */
 struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool);
+
+/* peer.rs */
+bool bus1_is_killed(void);
 
 /* caller.rs */
 bool bus1_get_iovec(u64 *start, s64 *len, u64 address, bool compat);

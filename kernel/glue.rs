@@ -24,11 +24,14 @@ extern "C" {
     pub(crate) fn bus1_pin(entry: *const c_void, n: usize) -> usize;
     pub(crate) fn bus1_unpin(entry: *const c_void, n: usize);
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut page;
-    pub(crate) fn bus1_trylock_page(address: *const c_void) -> *mut page;
+    pub(crate) fn bus1_trylock_page(address: *const c_void) -> bool;
+    pub(crate) fn bus1_unlock_page(address: *const c_void);
+    pub(crate) fn bus1_page_is_mapped(address: *const c_void) -> bool;
     pub(crate) fn bus1_file_pins_files(file: *mut file) -> bool;
     pub(crate) fn bus1_take_back_fd(fd: c_uint, file: *mut file);
     pub(crate) fn bus1_new_pool_file(fops: *const file_operations, pool: *mut c_void) -> *mut file;
     pub(crate) fn bus1_get_user(to: *mut u64, at: u64) -> bool;
     pub(crate) fn bus1_get_iovec(start: *mut u64, len: *mut i64, at: u64, compat: bool) -> bool;
+    pub(crate) fn bus1_is_killed() -> bool;
     pub(crate) fn bus1_host_time(at: i64) -> i64;
 }

@@ -7,8 +7,9 @@
 //!
 //! Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
 //! - `glue`: the border to a bit of C, for macros and inline functions
-//! - `errno`, `abi`: error numbers that not every kernel has; the binary interface
+//! - `errno`, `gfp`, `abi`: what the `kernel` crate lacks; the binary interface
 //! - `bus`: the core
+//! - `closer`: the files of messages, and the workers that close them
 //! - `entry`: a page and its pins
 //! - `memory`: the pages of a pool, and the way out of page tables
 //! - `shrinker`: the list of all pools
@@ -30,10 +31,12 @@ pub mod abi;
 pub mod bus;
 
 mod caller;
+mod closer;
 mod device;
 mod entry;
 mod errno;
 mod file;
+mod gfp;
 mod glue;
 mod mapping;
 mod memory;
@@ -43,6 +46,7 @@ mod shrinker;
 mod waker;
 
 use bus::{Bus, Limits};
+use closer::Closer;
 use device::Device;
 use shrinker::Pools;
 
@@ -70,6 +74,9 @@ fn limits() -> Result<Limits> {
 
 impl kernel::InPlaceModule for Device {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| Ok(Device::register(Bus::new(limits()?)?, Pools::new()?)))
+        pin_init::pin_init_scope(|| {
+            let (bus, pools) = (Bus::new(limits()?)?, Pools::new()?);
+            Ok(Device::register(bus, pools, Closer::new()?))
+        })
     }
 }

@@ -29,6 +29,15 @@
 //! the fault has pinned the page, and so it stays; or it comes too late to pin it and finds nothing
 //! or the next.
 //!
+//! A page whose lock the shrinker has and that no page table has stays so, and needs no unmapping.
+//!
+//! # The number of mappings is bounded
+//!
+//! To take a page out of all page tables is work in proportion to the mappings. So a process can
+//! make no more than [`MAPPINGS_MAX`], by mmap(2) or by cutting one into parts. A child inherits
+//! its parent's mappings, which cannot be refused; while there are more than the bound, pages that
+//! are in page tables stay, as if they were pinned.
+//!
 //! The shrinker finds the page tables through the pool's file. If there is no file when the page is
 //! locked, no page table has the page: a fault happens in a mapping, and a mapping holds the file.
 
@@ -36,16 +45,17 @@ use core::mem;
 use core::ptr::NonNull;
 
 use kernel::bindings::{self, file_operations, vm_operations_struct};
-use kernel::error::from_err_ptr;
+use kernel::error::{from_err_ptr, from_result};
 use kernel::fs::File;
 use kernel::mm::virt::{flags, VmaNew};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
 use crate::glue::{self, Operations};
-use crate::memory::N_PAGES;
+use crate::memory::{MAPPINGS_MAX, N_PAGES};
 use crate::pool::{Pool, Shared};
 
 static POOL_FILE: Operations<file_operations> = Operations(file_operations {
@@ -55,6 +65,9 @@ static POOL_FILE: Operations<file_operations> = Operations(file_operations {
 });
 
 static POOL_MAPPING: Operations<vm_operations_struct> = Operations(vm_operations_struct {
+    open: Some(opened),
+    close: Some(closed),
+    may_split: Some(may_split),
     fault: Some(fault),
     ..pin_init::zeroed()
 });
@@ -63,7 +76,8 @@ static POOL_MAPPING: Operations<vm_operations_struct> = Operations(vm_operations
 ///
 /// # Errors
 ///
-/// EPERM if it is to be written or executed; EINVAL if it is beyond the end of the pool; ENOMEM.
+/// EPERM if it is to be written or executed; EINVAL if it is beyond the end of the pool; ENOMEM,
+/// also if there are too many mappings.
 pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
     if vma.flags() & (flags::WRITE | flags::EXEC) != 0 {
         return Err(EPERM);
@@ -80,6 +94,12 @@ pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
     vma.set_dontexpand();
     // It would make a core dump of up to 4 GiB.
     vma.set_dontdump();
+    // From here on nothing fails, so it ends in `closed`.
+    let mappings = &pool.0.memory.mappings;
+    if mappings.fetch_add(1_usize, Relaxed) >= MAPPINGS_MAX {
+        mappings.fetch_sub(1_usize, Relaxed);
+        return Err(ENOMEM);
+    }
     // SAFETY: The mapping is being set up. It takes a reference of its own to the file; the
     // operations are static, and the file keeps the module.
     unsafe {
@@ -116,6 +136,51 @@ fn new_file(pool: &Pool) -> Result<ARef<File>> {
     mem::forget(pool);
     // SAFETY: It is valid, we own the first reference, and nobody takes its position.
     Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file).cast()) })
+}
+
+/// Returns the number of mappings of the pool that `vma` maps.
+///
+/// # Safety
+///
+/// [`map`] set the mapping up, or one that it is a copy of, and it stays meanwhile.
+unsafe fn mappings<'a>(vma: *mut bindings::vm_area_struct) -> &'a Atomic<usize> {
+    // SAFETY: The mapping holds a pool's file, and that holds the pool.
+    unsafe {
+        &(*(*(*vma).vm_file).private_data.cast::<Shared>())
+            .memory
+            .mappings
+    }
+}
+
+/// Counts a mapping that is a copy, or a part, of another.
+///
+/// # Safety
+///
+/// Called for a mapping that [`map`] set up, or for a copy.
+unsafe extern "C" fn opened(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: By the caller.
+    unsafe { mappings(vma) }.add(1_usize, Relaxed);
+}
+
+/// Counts a mapping that goes.
+///
+/// # Safety
+///
+/// Called for a mapping that [`map`] set up, or for a copy.
+unsafe extern "C" fn closed(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: By the caller.
+    unsafe { mappings(vma) }.fetch_sub(1_usize, Relaxed);
+}
+
+/// Returns whether a mapping may become two: 0 or -ENOMEM.
+///
+/// # Safety
+///
+/// Called for a mapping that [`map`] set up, or for a copy.
+unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, _addr: c_ulong) -> c_int {
+    // SAFETY: By the caller.
+    let room = unsafe { mappings(vma) }.load(Relaxed) < MAPPINGS_MAX;
+    from_result(|| room.then_some(0).ok_or(ENOMEM))
 }
 
 /// Gives a page to a page table, locked.

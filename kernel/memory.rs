@@ -6,9 +6,13 @@
 //! The table has three levels. Its lower two are made as they are needed and stay until the pool
 //! goes, so the table is walked without any lock. It is charged like the pages.
 //!
-//! Invariant: [`Memory::reclaim`] runs once at a time.
-//!
 //! # Locks
+//!
+//! `bus1::hand`, a mutex of each pool, is held by the one task that takes pages out of the table.
+//! The shrinker only tries to lock it, for it is also called by allocations under any lock. A SEND
+//! that has no memory waits for it. No other call does: neither one that opens or closes a peer,
+//! nor one that uses another pool. Below it come page locks, which are tried as well, and the locks
+//! of unmapping, which may be taken in reclaim.
 //!
 //! `bus1::mapped`, a spin lock, guards the pointer to the pool's file, which is no reference: the
 //! file clears it when it is released. Nothing is locked under it.
@@ -23,10 +27,11 @@ use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
-use kernel::sync::{new_spinlock, SpinLock};
+use kernel::sync::{new_mutex, new_spinlock, Mutex, SpinLock};
 use pin_init::init_zeroed;
 
 use crate::entry::Entry;
+use crate::gfp::ACCOUNT_MAYFAIL;
 
 /// Bytes of address space of a pool.
 pub(crate) const POOL_SIZE: u64 = 1 << 32;
@@ -39,6 +44,11 @@ const N_BRANCHES: usize = N_PAGES.div_ceil(PER_BRANCH);
 
 /// Most pages that are made at once: enough for a slice of 64 KiB.
 const ROW: usize = 16;
+/// Most pages that leave the page tables in one walk over all mappings.
+const RUN: usize = 32;
+/// Most mappings of a pool, except for those that children inherit. The pages that are in page
+/// tables are not taken back while there are more.
+pub(crate) const MAPPINGS_MAX: usize = 1024;
 
 /// A part of the table: none at first, then one that stays.
 struct Part<T>(Atomic<*mut T>);
@@ -55,7 +65,7 @@ impl<T: Zeroable> Part<T> {
 
     fn get_or_new(&self) -> Result<&T> {
         if self.get().is_none() {
-            let new = KBox::into_raw(KBox::init(init_zeroed(), GFP_KERNEL_ACCOUNT)?);
+            let new = KBox::into_raw(KBox::init(init_zeroed(), ACCOUNT_MAYFAIL)?);
             if self.0.cmpxchg(ptr::null_mut(), new, Full).is_err() {
                 // SAFETY: From `into_raw` above and not shared with anybody.
                 drop(unsafe { KBox::from_raw(new) });
@@ -119,6 +129,11 @@ impl Mapped {
 pub(crate) struct Memory {
     branches: [Part<Branch>; N_BRANCHES],
     present: Atomic<usize>,
+    /// The page behind the next one that the shrinker looks at.
+    #[pin]
+    hand: Mutex<usize>,
+    /// Number of mappings, in all processes. `mapping.rs` counts them.
+    pub(crate) mappings: Atomic<usize>,
     #[pin]
     pub(crate) mapped: SpinLock<Mapped>,
 }
@@ -129,13 +144,10 @@ impl Memory {
         pin_init!(Self {
             branches <- init_zeroed(),
             present: Atomic::new(0),
+            hand <- new_mutex!(N_PAGES, "bus1::hand"),
+            mappings: Atomic::new(0),
             mapped <- new_spinlock!(Mapped(ptr::null_mut()), "bus1::mapped"),
         })
-    }
-
-    /// Returns the number of pages.
-    pub(crate) fn present(&self) -> usize {
-        self.present.load(Relaxed)
     }
 
     /// Returns a page and all that follow in the same leaf. None if there is no leaf.
@@ -240,46 +252,102 @@ impl Memory {
         Some(ptr::slice_from_raw_parts_mut(piece, len.min(size)))
     }
 
-    /// Frees pages that are not pinned, and returns how many. High pages come first, since slices
-    /// are placed as low as possible. May be called in reclaim.
+    /// Looks at up to `budget` pages, from where the last call ended on, and frees those that are
+    /// idle. Returns their number, and counts `budget` down. Does nothing while another task frees
+    /// pages here. May be called in reclaim.
+    pub(crate) fn sweep(&self, budget: &mut usize) -> usize {
+        let hand = self
+            .hand
+            .try_lock()
+            .filter(|_| self.present.load(Relaxed) != 0);
+        let Some(mut hand) = hand else {
+            return 0;
+        };
+        // SAFETY: The hand is locked.
+        let freed = unsafe { self.reclaim(0, &mut hand, budget) };
+        if *hand == 0 {
+            *hand = N_PAGES;
+        }
+        freed
+    }
+
+    /// Frees those of `pages` that are idle.
+    pub(crate) fn trim(&self, pages: Range<usize>) {
+        let _hand = self.hand.lock();
+        let (mut hand, mut budget) = (pages.end, usize::MAX);
+        // SAFETY: The hand is locked.
+        unsafe { self.reclaim(pages.start, &mut hand, &mut budget) };
+    }
+
+    /// Frees idle pages from `start` on, and returns how many. High pages come first, since slices
+    /// are placed as low as possible.
     ///
-    /// `hand` is the page behind the next one to look at, and 0 at the end; `budget` is how many
-    /// pages may still be looked at. Both go down on the way.
+    /// `hand` is the page behind the next one to look at, and `start` or less at the end; `budget`
+    /// is how many pages may still be looked at. Both go down on the way. Missing pages of a leaf
+    /// count as one.
     ///
     /// # Safety
     ///
-    /// Runs once at a time.
-    pub(crate) unsafe fn reclaim(&self, hand: &mut usize, budget: &mut usize) -> usize {
+    /// `self.hand` is locked.
+    unsafe fn reclaim(&self, start: usize, hand: &mut usize, budget: &mut usize) -> usize {
         let mut freed = 0;
-        while *hand > 0 && *budget > 0 {
+        while *hand > start && *budget > 0 {
             let page = *hand - 1;
-            let Some(entry) = self.entries(page).and_then(<[Entry]>::first) else {
+            let leaf = page / PER_LEAF * PER_LEAF;
+            let Some(entries) = self.entries(start.max(leaf)) else {
                 let branch = self.branches[page / PER_BRANCH].get();
                 let missing = branch.map_or(PER_BRANCH, |_| PER_LEAF);
                 *hand = page / missing * missing;
                 continue;
             };
-            *hand = page;
-            if entry.address().is_null() {
-                continue;
-            }
-            *budget -= 1;
-            // SAFETY: This runs once at a time.
-            if unsafe { entry.reclaim(|| self.unmap(page)) } {
-                self.present.fetch_sub(1_usize, Relaxed);
-                freed += 1;
-            }
+            let entries = &entries[..*hand - start.max(leaf)];
+            let from_above = || entries.iter().rev();
+            let absent = from_above().take_while(|entry| entry.address().is_null());
+            let absent = absent.count();
+            // SAFETY: By the caller nobody else takes pages out.
+            let idle = |entry: &&Entry| unsafe { entry.try_lock_idle() };
+            let n_locked = from_above().skip(absent).take(RUN).take_while(idle).count();
+            let locked = &entries[entries.len() - absent - n_locked..entries.len() - absent];
+            // A page that is in use is a look as well.
+            let looked = n_locked.max(1);
+            *hand -= (absent + looked).min(entries.len());
+            *budget = budget.saturating_sub(looked);
+            // SAFETY: They were locked here.
+            freed += unsafe { self.free(*hand, locked) };
         }
         freed
     }
 
-    /// Takes a page out of all page tables.
-    fn unmap(&self, page: usize) {
+    /// Unlocks pages, the first of which is `first`, and frees those that are still idle. Returns
+    /// how many. A page that page tables have leaves all of them first: otherwise the next page of
+    /// that entry could be written while the owner still sees this one.
+    ///
+    /// # Safety
+    ///
+    /// [`Entry::try_lock_idle`] locked the pages.
+    unsafe fn free(&self, first: usize, locked: &[Entry]) -> usize {
+        // SAFETY: By the caller.
+        let mapped = locked.iter().any(|entry| unsafe { entry.is_mapped() });
+        let is_free = !mapped || self.unmap(first, locked.len());
+        // SAFETY: By the caller.
+        let unlock = |entry: &&Entry| unsafe { entry.unlock(is_free) };
+        let freed = locked.iter().filter(unlock).count();
+        self.present.fetch_sub(freed, Relaxed);
+        freed
+    }
+
+    /// Takes pages out of all page tables. False, with nothing done, if there are so many mappings
+    /// that this would take long.
+    fn unmap(&self, first: usize, n: usize) -> bool {
+        if self.mappings.load(Relaxed) > MAPPINGS_MAX {
+            return false;
+        }
         let file = self.mapped.lock().file();
         if let Some(file) = file {
-            let (start, size) = ((page * PAGE_SIZE) as Offset, PAGE_SIZE as Offset);
+            let (start, size) = ((first * PAGE_SIZE) as Offset, (n * PAGE_SIZE) as Offset);
             // SAFETY: The file is valid, and keeps its inode, of which the index is a part.
             unsafe { bindings::unmap_mapping_range((*file.as_ptr()).f_mapping, start, size, 1) };
         }
+        true
     }
 }

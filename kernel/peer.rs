@@ -10,13 +10,14 @@ use core::ptr;
 
 use kernel::bindings;
 use kernel::fs::file::flags;
-use kernel::fs::{File, LocalFile};
+use kernel::fs::LocalFile;
 use kernel::prelude::*;
-use kernel::sync::aref::ARef;
 use kernel::sync::Arc;
 
 use crate::bus;
+use crate::closer::Cargo;
 use crate::errno::EOPNOTSUPP;
+use crate::glue;
 use crate::pool::Pool;
 use crate::waker::Waiters;
 
@@ -25,8 +26,13 @@ pub(crate) struct Kernel;
 
 impl bus::Host for Kernel {
     type Pool = Pool;
-    type File = ARef<File>;
+    type Files = Cargo;
     type Waker = Waiters;
+
+    fn is_killed() -> bool {
+        // SAFETY: It has no requirements.
+        unsafe { glue::bus1_is_killed() }
+    }
 }
 
 /// A peer of this host.

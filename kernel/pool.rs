@@ -14,7 +14,8 @@ use kernel::sync::Arc;
 use kernel::warn_on;
 
 use crate::bus;
-use crate::memory::{Memory, POOL_SIZE};
+use crate::gfp::ACCOUNT_MAYFAIL;
+use crate::memory::{Memory, N_PAGES, POOL_SIZE};
 use crate::shrinker::{MemberReservation, Pools};
 
 /// The parts of a pool.
@@ -22,16 +23,14 @@ use crate::shrinker::{MemberReservation, Pools};
 /// Invariant: until a message is queued, its range is written by its sender only, which has it
 /// pinned; afterwards by the receiver, under the peer's lock. So no two tasks in the kernel write
 /// the same byte at once; user space can only read.
-#[pin_data(PinnedDrop)]
 pub(crate) struct Shared {
     pools: Arc<Pools>,
-    #[pin]
-    pub(crate) memory: Memory,
+    /// The shrinker may hold it for a moment longer than the pool.
+    pub(crate) memory: Arc<Memory>,
 }
 
-#[pinned_drop]
-impl PinnedDrop for Shared {
-    fn drop(self: Pin<&mut Self>) {
+impl Drop for Shared {
+    fn drop(&mut self) {
         self.pools.leave(&self.memory);
     }
 }
@@ -49,12 +48,13 @@ fn pages_of(offset: u64, len: u64) -> Range<usize> {
 impl Pool {
     /// Makes an empty pool, whose memory the shrinker of `pools` can take back.
     pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
-        let reservation = MemberReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let shared = pin_init!(Shared { pools: pools.clone(), memory <- Memory::new() });
-        let shared = Arc::pin_init(shared, GFP_KERNEL_ACCOUNT)?;
-        // SAFETY: The destructor leaves.
-        unsafe { pools.enter(reservation, &shared.memory) };
-        Ok(Self(shared))
+        let reservation = MemberReservation::new(ACCOUNT_MAYFAIL)?;
+        let shared = Shared {
+            pools: pools.clone(),
+            memory: Arc::pin_init(Memory::new(), ACCOUNT_MAYFAIL)?,
+        };
+        pools.enter(reservation, &shared.memory);
+        Ok(Self(Arc::new(shared, ACCOUNT_MAYFAIL)?))
     }
 
     /// Pins pages, after idle pages of the pool were freed.
@@ -62,7 +62,7 @@ impl Pool {
     fn pin_again(&self, pages: Range<usize>) -> Result {
         // Idle pages are charged to the senders that needed them first, and a limit on the memory
         // of a cgroup does not reach the shrinker.
-        self.0.pools.trim(&self.0.memory);
+        self.0.memory.trim(0..N_PAGES);
         self.0.memory.pin(pages)
     }
 
@@ -98,6 +98,10 @@ impl bus::Pool for Pool {
 
     fn unpin(&self, offset: u64, len: u64) {
         self.0.memory.unpin(pages_of(offset, len));
+    }
+
+    fn trim(&self, offset: u64, len: u64) {
+        self.0.memory.trim(pages_of(offset, len));
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {

@@ -7,91 +7,53 @@
 //!
 //! # Locks
 //!
-//! `bus1::pools`, a mutex, guards the list. A pool leaves the list before it goes, so all memory in
-//! the list is alive while the mutex is held. The shrinker only tries to lock it, for it is also
-//! called by allocations under any lock. Below it come page locks, which are tried as well, and the
-//! locks of unmapping, which may be taken in reclaim.
+//! `bus1::pools`, a spin lock, guards the list. It is held for one look-up, insertion or removal:
+//! the shrinker takes a reference to one memory at a time, and works without the lock. So a call
+//! that opens or closes a peer waits for no other.
 
 use core::ptr::NonNull;
 
 use kernel::bindings::{self, shrink_control, shrinker};
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use crate::memory::{Memory, N_PAGES};
+use crate::entry;
+use crate::memory::Memory;
 
 const SHRINK_STOP: usize = usize::MAX;
-
-/// The memory of a pool in the list.
-pub(crate) struct Member {
-    memory: NonNull<Memory>,
-    /// Place in the pool to go on at.
-    hand: usize,
-}
-
-// SAFETY: The memory of a pool can be used from any thread.
-unsafe impl Send for Member {}
 
 #[derive(Default)]
 struct List {
     /// Memories of pools, by address.
-    members: RBTree<usize, Member>,
+    members: RBTree<usize, Arc<Memory>>,
     /// Place in the list to go on at.
     next: usize,
 }
 
 impl List {
-    /// Looks at `budget` pages at most, once around the list, and frees those that are not in use.
-    /// Returns their number, and leaves in `budget` the number of pages that could still be looked
-    /// at.
-    fn reclaim(&mut self, budget: &mut usize) -> usize {
-        let start = self.next;
-        let mut around = false;
-        let mut freed = 0;
-        while *budget > 0 {
-            let Some(mut cursor) = self.members.cursor_lower_bound_mut(&self.next) else {
-                if around {
-                    break;
-                }
-                around = true;
-                self.next = 0;
-                continue;
-            };
-            let (&address, member) = cursor.current_mut();
-            if around && address >= start {
-                break;
-            }
-            self.next = address + 1;
-            // A pool counts as a look, however little is in it.
-            *budget -= 1;
-            // SAFETY: Memory in the list is alive.
-            let memory = unsafe { member.memory.as_ref() };
-            if memory.present() == 0 {
-                continue;
-            }
-            // SAFETY: The list is locked, so this runs once at a time.
-            freed += unsafe { memory.reclaim(&mut member.hand, budget) };
-            if member.hand == 0 {
-                member.hand = N_PAGES;
-            }
-        }
-        freed
+    /// Returns the memory that comes next, around the list. None if the list is empty.
+    fn next(&mut self) -> Option<Arc<Memory>> {
+        let next = self.members.cursor_lower_bound(&self.next);
+        let next = next.or_else(|| self.members.cursor_front())?;
+        let (&address, memory) = next.current();
+        self.next = address + 1;
+        Some(memory.clone())
     }
 }
 
 /// Memory for an entry of the list.
-pub(crate) type MemberReservation = RBTreeNodeReservation<usize, Member>;
+pub(crate) type MemberReservation = RBTreeNodeReservation<usize, Arc<Memory>>;
 
-fn address_of(memory: &Memory) -> usize {
-    core::ptr::from_ref(memory).addr()
+fn address_of(memory: &Arc<Memory>) -> usize {
+    Arc::as_ptr(memory).addr()
 }
 
 /// All pools.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Pools {
     #[pin]
-    list: Mutex<List>,
+    list: SpinLock<List>,
     /// Registered by [`Pools::new`]; its private data is this structure.
     shrinker: NonNull<shrinker>,
 }
@@ -116,7 +78,7 @@ impl Pools {
         // SAFETY: The format takes no arguments.
         let allocate = || unsafe { bindings::shrinker_alloc(0, c"bus1-pool".as_char_ptr()) };
         let pools = try_pin_init!(Self {
-            list <- new_mutex!(List::default(), "bus1::pools"),
+            list <- new_spinlock!(List::default(), "bus1::pools"),
             // The last one: what fails before it leaves no shrinker behind.
             shrinker: NonNull::new(allocate()).ok_or(ENOMEM)?,
         });
@@ -133,49 +95,46 @@ impl Pools {
     }
 
     /// Puts the memory of a pool into the list, in which it is until [`Pools::leave`].
-    ///
-    /// # Safety
-    ///
-    /// The pool calls [`Pools::leave`] before it goes.
-    pub(crate) unsafe fn enter(&self, reservation: MemberReservation, memory: &Memory) {
-        let member = Member {
-            memory: NonNull::from(memory),
-            hand: N_PAGES,
-        };
-        let node = reservation.into_node(address_of(memory), member);
+    pub(crate) fn enter(&self, reservation: MemberReservation, memory: &Arc<Memory>) {
+        let node = reservation.into_node(address_of(memory), memory.clone());
         self.list.lock().members.insert(node);
     }
 
     /// Takes the memory of a pool out of the list, if it is in it.
-    pub(crate) fn leave(&self, memory: &Memory) {
+    pub(crate) fn leave(&self, memory: &Arc<Memory>) {
         // Freed after the lock.
         let _node = self.list.lock().members.remove_node(&address_of(memory));
     }
 
-    /// Frees the pages of a pool that are not in use.
-    pub(crate) fn trim(&self, memory: &Memory) {
-        let _list = self.list.lock();
-        let (mut hand, mut budget) = (N_PAGES, usize::MAX);
-        // SAFETY: The list is locked, so this runs once at a time.
-        unsafe { memory.reclaim(&mut hand, &mut budget) };
+    /// Looks at up to `budget` pages, once around the list, and frees those that are idle. Returns
+    /// their number, and leaves in `budget` the number of pages that could still be looked at.
+    fn reclaim(&self, budget: &mut usize) -> usize {
+        let (mut freed, mut first) = (0, None);
+        while *budget > 0 {
+            let Some(memory) = self.list.lock().next() else {
+                break;
+            };
+            let address = address_of(&memory);
+            if first == Some(address) {
+                break;
+            }
+            first.get_or_insert(address);
+            // A pool counts as a look, however little is in it.
+            *budget -= 1;
+            freed += memory.sweep(budget);
+        }
+        freed
     }
 }
 
-/// Counts the pages of all pools. Not all of them can be freed; the number of those that can is
-/// found out by looking.
+/// Returns the number of pages of all pools. Not all of them can be freed; the number of those that
+/// can is found out by looking.
 ///
 /// # Safety
 ///
 /// Called for a shrinker that [`Pools::new`] made.
-unsafe extern "C" fn count(this: *mut shrinker, _control: *mut shrink_control) -> c_ulong {
-    // SAFETY: It is unregistered before they go.
-    let pools = unsafe { &*(*this).private_data.cast::<Pools>() };
-    let Some(list) = pools.list.try_lock() else {
-        return 0;
-    };
-    // SAFETY: Memory in the list is alive.
-    let present = |member: &Member| unsafe { member.memory.as_ref() }.present();
-    list.members.values().map(present).sum()
+unsafe extern "C" fn count(_this: *mut shrinker, _control: *mut shrink_control) -> c_ulong {
+    entry::pages()
 }
 
 /// Frees pages, and returns their number.
@@ -188,11 +147,8 @@ unsafe extern "C" fn scan(this: *mut shrinker, control: *mut shrink_control) -> 
     let pools = unsafe { &*(*this).private_data.cast::<Pools>() };
     // SAFETY: The caller lends us `control`.
     let control = unsafe { &mut *control };
-    let Some(mut list) = pools.list.try_lock() else {
-        return SHRINK_STOP;
-    };
     let mut budget = control.nr_to_scan;
-    let freed = list.reclaim(&mut budget);
+    let freed = pools.reclaim(&mut budget);
     control.nr_scanned = control.nr_to_scan - budget;
     if control.nr_scanned == 0 {
         // The caller would go on for ever if it saw neither progress nor a sign to stop.

@@ -16,21 +16,24 @@ use core::ptr;
 
 use kernel::bindings::{self, file, poll_table_struct, TASK_INTERRUPTIBLE};
 use kernel::prelude::*;
-use kernel::sync::static_lock_class;
+use kernel::sync::{static_lock_class, Arc};
 use kernel::task::Task;
 use kernel::types::Opaque;
 
 use crate::abi::DEADLINE_NEVER;
 use crate::bus;
+use crate::closer::Closer;
 use crate::glue;
 
 const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 const WRITABLE: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
 const HANGUP: u32 = bindings::POLLHUP;
 
-/// The wait queue of a peer.
+/// The wait queue of a peer, and what else the kernel has of it.
 #[pin_data]
 pub(crate) struct Waiters {
+    /// For the files that the peer sends.
+    pub(crate) closer: Arc<Closer>,
     #[pin]
     head: Opaque<bindings::wait_queue_head>,
 }
@@ -41,9 +44,10 @@ unsafe impl Send for Waiters {}
 unsafe impl Sync for Waiters {}
 
 impl Waiters {
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new(closer: Arc<Closer>) -> impl PinInit<Self> {
         let (name, key) = (c"bus1::waiters", static_lock_class!());
         pin_init!(Self {
+            closer,
             // SAFETY: The place is valid for writing; name and key are static.
             head <- Opaque::ffi_init(move |head| unsafe {
                 bindings::__init_waitqueue_head(head, name.as_char_ptr(), key.as_ptr())

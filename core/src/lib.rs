@@ -4,7 +4,7 @@
 //!
 //! Everything is in [`bus`]; the kernel module includes that very folder as a module of its own
 //! crate. There, `kernel` is the kernel's crate, [`abi`] is the same file of `uapi/`, and [`errno`]
-//! makes up for what older kernels lack; here, `kernel` is the shim.
+//! and [`gfp`] make up for what that crate lacks; here, `kernel` is the shim.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,6 +23,11 @@ pub mod errno {
     pub use kernel::error::code::{
         EDQUOT, EHOSTUNREACH, ENOTUNIQ, EOPNOTSUPP, EREMOTE, ESHUTDOWN, ESTALE, EXFULL,
     };
+}
+
+/// Flags of allocations that the kernel's crate lacks.
+pub mod gfp {
+    pub use kernel::alloc::flags::GFP_KERNEL_ACCOUNT as ACCOUNT_MAYFAIL;
 }
 
 pub mod bus;

@@ -5,11 +5,11 @@
 //! Trusted and checked addresses differ in their [`Memory`]. Descriptors are those of the process
 //! in either case.
 
-use bus1_core::bus::{Bus, Caller, Files, Peer};
+use bus1_core::bus::{Bus, Caller, Peer};
 use kernel::error::Result;
 use kernel::sync::Arc;
 
-use crate::file::{File, Installed};
+use crate::file::{Files, Installed};
 use crate::host::Embedded;
 use crate::memory::{Memory, Payload};
 use crate::registry;
@@ -41,15 +41,16 @@ impl<M: Memory> Caller<Embedded> for Call<'_, M> {
         Payload::import(self.memory, addr, n)
     }
 
-    fn file(&self, fd: i32) -> Result<File> {
-        travel::take(fd)
+    fn files(&self, fds: &[i32]) -> Result<Files> {
+        let files = fds.iter().map(|&fd| travel::take(fd));
+        Ok(Files(std::sync::Arc::new(files.collect::<Result<_>>()?)))
     }
 
     fn peer(&self, fd: i32) -> Result<Arc<Peer<Embedded>>> {
         registry::find(self.bus, fd)
     }
 
-    fn install(&self, files: &Files<Embedded>) -> Result<Installed> {
-        Installed::new(files.as_slice())
+    fn install(&self, files: Files) -> Result<Installed> {
+        Installed::new(&files)
     }
 }

@@ -21,6 +21,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 
 use bus1_core::bus;
 use kernel::error::{code::*, Result};
@@ -96,6 +97,19 @@ impl File {
     }
 }
 
+/// The files of a message.
+///
+/// The task that drops the last reference closes their sockets, and waits where that ends a file
+/// that takes long to end.
+#[derive(Clone)]
+pub(crate) struct Files(pub(crate) Arc<Vec<File>>);
+
+impl bus::Files for Files {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Descriptors that a receiver was given, until they are final. Dropping it closes them.
 pub(crate) struct Installed {
     numbers: Vec<i32>,
@@ -108,8 +122,9 @@ impl Installed {
     /// # Errors
     ///
     /// EMFILE.
-    pub(crate) fn new(files: &[File]) -> Result<Self> {
+    pub(crate) fn new(files: &Files) -> Result<Self> {
         let fds = files
+            .0
             .iter()
             .map(File::install)
             .collect::<Result<Vec<_>>>()?;

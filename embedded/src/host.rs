@@ -4,7 +4,7 @@
 
 use bus1_core::bus::Host;
 
-use crate::file::File;
+use crate::file::Files;
 use crate::pool::Pool;
 use crate::waker::Waker;
 
@@ -13,6 +13,6 @@ pub(crate) enum Embedded {}
 
 impl Host for Embedded {
     type Pool = Pool;
-    type File = File;
+    type Files = Files;
     type Waker = Waker;
 }

@@ -207,11 +207,15 @@ impl Work {
                 counted(command)
             }
             Work::Vm(args) => in_vm(&kernel()?, conformance(&[])?, args, &[]),
-            Work::Suite(module) => {
+            Work::Suite(modules) => {
                 let kernel = kernel()?;
-                let there = kernel.has_module(module)?;
-                let modules = if there { &[*module][..] } else { &[] };
-                in_vm(&kernel, conformance(&[])?, &["--host", "kernel"], modules)
+                let mut there = Vec::new();
+                for module in *modules {
+                    if kernel.has_module(module)? {
+                        there.push(*module);
+                    }
+                }
+                in_vm(&kernel, conformance(&[])?, &["--host", "kernel"], &there)
             }
             Work::Compat => {
                 let kernel = kernel()?;
@@ -319,7 +323,7 @@ mod tests {
             let kernels = work.kernels(asked).into_iter().flatten();
             kernels.map(|wanted| wanted.name().to_owned()).collect()
         };
-        let suite = Work::Suite("x");
+        let suite = Work::Suite(&["x"]);
         assert_eq!(names(&suite, &[]), ["newest", "previous", "rt"]);
         assert_eq!(names(&Work::Compat, &[]), ["newest"]);
         assert_eq!(names(&suite, &[Wanted::Rt]), ["rt"]);

@@ -17,6 +17,8 @@ use crate::env::Env;
 use crate::host::Errno as E;
 
 const BINDER: &str = "/dev/binder";
+const VHOST_NET: &str = "/dev/vhost-net";
+const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 #[case("abi.md#fds-travel")]
 fn pipe_travels(env: &Env) {
@@ -183,20 +185,43 @@ fn io_uring_is_refused(env: &Env) {
     needs(BINDER, "binder_linux")
 )]
 fn binder_is_refused(env: &Env) {
+    expect_device_refused(env, BINDER);
+}
+
+/// Expects that a device may not travel, except as a place in the tree.
+fn expect_device_refused(env: &Env, path: &str) {
     let [a, b] = env.peers();
     let to = b.handle_of(&a);
-    let binder = File::options().read(true).write(true).open(BINDER).unwrap();
-    assert_eq!(
-        b.message().to(&[to]).fds(&[binder.as_raw_fd()]).send(),
-        Err(E::OPNOTSUPP)
-    );
+    let device = File::options().read(true).write(true).open(path).unwrap();
+    let sent = b.message().to(&[to]).fds(&[device.as_raw_fd()]).send();
+    assert_eq!(sent, Err(E::OPNOTSUPP));
     a.expect_nothing();
-    let place = open(BINDER, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    assert_eq!(
-        b.message().to(&[to]).fds(&[place.as_raw_fd()]).send(),
-        Ok(())
-    );
+    let place = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let sent = b.message().to(&[to]).fds(&[place.as_raw_fd()]).send();
+    assert_eq!(sent, Ok(()));
     assert_eq!(a.expect_data().fds.len(), 1);
+}
+
+#[case(
+    "abi.md#send-eopnotsupp",
+    "abi.md#fds-refused",
+    "abi.md#fds-address-space",
+    kernel,
+    needs(VHOST_NET, "vhost_net")
+)]
+fn vhost_net_is_refused(env: &Env) {
+    expect_device_refused(env, VHOST_NET);
+}
+
+#[case(
+    "abi.md#send-eopnotsupp",
+    "abi.md#fds-refused",
+    "abi.md#fds-address-space",
+    kernel,
+    needs(VHOST_VSOCK, "vhost_vsock")
+)]
+fn vhost_vsock_is_refused(env: &Env) {
+    expect_device_refused(env, VHOST_VSOCK);
 }
 
 #[case("abi.md#fds-refused")]

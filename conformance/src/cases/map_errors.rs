@@ -6,10 +6,11 @@ use std::hint::black_box;
 use std::os::fd::AsFd;
 
 use rustix::fs::{open, Mode, OFlags};
-use rustix::mm::ProtFlags;
+use rustix::mm::{MprotectFlags, ProtFlags};
 
 use bus1_conformance_case::case;
 
+use crate::client::Peer;
 use crate::env::Env;
 use crate::host::kernel::{descriptor, Mapping};
 use crate::host::{Errno as E, View, DEVICE};
@@ -61,4 +62,49 @@ fn page_that_never_held_a_slice_raises_sigbus(env: &Env) {
     assert_eq!(read(offset), End::Exit(0));
     let far = (offset + map.len() / 2) % map.len();
     assert_eq!(read(far), End::Signal(libc::SIGBUS));
+}
+
+/// Most mappings of one pool.
+const MAPPINGS_MAX: usize = 1024;
+
+/// Maps two pages of a peer's pool.
+fn map(peer: &Peer) -> Result<Mapping, E> {
+    Mapping::new(descriptor(peer.door()), 0, 2 * PAGE as u64)
+}
+
+#[case("abi.md#mmap-enomem", "abi.md#mmap-bound", kernel, alone)]
+fn map_beyond_the_bound_is_enomem(env: &Env) {
+    let [peer, other] = env.peers();
+    for _ in 0..2 {
+        let mut all: Vec<_> = (0..MAPPINGS_MAX).map(|_| map(&peer).unwrap()).collect();
+        assert_eq!(map(&peer).err(), Some(E::NOMEM));
+        assert_eq!(map(&other).err(), None);
+        // A part with a protection of its own would be a mapping more.
+        let nothing = MprotectFlags::empty();
+        assert_eq!(all[0].protect(nothing), Err(E::NOMEM));
+        all.pop();
+        assert_eq!(all[0].protect(nothing), Ok(()));
+        assert_eq!(map(&peer).err(), Some(E::NOMEM));
+        // All of them are given back here.
+    }
+}
+
+#[case("abi.md#mmap-bound", kernel, alone)]
+fn children_inherit_mappings_beyond_the_bound(env: &Env) {
+    let [a, b] = env.peers();
+    let to = b.handle_of(&a);
+    b.expect_sent(to, b"inherited");
+    let offset = a.expect_text(b"inherited").msg.offset;
+    // The receipt mapped the pool as well.
+    let mut all: Vec<_> = (1..MAPPINGS_MAX).map(|_| map(&a).unwrap()).collect();
+    let last = all.pop().unwrap();
+    let child = fork(|| {
+        let mut seen = [0; 9];
+        last.read(offset, &mut seen);
+        // With those of the parent there are nearly twice as many.
+        i32::from(&seen != b"inherited" || map(&a).err() != Some(E::NOMEM))
+    });
+    assert_eq!(child.wait(), End::Exit(0));
+    drop(last);
+    assert_eq!(map(&a).err(), None, "the child's are still counted");
 }

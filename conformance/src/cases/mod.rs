@@ -13,6 +13,7 @@ mod copies;
 mod dead_handles;
 mod descriptors;
 mod descriptors_lost;
+mod descriptors_slow;
 mod device;
 mod disconnect;
 mod exchange;

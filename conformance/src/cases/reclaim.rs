@@ -12,6 +12,7 @@ use bus1_conformance_case::case;
 
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
+use crate::host::Errno as E;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::process::{fork, End};
 
@@ -145,4 +146,76 @@ fn mapped_slices_survive_the_peer(env: &Env) {
         bytes == payload,
         "what was received is gone, and still mapped"
     );
+}
+
+#[case("abi.md#mmap-reclaim", kernel, alone)]
+fn mapped_memory_comes_back_under_pressure(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    let views = [(); 3].map(|()| receiver.door().map(receiver.door().pool_size()).unwrap());
+    for offset in fill(&cgroup, &sender, to, &receiver) {
+        for view in &views {
+            let mut bytes = vec![0; MESSAGE];
+            view.read(offset, &mut bytes);
+            assert!(bytes.iter().all(|&byte| byte == 0x77));
+        }
+        receiver.release_slice(offset).unwrap();
+    }
+    expect_fall_to(&cgroup, 0, press);
+    // What comes next is seen, and not the pages of before.
+    let view = &views[0];
+    sender
+        .message()
+        .to(&[to])
+        .bytes(&[0x55; 1 << 16])
+        .send()
+        .unwrap();
+    let offset = receiver
+        .receive()
+        .max_offset(view.len())
+        .header()
+        .unwrap()
+        .offset;
+    let mut bytes = vec![0; 1 << 16];
+    view.read(offset, &mut bytes);
+    assert!(bytes.iter().all(|&byte| byte == 0x55));
+}
+
+/// Sends a message for which a cgroup has no room, though nearly.
+fn fail_at_the_limit(cgroup: &Cgroup, sender: &Peer, to: &[u64], size: usize) {
+    let payload = vec![0x77; size];
+    cgroup.limit(to.len() * size - (64 << 10));
+    let child = fork(|| {
+        cgroup.enter();
+        let sent = sender.message().to(to).bytes(&payload).send();
+        sent.map_or_else(E::raw_os_error, |()| 0)
+    });
+    assert_eq!(child.wait(), End::Exit(libc::ENOMEM));
+    assert_eq!(cgroup.oom_kills(), 0);
+    expect_fall_to(cgroup, 0, || ());
+}
+
+#[case("abi.md#every-enomem-cgroup", kernel, alone)]
+fn send_at_the_limit_of_its_cgroup_fails_and_leaves_nothing(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    fail_at_the_limit(&cgroup, &sender, &[to], MESSAGE);
+    receiver.expect_nothing();
+}
+
+#[case("abi.md#every-enomem-cgroup", kernel, alone)]
+fn multicast_at_the_limit_of_its_cgroup_leaves_nothing_at_any_receiver(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let sender = env.peer();
+    // Each user takes an eighth of its limit from another user, less a bit.
+    let receivers = [1, 2, 3, 4, 5, 6, 7].map(|user| env.peer_of(user));
+    let to = receivers
+        .each_ref()
+        .map(|receiver| sender.handle_of(receiver));
+    fail_at_the_limit(&cgroup, &sender, &to, 7 << 18);
+    for receiver in &receivers {
+        receiver.expect_nothing();
+    }
 }

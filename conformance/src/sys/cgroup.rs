@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// Folder of cgroups (version 2).
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// A cgroup without limits. Removed when dropped; by then its processes have ended.
+/// A cgroup, at first without limits. Removed when dropped; by then its processes have ended.
 pub struct Cgroup {
     path: PathBuf,
 }
@@ -27,6 +27,25 @@ impl Cgroup {
     /// Moves the calling process there.
     pub fn enter(&self) {
         fs::write(self.path.join("cgroup.procs"), "0").expect("cannot enter the cgroup");
+    }
+
+    /// Sets the most bytes that may be charged to it, none of which are swapped out.
+    pub fn limit(&self, bytes: usize) {
+        for (file, most) in [("memory.max", bytes), ("memory.swap.max", 0)] {
+            // A kernel without swap has no limit for it.
+            let set = fs::write(self.path.join(file), most.to_string());
+            assert!(set.is_ok() || most == 0, "cannot set {file}");
+        }
+    }
+
+    /// Number of its processes that were killed because it was at its limit.
+    pub fn oom_kills(&self) -> usize {
+        let text = fs::read_to_string(self.path.join("memory.events"));
+        let text = text.expect("cannot read memory.events");
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count
+            .and_then(|n| n.parse().ok())
+            .expect("a number of kills in memory.events")
     }
 
     /// Bytes charged to it.

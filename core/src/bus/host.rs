@@ -11,26 +11,72 @@
 //! - [`Pool::write`], and [`Pool::unpin`] for up to 4096 bytes, are called with spin locks held:
 //!   they must not call back into the core, nor sleep where a spin lock forbids that. Everything
 //!   else is called without any lock of the core.
-//! - The last reference to a [`Host::Pool`] or a [`Host::File`] is never dropped under a lock.
+//! - The last reference to a [`Host::Pool`] or [`Host::Files`] is never dropped under a lock.
 
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 
-/// Flags to allocate memory that outlives the call: it is charged to the memory cgroup of the
-/// caller.
-pub(crate) const GFP_KEPT: kernel::alloc::Flags = kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+/// Flags to allocate memory that outlives the call. It is charged to the memory cgroup of the
+/// caller; where that is at its limit the allocation fails, and nobody is killed for it.
+pub(crate) const GFP_KEPT: Flags = crate::gfp::ACCOUNT_MAYFAIL;
+
+/// Flags to allocate memory in proportion to the arguments of a call, which goes with the call. It
+/// is charged as well: a task can stay in its call for as long as it likes.
+pub(crate) const GFP_CALL: Flags = GFP_KEPT;
 
 /// The types of one host.
 pub trait Host: Sized + Send + Sync + 'static {
     /// The memory of one peer's pool; a clone is another reference to the same memory.
     type Pool: Pool;
-    /// A descriptor in flight: the file behind it, not its number.
-    type File: Send + Sync + 'static;
+    /// The files of a message.
+    type Files: Files;
     /// Wakes the waiters of one peer.
     type Waker: Waker;
+
+    /// Returns whether the running task is being killed, so that it will never see the result of
+    /// its call. A host that cannot tell never says so.
+    fn is_killed() -> bool {
+        false
+    }
 }
 
-/// The descriptors of a message, in the order in which they will be numbered.
-pub type Files<H> = KVec<<H as Host>::File>;
+/// The steps of a call in loops that have no small bound. Every 64 steps it looks whether the caller
+/// was killed. A step is one look-up, one link, or 4096 bytes of a copy.
+///
+/// All such loops stand before the first staging: a call that ends in one leaves no trace.
+#[derive(Default)]
+pub(crate) struct KillCheck {
+    steps: u64,
+}
+
+impl KillCheck {
+    const STEPS: u64 = 64;
+
+    /// Takes `n` steps.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller was killed; nobody sees it.
+    #[inline]
+    pub(crate) fn step<H: Host>(&mut self, n: u64) -> Result {
+        self.steps += n;
+        if self.steps < Self::STEPS {
+            return Ok(());
+        }
+        self.steps = 0;
+        (!H::is_killed()).then_some(()).ok_or(EINTR)
+    }
+}
+
+/// The descriptors of a message in flight: the files behind them, in the order in which they will be
+/// numbered. A clone is another reference to the same files.
+///
+/// The end of a file can take as long as its maker likes, and no call may wait for that: a host
+/// sees to it when the last reference is dropped.
+pub trait Files: Clone + Send + Sync + 'static {
+    /// Returns the number of files.
+    fn count(&self) -> usize;
+}
 
 /// Memory that senders fill and the owner reads.
 ///
@@ -47,6 +93,10 @@ pub trait Pool: Clone + Send + Sync + Unpin + 'static {
     /// Undoes one [`Pool::pin`] of exactly this range. The host may give memory that nothing
     /// pins back to the system at any time.
     fn unpin(&self, offset: u64, len: u64);
+
+    /// Gives the memory of a range that nothing pins back at once. It is for a host that keeps such
+    /// memory for the next message, and charges it to a task whose message failed.
+    fn trim(&self, _offset: u64, _len: u64) {}
 
     /// Stores `bytes` at `offset`, in a pinned range.
     fn write(&self, offset: u64, bytes: &[u8]);

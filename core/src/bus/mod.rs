@@ -20,7 +20,8 @@
 //! handed out of the critical section first.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   tree, host: the ground
+//   host
+//   tree: the ground
 //   quota, order, pool
 //   object
 //   command

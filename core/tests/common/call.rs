@@ -9,11 +9,12 @@ use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
 use std::vec;
 
-use bus1_core::bus::{self, Files, Peer};
+use bus1_core::bus::{self, Peer};
+use kernel::alloc::{flags::GFP_KERNEL, KVec};
 use kernel::error::{code::*, Result};
 use kernel::sync::Arc;
 
-use super::host::{File, Pool, Test};
+use super::host::{File, Files, Pool, Test};
 use super::Client;
 
 /// The steps of a test at calls of the host; the first is run by the first call, and so on.
@@ -183,11 +184,16 @@ impl<'a, 'h> bus::Caller<Test> for Call<'a, 'h> {
         })
     }
 
-    fn file(&self, fd: i32) -> Result<File> {
-        Ok(File {
-            number: u32::try_from(fd).map_err(|_| EBADF)?,
-            _live: self.client.world.files.clone(),
-        })
+    fn files(&self, fds: &[i32]) -> Result<Files> {
+        let mut files = KVec::with_capacity(fds.len(), GFP_KERNEL)?;
+        for &fd in fds {
+            let file = File {
+                number: u32::try_from(fd).map_err(|_| EBADF)?,
+                _live: self.client.world.files.clone(),
+            };
+            files.push(file, GFP_KERNEL)?;
+        }
+        Ok(Files(Arc::new(files, GFP_KERNEL)?))
     }
 
     fn peer(&self, fd: i32) -> Result<Arc<Peer<Test>>> {
@@ -195,16 +201,16 @@ impl<'a, 'h> bus::Caller<Test> for Call<'a, 'h> {
         peers.get(fd as usize).cloned().ok_or(EBADF)
     }
 
-    fn install(&self, files: &Files<Test>) -> Result<Installed> {
+    fn install(&self, files: Files) -> Result<Installed> {
         self.hooks.install.step()?;
         let mut last = self.client.world.last_fd.lock().unwrap();
-        let numbers = files.as_slice().iter().map(|_| {
+        let numbers = files.0.as_slice().iter().map(|_| {
             *last += 1;
             *last
         });
         Ok(Installed {
             numbers: numbers.collect(),
-            files: files.as_slice().iter().map(|file| file.number).collect(),
+            files: files.0.as_slice().iter().map(|file| file.number).collect(),
             to: self.client.fds.clone(),
         })
     }

@@ -3,21 +3,48 @@
 //! The types of the host: memory of pools, files in flight, wake-ups.
 
 use std::boxed::Box;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
 
 use bus1_core::bus::{self, WakeHint};
+use kernel::alloc::KVec;
 use kernel::error::{code::*, Result};
 use kernel::sync::atomic::{Acquire, Atomic, Release};
+use kernel::sync::Arc;
 
 /// The host.
 pub enum Test {}
 
 impl bus::Host for Test {
     type Pool = Pool;
-    type File = File;
+    type Files = Files;
     type Waker = Waker;
+
+    fn is_killed() -> bool {
+        LOOKS.set(LOOKS.get() + 1);
+        KILLED_AT
+            .get()
+            .is_some_and(|killed_at| LOOKS.get() >= killed_at)
+    }
+}
+
+std::thread_local! {
+    /// How often calls of this thread looked whether it was killed.
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+    /// The look at which it is.
+    static KILLED_AT: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs calls that find at their `n`-th look that the caller was killed, or never. Returns their
+/// result and the number of their looks.
+pub fn killed_at<T>(n: Option<u64>, calls: impl FnOnce() -> T) -> (T, u64) {
+    LOOKS.set(0);
+    KILLED_AT.set(n);
+    let result = calls();
+    KILLED_AT.set(None);
+    (result, LOOKS.get())
 }
 
 #[derive(Default)]
@@ -26,6 +53,8 @@ struct Memory {
     pins: Vec<(u64, u64)>,
     /// Number of calls of `pin` from now on that succeed, if not all.
     failing: Option<u32>,
+    /// Ranges that were given back at once.
+    trimmed: Vec<(u64, u64)>,
 }
 
 /// Memory of a pool. It checks that only pinned memory is used.
@@ -47,6 +76,11 @@ impl Pool {
     /// Makes the `n`-th next call of `pin` fail, counted from 0, and all after it.
     pub fn fail_pins_after(&self, n: Option<u32>) {
         self.0.lock().unwrap().failing = n;
+    }
+
+    /// Returns the ranges that were given back at once.
+    pub fn trimmed(&self) -> Vec<(u64, u64)> {
+        self.0.lock().unwrap().trimmed.clone()
     }
 
     /// Returns the number of pinned ranges.
@@ -87,6 +121,10 @@ impl bus::Pool for Pool {
         let place = memory.pins.iter().position(|&pin| pin == (offset, len));
         let place = place.expect("a range is unpinned that was not pinned");
         memory.pins.swap_remove(place);
+    }
+
+    fn trim(&self, offset: u64, len: u64) {
+        self.0.lock().unwrap().trimmed.push((offset, len));
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
@@ -169,7 +207,17 @@ impl bus::Waker for Waker {
 }
 
 /// A file in flight.
-pub struct File {
+pub(super) struct File {
     pub(super) number: u32,
     pub(super) _live: Shared<()>,
+}
+
+/// The files of a message.
+#[derive(Clone)]
+pub struct Files(pub(super) Arc<KVec<File>>);
+
+impl bus::Files for Files {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
 }

@@ -27,7 +27,7 @@ mod host;
 
 use call::{Arena, Call};
 pub use call::{Hooks, Script};
-pub use host::{Pool, Test, Waker};
+pub use host::{killed_at, Pool, Test, Waker};
 
 /// Limits below those at which users' accounts are drawn on in batches, so that every number is
 /// exact.

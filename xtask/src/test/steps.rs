@@ -18,8 +18,8 @@ pub enum Work {
     Here(&'static [&'static str], &'static [&'static str]),
     /// The conformance program in a VM, called like this.
     Vm(&'static [&'static str]),
-    /// The conformance suite in a VM, with this module loaded if the kernel has it.
-    Suite(&'static str),
+    /// The conformance suite in a VM, with these modules loaded as far as the kernel has them.
+    Suite(&'static [&'static str]),
     /// Every 32-bit program in a VM.
     Compat,
     /// An example of the crate `bus1` in a VM.
@@ -88,7 +88,7 @@ pub const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: conformance",
-        work: Work::Suite("binder_linux"),
+        work: Work::Suite(&["binder_linux", "vhost_net", "vhost_vsock"]),
     },
     TestStep {
         name: "kernel: 32-bit programs",

@@ -6,7 +6,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Files, Host, Payload};
+use crate::bus::host::{Host, Payload};
 use crate::bus::object::Peer;
 
 /// Descriptors that were given numbers in the receiver, but may still be taken back.
@@ -51,12 +51,13 @@ pub trait Caller<H: Host> {
     /// EMSGSIZE beyond 0x7ffff000 bytes in all.
     fn payload(&self, addr: u64, n: usize) -> Result<Self::Payload>;
 
-    /// Takes a reference to the file behind `fd`.
+    /// Takes references to the files behind `fds`, at most 256.
     ///
     /// # Errors
     ///
-    /// EBADF; EOPNOTSUPP for a kind that must not travel.
-    fn file(&self, fd: i32) -> Result<H::File>;
+    /// EBADF; EOPNOTSUPP for a kind that must not travel; EDQUOT if the host still has too many
+    /// files to close that the caller's user sent; ENOMEM.
+    fn files(&self, fds: &[i32]) -> Result<H::Files>;
 
     /// Finds the peer behind `fd`.
     ///
@@ -70,5 +71,5 @@ pub trait Caller<H: Host> {
     /// # Errors
     ///
     /// EMFILE, ENOMEM or the refusal of a security module.
-    fn install(&self, files: &Files<H>) -> Result<Self::Installed>;
+    fn install(&self, files: H::Files) -> Result<Self::Installed>;
 }

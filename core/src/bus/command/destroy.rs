@@ -27,7 +27,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
-use crate::bus::host::Host;
+use crate::bus::host::{Host, KillCheck, GFP_CALL};
 use crate::bus::object::{
     check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Resolver,
     Step,
@@ -171,20 +171,22 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// Per ID, in this order: ENXIO, ENOTUNIQ if named before, EREMOTE if not an own node, ESTALE
-    /// if destroyed before. ESHUTDOWN; ENOMEM.
+    /// if destroyed before. ESHUTDOWN; ENOMEM; EINTR if the caller is killed before step 1.
     pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
         // One node alone needs no memory.
         let mut first = None;
-        let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_KERNEL)?;
+        let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_CALL)?;
+        let mut kill_check = KillCheck::default();
         for &id in ids {
+            kill_check.step::<H>(1)?;
             let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
             match &first {
                 None => first = Some(handle),
-                Some(_) => others.push(handle, GFP_KERNEL)?,
+                Some(_) => others.push(handle, GFP_CALL)?,
             }
         }
         let anchors = Iterator::chain(first.iter(), others.iter());

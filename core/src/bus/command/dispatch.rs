@@ -15,7 +15,7 @@ use kernel::sync::Arc;
 use crate::abi::*;
 use crate::bus::command::destroy::Also;
 use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
-use crate::bus::host::{Host, WakeHint, GFP_KEPT};
+use crate::bus::host::{Host, KillCheck, WakeHint, GFP_CALL};
 use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;
@@ -98,8 +98,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         from: fn([u8; N]) -> T,
     ) -> Result<KVVec<T>> {
         let n = n as usize;
-        let mut array = KVVec::with_capacity(n, GFP_KERNEL)?;
+        let mut array = KVVec::with_capacity(n, GFP_CALL)?;
+        let mut kill_check = KillCheck::default();
         while array.len() < n {
+            kill_check.step::<H>(1)?;
             let mut chunk = [0; 256];
             let bytes = &mut chunk[..256.min((n - array.len()) * N)];
             self.caller.read(addr, bytes)?;
@@ -107,7 +109,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             for element in bytes.chunks_exact(N) {
                 let mut copy = [0; N];
                 copy.copy_from_slice(element);
-                array.push(from(copy), GFP_KERNEL)?;
+                array.push(from(copy), GFP_CALL)?;
             }
         }
         Ok(array)
@@ -216,11 +218,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let destinations = self.array(cmd.ptr_destinations, n, u64::from_ne_bytes)?;
         let mut files = || {
             let fds = self.array(cmd.ptr_fds, cmd.n_fds, i32::from_ne_bytes)?;
-            let mut files = KVec::with_capacity(fds.len(), GFP_KERNEL)?;
-            for &fd in fds.iter() {
-                files.push(self.caller.file(fd)?, GFP_KERNEL)?;
-            }
-            Ok(Arc::new(files, GFP_KEPT)?)
+            self.caller.files(&fds)
         };
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
         let out = Outgoing {

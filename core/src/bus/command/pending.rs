@@ -12,7 +12,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Files, Host, Payload, Pool, WakeHint, Waker, GFP_KEPT};
+use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker, GFP_CALL, GFP_KEPT};
 use crate::bus::object::{
     charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
 };
@@ -24,7 +24,7 @@ use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 /// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
     pub(crate) handles: KVVec<Arc<Handle<H>>>,
-    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) files: Option<H::Files>,
     pub(crate) size: Size,
 }
 
@@ -101,23 +101,29 @@ impl<'p, H: Host> Pending<'p, H> {
             0 => None,
             n => Some(SentFds::charge(&self.from.user, n)?),
         };
-        // Nothing is linked in the slots yet. Not even an empty list is replaced for nothing, which
-        // costs a hundred instructions in the kernel.
-        let handles = match size.n_handles {
-            0 => None,
-            n => Some(Handles::from_elem(None, n, GFP_KEPT)?),
-        };
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
             return Ok(());
         };
         // A blank message has neither handles nor files.
-        if let Some(handles) = handles {
-            message.handles = handles;
-        }
         if sent_fds.is_some() {
             message.files = resolved.files.clone();
             message.sent_fds = sent_fds;
+        }
+        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
+        // kernel. After the booking, so that a destination that refuses the message costs nothing
+        // in proportion to the handles.
+        if size.n_handles != 0 {
+            match Handles::from_elem(None, size.n_handles, GFP_KEPT) {
+                Ok(slots) => message.handles = slots,
+                Err(error) => {
+                    // Without slots the message does not know of these charges.
+                    let payer = message.slice.payer;
+                    let mut inbox = self.to().inbox.lock();
+                    inbox.discharge_handles(payer, size.n_handles);
+                    return Err(error.into());
+                }
+            }
         }
         if is_part && message.links.reservation.is_none() {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
@@ -187,14 +193,19 @@ impl<'p, H: Host> Pending<'p, H> {
     ///
     /// # Errors
     ///
-    /// ENOMEM.
-    pub(crate) fn link(&mut self, handles: &[Arc<Handle<H>>]) -> Result<u64> {
+    /// ENOMEM; EINTR if the caller was killed.
+    pub(crate) fn link(
+        &mut self,
+        handles: &[Arc<Handle<H>>],
+        kill_check: &mut KillCheck,
+    ) -> Result<u64> {
         let to = self.to().clone();
         let (mut floor, mut unconfirmed) = (0, KVVec::new());
         let Some(message) = &mut self.message else {
             return Ok(floor);
         };
         for (slot, handle) in message.handles.iter_mut().zip(handles) {
+            kill_check.step::<H>(1)?;
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead_at().unwrap_or_default());
                 continue;
@@ -202,7 +213,7 @@ impl<'p, H: Host> Pending<'p, H> {
             *slot = Some(linked.handle.clone());
             // Only for nodes that nobody holds yet.
             if linked.unconfirmed.is_some() {
-                unconfirmed.push(linked, GFP_KERNEL)?;
+                unconfirmed.push(linked, GFP_CALL)?;
             }
         }
         self.linked = Some(unconfirmed);
@@ -297,7 +308,9 @@ impl<'p, H: Host> Pending<'p, H> {
 
     /// Gives back everything that the message has. Nothing of that sleeps on user memory.
     fn discard(&mut self) {
-        if let Some(message) = self.message.take() {
+        if let Some(mut message) = self.message.take() {
+            // While the slice is still this message's.
+            message.release_memory();
             message.discard(self.to());
         }
     }
@@ -314,12 +327,14 @@ impl<H: Host> Drop for Pending<'_, H> {
 ///
 /// # Errors
 ///
-/// EFAULT, ENOMEM.
+/// EFAULT, ENOMEM; EINTR if the caller was killed.
 pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     all: &mut [Pending<'_, H>],
     payload: &mut P,
 ) -> Result {
+    let mut kill_check = KillCheck::default();
     for pending in all.iter_mut() {
+        kill_check.step::<H>(1 + payload.len() / 4096)?;
         pending.pin()?;
     }
     if payload.is_empty() {
@@ -332,6 +347,7 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     payload.copy_to(first.pool, first.offset)?;
     let (pool, offset, len) = (first.pool, first.offset, payload.len());
     for target in targets {
+        kill_check.step::<H>(1 + len / 4096)?;
         pool.copy(offset, len, target.pool, target.offset);
     }
     Ok(())

@@ -10,7 +10,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::Host;
+use crate::bus::host::{Host, GFP_CALL};
 use crate::bus::object::{Detached, Handles, Peer};
 use crate::bus::quota::Claimant;
 
@@ -31,7 +31,7 @@ impl<'p, H: Host> PendingHandles<'p, H> {
     /// EDQUOT, ESHUTDOWN, ENOMEM.
     pub(crate) fn new(peer: &'p Arc<Peer<H>>, claimant: Claimant, n: usize) -> Result<Self> {
         // Another handle may be charged later.
-        let slots = Handles::with_capacity(n.max(1), GFP_KERNEL)?;
+        let slots = Handles::with_capacity(n.max(1), GFP_CALL)?;
         let mut new = Self {
             peer,
             claimant,

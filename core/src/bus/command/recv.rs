@@ -17,7 +17,6 @@
 //! The inbox for 1; table and inbox for 3 and 4.
 
 use kernel::prelude::*;
-use kernel::sync::Arc;
 
 use crate::abi::*;
 use crate::bus::command::caller::{Caller, Installed};
@@ -54,7 +53,7 @@ pub(crate) struct Description<H: Host> {
     /// End of its slice, 0 if it has none.
     pub(crate) end: u64,
     /// The files, if the caller wants them.
-    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) files: Option<H::Files>,
 }
 
 impl<H: Host> Description<H> {
@@ -86,7 +85,7 @@ impl<H: Host> Description<H> {
             offset: message.slice.offset,
             n_bytes: message.n_bytes,
             n_handles: message.handles.len() as u64,
-            n_fds: files.map_or(0, |files| files.len() as u64),
+            n_fds: files.map_or(0, |files| files.count() as u64),
             ..Msg::default()
         };
         let (end, files) = (message.slice.end(), files.cloned());
@@ -147,7 +146,7 @@ impl<H: Host> Inbox<H> {
 pub(crate) fn hand_over<H: Host, C: Caller<H>>(
     receiver: &Receiver<'_, C>,
     msg: &Msg,
-    files: Option<Arc<Files<H>>>,
+    files: Option<H::Files>,
     take: impl FnOnce(&[i32]) -> bool,
 ) -> Result<bool> {
     let caller = receiver.caller;
@@ -158,7 +157,7 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
     let Some(files) = files else {
         return Ok(take(&[]));
     };
-    let installed = caller.install(&files)?;
+    let installed = caller.install(files)?;
     let taken = take(installed.numbers());
     if taken {
         installed.keep();

@@ -18,7 +18,7 @@ use crate::bus::command::pending::Pending;
 use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::command::recv::{hand_over, Description};
 use crate::bus::command::{Caller, Outgoing, Receiver};
-use crate::bus::host::{Host, Payload, Pool};
+use crate::bus::host::{Host, KillCheck, Payload, Pool, GFP_CALL};
 use crate::bus::object::{
     charges, check, ensure, Handle, Peer, Resolver, Seed, SeedRef, SeedReservation,
 };
@@ -45,7 +45,7 @@ impl<H: Host> Peer<H> {
         pending.reserve(&resolved, false)?;
         pending.pin()?;
         pending.fill(&mut out.payload)?;
-        pending.link(&resolved.handles)?;
+        pending.link(&resolved.handles, &mut KillCheck::default())?;
         let reservation = SeedReservation::new(&resolved.handles)?;
 
         let message = pending.message.take().ok_or(ESHUTDOWN)?;
@@ -145,21 +145,23 @@ impl<H: Host> Peer<H> {
 ///
 /// # Errors
 ///
-/// EDQUOT, ENOMEM, ESHUTDOWN.
+/// EDQUOT, ENOMEM, ESHUTDOWN; EINTR if the caller was killed.
 fn link_again<'p, H: Host>(
     peer: &'p Arc<Peer<H>>,
     seed: &Seed<H>,
 ) -> Result<PendingHandles<'p, H>> {
     let from = &seed.message.handles;
     let mut handles = PendingHandles::new(peer, peer.claimant(), from.len())?;
+    let mut kill_check = KillCheck::default();
     for handle in from.iter() {
+        kill_check.step::<H>(1)?;
         // The references were confirmed when the seed was made, which holds them.
         let linked = match handle {
             Some(handle) => Handle::link(&handle.node, peer)?,
             None => None,
         };
         let slot = linked.map(|linked| linked.handle);
-        handles.slots.push(slot, GFP_KERNEL)?;
+        handles.slots.push(slot, GFP_CALL)?;
     }
     Ok(handles)
 }

@@ -23,7 +23,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
-use crate::bus::host::{Files, Host, Payload, WakeHint};
+use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint, GFP_CALL};
 use crate::bus::object::{charges, Distinct, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
@@ -39,7 +39,7 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     /// IDs of the handles to pass on.
     pub handles: &'a [u64],
     /// Gets the descriptors to pass on, if any; called once, after the handles were found.
-    pub files: Option<&'a mut dyn FnMut() -> Result<Arc<Files<H>>>>,
+    pub files: Option<&'a mut dyn FnMut() -> Result<H::Files>>,
     /// The bytes.
     pub payload: P,
     /// A destination that fails does not stop the others.
@@ -55,9 +55,11 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
     ///
     /// ENXIO, EDQUOT for a handle; those of `files`.
     pub(crate) fn resolve(&mut self, resolver: &mut Resolver<'_, H>) -> Result<Resolved<H>> {
-        let mut handles = KVVec::with_capacity(self.handles.len(), GFP_KERNEL)?;
+        let mut handles = KVVec::with_capacity(self.handles.len(), GFP_CALL)?;
+        let mut kill_check = KillCheck::default();
         for &id in self.handles {
-            handles.push(resolver.find(id)?, GFP_KERNEL)?;
+            kill_check.step::<H>(1)?;
+            handles.push(resolver.find(id)?, GFP_CALL)?;
         }
         let files = match &mut self.files {
             Some(files) => Some(files()?),
@@ -66,7 +68,7 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
         let size = Size {
             n_bytes: self.payload.len(),
             n_handles: handles.len(),
-            n_fds: files.as_ref().map_or(0, |files| files.len()),
+            n_fds: files.as_ref().map_or(0, Files::count),
         };
         Ok(Resolved {
             handles,
@@ -126,8 +128,10 @@ impl<H: Host> Multicast<'_, '_, H> {
         resolved: &Resolved<H>,
     ) -> Result {
         let mut distinct = Distinct::new(destinations);
+        let mut kill_check = KillCheck::default();
         for (part, &id) in destinations.iter().enumerate() {
-            self.parts.push(Pending::new(self.from, None), GFP_KERNEL)?;
+            kill_check.step::<H>(1)?;
+            self.parts.push(Pending::new(self.from, None), GFP_CALL)?;
             let found = distinct.find(resolver, id);
             let reserved = found.and_then(|handle| {
                 self.parts[part].handle = Some(handle);
@@ -215,7 +219,7 @@ impl<H: Host> Peer<H> {
     ///
     /// In the order in which they are looked for: ENXIO, EDQUOT for a handle, those of `files`; per
     /// destination ENXIO, ENOTUNIQ, EHOSTUNREACH, EDQUOT, EMSGSIZE, EXFULL; EFAULT for the payload.
-    /// ENOMEM and ESHUTDOWN at any time.
+    /// ENOMEM and ESHUTDOWN at any time; EINTR if the caller is killed before anything is staged.
     pub fn send<P: Payload<H>>(
         this: &Arc<Self>,
         mut out: Outgoing<'_, H, P>,
@@ -225,7 +229,7 @@ impl<H: Host> Peer<H> {
         let resolved = out.resolve(&mut resolver)?;
         let mut all = Multicast {
             from: this,
-            parts: KVVec::with_capacity(out.destinations.len(), GFP_KERNEL)?,
+            parts: KVVec::with_capacity(out.destinations.len(), GFP_CALL)?,
             n_destinations: out.destinations.len(),
             write,
             partial: out.partial,
@@ -238,8 +242,9 @@ impl<H: Host> Peer<H> {
         }
         let mut floor = 0;
         if !resolved.handles.is_empty() {
+            let mut kill_check = KillCheck::default();
             for pending in all.parts.iter_mut() {
-                floor = floor.max(pending.link(&resolved.handles)?);
+                floor = floor.max(pending.link(&resolved.handles, &mut kill_check)?);
             }
         }
         all.commit(floor)?;

@@ -18,7 +18,7 @@ use kernel::sync::Arc;
 
 use crate::abi::HANDLE_INVALID;
 use crate::bus::command::pending_handles::PendingHandles;
-use crate::bus::host::Host;
+use crate::bus::host::{Host, GFP_CALL};
 use crate::bus::object::{check, Gained, Handle, Peer, Resolver};
 
 /// The ID that the destination will know a handle by.
@@ -73,7 +73,7 @@ impl<H: Host> Peer<H> {
             return Ok(true);
         };
         let slot = Some(linked.handle.clone());
-        pending.slots.push(slot, GFP_KERNEL)?;
+        pending.slots.push(slot, GFP_CALL)?;
         // 2
         let promise = to.promise_id(&linked.handle)?;
         if promise.known == HANDLE_INVALID {

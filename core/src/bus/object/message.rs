@@ -86,7 +86,7 @@ pub(crate) struct Message<H: Host> {
     /// Bytes of payload.
     pub(crate) n_bytes: u64,
     pub(crate) handles: Handles<H>,
-    pub(crate) files: Option<Arc<Files<H>>>,
+    pub(crate) files: Option<H::Files>,
     /// The charge on the sender's user, which ends when it is dropped.
     pub(crate) sent_fds: Option<SentFds>,
 }
@@ -156,7 +156,7 @@ impl<H: Host> Message<H> {
         Size {
             n_bytes: self.n_bytes,
             n_handles: self.handles.len(),
-            n_fds: self.files.as_ref().map_or(0, |files| files.len()),
+            n_fds: self.files.as_ref().map_or(0, Files::count),
         }
     }
 
@@ -203,6 +203,18 @@ impl<H: Host> Message<H> {
         let padded = n_bytes.next_multiple_of(UNIT).max(UNIT).min(size);
         clear(pool, offset + n_bytes, offset + padded);
         Ok(())
+    }
+
+    /// Gives the memory behind the slice back, of a message that failed: none of it is kept for the
+    /// next message, since the task that sent this one would go on paying for it.
+    pub(crate) fn release_memory(&mut self) {
+        let Slice { offset, size, .. } = self.slice;
+        if let Some(pool) = &self.pool {
+            if core::mem::take(&mut self.pinned) {
+                pool.unpin(offset, size);
+            }
+            pool.trim(offset, size);
+        }
     }
 
     /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to

@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use crate::bus::host::Host;
+use crate::bus::host::{Host, GFP_CALL};
 use crate::bus::object::{check, creates, ensure, Creation, Handle, NewHandle, Node, Peer};
 use crate::errno::ENOTUNIQ;
 
@@ -58,7 +58,7 @@ impl<'p, H: Host> Resolver<'p, H> {
     fn find_pending(&mut self, id: u64) -> Result<Arc<Handle<H>>> {
         // Room to note that it is pending.
         let pending = self.pending.get_or_insert(KVVec::new());
-        pending.reserve(1, GFP_KERNEL)?;
+        pending.reserve(1, GFP_CALL)?;
         let mut new = None;
         loop {
             let mut guard = self.peer.table.lock();
@@ -169,7 +169,7 @@ impl Distinct {
     ) -> Result<Arc<Handle<H>>> {
         let handle = resolver.find(id)?;
         if let Some(seen) = &mut self.0 {
-            let again = seen.try_create_and_insert(id, (), GFP_KERNEL)?;
+            let again = seen.try_create_and_insert(id, (), GFP_CALL)?;
             ensure(again.is_none(), ENOTUNIQ)?;
         }
         Ok(handle)

@@ -16,7 +16,7 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::{Arc, UniqueArc};
 
-use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::host::{Host, KillCheck, GFP_KEPT};
 use crate::bus::object::{Handle, Message, Peer};
 
 /// A message that a peer keeps.
@@ -72,10 +72,12 @@ impl<H: Host> SeedReservation<H> {
     ///
     /// # Errors
     ///
-    /// ENOMEM.
+    /// ENOMEM; EINTR if the caller was killed.
     pub(crate) fn new(handles: &[Arc<Handle<H>>]) -> Result<Self> {
         let mut own = RBTree::new();
+        let mut kill_check = KillCheck::default();
         for handle in handles.iter().filter(|handle| handle.is_anchor()) {
+            kill_check.step::<H>(1)?;
             own.try_create_and_insert(handle.node.serial, (), GFP_KEPT)?;
         }
         Ok(Self {

@@ -124,7 +124,7 @@ impl Allocator {
             len: (size / UNIT) as u32,
             ..Extent::UNUSED
         };
-        new.extents.push(whole, GFP_KERNEL)?;
+        new.extents.push(whole, GFP_KEPT)?;
         new.insert_free(0);
         Ok(new)
     }

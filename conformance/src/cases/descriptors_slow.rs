@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Descriptors that nobody takes, of files whose end takes long.
+//!
+//! Such a file is a TCP socket that lingers: its last close waits until the other end of the
+//! connection has taken all that was sent.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_linger;
+
+use bus1_conformance_case::case;
+use bus1_uapi as abi;
+
+use crate::client::Peer;
+use crate::env::{Env, PATIENCE};
+use crate::host::Errno as E;
+
+/// The other end of a connection whose first end lingers when it is closed.
+struct OtherEnd(TcpStream);
+
+impl OtherEnd {
+    /// Takes all that was sent, up to the end of the connection.
+    fn drain(mut self) {
+        self.0.read_to_end(&mut Vec::new()).unwrap();
+    }
+}
+
+/// Sends a socket that lingers; the message has the only reference to it.
+fn send_lingering(sender: &Peer, to: u64) -> OtherEnd {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (other, _) = listener.accept().unwrap();
+    set_socket_linger(&socket, Some(Duration::from_secs(3600))).unwrap();
+    // More than the other end has room for.
+    socket.set_nonblocking(true).unwrap();
+    loop {
+        match socket.write(&[7; 1 << 16]) {
+            Ok(_) => (),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    sender
+        .message()
+        .to(&[to])
+        .fds(&[socket.as_raw_fd()])
+        .send()
+        .unwrap();
+    // This is not the last one, so it does not wait.
+    drop(socket);
+    OtherEnd(other)
+}
+
+/// Expects that `act` ends while the other end has not taken anything.
+fn expect_no_wait(other: OtherEnd, what: &str, act: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel();
+        scope.spawn(move || {
+            act();
+            done.send(())
+        });
+        let ended = is_done.recv_timeout(PATIENCE);
+        // Now the thread ends in any case.
+        other.drain();
+        assert!(ended.is_ok(), "{what} waited for the end of a file");
+    });
+}
+
+#[case("abi.md#fds-dropped", kernel)]
+fn nobody_waits_for_files_that_are_not_taken(env: &Env) {
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    let other = send_lingering(&sender, to);
+    expect_no_wait(other, "RECV", || {
+        receiver.receive().flags(0).header().unwrap();
+    });
+    let other = send_lingering(&sender, to);
+    expect_no_wait(other, "PEER_RESET", || {
+        receiver.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
+    });
+    sender.expect_node_destroy(to);
+
+    let to = sender.handle_of(&receiver);
+    let other = send_lingering(&sender, to);
+    expect_no_wait(other, "PEER_DISCONNECT", || receiver.disconnect().unwrap());
+
+    let receiver = env.peer();
+    let to = sender.handle_of(&receiver);
+    let other = send_lingering(&sender, to);
+    expect_no_wait(other, "close", || receiver.close());
+}
+
+#[case("abi.md#fds-dropped", kernel)]
+fn files_of_other_users_do_not_wait_for_a_slow_one(env: &Env) {
+    let receiver = env.peer();
+    let slow = env.peer_of(1);
+    let to = slow.handle_of(&receiver);
+    let other = send_lingering(&slow, to);
+    receiver.receive().flags(0).header().unwrap();
+    let senders = [2, 3].map(|user| env.peer_of(user));
+    for sender in &senders {
+        let to = sender.handle_of(&receiver);
+        let (mut out, into) = std::io::pipe().unwrap();
+        let fds = [into.as_raw_fd(); 100];
+        sender.message().to(&[to]).fds(&fds).send().unwrap();
+        drop(into);
+        receiver.receive().flags(0).header().unwrap();
+        // It meets the end when the last writer is closed.
+        assert_eq!(out.read_to_end(&mut Vec::new()).unwrap(), 0);
+    }
+    other.drain();
+}
+
+#[case("abi.md#send-edquot-closing", "abi.md#fds-dropped", kernel, alone)]
+fn a_user_cannot_pile_up_files_to_be_closed(env: &Env) {
+    let [receiver, other_sender] = [0, 2].map(|user| env.peer_of(user));
+    let sender = env.peer_of(1);
+    let to = sender.handle_of(&receiver);
+    let other_to = other_sender.handle_of(&receiver);
+    let other = send_lingering(&sender, to);
+    receiver.receive().flags(0).header().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fds = [null.as_raw_fd(); 64];
+    let send = |sender: &Peer, to: u64| sender.message().to(&[to]).fds(&fds).send();
+    let mut waiting = 1;
+    let error = loop {
+        match send(&sender, to) {
+            Ok(()) => receiver.receive().flags(0).header().unwrap(),
+            Err(error) => break error,
+        };
+        waiting += fds.len();
+    };
+    assert_eq!(error, E::DQUOT);
+    let most = env.bus().user_limits().fds as usize;
+    assert!(
+        most - fds.len() < waiting && waiting <= most,
+        "{waiting} files"
+    );
+    // Files of another user are not counted with them.
+    assert_eq!(send(&other_sender, other_to), Ok(()));
+    other.drain();
+    let started = Instant::now();
+    while send(&sender, to) == Err(E::DQUOT) {
+        assert!(started.elapsed() < PATIENCE, "they are still not closed");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Callers that are killed while a call does work in proportion to its arguments.
+
+#![cfg(not(loom))]
+
+mod common;
+
+use bus1_core::abi::*;
+use common::*;
+use kernel::error::{code::*, Result};
+use kernel::fault;
+
+/// Most steps between two looks, as `KillCheck` in the core has it.
+const STEPS: u64 = 64;
+/// Receivers of a multicast.
+const RECEIVERS: usize = 60;
+/// Handles of a message.
+const HANDLES: usize = 40;
+/// Nodes of a destruction.
+const NODES: usize = 300;
+/// Loops of one call, each of which may end before its next look.
+const LOOPS: u64 = 8;
+
+/// A sender, receivers with a node each, and the sender's handles to these.
+struct Scene {
+    world: World,
+    sender: Client,
+    receivers: Vec<Client>,
+    to: Vec<u64>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::new([1 << 20; 4]);
+        let sender = world.open(1);
+        let receivers: Vec<_> = (2..).take(RECEIVERS).map(|uid| world.open(uid)).collect();
+        let to = receivers
+            .iter()
+            .map(|receiver| receiver.transfer(0, &sender).unwrap());
+        let to = to.collect();
+        Self {
+            world,
+            sender,
+            receivers,
+            to,
+        }
+    }
+
+    fn end(self) {
+        drop((self.sender, self.receivers));
+        self.world.end();
+    }
+}
+
+/// IDs of nodes that do not exist yet.
+fn new_nodes(n: usize) -> Vec<u64> {
+    (1..=n as u64).map(|i| 4 * i).collect()
+}
+
+fn multicast(scene: &Scene) -> Result {
+    let handles = new_nodes(HANDLES);
+    scene.sender.send(Letter {
+        handles: &handles,
+        ..Letter::new(&scene.to, &[7; 100])
+    })
+}
+
+fn seed(scene: &Scene) -> Result {
+    scene.sender.send(Letter {
+        handles: &new_nodes(NODES),
+        flags: SEND_FLAG_SEED,
+        ..Letter::new(&[], b"seed")
+    })
+}
+
+fn destruction(scene: &Scene) -> Result {
+    scene.sender.destroy(&new_nodes(NODES))
+}
+
+/// Kills the caller of `act` at each of its looks. Returns the number of looks if it lives.
+fn kill_at_each_look(prepare: fn(&Scene), act: fn(&Scene) -> Result) -> u64 {
+    let scene = Scene::new();
+    prepare(&scene);
+    // Idle credit counts at the user's account, so only peers and files are compared.
+    let (_, peers, files) = scene.world.state();
+    let mut n = 1;
+    loop {
+        let (result, looks) = killed_at(Some(n), || act(&scene));
+        if result.is_ok() {
+            assert_eq!(looks, n - 1);
+            break;
+        }
+        assert_eq!(
+            (result, looks),
+            (Err(EINTR), n),
+            "it goes on after look {n}"
+        );
+        let (_, peers_now, files_now) = scene.world.state();
+        assert!(
+            peers_now == peers && files_now == files,
+            "a trace of look {n}"
+        );
+        n += 1;
+    }
+    scene.end();
+    n - 1
+}
+
+#[test]
+fn a_killed_multicast_leaves_no_trace_and_has_few_steps_between_looks() {
+    let looks = kill_at_each_look(|_| (), multicast);
+    let (receivers, handles) = (RECEIVERS as u64, HANDLES as u64);
+    // Handles are looked up, destinations are looked up, pinned and filled, and each handle is
+    // linked for each.
+    let steps = handles + 3 * receivers + receivers * handles;
+    assert!(
+        looks >= steps / STEPS - LOOPS,
+        "{looks} looks in {steps} steps"
+    );
+}
+
+#[test]
+fn a_killed_seed_leaves_no_trace_and_has_few_steps_between_looks() {
+    let looks = kill_at_each_look(|_| (), seed);
+    // Looked up, linked, noted as own.
+    let steps = 3 * NODES as u64;
+    assert!(
+        looks >= steps / STEPS - LOOPS,
+        "{looks} looks in {steps} steps"
+    );
+}
+
+#[test]
+fn a_killed_receipt_of_a_seed_leaves_no_trace() {
+    let prepare = |scene: &Scene| seed(scene).unwrap();
+    let act = |scene: &Scene| {
+        scene
+            .sender
+            .recv_with(RECV_FLAG_SEED, &Hooks::default())
+            .map(drop)
+    };
+    let looks = kill_at_each_look(prepare, act);
+    assert!(
+        looks >= NODES as u64 / STEPS - LOOPS.min(1),
+        "{looks} looks"
+    );
+}
+
+#[test]
+fn a_killed_destruction_leaves_no_trace_and_has_few_steps_between_looks() {
+    let looks = kill_at_each_look(|_| (), destruction);
+    let steps = NODES as u64;
+    assert!(looks >= steps / STEPS, "{looks} looks in {steps} steps");
+}
+
+#[test]
+fn a_copy_counts_by_its_length() {
+    let scene = Scene::new();
+    let long = [7; 12 << 10];
+    let send = |to: &[u64]| scene.sender.send(Letter::new(to, &long)).unwrap();
+    let ((), looks) = killed_at(None, || send(&scene.to));
+    let steps = 2 * RECEIVERS as u64 * (12 / 4);
+    assert!(
+        looks >= steps / STEPS - LOOPS.min(2),
+        "{looks} looks in {steps} steps"
+    );
+    scene.end();
+}
+
+#[test]
+fn a_destination_that_refuses_costs_no_memory_in_proportion_to_the_handles() {
+    let scene = Scene::new();
+    for receiver in &scene.receivers {
+        receiver
+            .reset(0, [u32::MAX, 8, u32::MAX, u32::MAX])
+            .unwrap();
+    }
+    let handles = new_nodes(HANDLES);
+    let send = |n: usize| {
+        fault::fail_after(None);
+        let letter = Letter {
+            handles: &handles,
+            flags: SEND_FLAG_CONTINUE,
+            ..Letter::new(&scene.to[..n], b"refused")
+        };
+        let (sent, errors) = scene.sender.send_with(letter, &Hooks::default());
+        assert_eq!(sent, Ok(()));
+        assert!(errors.iter().all(|&errno| errno == -EDQUOT.to_errno()));
+        fault::count()
+    };
+    // The nodes are made, and the receivers' books know the sender.
+    send(RECEIVERS);
+    assert_eq!(send(RECEIVERS), send(RECEIVERS / 2));
+    scene.end();
+}
