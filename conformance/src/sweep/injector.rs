@@ -12,8 +12,9 @@
 //! then on `make-it-fail` decides: set, it lets all later points fail too.
 
 use std::fs::{self, File};
-use std::io::{Error, Read, Result, Seek, Write};
+use std::io::{Error, Result};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::{Faults, Mode};
@@ -117,17 +118,18 @@ impl Injector {
         })
     }
 
+    // Neither file can be sought in, and both ignore the offset of a write.
+
     fn set_nth(&self, nth: u32) -> Result<()> {
-        let mut file = &self.nth;
-        file.write_all(nth.to_string().as_bytes())
-            .map_err(named("fail-nth"))
+        let text = nth.to_string();
+        let written = self.nth.write_all_at(text.as_bytes(), 0);
+        written.map_err(named("fail-nth"))
     }
 
     fn set_always(&self, always: bool) -> Result<()> {
-        let mut file = &self.always;
-        file.rewind()?;
-        file.write_all(if always { b"1" } else { b"0" })
-            .map_err(named("make-it-fail"))
+        let text: &[u8] = if always { b"1" } else { b"0" };
+        let written = self.always.write_all_at(text, 0);
+        written.map_err(named("make-it-fail"))
     }
 }
 
@@ -139,12 +141,10 @@ impl Faults for Injector {
 
     fn disarm(&self) -> Result<bool> {
         self.set_always(false)?;
-        let mut text = String::new();
-        let mut file = &self.nth;
-        file.rewind()?;
-        file.read_to_string(&mut text).map_err(named("fail-nth"))?;
+        let mut text = [0; 16];
+        let len = self.nth.read_at(&mut text, 0).map_err(named("fail-nth"))?;
         self.set_nth(0)?;
-        Ok(text.trim() == "0")
+        Ok(text[..len].trim_ascii() == b"0")
     }
 }
 
