@@ -200,7 +200,11 @@ impl<H: Host> Peer<H> {
             1 => table.detach(&mut self.inbox.lock(), anchor),
             refs => {
                 *refs -= 1;
-                Detached::ONE
+                // The node is not dead yet, and its owner is not notified of this.
+                Detached {
+                    refs: 1,
+                    with_pin: true,
+                }
             }
         };
         drop(table);

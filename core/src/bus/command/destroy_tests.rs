@@ -275,6 +275,21 @@ fn a_dying_node_is_left_to_the_call_that_destroys_it() {
     scene.end();
 }
 
+/// The pin is dropped before the node is dead, and is none of the references that the owner is
+/// notified of.
+#[test]
+fn an_owner_that_releases_is_not_notified_of_its_other_references() {
+    let world = World::default();
+    let o = world.open(1);
+    assert_eq!(o.transfer(0, &o), Ok(0));
+    o.destroy_with(&[0], NODES_DESTROY_FLAG_RELEASE_HANDLES)
+        .unwrap();
+    assert_eq!(take_all(&o), [(MSG_NODE_DESTROY, 0, Vec::new())]);
+    assert_eq!((o.release(0), o.release(0)), (Ok(()), Err(EBUSY)));
+    drop(o);
+    world.end();
+}
+
 #[test]
 fn a_holder_leaves_while_it_is_notified() {
     let scene = Scene::new();
