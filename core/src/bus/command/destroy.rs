@@ -34,6 +34,8 @@ use crate::bus::object::{
     Resolver,
 };
 use crate::bus::order::{destruction_after, Transaction};
+#[cfg(test)]
+use crate::bus::planted;
 use crate::errno::{EREMOTE, ESTALE};
 
 /// Number of nodes that are destroyed without an allocation.
@@ -101,6 +103,12 @@ impl<H: Host> Inbox<H> {
     /// Commits the destruction after `top` and all that is ordered here. Messages that are staged
     /// for its nodes, and undecided, are killed; all that are staged if the owner is disconnected.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
+        #[cfg(test)]
+        let top = planted::unless(planted::Fault::DeathBelowNotices, top);
+        #[cfg(test)]
+        if planted::planted(planted::Fault::KilledAfterDeath) {
+            return self.die_and_kill(transaction, top, also);
+        }
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
             also == Also::Close || node.is_some_and(|node| node.dies_in(transaction))
@@ -130,6 +138,10 @@ impl<H: Host> Peer<H> {
     /// a disconnect does anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed<H>, also: Also) -> Option<Inbox<H>> {
         let transaction = doomed.transaction.as_ref()?;
+        #[cfg(test)]
+        if planted::planted(planted::Fault::PinsDroppedLate) && also == Also::Release {
+            return self.execute_and_drop_pins(doomed, transaction);
+        }
         if also == Also::Release {
             for anchor in doomed.anchors.values() {
                 self.drop_pin(anchor);

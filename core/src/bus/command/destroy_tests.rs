@@ -13,6 +13,42 @@ use crate::bus::testing::{Client, Letter, World};
 
 type Test = crate::bus::testing::Test;
 
+/// Faults that a test may plant.
+impl<H: Host> Inbox<H> {
+    /// Carries out step 3 in another order than the module's head says.
+    pub(super) fn die_and_kill(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
+        self.queue.pull();
+        let at = destruction_after(self.queue.clock().max(top));
+        let died = transaction.commit(at);
+        self.queue.raise(died.unwrap_or(at));
+        self.queue.kill_staged(|message| {
+            let node = message.node.as_ref();
+            also == Also::Close || node.is_some_and(|node| node.dies_in(transaction))
+        });
+    }
+}
+
+/// Faults that a test may plant.
+impl<H: Host> Peer<H> {
+    /// Destroys `doomed` with release, in another order than the module's head says.
+    pub(super) fn execute_and_drop_pins(
+        &self,
+        doomed: &Doomed<H>,
+        transaction: &Arc<Transaction>,
+    ) -> Option<Inbox<H>> {
+        let remains = self.tell_holders(doomed, transaction, Also::Release);
+        for anchor in doomed.anchors.values() {
+            self.drop_pin(anchor);
+        }
+        self.purge(0);
+        for handle in self.gather_told(doomed).values() {
+            handle.withdraw_notice();
+            handle.holder.wake();
+        }
+        remains
+    }
+}
+
 /// A destruction under way.
 struct Death {
     owner: Client,

@@ -38,6 +38,8 @@ use crate::bus::order::group::{take, EntryReservation, Group, Staged, Tree};
 use crate::bus::order::key::{message_after, Key};
 use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
+#[cfg(test)]
+use crate::bus::planted;
 use crate::bus::tree::retain;
 
 /// The first committed entry, once it is settled.
@@ -118,6 +120,8 @@ impl<M: Queued> Queue<M> {
     /// Commits a message that has no other parts.
     #[inline]
     pub(crate) fn push(&mut self, floor: u64, mut message: KBox<M>) {
+        #[cfg(test)]
+        planted::before_pull(planted::Fault::PushWithoutPull);
         self.pull();
         message.links_mut().key = self.tick(floor);
         self.ring.push(message);
@@ -183,11 +187,21 @@ impl<M: Queued> Queue<M> {
     /// Stages one part of a transaction. Returns the timestamp at which this queue is prepared to
     /// see it committed.
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, removed: Removed<M>) -> u64 {
+        #[cfg(test)]
+        planted::before_pull(planted::Fault::StageWithoutPull);
         self.pull();
         let (place, after) = (transaction.place(part), self.clock + 1);
         self.clock = message_after(after);
         let Some((entry, memory)) = removed.split() else {
             return self.clock;
+        };
+        #[cfg(test)]
+        let place = match planted::planted(planted::Fault::PartApart) {
+            true => Key {
+                timestamp: place.timestamp + u64::from(part),
+                ..place
+            },
+            false => place,
         };
         if let Some(group) = self.staged_mut(&place) {
             group.join(part, entry, memory);
@@ -259,6 +273,10 @@ impl<M: Queued> Queue<M> {
     /// Moves all that was committed meanwhile to its place, and raises the clock to it.
     #[inline]
     pub(crate) fn pull(&mut self) {
+        #[cfg(test)]
+        if planted::skips_pull() {
+            return;
+        }
         // Mostly nothing is staged.
         if self.has_staged() {
             self.pull_staged();

@@ -26,6 +26,8 @@ use kernel::sync::Arc;
 
 use crate::bus::host::GFP_KEPT;
 use crate::bus::order::key::{Key, Number};
+#[cfg(test)]
+use crate::bus::planted;
 
 // The low bits of the word; the others are the floor, a multiple of 4.
 /// Set by the maker, once.
@@ -133,6 +135,10 @@ impl Transaction {
                 break;
             }
             let raised = (timestamp + SLACK) & !STATE;
+            #[cfg(test)]
+            if planted::planted(planted::Fault::FloorNotRaised) {
+                return Fate::Undecided { floor: raised };
+            }
             fate = match self.word.cmpxchg(floor, raised, Relaxed) {
                 Ok(_) => Fate::Undecided { floor: raised },
                 Err(_) => self.fate(),
@@ -154,6 +160,8 @@ impl Transaction {
 
 /// Returns `at`, or the first timestamp of its kind behind an entry that stands just above `floor`.
 fn above(floor: u64, at: u64) -> u64 {
+    #[cfg(test)]
+    let floor = planted::unless(planted::Fault::FloorIgnored, floor);
     if floor < at {
         at
     } else {
