@@ -31,6 +31,7 @@
 
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
+use kernel::sync::atomic::{Atomic, Full};
 use kernel::sync::Arc;
 
 use crate::bus::order::entry::{Entry, EntryRef, Queued, Removed};
@@ -81,6 +82,8 @@ pub(crate) struct Queue<M: Queued> {
     committed: Tree<M>,
     lone: Option<Lone<M>>,
     staged: Tree<M>,
+    /// Does nothing except order accesses; not every kernel has the same function for that.
+    barrier: Atomic<u32>,
 }
 
 impl<M: Queued> Queue<M> {
@@ -92,6 +95,7 @@ impl<M: Queued> Queue<M> {
             committed: RBTree::new(),
             lone: None,
             staged: RBTree::new(),
+            barrier: Atomic::new(0),
         }
     }
 
@@ -284,6 +288,9 @@ impl<M: Queued> Queue<M> {
     }
 
     fn pull_staged(&mut self) {
+        // A commit takes no lock of this queue. So that no look at a word is earlier than the step
+        // by which this task came to know that the maker's call returned; see the transaction.
+        self.barrier.fetch_add(0u32, Full);
         if let Some(lone) = self
             .lone
             .take_if(|lone| lone.group.committed_at().is_some())
