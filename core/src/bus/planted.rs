@@ -27,12 +27,10 @@ pub(crate) enum Fault {
     PinsDroppedLate,
     /// A handle of a dead node is linked.
     LinkedAfterDeath,
-    /// A message that carries INVALID is not ordered after the death that this is about.
-    InvalidWithoutFloor,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::FloorIgnored,
         Self::FloorNotRaised,
         Self::PushWithoutPull,
@@ -43,7 +41,6 @@ impl Fault {
         Self::PartApart,
         Self::PinsDroppedLate,
         Self::LinkedAfterDeath,
-        Self::InvalidWithoutFloor,
     ];
 }
 

@@ -17,8 +17,6 @@ use crate::bus::object::{
     charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
-#[cfg(test)]
-use crate::bus::planted;
 use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::{Amounts, SentFds};
 use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
@@ -208,8 +206,6 @@ impl<'p, H: Host> Pending<'p, H> {
             }
         }
         self.linked = Some(unconfirmed);
-        #[cfg(test)]
-        let floor = planted::unless(planted::Fault::InvalidWithoutFloor, floor);
         Ok(floor)
     }
 
