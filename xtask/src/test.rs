@@ -125,7 +125,7 @@ const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: history",
-        work: Work::Vm(&["history", "--host", "kernel"]),
+        work: Work::Vm(&["history", "--host", "kernel", "--stalls"]),
     },
     TestStep {
         name: "kernel: storm",

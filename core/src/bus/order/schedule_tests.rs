@@ -169,7 +169,7 @@ proptest! {
         }
         // Those that are not over never run again.
         for queue in 0..QUEUES {
-            while !matches!(scene.benches[queue].head(), None) {
+            while scene.benches[queue].head().is_some() {
                 scene.receive(queue, None);
             }
             scene.receive(queue, None);
