@@ -2,6 +2,9 @@
 
 //! Faults that the tests plant into the order, one at a time, to show that they find each.
 
+// The schedules that plant them do not run under loom.
+#![cfg_attr(loom, allow(dead_code))]
+
 use std::cell::Cell;
 
 /// A fault in the order.

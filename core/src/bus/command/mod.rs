@@ -12,7 +12,7 @@ mod pending_handles;
 mod recv;
 mod release;
 mod reset;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod schedule_tests;
 mod seed;
 mod send;
