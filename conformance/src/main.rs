@@ -56,6 +56,12 @@ struct HistoryArgs {
     /// Multicasts in all
     #[arg(long, default_value_t = 100_000)]
     multicasts: usize,
+    /// Parts in all, in place of the number of multicasts; with --stalls it is 1,000,000
+    #[arg(long)]
+    deliveries: Option<usize>,
+    /// Stop senders in the middle, by signals and by a want of CPU time (kernel)
+    #[arg(long)]
+    stalls: bool,
     /// Nodes of each receiver that messages go to
     #[arg(long, default_value_t = history::SLOTS)]
     slots: usize,
@@ -217,6 +223,10 @@ fn check_history(args: &HistoryArgs) -> std::io::Result<ExitCode> {
         receivers: args.receivers,
         multicasts: args.multicasts,
         slots: args.slots,
+        deliveries: args
+            .deliveries
+            .unwrap_or(if args.stalls { 1_000_000 } else { 0 }),
+        stalls: args.stalls,
         seed: args.seed,
     };
     println!(

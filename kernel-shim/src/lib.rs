@@ -47,6 +47,7 @@
 //!   kernel's lockdep does with the observed order.
 //! - The feature `cachelines` lets a test record what a thread writes (module
 //!   `cachelines`).
+//! - The feature `steps` lets a test interleave calls on one thread (module `steps`).
 //! - Under `--cfg loom` the locks, the atomics, the barriers and `Arc` are
 //!   loom's, and [`sync::LockedBy`] reports unordered access. Everything made
 //!   of them must then be made inside `loom::model`.
@@ -66,6 +67,7 @@ pub mod lockdep;
 pub mod prelude;
 pub mod print;
 pub mod rbtree;
+pub mod steps;
 pub mod sync;
 pub mod types;
 pub mod work;

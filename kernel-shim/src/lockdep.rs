@@ -69,6 +69,16 @@ pub(crate) fn holds_any() -> bool {
     holds.unwrap_or(false)
 }
 
+/// The ranks of the declared locks that a call holds, oldest first.
+#[cfg(all(debug_assertions, not(loom), feature = "steps"))]
+pub(crate) type Held = std::vec::Vec<usize>;
+
+/// Replaces the list of the thread by that of another call.
+#[cfg(all(debug_assertions, not(loom), feature = "steps"))]
+pub(crate) fn swap(held: &mut Held) {
+    state::HELD.with_borrow_mut(|list| core::mem::swap(list, held));
+}
+
 /// The name of a lock, by which it is ranked.
 pub(crate) struct Class {
     #[cfg(all(debug_assertions, not(loom)))]

@@ -48,6 +48,7 @@ mod send_multicast;
 mod send_unicast;
 mod slices;
 mod stalled;
+mod stopped_senders;
 mod transfer;
 
 use linkme::distributed_slice;

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::log::{Actor, Part, Sent};
 use super::payload::{self, Header, FILLER};
-use super::shared::Shared;
+use super::shared::{Phase, Shared};
 use super::Options;
 use crate::client::{Outcome, Peer};
 use crate::host::Errno as E;
@@ -73,6 +73,9 @@ impl<'a> Voice<'a> {
         if self.stage.shared.has_failed() {
             return Err("another actor gave up".to_owned());
         }
+        if self.stage.shared.has_entered(Phase::Over) {
+            return Err("the history is over".to_owned());
+        }
         std::thread::sleep(NAP);
         Ok(())
     }
@@ -80,6 +83,7 @@ impl<'a> Voice<'a> {
     /// Notes a transaction that began with `known` and has succeeded.
     fn note(&mut self, parts: Vec<Part>, known: Vec<u32>, cause: Option<(Actor, u32)>) {
         let serial = self.serial;
+        self.stage.shared.count(parts.len());
         self.sent.push(Sent {
             serial,
             parts,

@@ -4,7 +4,8 @@
 //!
 //! The checks are, in this order:
 //! - Every payload is whole, and no message comes to a node after its destruction.
-//! - Every part received was sent, and every part sent was received, once.
+//! - Every part received was sent, and every part sent was received, once; except what a sender
+//!   sent after it was stopped for good.
 //! - The parts of a transaction at one receiver are consecutive and in the order in which they were
 //!   named (`#consecutive`).
 //! - Any two receivers saw their common transactions in one order (`#consistency`), and all
@@ -13,7 +14,7 @@
 //!   (`#causality`).
 //! - A part is flagged as long as another follows (`#flag`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use super::log::{Actor, Got, History, Sent, Target, What};
@@ -149,6 +150,7 @@ struct Index<'a> {
     /// For each actor, by serial, without failed transactions.
     by_serial: Vec<HashMap<u32, Id>>,
     by_handle: HashMap<(u8, u64), Id>,
+    stopped: &'a BTreeMap<Actor, u32>,
 }
 
 impl<'a> Index<'a> {
@@ -157,6 +159,7 @@ impl<'a> Index<'a> {
             all: vec![],
             by_serial: vec![],
             by_handle: HashMap::new(),
+            stopped: &history.stopped,
         };
         for (actor, sent) in history.sent.iter().enumerate() {
             let mut by_serial = HashMap::with_capacity(sent.len());
@@ -265,6 +268,10 @@ impl<'a> Index<'a> {
             order.iter().for_each(|&id| seen[r][id] = true);
         }
         for (id, (name, sent)) in self.all.iter().enumerate() {
+            let stopped = self.stopped.get(&name.0);
+            if stopped.is_some_and(|&last| name.1 > last) {
+                continue;
+            }
             for part in &sent.parts {
                 if !seen[usize::from(part.receiver)][id] {
                     return Err(Violation::Lost(*name, part.receiver));

@@ -87,6 +87,7 @@ fn good() -> History {
                 got(1, 2, 1, false),
             ],
         ],
+        ..History::default()
     }
 }
 
@@ -223,6 +224,32 @@ fn two_orders_are_found() {
 }
 
 #[test]
+fn a_stopped_sender_need_not_be_heard_to_the_end() {
+    let mut history = good();
+    // The last transaction of actor 0 is not received.
+    history.got[0].remove(3);
+    assert_eq!(check(&history), Err(Violation::Lost(Name(0, 3), 0)));
+    // Its call had not returned when the actor was stopped.
+    history.stopped.insert(0, 2);
+    assert!(check(&history).is_ok());
+    // It had.
+    history.stopped.insert(0, 3);
+    assert_eq!(check(&history), Err(Violation::Lost(Name(0, 3), 0)));
+    // Another actor was stopped.
+    history.stopped = [(1, 0)].into();
+    assert_eq!(check(&history), Err(Violation::Lost(Name(0, 3), 0)));
+}
+
+#[test]
+fn a_stopped_sender_is_not_torn() {
+    let mut history = good();
+    history.stopped.insert(0, 0);
+    // One of two parts for one receiver.
+    history.got[0].remove(1);
+    assert_eq!(check(&history), Err(Violation::Lost(Name(0, 1), 0)));
+}
+
+#[test]
 fn a_circle_over_three_receivers_is_found() {
     // Every two receivers have a single transaction in common, and still no order fits.
     let pair = |a, b| [slot(a, 0), slot(b, 0)];
@@ -237,6 +264,7 @@ fn a_circle_over_three_receivers_is_found() {
             vec![got(0, 1, 0, false), got(1, 1, 0, false)],
             vec![got(1, 1, 0, false), got(2, 1, 0, false)],
         ],
+        ..History::default()
     };
     assert!(matches!(check(&history), Err(Violation::Circle(_))));
 }

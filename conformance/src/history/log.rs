@@ -2,6 +2,8 @@
 
 //! The logs of senders and receivers, in memory and as words that travel between processes.
 
+use std::collections::BTreeMap;
+
 /// A maker of transactions: senders first, then receivers, which send now and then as well.
 pub type Actor = u8;
 
@@ -83,6 +85,9 @@ pub struct History {
     pub sent: Vec<Vec<Sent>>,
     /// For each receiver, the parts that it received, in order.
     pub got: Vec<Vec<Got>>,
+    /// For each sender that was stopped for good, the last transaction whose call had returned by
+    /// then. Later ones need not be received.
+    pub stopped: BTreeMap<Actor, u32>,
 }
 
 const SLOT: u64 = 0;

@@ -14,6 +14,7 @@ mod processes;
 mod receiver;
 mod sender;
 mod shared;
+mod stalls;
 
 use std::fmt;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use check::{check, Summary, Violation};
 pub use log::History;
 use shared::Shared;
 pub use shared::SLOTS;
+pub use stalls::Hogs;
 
 /// The size of a history.
 #[derive(Clone, Debug)]
@@ -38,8 +40,24 @@ pub struct Options {
     pub multicasts: usize,
     /// Nodes of each receiver that messages go to, at most [`SLOTS`].
     pub slots: usize,
+    /// Parts that all senders make together at least; if it is not 0, `multicasts` does not matter.
+    pub deliveries: usize,
+    /// Senders are stopped in the middle: see `stalls.rs`. Only with processes.
+    pub stalls: bool,
     /// The number that all chances come from.
     pub seed: u64,
+}
+
+impl Options {
+    /// Returns whether a sender is stopped for good in the end: the last one.
+    fn is_stopped(&self, sender: usize) -> bool {
+        self.stalls && sender == self.senders - 1
+    }
+
+    /// Returns the number of senders that are not.
+    fn live_senders(&self) -> usize {
+        self.senders - usize::from(self.stalls)
+    }
 }
 
 impl Default for Options {
@@ -49,6 +67,8 @@ impl Default for Options {
             receivers: 6,
             multicasts: 100_000,
             slots: SLOTS,
+            deliveries: 0,
+            stalls: false,
             seed: 1,
         }
     }
@@ -73,6 +93,10 @@ fn set(bus: &dyn Bus, uid: u32, options: &Options) -> Result<Stage, Failed> {
     }
     if !(1..=SLOTS).contains(&options.slots) {
         return Err(Failed(format!("a receiver has 1 to {SLOTS} nodes")));
+    }
+    if options.stalls && (senders < 3 || bus.kind() != Kind::Kernel) {
+        let limits = "stalls take three senders, each a process, so the kernel's host";
+        return Err(Failed(limits.to_owned()));
     }
     let open = |_| bus.open(uid).map(Peer::new);
     let peers: Result<Vec<Peer>, _> = (0..senders + receivers).map(open).collect();
@@ -121,6 +145,7 @@ fn join(options: &Options, records: Vec<Record>) -> History {
     History {
         sent,
         got: got.into_iter().skip(options.senders).collect(),
+        ..History::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! A history with a process for each actor. An actor leaves its log in a memory file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
@@ -9,9 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{memfd_create, MemfdFlags};
 
 use super::actor::Stage;
-use super::log::{put_got, put_sent, Words};
-use super::{join, play, Failed, History, Record, PATIENCE};
+use super::log::{put_got, put_sent, Actor, Words};
+use super::shared::{Phase, Shared};
+use super::stalls::{self, Hogs, Stops};
+use super::{join, play, Failed, History, Options, Record, PATIENCE};
 use crate::sys::process::{fork, Child, End};
+use crate::sys::thread;
 
 /// Exit status of an actor that gave up and has written why.
 const GAVE_UP: i32 = 3;
@@ -30,10 +34,20 @@ pub fn record(stage: Stage) -> Result<History, Failed> {
         let child = fork(|| run(&stage, actor, &file));
         actors.push((child, file));
     }
-    let options = stage.options.clone();
+    let Stage {
+        peers,
+        shared,
+        options,
+        ..
+    } = stage;
     // From now on only the actors have the peers.
-    drop(stage.peers);
-    let ends = wait(actors.iter_mut().map(|(child, _)| child).collect())?;
+    drop(peers);
+    let mut stopped = BTreeMap::new();
+    let children = actors.iter_mut().map(|(child, _)| child).collect();
+    let ends = match options.stalls {
+        false => Wait::new(children).for_all(),
+        true => wait_and_stop(children, &shared, &options, &mut stopped),
+    }?;
     let mut records = Vec::new();
     for (actor, (end, (_, mut file))) in ends.into_iter().zip(actors).enumerate() {
         let failed = |why: String| Failed(format!("actor {actor}: {why}"));
@@ -48,11 +62,17 @@ pub fn record(stage: Stage) -> Result<History, Failed> {
             end => return Err(failed(format!("ended with {end:?}"))),
         }
     }
-    Ok(join(&options, records))
+    Ok(History {
+        stopped,
+        ..join(&options, records)
+    })
 }
 
 /// Returns the actor's process.
 fn run(stage: &Stage, actor: usize, mut file: &File) -> i32 {
+    if stage.options.stalls && stalls::is_idle(actor) {
+        thread::be_idle();
+    }
     let (bytes, status) = match play(stage, actor) {
         Ok((sent, got)) => {
             let mut words = Vec::new();
@@ -80,24 +100,88 @@ fn parse(bytes: &[u8]) -> Record {
     (words.sent(), words.got())
 }
 
-/// Waits for all, in whatever order they end.
-fn wait(mut children: Vec<&mut Child>) -> Result<Vec<End>, Failed> {
-    let started = Instant::now();
-    let mut ends = vec![None; children.len()];
-    while ends.contains(&None) {
-        for (end, child) in ends.iter_mut().zip(&mut children) {
-            if end.is_none() {
-                *end = child.try_wait();
-            }
+/// Waits for all, in whatever order they end, while senders are stopped as `stalls.rs` says.
+fn wait_and_stop(
+    children: Vec<&mut Child>,
+    shared: &Shared,
+    options: &Options,
+    stopped: &mut BTreeMap<Actor, u32>,
+) -> Result<Vec<End>, Failed> {
+    let hogs = Hogs::start();
+    let senders = options.senders;
+    let mut wait = Wait::new(children);
+    wait.stops = Some(Stops::new(senders, options.seed));
+    wait.for_actors(|actor| actor < options.live_senders())?;
+    wait.stops = None;
+    for actor in options.live_senders()..senders {
+        if !stalls::stop(wait.children[actor]) {
+            return Err(Failed(format!("actor {actor} does not stop")));
         }
-        if started.elapsed() > PATIENCE {
-            let still = ends.iter().filter(|end| end.is_none()).count();
-            let seconds = PATIENCE.as_secs();
-            return Err(Failed(format!(
-                "{still} actors have not ended after {seconds} s"
-            )));
-        }
-        std::thread::sleep(Duration::from_millis(20));
+        stopped.insert(actor as Actor, shared.known()[actor]);
     }
-    Ok(ends.into_iter().flatten().collect())
+    shared.enter(Phase::Stopped);
+    wait.for_actors(|actor| actor < options.live_senders() || actor >= senders)?;
+    shared.enter(Phase::Over);
+    for child in &wait.children[options.live_senders()..senders] {
+        child.signal(libc::SIGCONT);
+    }
+    let ends = wait.for_all()?;
+    println!("history: beside {} hogs", hogs.count());
+    Ok(ends)
+}
+
+/// A wait for the ends of actors.
+struct Wait<'a> {
+    children: Vec<&'a mut Child>,
+    ends: Vec<Option<End>>,
+    started: Instant,
+    /// Stops senders meanwhile.
+    stops: Option<Stops>,
+}
+
+impl<'a> Wait<'a> {
+    fn new(children: Vec<&'a mut Child>) -> Self {
+        Self {
+            ends: vec![None; children.len()],
+            children,
+            started: Instant::now(),
+            stops: None,
+        }
+    }
+
+    /// Waits for some of them. When one gives up, the others do, too.
+    fn for_actors(&mut self, wanted: impl Fn(usize) -> bool) -> Result<(), Failed> {
+        loop {
+            for (end, child) in self.ends.iter_mut().zip(&mut self.children) {
+                if end.is_none() {
+                    *end = child.try_wait();
+                }
+            }
+            let mut ends = self.ends.iter().enumerate();
+            if !ends.any(|(actor, end)| wanted(actor) && end.is_none()) {
+                return Ok(());
+            }
+            if self.started.elapsed() > PATIENCE {
+                let still = self.ends.iter().filter(|end| end.is_none()).count();
+                let seconds = PATIENCE.as_secs();
+                return Err(Failed(format!(
+                    "{still} actors have not ended after {seconds} s"
+                )));
+            }
+            let nap = match &mut self.stops {
+                None => 20,
+                Some(stops) => {
+                    stops.step(&self.children, &self.ends);
+                    1
+                }
+            };
+            std::thread::sleep(Duration::from_millis(nap));
+        }
+    }
+
+    /// Waits for all, in whatever order they end.
+    fn for_all(mut self) -> Result<Vec<End>, Failed> {
+        self.for_actors(|_| true)?;
+        Ok(self.ends.into_iter().flatten().collect())
+    }
 }

@@ -10,7 +10,7 @@ use rand::Rng;
 use super::actor::{control_part, is_full, Stage, Trouble, Voice};
 use super::log::{Actor, Got, Sent, What};
 use super::payload::{self, Header, FLAG_LAST};
-use super::shared::SLOTS;
+use super::shared::{Phase, SLOTS};
 use crate::host::Errno as E;
 
 /// Number of receptions of which one is followed by a message to another receiver.
@@ -88,7 +88,7 @@ pub fn play(stage: &Stage, me: usize) -> Result<(Vec<Sent>, Vec<Got>), Trouble> 
         got: Vec::new(),
         farewells: 0,
     };
-    let (senders, receivers) = (stage.options.senders, stage.options.receivers);
+    let (senders, receivers) = (stage.options.live_senders(), stage.options.receivers);
     let mut parted = false;
     while ear.farewells < senders + receivers - 1 {
         if ear.farewells >= senders && !parted {
@@ -106,32 +106,50 @@ pub fn play(stage: &Stage, me: usize) -> Result<(Vec<Sent>, Vec<Got>), Trouble> 
             ear.voice.farewell(receiver)?;
         }
     }
+    if stage.options.stalls {
+        ear.wait_for_stops()?;
+        while ear.take_next()? {}
+    }
     Ok((ear.voice.sent, ear.got))
 }
 
 impl Ear<'_> {
     /// Takes one message, or waits for one.
     fn listen(&mut self) -> Result<(), Trouble> {
+        if self.take_next()? {
+            return Ok(());
+        }
+        // Short naps, so that the end of another actor is not missed.
+        let mut waited = Duration::ZERO;
+        while !self.voice.peer().wait(Duration::from_secs(1)) {
+            waited += Duration::from_secs(1);
+            if self.stage.shared.has_failed() {
+                return Err("another actor gave up".to_owned());
+            }
+            if waited >= SILENCE {
+                return Err(format!("no message for {} s", SILENCE.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until senders are stopped for good.
+    fn wait_for_stops(&self) -> Result<(), Trouble> {
+        while !self.stage.shared.has_entered(Phase::Stopped) {
+            self.voice.nap()?;
+        }
+        Ok(())
+    }
+
+    /// Takes one message. False if there is none.
+    fn take_next(&mut self) -> Result<bool, Trouble> {
         let peer = self.voice.peer();
         let msg = match peer.receive().header() {
             Ok(msg) => msg,
-            Err(E::AGAIN) => {
-                // Short naps, so that the end of another actor is not missed.
-                let mut waited = Duration::ZERO;
-                while !peer.wait(Duration::from_secs(1)) {
-                    waited += Duration::from_secs(1);
-                    if self.stage.shared.has_failed() {
-                        return Err("another actor gave up".to_owned());
-                    }
-                    if waited >= SILENCE {
-                        return Err(format!("no message for {} s", SILENCE.as_secs()));
-                    }
-                }
-                return Ok(());
-            }
+            Err(E::AGAIN) => return Ok(false),
             Err(errno) => return Err(format!("RECV says {errno:?}")),
         };
-        match msg.kind {
+        let done = match msg.kind {
             abi::MSG_DATA => self.take(&msg),
             abi::MSG_NODE_DESTROY if msg.destination & abi::HANDLE_FLAG_REMOTE != 0 => {
                 let what = What::Destroyed(msg.destination);
@@ -144,7 +162,8 @@ impl Ear<'_> {
             other => Err(format!(
                 "a receiver received a message of type {other}: {msg:?}"
             )),
-        }
+        };
+        done.map(|()| true)
     }
 
     fn note(&mut self, msg: &abi::Msg, what: What, corrupt: bool) {
@@ -192,11 +211,12 @@ impl Ear<'_> {
             self.farewells += 1;
             return Ok(());
         }
-        if self.voice.random.random_ratio(1, ANSWERS) && self.farewells < self.stage.options.senders
-        {
+        let goes_on = self.farewells < self.stage.options.live_senders();
+        if goes_on && self.voice.random.random_ratio(1, ANSWERS) {
             self.answer((actor, serial))?;
         }
-        if self.voice.random.random_ratio(1, DESTRUCTIONS) {
+        let is_over = self.stage.shared.has_entered(Phase::Stopped);
+        if !is_over && self.voice.random.random_ratio(1, DESTRUCTIONS) {
             self.destroy_node()?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use rand::Rng;
 
 use super::actor::{is_full, Stage, Trouble, Voice};
 use super::log::{Part, Sent, Target};
+use super::shared::Phase;
 use crate::host::Errno as E;
 
 /// Number of transactions of which one is a destruction.
@@ -28,24 +29,42 @@ pub fn play(stage: &Stage, me: usize) -> Result<Vec<Sent>, Trouble> {
     if me < options.multicasts % options.senders {
         multicasts += 1;
     }
+    let wanted = options.deliveries as u64;
     let mut round = 0_u32;
-    while multicasts > 0 {
+    let is_stopped = options.is_stopped(me);
+    loop {
+        let is_over = match is_stopped {
+            true => stage.shared.has_entered(Phase::Over),
+            false if wanted != 0 => stage.shared.deliveries() >= wanted,
+            false => multicasts == 0,
+        };
+        if is_over {
+            break;
+        }
         round += 1;
         if round.is_multiple_of(LOOK) {
             settle(&voice)?;
         }
-        if voice.random.random_ratio(1, DESTRUCTIONS) {
+        if !is_stopped && voice.random.random_ratio(1, DESTRUCTIONS) {
             destroy(stage, &mut voice)?;
             continue;
         }
         let unicast = voice.random.random_ratio(1, UNICASTS);
         let mut parts = choose(stage, &mut voice, unicast);
-        let sent = deliver(stage, &mut voice, me, &mut parts)?;
-        if sent && voice.sent.last().is_some_and(|sent| sent.parts.len() > 1) {
+        let sent = match deliver(stage, &mut voice, me, &mut parts) {
+            Err(_) if is_stopped && stage.shared.has_entered(Phase::Over) => break,
+            sent => sent?,
+        };
+        if multicasts > 0 && sent && voice.sent.last().is_some_and(|sent| sent.parts.len() > 1) {
             multicasts -= 1;
         }
     }
-    for receiver in 0..options.receivers {
+    // Nobody waits for one that was stopped.
+    let parted = match is_stopped {
+        true => 0,
+        false => options.receivers,
+    };
+    for receiver in 0..parted {
         voice.farewell(receiver)?;
     }
     Ok(voice.sent)

@@ -13,6 +13,15 @@ use crate::sys::memory::{Pages, PAGE};
 /// Nodes of a receiver that come and go.
 pub const SLOTS: usize = 2;
 
+/// The end of a history with senders that are stopped for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// These senders are stopped, and all others have ended.
+    Stopped = 1,
+    /// The receivers have ended, and the stopped ones go on.
+    Over = 2,
+}
+
 /// The shared memory.
 pub struct Shared {
     pages: Pages,
@@ -24,7 +33,7 @@ impl Shared {
     /// Makes memory for so many actors.
     pub fn new(senders: usize, receivers: usize) -> Self {
         let actors = senders + receivers;
-        let words = Self::ALIGN * actors + receivers * SLOTS * senders + 1;
+        let words = Self::ALIGN * actors + receivers * SLOTS * senders + Self::FLAGS;
         let pages = Pages::shared((words * size_of::<u64>()).div_ceil(PAGE));
         Self {
             pages,
@@ -71,11 +80,36 @@ impl Shared {
         self.slot(receiver, slot, sender).load(Ordering::Relaxed)
     }
 
+    /// The last words: failure, phase, deliveries.
+    const FLAGS: usize = 3;
+
+    fn flag(&self, n: usize) -> &AtomicU64 {
+        let at = Self::ALIGN * self.actors() + self.receivers * SLOTS * self.senders;
+        &self.pages.words()[at + n]
+    }
+
     fn failed(&self) -> &AtomicU64 {
-        self.pages
-            .words()
-            .last()
-            .expect("there is one word at least")
+        self.flag(0)
+    }
+
+    /// Tells all that another phase has begun.
+    pub fn enter(&self, phase: Phase) {
+        self.flag(1).store(phase as u64, Ordering::Release);
+    }
+
+    /// Returns whether a phase has begun.
+    pub fn has_entered(&self, phase: Phase) -> bool {
+        self.flag(1).load(Ordering::Acquire) >= phase as u64
+    }
+
+    /// Counts parts that were sent.
+    pub fn count(&self, parts: usize) {
+        self.flag(2).fetch_add(parts as u64, Ordering::Relaxed);
+    }
+
+    /// Returns the number of parts that all actors sent.
+    pub fn deliveries(&self) -> u64 {
+        self.flag(2).load(Ordering::Relaxed)
     }
 
     /// Tells all others to give up.

@@ -49,6 +49,18 @@ pub fn state(tid: i32) -> Option<char> {
     text.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
+/// Has the calling thread run only where no other thread wants the CPU.
+///
+/// # Panics
+///
+/// Panics if the system refuses.
+pub fn be_idle() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` outlives the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Number of runs of [`handle_signal`]'s handler in this process.
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 

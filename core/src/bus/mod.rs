@@ -30,6 +30,8 @@ mod command;
 mod host;
 mod object;
 mod order;
+#[cfg(test)]
+mod planted;
 mod pool;
 mod quota;
 #[cfg(test)]

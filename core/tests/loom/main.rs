@@ -18,6 +18,8 @@
 //! - Causality: the triangle, with the news coming by message or by a plain flag.
 //! - Atomicity: a multicast against the death of one destination, whole or partial; no result is
 //!   written to the sender while anything is staged.
+//! - Floors: receivers that pass undecided parts while these are committed or killed, or their
+//!   node dies; each message whose SEND returned is received at once.
 //! - Wake-ups: who looked, saw nothing and was not woken afterwards has nothing to receive.
 //! - Handles: in messages and transfers against the death of the node, the owner's disconnect and
 //!   the receiver's own release and flush.
@@ -29,7 +31,7 @@
 //!
 //! - More than [`BOUND`] or [`DEEP`] preemptions in one run (`LOOM_MAX_PREEMPTIONS` raises both),
 //!   or more than three threads and three queues. The proofs are in `docs/ordering.md`;
-//!   `queue_tests.rs` has random schedules of more.
+//!   `queue_tests.rs` and `command/schedule_tests.rs` have random schedules of more.
 //! - A Release or Acquire that is too weak: the locks order nearly everything here by themselves.
 //!   Models without locks are in `transaction_tests.rs` and `destroy_tests.rs`, those whose name
 //!   has `loom_`.
@@ -42,6 +44,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod counts;
+mod floors;
 mod handles;
 mod order;
 

@@ -10,6 +10,7 @@
 //! the compiler. A `cmpxchg` that fails orders nothing.
 
 use crate::cachelines::wrote;
+use crate::steps;
 use core::fmt;
 pub use ordering::{Acquire, Full, Relaxed, Release};
 use ordering::{OrderingType, Relaxed as RelaxedOrder};
@@ -212,12 +213,14 @@ impl<T: AtomicType> Atomic<T> {
     /// Reads.
     #[inline]
     pub fn load<O: ordering::AcquireOrRelaxed>(&self, _: O) -> T {
+        steps::before();
         self.0.load(order::<O>())
     }
 
     /// Writes.
     #[inline]
     pub fn store<O: ordering::ReleaseOrRelaxed>(&self, v: T, _: O) {
+        steps::before();
         wrote::<Self, _>(self);
         self.0.store(v, order::<O>());
     }
@@ -225,6 +228,7 @@ impl<T: AtomicType> Atomic<T> {
     /// Writes, and gives what was there.
     #[inline]
     pub fn xchg<O: ordering::Ordering>(&self, v: T, _: O) -> T {
+        steps::before();
         wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.swap(v, order::<O>()))
     }
@@ -233,6 +237,7 @@ impl<T: AtomicType> Atomic<T> {
     /// where it was `old`, otherwise in `Err`.
     #[inline]
     pub fn cmpxchg<O: ordering::Ordering>(&self, old: T, new: T, _: O) -> Result<T, T> {
+        steps::before();
         wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.compare_exchange(old, new, order::<O>()))
     }
@@ -253,6 +258,7 @@ impl<T: AtomicType> Atomic<T> {
         T: AtomicAdd<Rhs>,
     {
         let v = T::rhs_into_delta(v);
+        steps::before();
         wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.fetch_add(v, order::<O>()))
     }
@@ -264,6 +270,7 @@ impl<T: AtomicType> Atomic<T> {
         T: AtomicAdd<Rhs>,
     {
         let v = T::rhs_into_delta(v);
+        steps::before();
         wrote::<Self, _>(self);
         between_fences::<O, _>(|| self.0.fetch_sub(v, order::<O>()))
     }

@@ -12,7 +12,7 @@
 //! only while `raw` is held. A locked value is pinned.
 
 use super::LockClassKey;
-use crate::{cachelines, lockdep, types::NotThreadSafe};
+use crate::{cachelines, lockdep, steps, types::NotThreadSafe};
 use core::{
     cell::UnsafeCell,
     convert::Infallible,
@@ -25,6 +25,8 @@ use pinned_init::{pin_init_from_closure, PinInit};
 
 #[cfg(not(loom))]
 mod raw {
+    use crate::steps;
+
     pub(super) type RawLock = parking_lot::Mutex<()>;
     pub(super) type Held<'a> = parking_lot::MutexGuard<'a, ()>;
 
@@ -35,9 +37,15 @@ mod raw {
 
     #[inline]
     pub(super) fn lock(lock: &RawLock) -> Held<'_> {
-        match lock.try_lock() {
-            Some(held) => held,
-            None => contended(lock),
+        steps::before();
+        loop {
+            if let Some(held) = lock.try_lock() {
+                return held;
+            }
+            // With a hook, another call of this thread may hold it.
+            if !steps::before() {
+                return contended(lock);
+            }
         }
     }
 
@@ -200,6 +208,7 @@ pub struct Guard<'a, T: ?Sized, B: Backend> {
     lock: &'a Lock<T, B>,
     _held: raw::Held<'a>,
     _order: lockdep::Acquired,
+    _counted: steps::Counted,
     _not_send: NotThreadSafe,
 }
 
@@ -213,6 +222,7 @@ impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
             lock,
             _held: held,
             _order: order,
+            _counted: steps::Counted::new(),
             _not_send: NotThreadSafe,
         }
     }

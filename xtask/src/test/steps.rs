@@ -100,7 +100,7 @@ pub const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: history",
-        work: Work::Vm(&["history", "--host", "kernel"]),
+        work: Work::Vm(&["history", "--host", "kernel", "--stalls"]),
     },
     TestStep {
         name: "kernel: storm",

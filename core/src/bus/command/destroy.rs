@@ -33,6 +33,8 @@ use crate::bus::object::{
     Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
+#[cfg(test)]
+use crate::bus::planted;
 use crate::errno::{EREMOTE, ESTALE};
 
 /// Nodes to destroy together, in the order of the parts. They are in the owner's inbox.
@@ -76,6 +78,12 @@ impl<H: Host> Inbox<H> {
     /// Commits the destruction after `top` and all that is ordered here. Messages that are staged
     /// for its nodes, and undecided, are killed; all that are staged if the owner is disconnected.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
+        #[cfg(test)]
+        let top = planted::unless(planted::Fault::DeathBelowNotices, top);
+        #[cfg(test)]
+        if planted::planted(planted::Fault::KilledAfterDeath) {
+            return self.die_and_kill(transaction, top, also);
+        }
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
             also == Also::Close || node.is_some_and(|node| node.dies_in(transaction))
@@ -159,7 +167,11 @@ impl<H: Host> Peer<H> {
             1 => table.detach(&mut self.inbox.lock(), anchor),
             refs => {
                 *refs -= 1;
-                Detached::ONE
+                // The node is not dead yet, and its owner is not notified of this.
+                Detached {
+                    refs: 1,
+                    with_pin: true,
+                }
             }
         };
         drop(table);
@@ -194,6 +206,11 @@ impl<H: Host> Peer<H> {
         this.doom(anchors.clone())?;
         // From here on it does not fail.
         resolver.finish();
+        #[cfg(test)]
+        if planted::planted(planted::Fault::PinsDroppedLate) {
+            this.destroy_and_drop_pins(anchors, also);
+            return Ok(());
+        }
         let mut doomed = Doomed::new();
         for anchor in anchors {
             doomed.add(&mut this.inbox.lock(), anchor);

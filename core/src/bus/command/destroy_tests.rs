@@ -11,6 +11,41 @@ use crate::abi::{
 };
 use crate::bus::testing::{Client, Letter, World};
 
+/// Faults that a test may plant.
+impl<H: Host> Inbox<H> {
+    /// Carries out step 3 in another order than the module's head says.
+    pub(super) fn die_and_kill(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
+        self.queue.pull();
+        let at = destruction_after(self.queue.clock().max(top));
+        let died = transaction.commit(at);
+        self.queue.raise(died.unwrap_or(at));
+        self.queue.kill_staged(|message| {
+            let node = message.node.as_ref();
+            also == Also::Close || node.is_some_and(|node| node.dies_in(transaction))
+        });
+    }
+}
+
+/// Faults that a test may plant.
+impl<H: Host> Peer<H> {
+    /// Destroys nodes that are doomed, and drops their pins afterwards.
+    pub(super) fn destroy_and_drop_pins<'a>(
+        &self,
+        anchors: impl Iterator<Item = &'a Arc<Handle<H>>> + Clone,
+        also: Also,
+    ) {
+        let mut doomed = Doomed::new();
+        for anchor in anchors.clone() {
+            doomed.add(&mut self.inbox.lock(), anchor);
+        }
+        self.execute(&doomed, also);
+        if also == Also::Release {
+            anchors.for_each(|anchor| self.drop_pin(anchor));
+            self.purge(0);
+        }
+    }
+}
+
 /// A destruction under way.
 struct Death {
     owner: Client,
@@ -270,6 +305,21 @@ fn a_dying_node_is_left_to_the_call_that_destroys_it() {
     assert_eq!(notices, [(MSG_NODE_DESTROY, scene.at_s, Vec::new())]);
     assert_eq!(take_all(&scene.o), []);
     scene.end();
+}
+
+/// The pin is dropped before the node is dead, and is none of the references that the owner is
+/// notified of.
+#[test]
+fn an_owner_that_releases_is_not_notified_of_its_other_references() {
+    let world = World::default();
+    let o = world.open(1);
+    assert_eq!(o.transfer(0, &o), Ok(0));
+    o.destroy_with(&[0], NODES_DESTROY_FLAG_RELEASE_HANDLES)
+        .unwrap();
+    assert_eq!(take_all(&o), [(MSG_NODE_DESTROY, 0, Vec::new())]);
+    assert_eq!((o.release(0), o.release(0)), (Ok(()), Err(EBUSY)));
+    drop(o);
+    world.end();
 }
 
 #[test]

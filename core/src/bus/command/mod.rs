@@ -12,6 +12,8 @@ mod pending_handles;
 mod recv;
 mod release;
 mod reset;
+#[cfg(test)]
+mod schedule_tests;
 mod seed;
 mod send;
 mod transfer;

@@ -19,6 +19,8 @@ use crate::bus::object::{
     Unconfirmed,
 };
 use crate::bus::order::Key;
+#[cfg(test)]
+use crate::bus::planted;
 
 /// State of the node that a command made for the handle.
 pub(crate) enum Creation {
@@ -181,7 +183,10 @@ impl<H: Host> Handle<H> {
             let mut guard = node.owner.inbox.lock();
             let inbox = &mut *guard;
             // A node of a disconnected owner that is not dead is being destroyed by another call.
-            if node.is_dead() {
+            let is_dead = node.is_dead();
+            #[cfg(test)]
+            let is_dead = planted::unless(planted::Fault::LinkedAfterDeath, is_dead);
+            if is_dead {
                 return Ok(None);
             }
             let (key, shared) = (node.holder_key(peer), node.shared.access(inbox));

@@ -19,6 +19,8 @@ use kernel::sync::Arc;
 use crate::bus::order::entry::{Entry, EntryRef, Queued, Removed};
 use crate::bus::order::key::Key;
 use crate::bus::order::transaction::{Fate, Transaction};
+#[cfg(test)]
+use crate::bus::planted;
 
 /// Groups by key.
 ///
@@ -83,6 +85,10 @@ impl<M: Queued> Group<M> {
 
     /// Adds a part.
     pub(crate) fn join(&mut self, mut part: u32, mut entry: Entry<M>, memory: EntryReservation<M>) {
+        #[cfg(test)]
+        if planted::planted(planted::Fault::PartMisplaced) {
+            part = u32::MAX / 2 - part;
+        }
         if part < self.part {
             core::mem::swap(&mut part, &mut self.part);
             core::mem::swap(&mut entry, &mut self.first);

@@ -33,6 +33,7 @@
 
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
+use kernel::sync::atomic::{Atomic, Full};
 use kernel::sync::Arc;
 
 use crate::bus::order::entry::{Entry, EntryRef, Queued, Removed};
@@ -40,6 +41,8 @@ use crate::bus::order::group::{take, EntryReservation, Group, Staged, Tree};
 use crate::bus::order::key::{message_after, Key};
 use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
+#[cfg(test)]
+use crate::bus::planted;
 use crate::bus::tree::retain;
 
 /// Latest time at which messages are put in. Behind it as many destructions fit, which must not
@@ -75,6 +78,8 @@ pub(crate) struct Queue<M: Queued> {
     pub(super) committed: Tree<M>,
     lone: Option<Lone<M>>,
     staged: Tree<M>,
+    /// Does nothing except order accesses; not every kernel has the same function for that.
+    barrier: Atomic<u32>,
 }
 
 impl<M: Queued> Queue<M> {
@@ -86,6 +91,7 @@ impl<M: Queued> Queue<M> {
             committed: RBTree::new(),
             lone: None,
             staged: RBTree::new(),
+            barrier: Atomic::new(0),
         }
     }
 
@@ -120,6 +126,8 @@ impl<M: Queued> Queue<M> {
     /// Commits a message that has no other parts.
     #[inline]
     pub(crate) fn push(&mut self, floor: u64, mut message: KBox<M>) {
+        #[cfg(test)]
+        planted::before_pull(planted::Fault::PushWithoutPull);
         self.pull();
         message.links_mut().key = self.tick(floor);
         self.ring.push(message);
@@ -162,11 +170,21 @@ impl<M: Queued> Queue<M> {
     /// Stages one part of a transaction. Returns the timestamp at which this queue is prepared to
     /// see it committed.
     fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, removed: Removed<M>) -> u64 {
+        #[cfg(test)]
+        planted::before_pull(planted::Fault::StageWithoutPull);
         self.pull();
         let (place, after) = (transaction.place(part), self.clock + 1);
         self.clock = message_after(after);
         let Some((entry, memory)) = removed.split() else {
             return self.clock;
+        };
+        #[cfg(test)]
+        let place = match planted::planted(planted::Fault::PartApart) {
+            true => Key {
+                timestamp: place.timestamp + u64::from(part),
+                ..place
+            },
+            false => place,
         };
         let has_staged = self.has_staged();
         // Mostly nothing is.
@@ -244,6 +262,10 @@ impl<M: Queued> Queue<M> {
     /// Moves all that was committed meanwhile to its place, and raises the clock to it.
     #[inline]
     pub(crate) fn pull(&mut self) {
+        #[cfg(test)]
+        if planted::skips_pull() {
+            return;
+        }
         // Mostly nothing is staged.
         if self.has_staged() {
             self.pull_staged();
@@ -251,6 +273,9 @@ impl<M: Queued> Queue<M> {
     }
 
     fn pull_staged(&mut self) {
+        // A commit takes no lock of this queue. So that no look at a word is earlier than the step
+        // by which this task came to know that the maker's call returned; see the transaction.
+        self.barrier.fetch_add(0u32, Full);
         if let Some(lone) = self
             .lone
             .take_if(|lone| lone.group.committed_at().is_some())

@@ -15,17 +15,21 @@
 //!
 //! # Memory order
 //!
-//! The word is committed with Release, and loaded with Acquire by any task that looks at a part
+//! The word is committed with Full, and loaded with Acquire by any task that looks at a part
 //! ([`Transaction::fate`]). So a task that sees the commit, and every task that it informs, finds
-//! `at`, and all that the maker did before. A floor carries nothing: the word alone decides, and
-//! all accesses to one word are in one order.
+//! `at`, and all that the maker did before. And a task that knows that the maker's call returned,
+//! whichever way it came to know, sees the commit: it passes a full barrier before it looks (in the
+//! queue's pull), as the maker does before it returns. No lock that both take would order the two.
+//! A floor carries nothing: the word alone decides, and all accesses to one word are in one order.
 
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::Arc;
 
 use crate::bus::host::GFP_KEPT;
 use crate::bus::order::key::{Key, Number};
+#[cfg(test)]
+use crate::bus::planted;
 
 // The low bits of the word; the others are the floor, a multiple of 4.
 /// Set by the maker, once.
@@ -89,7 +93,7 @@ impl Transaction {
     /// Returns its state.
     #[inline]
     pub(crate) fn fate(&self) -> Fate {
-        // Acquire pairs with the Release in `commit`.
+        // Acquire pairs with the Full in `commit`.
         self.fate_of(self.word.load(Acquire))
     }
 
@@ -117,8 +121,8 @@ impl Transaction {
     #[must_use]
     pub(crate) fn commit(&self, at: u64) -> Option<u64> {
         self.at.store(at, Relaxed);
-        // Release pairs with the Acquire in `fate`.
-        let before = self.word.fetch_add(COMMITTED, Release);
+        // Pairs with the Acquire in `fate`, and with the barrier of a pull.
+        let before = self.word.fetch_add(COMMITTED, Full);
         (before & KILLED == 0).then(|| above(before & !STATE, at))
     }
 
@@ -133,6 +137,10 @@ impl Transaction {
                 break;
             }
             let raised = (timestamp + SLACK) & !STATE;
+            #[cfg(test)]
+            if planted::planted(planted::Fault::FloorNotRaised) {
+                return Fate::Undecided { floor: raised };
+            }
             fate = match self.word.cmpxchg(floor, raised, Relaxed) {
                 Ok(_) => Fate::Undecided { floor: raised },
                 Err(_) => self.fate(),
@@ -154,6 +162,8 @@ impl Transaction {
 
 /// Returns `at`, or the first timestamp of its kind behind an entry that stands just above `floor`.
 fn above(floor: u64, at: u64) -> u64 {
+    #[cfg(test)]
+    let floor = planted::unless(planted::Fault::FloorIgnored, floor);
     if floor < at {
         at
     } else {
