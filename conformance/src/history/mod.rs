@@ -177,6 +177,7 @@ pub fn record_in_threads(bus: &dyn Bus, uid: u32, options: &Options) -> History 
 /// Makes a history on a host: with processes on the kernel, with threads otherwise.
 pub fn record(bus: &dyn Bus, uid: u32, options: &Options) -> Result<History, Failed> {
     match bus.kind() {
+        Kind::Embedded if options.stalls => Err(Failed("threads cannot be stopped".to_owned())),
         Kind::Kernel => processes::record(set(bus, uid, options)?),
         Kind::Embedded => Ok(record_in_threads(bus, uid, options)),
     }
