@@ -131,6 +131,7 @@ impl Schedule {
             }
         }
         Self::use_nodes(record, me, &nodes, true);
+        record.parties[me].acting += u64::from(release);
         let (client, acts) = (record.parties[me].client.clone(), record.parties[me].acts);
         let shared = self.record.clone();
         let command = move || {
@@ -142,6 +143,7 @@ impl Schedule {
             let acted = record.parties[me].acts != acts;
             // The pins were dropped at any time until now.
             record.parties[me].acts += u64::from(release);
+            record.parties[me].acting -= u64::from(release);
             if result.is_ok() {
                 record.done(tx, BTreeSet::new());
                 for &node in &nodes {
@@ -212,6 +214,7 @@ impl Schedule {
             return;
         };
         record.drop_ref(me, id);
+        record.parties[me].acting += 1;
         let own = &record.nodes[node];
         let is_unpinned = own.owner == me && own.dying && !own.pinned;
         Self::use_nodes(record, me, &[node], true);
@@ -223,6 +226,7 @@ impl Schedule {
             Self::use_nodes(record, me, &[node], false);
             // The reference was dropped at any time until now.
             record.parties[me].acts += 1;
+            record.parties[me].acting -= 1;
             // The last reference of a node whose pin is dropped and that is about to die.
             let is_early = is_unpinned && result == Err(EBUSY);
             assert!(is_early || result == Ok(()), "HANDLE_RELEASE");

@@ -99,7 +99,8 @@ pub(super) struct Got {
     /// The moments when the RECV began and returned.
     pub(super) begin: Moment,
     pub(super) end: Moment,
-    /// Acts of the peer before it began, and before it returned, which may make a part unwanted.
+    /// Acts of the peer that were over before it began, and that had begun before it returned, which
+    /// may make a part unwanted.
     pub(super) acts: [u64; 2],
     /// For a release: the moment when the last reference that is known fell.
     pub(super) fall: Moment,
@@ -132,6 +133,8 @@ pub(super) struct Party {
     /// Each ID that it ever knew.
     pub(super) ids: BTreeMap<u64, NodeId>,
     pub(super) acts: u64,
+    /// Calls under way that drop references, at any time until they return.
+    pub(super) acting: u64,
     /// The end of its last flush.
     pub(super) flushed: Option<Moment>,
     pub(super) got: Vec<Got>,
@@ -190,6 +193,7 @@ impl Record {
             refs: BTreeMap::new(),
             ids: BTreeMap::new(),
             acts: 0,
+            acting: 0,
             flushed: None,
             got: Vec::new(),
         });
@@ -355,7 +359,7 @@ impl Record {
         let fallen = own.filter(|(_, node)| node.refs == 0);
         Look {
             begin: self.now(),
-            acts: self.parties[peer].acts,
+            acts: self.parties[peer].acts - self.parties[peer].acting,
             held: held.map(|(id, node)| (id, node.rises)).collect(),
             falls: fallen.map(|(id, node)| (id, node.fall)).collect(),
         }
