@@ -8,8 +8,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::order::cursor::Cursor;
-use crate::bus::order::entry::{EntryRef, Links, Queued, Removed};
-use crate::bus::order::group::EntryReservation;
+use crate::bus::order::group::{EntryRef, EntryReservation, Links, Queued, Removed};
 use crate::bus::order::key::{Key, Number};
 use crate::bus::order::queue::Queue;
 use crate::bus::order::ring::Ring;

@@ -7,7 +7,7 @@
 //!
 //! None of its own; see [`queue`](super::queue).
 
-use crate::bus::order::entry::Queued;
+use crate::bus::order::group::Queued;
 use crate::bus::order::key::Key;
 use crate::bus::order::queue::Queue;
 

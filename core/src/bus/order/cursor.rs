@@ -9,7 +9,7 @@
 //!
 //! None of its own; see [`queue`](super::queue).
 
-use crate::bus::order::entry::{Queued, Removed};
+use crate::bus::order::group::{Queued, Removed};
 use crate::bus::order::key::Key;
 use crate::bus::order::queue::{Head, Queue};
 

@@ -9,7 +9,6 @@
 mod bench;
 mod crowd;
 mod cursor;
-mod entry;
 mod group;
 mod key;
 mod queue;
@@ -18,8 +17,7 @@ mod transaction;
 
 pub(crate) use crowd::Crowd;
 pub(crate) use cursor::Cursor;
-pub(crate) use entry::{EntryRef, Links, Queued, Removed};
-pub(crate) use group::EntryReservation;
+pub(crate) use group::{EntryRef, EntryReservation, Links, Queued, Removed};
 pub(crate) use key::{destruction_after, message_after, Key, Number};
 pub(crate) use queue::Queue;
 pub(crate) use ring::Ring;

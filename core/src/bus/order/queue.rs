@@ -36,8 +36,9 @@ use kernel::rbtree::RBTree;
 use kernel::sync::atomic::{Atomic, Full};
 use kernel::sync::Arc;
 
-use crate::bus::order::entry::{Entry, EntryRef, Queued, Removed};
-use crate::bus::order::group::{take, EntryReservation, Group, Staged, Tree};
+use crate::bus::order::group::{
+    take, Entry, EntryRef, EntryReservation, Group, Queued, Removed, Staged, Tree,
+};
 use crate::bus::order::key::{message_after, Key};
 use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
