@@ -13,12 +13,12 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox, Message,
-    Notice, NoticeState, Peer, Removed, Table,
+    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox,
+    Message, Notice, NoticeState, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
-use crate::bus::quota::{BYTES, HANDLES, SLICES};
+use crate::bus::quota::{subtract, HANDLES};
 
 /// Remains of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
@@ -105,13 +105,8 @@ impl<H: Host> Inbox<H> {
         table: Option<&mut Table<H>>,
         fds: &[i32],
     ) -> Leftover<H> {
-        let slice = message.slice;
-        self.given.give(&slice);
+        self.given.give(&message.slice);
         if message.is_plain() {
-            let n_bytes = message.n_bytes;
-            if n_bytes != 0 {
-                self.ledger.release_one(slice.payer, BYTES, n_bytes);
-            }
             return Leftover::Blank(self.keep(BlankMessage::recycle(message)));
         }
         self.deliver_handles(&mut message, timestamp, table, fds);
@@ -131,7 +126,7 @@ impl<H: Host> Inbox<H> {
         let size = message.size();
         let slice = message.slice;
         let mut back = charges(&size);
-        back[SLICES] = 0;
+        subtract(&mut back, &slice_charges(&slice));
         if let Some(pool) = &message.pool {
             let slots = &mut message.handles;
             back[HANDLES] -= complete(&slice, size.layout(), slots, pool, fds, |slot| {
