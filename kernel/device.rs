@@ -219,7 +219,10 @@ unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut file) 
     seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
     seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
     let kinds = ["slices", "handles", "bytes", "fds"];
-    for (name, charged) in kinds.iter().zip(info.charged) {
-        seq_print!(seq, "bus1-charged-{name}:\t{charged}\n");
+    for (r, name) in kinds.iter().enumerate() {
+        seq_print!(seq, "bus1-charged-{name}:\t{}\n", info.charged[r]);
+        seq_print!(seq, "bus1-user-charged-{name}:\t{}\n", info.user_charged[r]);
+        seq_print!(seq, "bus1-user-max-{name}:\t{}\n", info.user_limits[r]);
     }
+    seq_print!(seq, "bus1-user-sent-fds:\t{}\n", info.sent_fds);
 }

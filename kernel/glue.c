@@ -22,21 +22,29 @@
 #include "glue.h"
 
 /*
- * main.rs: the limits of each user, in the order of bus::Limits. Parameters
- * that are declared in Rust are not shown in sysfs.
+ * The limits of each user, in the order of bus::Limits. Parameters that are
+ * declared in Rust are not shown in sysfs.
  */
-unsigned int bus1_user_max[4] = { 16384, 65536, 16777216, 4096 };
+static unsigned long user_max[4] = { 131072, 524288, 0, 32768 };
 
-module_param_named(user_slices_max, bus1_user_max[0], uint, 0444);
-MODULE_PARM_DESC(user_slices_max, "Slices of each user (default 16384)");
-module_param_named(user_handles_max, bus1_user_max[1], uint, 0444);
-MODULE_PARM_DESC(user_handles_max, "Handles of each user (default 65536)");
-module_param_named(user_inflight_bytes_max, bus1_user_max[2], uint, 0444);
+module_param_named(user_slices_max, user_max[0], ulong, 0444);
+MODULE_PARM_DESC(user_slices_max, "Slices of each user (default 131072)");
+module_param_named(user_handles_max, user_max[1], ulong, 0444);
+MODULE_PARM_DESC(user_handles_max, "Handles of each user (default 524288)");
+module_param_named(user_inflight_bytes_max, user_max[2], ulong, 0444);
 MODULE_PARM_DESC(user_inflight_bytes_max,
-		 "Bytes in flight to each user (default 16777216)");
-module_param_named(user_inflight_fds_max, bus1_user_max[3], uint, 0444);
+		 "Bytes that each user may be sent and keep (default: an eighth of the memory)");
+module_param_named(user_inflight_fds_max, user_max[3], ulong, 0444);
 MODULE_PARM_DESC(user_inflight_fds_max,
-		 "Descriptors in flight from and to each user (default 4096)");
+		 "Descriptors in flight from and to each user (default 32768)");
+
+/* main.rs: the limits as they are in effect, which sysfs shows from then on */
+const unsigned long *bus1_user_limits(void)
+{
+	if (!user_max[2])
+		user_max[2] = totalram_pages() / 8 << PAGE_SHIFT;
+	return user_max;
+}
 
 /*
  * file.rs: can this file hold references to files of any kind? vhost does by

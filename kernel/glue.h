@@ -10,7 +10,7 @@
 #include <linux/mm.h>
 
 /* main.rs */
-extern unsigned int bus1_user_max[4];
+const unsigned long *bus1_user_limits(void);
 
 /* entry.rs */
 size_t bus1_pin(atomic_long_t *entry, size_t n);

@@ -20,7 +20,7 @@ unsafe impl Sync for Operations<vm_operations_struct> {}
 // The kernel's structures have parts that are empty in this configuration.
 #[allow(improper_ctypes)]
 extern "C" {
-    pub(crate) static bus1_user_max: [c_uint; 4];
+    pub(crate) fn bus1_user_limits() -> *const [c_ulong; 4];
     pub(crate) fn bus1_pin(entry: *const c_void, n: usize) -> usize;
     pub(crate) fn bus1_unpin(entry: *const c_void, n: usize);
     pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut page;

@@ -45,7 +45,7 @@ mod pool;
 mod shrinker;
 mod waker;
 
-use bus::{Bus, Limits};
+use bus::{Bus, Limits, BYTES};
 use closer::Closer;
 use device::Device;
 use shrinker::Pools;
@@ -61,15 +61,17 @@ module! {
 ///
 /// # Errors
 ///
-/// EINVAL if one is larger than a peer's limit can be.
+/// EINVAL if one, except that in bytes, is larger than a peer's limit can be.
 fn limits() -> Result<Limits> {
     // SAFETY: Parameters are set before the module starts, and are read-only afterwards.
-    let limits = unsafe { glue::bus1_user_max };
-    if limits.iter().any(|&limit| limit > i32::MAX as u32) {
+    let limits = unsafe { *glue::bus1_user_limits() };
+    let mut counts = limits;
+    counts[BYTES] = 0;
+    if counts.iter().any(|&limit| limit > i32::MAX as _) {
         pr_err!("a limit is too large: give each at most {}\n", i32::MAX);
         return Err(EINVAL);
     }
-    Ok(limits)
+    Ok(limits.map(|limit| limit as u64))
 }
 
 impl kernel::InPlaceModule for Device {

@@ -12,8 +12,8 @@ use std::ptr::NonNull;
 use anyhow::{Context, Result};
 use bus1_ioctl::{Commands, Device, ExchangeArgs, Execute, SendArgs};
 use bus1_uapi::{
-    CmdHandleTransfer, CmdRecv, Msg, CMD_HANDLE_RELEASE, CMD_HANDLE_TRANSFER, CMD_RECV,
-    CMD_SLICE_RELEASE, DEADLINE_NEVER, DEADLINE_NOW, HANDLE_INVALID,
+    CmdHandleTransfer, CmdPeerReset, CmdRecv, Msg, CMD_HANDLE_RELEASE, CMD_HANDLE_TRANSFER,
+    CMD_PEER_RESET, CMD_RECV, CMD_SLICE_RELEASE, DEADLINE_NEVER, DEADLINE_NOW, HANDLE_INVALID,
 };
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::io::Errno;
@@ -93,8 +93,13 @@ impl<'a> Cargo<'a> {
 }
 
 impl Peer {
-    /// Opens one on the device.
+    /// Opens one on the device, with limits that nothing here reaches.
     pub fn open() -> Result<Self> {
+        Self::open_by_default()?.without_limits()
+    }
+
+    /// Opens one on the device, with the limits that it starts with.
+    pub fn open_by_default() -> Result<Self> {
         Ok(Self(Device::open().context("cannot open /dev/bus1")?))
     }
 
@@ -107,6 +112,22 @@ impl Peer {
 }
 
 impl<E: Endpoint> Peer<E> {
+    /// Raises its limits as far as that goes.
+    pub fn without_limits(self) -> Result<Self> {
+        let most = i32::MAX as u32;
+        let mut limits = CmdPeerReset {
+            flags: 0,
+            peer_flags: u64::MAX,
+            max_slices: most,
+            max_handles: most,
+            max_inflight_bytes: most,
+            max_inflight_fds: most,
+        };
+        // SAFETY: the structure has no pointers.
+        unsafe { self.0.command(CMD_PEER_RESET, &mut limits) }.context("PEER_RESET")?;
+        Ok(self)
+    }
+
     /// Gives a handle on the own node `id`, which is made if it is new, to another peer.
     pub fn transfer(&self, id: u64, to: &impl AsRawFd) -> Result<u64> {
         let mut transfer = CmdHandleTransfer {

@@ -15,9 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bus1_ioctl::{Commands, ExchangeArgs, SendArgs};
 use bus1_uapi::{
-    CmdHandleTransfer, CmdNodesDestroy, CmdPeerReset, CmdRecv, Msg, CMD_HANDLE_RELEASE,
+    CmdHandleTransfer, CmdNodesDestroy, CmdPeerReset, CmdQuota, CmdRecv, Msg, CMD_HANDLE_RELEASE,
     CMD_HANDLE_TRANSFER, CMD_NODES_DESTROY, CMD_PEER_DISCONNECT, CMD_PEER_QUERY, CMD_PEER_RESET,
-    CMD_RECV, CMD_SLICE_RELEASE, HANDLE_INVALID, NODES_DESTROY_FLAG_RELEASE_HANDLES,
+    CMD_QUOTA, CMD_RECV, CMD_SLICE_RELEASE, HANDLE_INVALID, NODES_DESTROY_FLAG_RELEASE_HANDLES,
     PEER_RESET_FLAG_FLUSH, PEER_RESET_FLAG_FLUSH_SEED,
 };
 use rustix::io::Errno as Raw;
@@ -128,6 +128,18 @@ impl Connection {
             inflight_bytes: arg.max_inflight_bytes,
             inflight_fds: arg.max_inflight_fds,
         })
+    }
+
+    /// QUOTA: returns the answer to a question whose size is filled in here.
+    pub(crate) fn quota(&self, question: CmdQuota) -> Result<CmdQuota> {
+        let mut arg = CmdQuota {
+            size: CmdQuota::SIZE as u64,
+            ..question
+        };
+        // SAFETY: the structure has no pointers.
+        unsafe { self.transport.command(CMD_QUOTA, &mut arg) }
+            .map_err(|errno| Error::from_command("QUOTA", errno))?;
+        Ok(arg)
     }
 
     /// PEER_RESET: sets the peer's limits.

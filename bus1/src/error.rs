@@ -36,7 +36,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// EDQUOT. The receiver, its user, or the sender's own user would hold too much that is charged
     /// to this sender: slices, handles, bytes or descriptors. It passes when receivers receive and
-    /// release.
+    /// release. [`Peer::obstacle`](crate::Peer::obstacle) tells which limit that is.
     #[error(
         "over quota: too much from this sender waits at the receiver, or too many handles are \
          held; let the receiver receive and release, then try again"
@@ -58,10 +58,11 @@ pub enum Error {
     Disconnected,
 
     /// EMSGSIZE. More than 1024 pieces of payload, 2 GiB in all, 256 descriptors, or more than the
-    /// receiver's pool can ever hold.
+    /// receiver's limits and its pool allow in one message, even if it holds nothing.
+    /// [`Peer::max_payload`](crate::Peer::max_payload) tells how much that is.
     #[error(
         "the message is too large: at most 1024 pieces of payload, 0x7ffff000 bytes in all, \
-         256 descriptors, and what the receiver's pool can hold; split it"
+         256 descriptors, and what the receiver's limits allow one sender; split it"
     )]
     TooLarge,
 

@@ -98,7 +98,7 @@
 //   event, node
 //   exchange
 //   peer
-//   send, recv
+//   send, recv, usage
 //   call
 
 mod call;
@@ -123,6 +123,7 @@ mod recv;
 mod registry;
 mod send;
 mod transport;
+mod usage;
 
 pub use errno::Errno;
 pub use error::{Error, Result};
@@ -137,6 +138,7 @@ pub use node::Node;
 pub use outgoing::Outgoing;
 pub use peer::Peer;
 pub use send::{Refusal, SendError};
+pub use usage::{Amounts, Level, Obstacle, Resource, Usage};
 
 // The example of the README runs with the other examples.
 #[cfg(doctest)]

@@ -5,9 +5,8 @@
 /// Limits of a peer: the amounts that others, and it itself, may store there.
 ///
 /// They are a safety net; a sender meets them as [`Error::Quota`](crate::Error::Quota). A single
-/// sender can take half of the part that is free, so it meets half a limit, and 1/32 less because
-/// charges are kept in batches. The limits of the *user* hold as well and cannot be read or set
-/// here; a peer starts with them.
+/// sender of the peer's own user can take half of the part that is free, one of another user an
+/// eighth. The limits of the *user* hold as well; [`Peer::usage`](crate::Peer::usage) tells them.
 ///
 /// ```
 /// use bus1::{Host, Peer};
@@ -25,7 +24,7 @@ pub struct Limits {
     pub slices: u32,
     /// Handles, own nodes included, and those in waiting messages, in number.
     pub handles: u32,
-    /// Payload of waiting messages, in bytes.
+    /// Bytes of messages that wait or are held: payload, 8 for each handle, 4 for each descriptor.
     pub inflight_bytes: u32,
     /// Descriptors in waiting messages, in number.
     pub inflight_fds: u32,

@@ -143,7 +143,7 @@ impl Peer {
         &self.0
     }
 
-    fn connection(&self) -> &Connection {
+    pub(crate) fn connection(&self) -> &Connection {
         &self.0.connection
     }
 

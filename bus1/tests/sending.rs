@@ -46,17 +46,19 @@ fn a_multicast_reaches_all_or_nobody() {
 
     let large = [0; 1000];
     let error = publisher.send_to(&handles, &text(&large)).unwrap_err();
-    assert_eq!(error.error(), Error::Quota);
+    assert_eq!(error.error(), Error::TooLarge);
     let refusal = Refusal {
         index: 1,
-        error: Error::Quota,
+        error: Error::TooLarge,
     };
     assert_eq!(error.refusals(), [refusal]);
-    assert!(error.to_string().starts_with("destination 1: over quota"));
+    assert!(error
+        .to_string()
+        .starts_with("destination 1: the message is too large"));
     subscribers.iter().for_each(|(peer, _)| nothing(peer));
 
     let results = publisher.send_to_each(&handles, &text(&large)).unwrap();
-    assert_eq!(results, [Ok(()), Err(Error::Quota), Ok(())]);
+    assert_eq!(results, [Ok(()), Err(Error::TooLarge), Ok(())]);
     assert_eq!(message(&subscribers[0].0).payload(), large);
     nothing(&subscribers[1].0);
     assert_eq!(message(&subscribers[2].0).payload(), large);

@@ -8,7 +8,7 @@
 mod common;
 
 use bus1_core::abi::*;
-use bus1_core::bus::Limits;
+
 use common::*;
 use kernel::work::most_under_lock;
 
@@ -18,7 +18,7 @@ const N: u64 = 1000;
 const BOUND: u64 = 64 * 8;
 
 /// Limits of which `N` messages with handles take a small part, and which are exact.
-const LIMITS: Limits = [4095, 1 << 20, 1 << 30, 4095];
+const LIMITS: [u32; 4] = [4095, 1 << 20, 1 << 30, 4095];
 
 /// Returns a receiver and a sender of one user, and the sender's handles to `N` nodes of the
 /// receiver.

@@ -420,23 +420,27 @@ fn receipts_of_a_seed_are_charged_to_the_peer() {
     let before = r.info();
     assert_eq!(
         (before.slices, before.charged[0], before.charged[2]),
-        (1, 1, 100)
+        (1, 1, 108)
     );
     let recv = || r.recv_with(RECV_FLAG_SEED, &Hooks::default());
-    let offsets: Vec<u64> = (0..19).map(|_| recv().unwrap().offset).collect();
+    let offsets: Vec<u64> = (0..9).map(|_| recv().unwrap().offset).collect();
     let info = r.info();
     assert_eq!(
         (info.slices, info.charged[0], info.charged[2]),
-        (20, 20, 100)
+        (10, 10, 10 * 108)
     );
     // The seed goes, the receipts stay.
     r.flush(PEER_RESET_FLAG_FLUSH_SEED).unwrap();
     let info = r.info();
-    assert_eq!((info.slices, info.charged[0], info.charged[2]), (19, 19, 0));
+    assert_eq!(
+        (info.slices, info.charged[0], info.charged[2]),
+        (9, 9, 9 * 108)
+    );
     for offset in offsets {
         r.release_slice(offset).unwrap();
     }
-    assert_eq!((r.info().slices, r.info().charged[0]), (0, 0));
+    let info = r.info();
+    assert_eq!((info.slices, info.charged[0], info.charged[2]), (0, 0, 0));
     drop((s, r));
     world.end();
 }

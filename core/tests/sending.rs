@@ -411,3 +411,31 @@ fn a_message_sent_after_a_multicast_comes_after_it() {
         scene.end();
     }
 }
+
+/// A message with which the pool of this host is full is refused for now, and not for good.
+#[test]
+fn a_pool_without_room_is_full_for_now() {
+    let world = World::new([1024, 1024, 1 << 20, 64]);
+    let (to, from) = (world.open(1), world.open(1));
+    let ids = [to.transfer(0, &from).unwrap()];
+    let half = vec![7; 40_000];
+    let letter = Letter::new(&ids, &half);
+    from.send(letter).unwrap();
+    assert_eq!(from.send(letter), Err(EXFULL));
+    assert_eq!(
+        from.send(Letter::new(&ids, &vec![7; 70_000])),
+        Err(EMSGSIZE)
+    );
+    let plant = Letter {
+        to: &[],
+        flags: SEND_FLAG_SEED,
+        ..Letter::new(&[], &half[..20_000])
+    };
+    to.send(plant).unwrap();
+    let again = || to.recv_with(RECV_FLAG_SEED, &Hooks::default());
+    assert_eq!(again().map(drop), Err(EXFULL));
+    assert_eq!(to.take().unwrap().data, half);
+    again().unwrap();
+    drop((to, from));
+    world.end();
+}

@@ -7,8 +7,8 @@
 //! own as far as the allocator goes. The shim's module `cachelines` says which accesses are
 //! recorded.
 //!
-//! Of one user this holds for what fits the credit of a sender: payloads of up to 8 KiB, 8 slices
-//! and 32 handles under way at the default limits. More than that is booked on the user's account,
+//! Of one user this holds for what fits the credit of a sender: 128 messages, 128 KiB of payload
+//! and 512 handles under way at the default limits. More than that is booked on the user's account,
 //! as are all descriptors.
 
 #![cfg(not(loom))]
@@ -19,16 +19,15 @@ use std::sync::Barrier;
 use std::thread;
 
 use bus1_core::abi::*;
-use bus1_core::bus::DEFAULT_LIMITS;
 use common::*;
 use kernel::cachelines::{record, Lines};
 
 /// Rounds until all memory and all credit is there that is used again.
 const WARM_UP: u32 = 40;
 /// Rounds that are recorded.
-const ROUNDS: u32 = 200;
-/// The most that credit covers: two batches of 1/4096 of the limit.
-const COVERED: usize = 2 * (16 << 20) / 4096;
+const ROUNDS: u32 = 50;
+/// Messages that credit covers, in two batches of 1/256 of the limit.
+const COVERED: usize = 2 * 16384 / 256;
 /// Peers of different users are of this one and those that follow.
 const USER: u32 = 1000;
 
@@ -56,7 +55,7 @@ fn side_by_side<R: FnMut()>(world: World, set_up: impl Fn(&World, u32) -> R + Sy
 }
 
 fn bus() -> World {
-    World::new(DEFAULT_LIMITS)
+    World::by_default()
 }
 
 #[track_caller]
@@ -103,6 +102,17 @@ impl Pair {
         assert_eq!(to.take().unwrap().data, data);
     }
 
+    /// Sends `n` messages before the first is received.
+    fn burst(&self, n: usize, data: &[u8]) {
+        let [from, to] = &self.peers;
+        for _ in 0..n {
+            from.send(Letter::new(&self.handles[..1], data)).unwrap();
+        }
+        for _ in 0..n {
+            assert_eq!(to.take().unwrap().data, data);
+        }
+    }
+
     fn both_ways(&self, data: &[u8]) {
         self.one_way(data, &[]);
         let [to, from] = &self.peers;
@@ -138,7 +148,10 @@ impl Pair {
     fn round(&self) {
         self.both_ways(b"");
         self.both_ways(&[1; 64]);
-        self.both_ways(&[2; COVERED]);
+        self.both_ways(&[2; 32 << 10]);
+        self.burst(16, &[4; 64]);
+        self.burst(64, &[5; 512]);
+        self.burst(COVERED, &[6; 16]);
         self.handle(NODE);
         self.handle(NEW);
         self.multicast(b"");
@@ -152,7 +165,7 @@ fn pairs_of_two_users() {
         let pair = Pair::open(world, USER + number);
         move || {
             pair.round();
-            pair.both_ways(&[4; 4 * COVERED / 2]);
+            pair.burst(2 * COVERED, b"");
             pair.one_way(b"", &[0, 1]);
         }
     });
@@ -189,11 +202,15 @@ fn a_peer_that_both_send_to_is_seen() {
 /// The account of a user whose peers do what their credit does not cover.
 #[test]
 fn a_user_account_that_both_use_is_seen() {
-    let lines = side_by_side(bus(), |world, _| {
-        let pair = Pair::open(world, USER);
-        move || pair.one_way(b"", &[0])
-    });
-    let common = lines[0].common(&lines[1]);
-    let account = |both: &(&str, &str)| both.0.contains("UserAccount");
-    assert!(common.iter().any(account), "{common:#?}");
+    let descriptor = |pair: &Pair| pair.one_way(b"", &[0]);
+    let many = |pair: &Pair| pair.burst(COVERED + 1, b"");
+    for round in [descriptor, many] {
+        let lines = side_by_side(bus(), |world, _| {
+            let pair = Pair::open(world, USER);
+            move || round(&pair)
+        });
+        let common = lines[0].common(&lines[1]);
+        let account = |both: &(&str, &str)| both.0.contains("UserAccount");
+        assert!(common.iter().any(account), "{common:#?}");
+    }
 }

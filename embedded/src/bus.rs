@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::OnceLock;
 
-use bus1_core::bus::{Bus as Core, Usage, DEFAULT_LIMITS};
+use bus1_core::bus::{user_limits, Bus as Core, Usage};
 use kernel::sync::Arc;
 
 use crate::error::to_errno;
@@ -21,7 +21,7 @@ use crate::peer::Peer;
 /// ```
 /// use bus1_embedded::{Bus, Limits};
 ///
-/// let bus = Bus::with_limits(Limits { fds: 16, ..Limits::DEFAULT })?;
+/// let bus = Bus::with_limits(Limits { fds: 16, ..Limits::default() })?;
 /// let peer = bus.open()?;
 /// assert_eq!(peer.info().queued, 0);
 /// # Ok::<(), std::io::Error>(())
@@ -29,30 +29,35 @@ use crate::peer::Peer;
 #[derive(Clone)]
 pub struct Bus(Arc<Core<Embedded>>);
 
-/// Limits of a user, or of a peer.
+/// Limits of a user: the amounts that all of its peers together may be sent and keep. A peer has
+/// limits of its own, which it starts with as far as its user's are not lower: 16384 slices, 65536
+/// handles, 16 MiB and 4096 descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Slices in the pool.
+    /// Slices in the pools.
     pub slices: u32,
     /// Handles, nodes included.
     pub handles: u32,
-    /// Payload bytes in flight.
-    pub bytes: u32,
+    /// Bytes of payload in the pools.
+    pub bytes: u64,
     /// Descriptors in flight.
     pub fds: u32,
 }
 
-impl Limits {
-    /// The limits of a user on a bus that was made without others.
-    pub const DEFAULT: Limits = {
-        let [slices, handles, bytes, fds] = DEFAULT_LIMITS;
-        Limits {
-            slices,
-            handles,
+impl Default for Limits {
+    /// Returns the limits of a user on a bus that was made without others: eight times those that a
+    /// peer starts with, and an eighth of the machine's memory.
+    fn default() -> Self {
+        let machine = rustix::system::sysinfo();
+        let memory = machine.totalram as u64 * u64::from(machine.mem_unit);
+        let [slices, handles, bytes, fds] = user_limits(memory);
+        Self {
+            slices: slices as u32,
+            handles: handles as u32,
             bytes,
-            fds,
+            fds: fds as u32,
         }
-    };
+    }
 }
 
 impl Bus {
@@ -62,7 +67,7 @@ impl Bus {
     ///
     /// ENOMEM.
     pub fn new() -> io::Result<Self> {
-        Self::with_limits(Limits::DEFAULT)
+        Self::with_limits(Limits::default())
     }
 
     /// Makes a bus with these limits for each user.
@@ -79,6 +84,7 @@ impl Bus {
             bytes,
             fds,
         } = limits;
+        let [slices, handles, fds] = [slices, handles, fds].map(u64::from);
         let core = Core::new([slices, handles, bytes, fds]).map_err(to_errno)?;
         Ok(Self(core))
     }

@@ -241,8 +241,8 @@ fn bad_addresses_fault_and_leave_no_trace() {
 #[test]
 fn vectors_have_limits() {
     let bus = Bus::with_limits(Limits {
-        bytes: i32::MAX as u32,
-        ..Limits::DEFAULT
+        bytes: 1 << 31,
+        ..Limits::default()
     })
     .unwrap();
     let (owner, sender) = (Client::new(&bus), Client::new(&bus));

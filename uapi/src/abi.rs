@@ -174,7 +174,7 @@ plain! {
         max_slices: u32,
         /// Handles that this peer may hold, nodes included.
         max_handles: u32,
-        /// Payload bytes that may wait in its queue.
+        /// Bytes that its slices may have, queued or received.
         max_inflight_bytes: u32,
         /// Descriptors of others that may wait in its queue.
         max_inflight_fds: u32,
@@ -323,6 +323,71 @@ plain! {
     }
 }
 
+/// [`CmdQuota::level`]: no limit would refuse the message.
+pub const QUOTA_LEVEL_NONE: u32 = 0;
+/// [`CmdQuota::level`]: the receiver's limit.
+pub const QUOTA_LEVEL_PEER: u32 = 1;
+/// [`CmdQuota::level`]: the limit of the receiver's user.
+pub const QUOTA_LEVEL_USER: u32 = 2;
+/// [`CmdQuota::level`]: the limit of the sender's user, in flight.
+pub const QUOTA_LEVEL_SENDER: u32 = 3;
+
+/// [`CmdQuota::resource`]: slices.
+pub const QUOTA_SLICES: u32 = 0;
+/// [`CmdQuota::resource`]: handles.
+pub const QUOTA_HANDLES: u32 = 1;
+/// [`CmdQuota::resource`]: bytes in slices.
+pub const QUOTA_BYTES: u32 = 2;
+/// [`CmdQuota::resource`]: descriptors in flight.
+pub const QUOTA_FDS: u32 = 3;
+
+plain! {
+    /// An amount of each resource: `struct bus1_amounts`.
+    Amounts, 32 {
+        /// Slices.
+        slices: u64,
+        /// Handles.
+        handles: u64,
+        /// Bytes in slices.
+        bytes: u64,
+        /// Descriptors in flight.
+        fds: u64,
+    }
+}
+
+plain! {
+    /// Argument of `QUOTA`: what a message may be, and what is used.
+    CmdQuota, 192 {
+        /// The caller's size of this structure, a multiple of 8. Bytes beyond the size that the bus
+        /// knows must be 0.
+        size: u64,
+        /// Must be 0.
+        flags: u64,
+        /// ID of the handle to send to, or [`HANDLE_INVALID`] for the calling peer itself.
+        handle: u64,
+        /// Bytes of payload of a message.
+        n_bytes: u64,
+        /// Handles of the message.
+        n_handles: u64,
+        /// Descriptors of the message.
+        n_fds: u64,
+        /// Out: `QUOTA_LEVEL_*`, which would refuse the message now.
+        level: u32,
+        /// Out: `QUOTA_*`, the resource of which it would be too much.
+        resource: u32,
+        /// Out: the most of each that one message may have when the receiver holds nothing.
+        most: Amounts,
+        /// Out: the amounts that the calling peer holds.
+        peer_used: Amounts,
+        /// Out: the amounts that the peers of its user hold together.
+        user_used: Amounts,
+        /// Out: the limits of its user.
+        user_max: Amounts,
+        /// Out: descriptors that its user has in flight.
+        sent_fds: u64,
+    }
+}
+
 /// The type byte in every command number of the bus.
 pub const IOCTL_MAGIC: u32 = 0x96;
 
@@ -358,6 +423,8 @@ pub const CMD_SEND: u32 = iowr::<CmdSend>(0x40);
 pub const CMD_RECV: u32 = iowr::<CmdRecv>(0x50);
 /// Release, send, wait and receive; takes [`CmdExchange`].
 pub const CMD_EXCHANGE: u32 = iowr::<u64>(0x80);
+/// [`CmdQuota`]
+pub const CMD_QUOTA: u32 = iowr::<u64>(0x81);
 
 const _: () = {
     assert!(CMD_PEER_DISCONNECT == 0xc008_9600);
@@ -370,4 +437,5 @@ const _: () = {
     assert!(CMD_SEND == 0xc050_9640);
     assert!(CMD_RECV == 0xc048_9650);
     assert!(CMD_EXCHANGE == 0xc008_9680);
+    assert!(CMD_QUOTA == 0xc008_9681);
 };

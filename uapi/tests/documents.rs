@@ -45,6 +45,7 @@ fn every_command_stands_in_the_table_with_its_number() {
         ("SEND", bus1_uapi::CMD_SEND),
         ("RECV", bus1_uapi::CMD_RECV),
         ("EXCHANGE", bus1_uapi::CMD_EXCHANGE),
+        ("QUOTA", bus1_uapi::CMD_QUOTA),
     ] {
         let row = format!(
             "| [`BUS1_CMD_{name}`](#{}) | {number:#010x} |",

@@ -27,6 +27,9 @@ impl InC for u64 {
 impl InC for CmdSend {
     const NAME: &'static str = "struct bus1_cmd_send";
 }
+impl InC for Amounts {
+    const NAME: &'static str = "struct bus1_amounts";
+}
 impl InC for Msg {
     const NAME: &'static str = "struct bus1_msg";
 }
@@ -88,7 +91,9 @@ fn mirror() -> Mirror {
         MSG_NONE MSG_DATA MSG_NODE_DESTROY MSG_NODE_RELEASE MSG_FLAG_CONTINUE
         IOCTL_MAGIC CMD_PEER_DISCONNECT CMD_PEER_QUERY CMD_PEER_RESET CMD_HANDLE_RELEASE
         CMD_HANDLE_TRANSFER CMD_NODES_DESTROY CMD_SLICE_RELEASE CMD_SEND CMD_RECV
-        CMD_EXCHANGE
+        CMD_EXCHANGE CMD_QUOTA
+        QUOTA_LEVEL_NONE QUOTA_LEVEL_PEER QUOTA_LEVEL_USER QUOTA_LEVEL_SENDER
+        QUOTA_SLICES QUOTA_HANDLES QUOTA_BYTES QUOTA_FDS
     }
     structs! { mirror:
         CmdPeerReset = "bus1_cmd_peer_reset" {
@@ -120,6 +125,15 @@ fn mirror() -> Mirror {
             size = "size", flags = "flags", ptr_slices = "ptr_slices", n_slices = "n_slices",
             n_msgs = "n_msgs", ptr_msgs = "ptr_msgs", max_offset = "max_offset",
             deadline = "deadline", send = "send",
+        }
+        Amounts = "bus1_amounts" {
+            slices = "slices", handles = "handles", bytes = "bytes", fds = "fds",
+        }
+        CmdQuota = "bus1_cmd_quota" {
+            size = "size", flags = "flags", handle = "handle", n_bytes = "n_bytes",
+            n_handles = "n_handles", n_fds = "n_fds", level = "level", resource = "resource",
+            most = "most", peer_used = "peer_used", user_used = "user_used",
+            user_max = "user_max", sent_fds = "sent_fds",
         }
     }
     mirror
@@ -208,8 +222,8 @@ fn the_table_of_this_test_names_all_of_the_mirror() {
         MIRROR.matches("\nplain! {").count(),
         mirror.fields.len() + 1
     );
-    assert_eq!(seen, 33, "constants of the interface");
-    assert_eq!(mirror.fields.len(), 7, "structures of the interface");
+    assert_eq!(seen, 42, "constants of the interface");
+    assert_eq!(mirror.fields.len(), 9, "structures of the interface");
 }
 
 #[test]

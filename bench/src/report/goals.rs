@@ -284,6 +284,11 @@ fn native_goals(native: &Medians<'_>) -> Vec<Goal> {
         .map(|slower| 2.0 / slower);
     let name = "two pairs on two CPUs against one, embedded";
     let mut goals = vec![Goal::new(name, Bound::AtLeast, 1.95, "×", scaling)];
+    for burst in ["bus1 bursts of 16", "bus1 bursts of 64"] {
+        let slower = native.growth("embedded, scaling", burst, [1, 2]);
+        let name = format!("a pair beside another of its user, {burst}, embedded");
+        goals.push(Goal::new(name, Bound::AtMost, 1.05, "×", slower));
+    }
     for size in [0, 64, 1 << 10, 4 << 10] {
         let scenario = "embedded, two threads";
         let figure = native.ratio(scenario, ["bus1 raw", "crossbeam"], size);

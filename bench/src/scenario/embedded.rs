@@ -59,6 +59,10 @@ pub fn run(bench: &mut Bench) {
         let pair = |implementation| point("embedded, scaling", implementation, pairs, 1);
         bench.run(pair("bus1 raw"), || peers_beside(pairs));
         bench.run(pair("crossbeam"), || beside(pairs, || crossbeam(64)));
+        for (n, implementation) in BURSTS {
+            let burst = point("embedded, scaling", implementation, pairs, n);
+            bench.run(burst, || bursts_beside(pairs, n));
+        }
     }
 }
 
@@ -68,14 +72,14 @@ fn bus() -> Result<Bus> {
     let limits = Limits {
         slices: most,
         handles: most,
-        bytes: most,
+        bytes: u64::from(most),
         fds: most,
     };
     Bus::with_limits(limits).context("no bus")
 }
 
 fn open(bus: &Bus) -> Result<Peer<Embedded>> {
-    Ok(Peer(Embedded(bus.open()?)))
+    Peer(Embedded(bus.open()?)).without_limits()
 }
 
 /// Measures SEND, RECV and SLICE_RELEASE.
@@ -284,10 +288,32 @@ impl Drop for Other {
     }
 }
 
-/// Measures a pair of one bus, while `pairs - 1` others of the same bus are at work.
+/// Measures a pair of one bus, while `pairs - 1` others of the same bus and user are at work, all
+/// at the default limits.
 pub fn peers_beside(pairs: usize) -> Result<impl FnMut() -> Result<()>> {
-    let bus = bus()?;
-    beside(pairs, move || pair(open(&bus)?, open(&bus)?, 64))
+    let bus = Bus::new().context("no bus")?;
+    let open = move || anyhow::Ok(Peer(Embedded(bus.open()?)));
+    beside(pairs, move || pair(open()?, open()?, 64))
+}
+
+/// Messages that a pair has under way in the scenario `embedded, scaling`, and their name.
+const BURSTS: [(usize, &str); 2] = [(16, "bus1 bursts of 16"), (64, "bus1 bursts of 64")];
+
+/// Measures bursts of `n` messages, each received when all of them are sent, as [`peers_beside`].
+fn bursts_beside(pairs: usize, n: usize) -> Result<impl FnMut() -> Result<()>> {
+    let bus = Bus::new().context("no bus")?;
+    beside(pairs, move || {
+        let [from, to] = [bus.open()?, bus.open()?].map(|peer| Peer(Embedded(peer)));
+        let handle = to.transfer(NODE, &from.0)?;
+        let payload = [1; 64];
+        Ok(move || {
+            let vec = [IoSlice::new(&payload)];
+            for _ in 0..n {
+                from.send(&[handle], Cargo::payload(&vec))?;
+            }
+            (0..n).try_for_each(|_| to.take())
+        })
+    })
 }
 
 /// Measures the body of one pair, while `pairs - 1` others are at work on CPUs of their own.

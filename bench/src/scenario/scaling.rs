@@ -22,7 +22,7 @@ pub fn run(bench: &mut Bench) {
             param: pairs,
             per_run: 1,
         };
-        let peers = || pair(Peer::open()?, Peer::open()?, SIZE);
+        let peers = || pair(Peer::open_by_default()?, Peer::open_by_default()?, SIZE);
         bench.run(point("bus1 raw"), || beside(pairs, peers));
         bench.run(point("seqpacket"), || beside(pairs, || seqpacket(SIZE)));
     }

@@ -131,15 +131,26 @@ fn full_receiver_does_not_stop_the_others(env: &Env) {
     })
     .unwrap();
     let to = with_dead(&sender, &[&full, &free], &[]);
-    for _ in 0..3 {
-        let outcome = sender.message().to(&to).bytes(&[9; 51]).proceed().outcome();
+    let mut filled = false;
+    for len in [51, 51, 50, 50, 1] {
+        // More than half of the limit is never granted. Half of it is, once.
+        let errno = match len {
+            51 => libc::EMSGSIZE,
+            _ => libc::EDQUOT,
+        };
+        let bytes = vec![9; len];
+        let message = sender.message().to(&to).bytes(&bytes);
+        let outcome = message.proceed().outcome();
+        let first = if filled || len == 51 { errno } else { 0 };
+        filled |= len == 50;
         assert_eq!(
             (outcome.result, &*outcome.errors),
-            (Ok(()), &[libc::EDQUOT, 0][..])
+            (Ok(()), &[first, 0][..])
         );
     }
+    full.expect_data();
     full.expect_nothing();
-    assert_eq!(free.expect_all().len(), 3);
+    assert_eq!(free.expect_all().len(), 5);
 }
 
 #[case("abi.md#send-continue-whole")]

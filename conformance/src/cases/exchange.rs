@@ -6,7 +6,7 @@
 use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
-use crate::client::{Limits, Peer};
+use crate::client::Limits;
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::{before_hole, Pages, NOWHERE};
@@ -293,16 +293,6 @@ fn only_receives(env: &Env) {
     a.expect_nothing();
 }
 
-/// Returns the number of slices that the peer has.
-fn slices(peer: &Peer) -> u64 {
-    let counts = peer.door().counts();
-    counts
-        .iter()
-        .find(|(name, _)| name == "slices")
-        .expect("they are counted")
-        .1
-}
-
 #[case(
     "abi.md#exchange-release",
     "abi.md#exchange-send",
@@ -325,7 +315,7 @@ fn all_three_in_one_call(env: &Env) {
             .patient()
             .expect_one();
         assert_eq!(got.bytes, i.to_ne_bytes());
-        assert_eq!(slices(&client), 1, "the one before is gone");
+        assert_eq!(client.count("slices"), 1, "the one before is gone");
         held = Some(got.msg.offset);
         let asked = server.expect_data();
         assert_eq!(asked.bytes, bytes);

@@ -341,7 +341,7 @@ fn descriptors_were_not_accounted(env: &Env) {
 fn quota_was_never_charged(env: &Env) {
     let (receiver, sender) = (env.peer(), env.peer_of(1));
     let to = sender.handle_of(&receiver);
-    let limits = env.bus().user_limits();
+    let limits = receiver.expect_limits();
     let mut sent = 0;
     while sender.message().to(&[to]).send().is_ok() {
         sent += 1;
@@ -351,7 +351,7 @@ fn quota_was_never_charged(env: &Env) {
     let most = vec![0; limits.bytes as usize / 8 + 1];
     assert_eq!(
         sender.message().to(&[to]).bytes(&most).send(),
-        Err(E::DQUOT)
+        Err(E::MSGSIZE)
     );
     assert_eq!(
         sender

@@ -39,6 +39,7 @@ mod poll;
 mod pool;
 mod query_reset;
 mod quota;
+mod quota_query;
 mod quota_users;
 mod reclaim;
 mod recv;

@@ -177,7 +177,8 @@ fn a_storm_of_failures(env: &Env) {
         .limit(Limits {
             slices: 8,
             handles: 10,
-            bytes: 80,
+            // Four messages of 10 bytes, an ID and a number, and as much again.
+            bytes: 2 * 4 * 22,
             fds: 8,
         })
         .unwrap();

@@ -9,25 +9,18 @@ use crate::client::Limits;
 use crate::env::Env;
 use crate::host::Errno as E;
 
-/// The limits of a user when the module is loaded without parameters.
-const DEFAULTS: Limits = Limits {
-    slices: 16384,
-    handles: 65536,
-    bytes: 16 << 20,
-    fds: 4096,
-};
-
 /// The smallest number that is no limit.
 const TOO_MANY: u32 = i32::MAX as u32 + 1;
 
 #[case("abi.md#limit-start")]
-fn fresh_peer_has_its_users_limits(env: &Env) {
-    assert_eq!(env.peer().expect_limits(), env.bus().user_limits());
-}
-
-#[case("abi.md#limit-start")]
 fn defaults_are_the_published_ones(env: &Env) {
-    assert_eq!(env.peer().expect_limits(), DEFAULTS);
+    assert_eq!(env.peer().expect_limits(), Limits::DEFAULT);
+    let users = env.bus().user_limits();
+    let peers = Limits::DEFAULT;
+    assert_eq!(users.slices, 8 * peers.slices);
+    assert_eq!(users.handles, 8 * peers.handles);
+    assert_eq!(users.fds, 8 * peers.fds);
+    assert!(users.bytes >= peers.bytes);
 }
 
 #[case("abi.md#every-einval-flags")]
@@ -141,7 +134,7 @@ fn limits_belong_to_one_peer(env: &Env) {
         fds: 4,
     };
     a.limit(few).unwrap();
-    assert_eq!(b.expect_limits(), env.bus().user_limits());
+    assert_eq!(b.expect_limits(), Limits::DEFAULT);
     assert_eq!(a.expect_limits(), few);
 }
 

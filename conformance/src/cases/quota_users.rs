@@ -7,158 +7,184 @@ use std::os::fd::AsRawFd;
 
 use bus1_conformance_case::case;
 
-use super::quota::{claim, claim_all, Resource};
-use crate::client::Peer;
+use super::quota::{claim, claim_all, Resource, Sender};
+use crate::client::{Limits, Peer};
 use crate::env::Env;
 
-/// Returns the amount that a single sender of user `from` can take at all peers of user 0 together.
-fn take(env: &Env, resource: Resource, from: u32, receivers: usize) -> usize {
-    let sender = env.peer_of(from);
-    let receivers: Vec<_> = (0..receivers).map(|_| env.peer()).collect();
-    let taken = receivers.iter().map(|receiver| {
-        let to = sender.handle_of(receiver);
-        claim_all(resource, &sender, to)
-    });
-    taken.sum()
-}
-
-/// Returns the amount by which batches may lower a figure.
-fn slack(of: usize) -> usize {
-    of / 32 + 2
-}
-
-/// Asserts that `taken` is at most `most`, and below it by no more than the batches.
-fn expect_about(taken: usize, most: usize) {
-    assert!(taken <= most, "{taken} is more than {most}");
-    assert!(
-        taken >= most - slack(most),
-        "{taken} is more than 1/32 below {most}"
-    );
-}
-
-/// Asserts that `again` differs from `before` by no more than the batches.
-fn expect_same(again: usize, before: usize) {
-    assert!(
-        again.abs_diff(before) <= slack(before),
-        "{before} before, {again} now"
-    );
+/// Returns a peer whose own limits are out of the way.
+fn unlimited(env: &Env, user: u32) -> Peer {
+    let peer = env.peer_of(user);
+    peer.limit(Limits::MOST).unwrap();
+    peer
 }
 
 fn limit(env: &Env, resource: Resource) -> usize {
     resource.of(env.bus().user_limits()) as usize
 }
 
-#[case(
-    "abi.md#quota-user",
-    each(
-        Resource::Slices,
-        Resource::Handles,
-        Resource::Bytes,
-        Resource::Descriptors
-    )
-)]
-fn own_peer_takes_half_of_a_users(env: &Env, resource: Resource) {
-    // Of handles, the sender's own node and handle count as well.
-    expect_about(take(env, resource, 0, 1), limit(env, resource) / 2);
-}
-
-#[case(
-    "abi.md#quota-user",
-    each(Resource::Slices, Resource::Handles, Resource::Bytes)
-)]
-fn foreign_peer_takes_an_eighth_of_a_users(env: &Env, resource: Resource) {
-    expect_about(take(env, resource, 1, 1), limit(env, resource) / 8);
-}
-
-#[case("abi.md#quota-user")]
-fn second_receiver_of_a_user_brings_no_more(env: &Env) {
-    expect_about(
-        take(env, Resource::Slices, 1, 5),
-        limit(env, Resource::Slices) / 8,
+/// Asserts that `taken` is `most`, or below it by the few handles that the suite itself has there.
+fn expect_about(taken: usize, most: usize) {
+    assert!(taken <= most, "{taken} is more than {most}");
+    assert!(
+        taken + 4 + most / 100 >= most,
+        "{taken} is less than {most}"
     );
+}
+
+/// Sends from a peer of user `from` all that it may have at a peer of user 0.
+fn take(env: &Env, resource: Resource, from: u32) -> usize {
+    let (sender, receiver) = (env.peer_of(from), unlimited(env, 0));
+    let to = sender.handle_of(&receiver);
+    claim_all(resource, &sender, to)
+}
+
+#[case("abi.md#quota-user", each(Resource::Slices, Resource::Descriptors))]
+fn own_peer_takes_an_eighth_of_a_users(env: &Env, resource: Resource) {
+    // Of handles the sender holds some, too, and so there are two peers that hold some.
+    expect_about(take(env, resource, 0), limit(env, resource) / 8);
+}
+
+#[case(
+    "abi.md#quota-user",
+    each(Resource::Slices, Resource::Handles, Resource::Descriptors)
+)]
+fn foreign_peer_takes_a_sixteenth_of_a_users(env: &Env, resource: Resource) {
+    expect_about(take(env, resource, 1), limit(env, resource) / 16);
+}
+
+/// A number of peers that stopped, and the most messages that a running peer is sent by a sender of
+/// its own user, and by one of another.
+const STOPPED: [(usize, usize, usize); 5] = [
+    (0, 8192, 2048),
+    (1, 5575, 1934),
+    (4, 1618, 561),
+    (16, 278, 96),
+    (64, 46, 16),
+];
+
+/// Fills `stopped` peers of user 0, as far as four senders of each of some users can, and returns
+/// what one sender of user `from` can send to another peer then.
+fn beside_stopped_peers(env: &Env, stopped: usize, from: u32) -> usize {
+    let mut users = vec![from, 0, 2];
+    users.dedup();
+    let senders: Vec<_> = users
+        .into_iter()
+        .flat_map(|user| [user; 4])
+        .map(|user| env.peer_of(user))
+        .collect();
+    let mut receivers = Vec::new();
+    for _ in 0..stopped {
+        let receiver = env.peer();
+        let node = receiver.new_node();
+        for sender in &senders {
+            let to = receiver.give(sender, node).unwrap();
+            claim_all(Resource::Slices, sender, to);
+        }
+        receivers.push(receiver);
+    }
+    let (running, sender) = (env.peer(), env.peer_of(from));
+    let to = sender.handle_of(&running);
+    let taken = claim_all(Resource::Slices, &sender, to);
+    assert_ne!(taken, 0, "{stopped} peers of the user silence the others");
+    // It goes on receiving, and its sender sending.
+    for _ in 0..3 {
+        assert!(!running.expect_all().is_empty());
+        assert_eq!(claim_all(Resource::Slices, &sender, to), taken);
+    }
+    taken
+}
+
+#[case("abi.md#quota-stopped", each(Sender::Own, Sender::Foreign))]
+fn stopped_peers_leave_a_running_one_its_part(env: &Env, from: Sender) {
+    for (stopped, own, foreign) in STOPPED {
+        let most = match from {
+            Sender::Own => own,
+            Sender::Foreign => foreign,
+        };
+        let taken = beside_stopped_peers(env, stopped, from.user());
+        assert_eq!(taken, most, "{stopped} stopped");
+    }
 }
 
 #[case("abi.md#quota-flood")]
 fn receivers_of_other_users_are_not_affected(env: &Env) {
     let sender = env.peer_of(1);
-    let eighth = limit(env, Resource::Slices) / 8;
+    let share = limit(env, Resource::Slices) / 16;
     // All of them stay open, and so the claims stay.
-    let receivers = [0, 2, 3].map(|user| env.peer_of(user));
+    let receivers = [0, 2, 3].map(|user| unlimited(env, user));
     for receiver in &receivers {
         let to = sender.handle_of(receiver);
-        expect_about(claim_all(Resource::Slices, &sender, to), eighth);
+        expect_about(claim_all(Resource::Slices, &sender, to), share);
     }
 }
 
-/// Peers of `n` users, each with a handle that `sender` has of it.
-fn receivers(env: &Env, sender: &Peer, n: u32) -> Vec<(Peer, u64)> {
-    (0..n)
-        .map(|i| {
-            let receiver = env.peer_of(10 + i);
-            let to = sender.handle_of(&receiver);
-            (receiver, to)
-        })
-        .collect()
-}
-
-/// Sends descriptors to all receivers in turn until the sender's user has no more, and returns the
-/// number sent.
-fn exhaust(env: &Env, sender: &Peer, receivers: &[(Peer, u64)]) -> usize {
-    let share = limit(env, Resource::Descriptors) / 8;
-    let mut all = 0;
-    for (_, to) in receivers {
-        let taken = claim_all(Resource::Descriptors, sender, *to);
-        all += taken;
-        if taken < share - slack(share) {
-            return all;
-        }
+/// Sends descriptors to four peers of each of these users until no more is granted, and returns
+/// the peers and the number of descriptors.
+fn fill(env: &Env, sender: &Peer, users: std::ops::Range<u32>) -> (Vec<Peer>, usize) {
+    let mut sent = 0;
+    let mut receivers = Vec::new();
+    for user in users.flat_map(|user| [user; 4]) {
+        let receiver = unlimited(env, user);
+        let to = sender.handle_of(&receiver);
+        sent += claim_all(Resource::Descriptors, sender, to);
+        receivers.push(receiver);
     }
-    panic!("{all} descriptors are in flight, more than the user's limit");
+    (receivers, sent)
 }
 
-#[case("abi.md#charge-fds", "abi.md#fds-charged")]
-fn descriptors_are_charged_to_their_sender(env: &Env) {
+/// Receiving users that never read leave a sending user descriptors for others.
+#[case("abi.md#charge-fds", "abi.md#fds-charged", alone)]
+fn descriptors_are_divided_by_receiving_user(env: &Env) {
     let sender = env.peer();
-    let receivers = receivers(env, &sender, 12);
-    let all = exhaust(env, &sender, &receivers);
-    assert!(
-        all <= limit(env, Resource::Descriptors),
-        "{all} are in flight"
-    );
-    // No other peer may send for that user: even a peer that has sent nothing does not get past the
-    // user's limit. No other user suffers.
-    let last = &receivers[11].0;
-    let other = env.peer_of(1);
-    let to = other.handle_of(last);
-    assert_eq!(claim(Resource::Descriptors, &other, to, 100), Ok(()));
+    let budget = limit(env, Resource::Descriptors);
+    let (receivers, sent) = fill(env, &sender, 10..18);
+    assert!(sent <= budget / 2, "{sent} are in flight");
+    assert_eq!(receivers.len(), 32);
+    // A peer of that user has some for itself, and for yet another user.
     let twin = env.peer();
-    let to = twin.handle_of(last);
+    let node = twin.new_node();
+    twin.give_self(node).unwrap();
+    let own = claim_all(Resource::Descriptors, &twin, node);
+    assert!(
+        own >= budget / 32,
+        "{own} of {budget} are left for the user"
+    );
+    let other = env.peer_of(19);
+    let to = twin.handle_of(&other);
     let more = claim_all(Resource::Descriptors, &twin, to);
     assert!(
-        all + more <= limit(env, Resource::Descriptors),
-        "{all} and {more} are in flight"
+        more >= budget / 1024,
+        "{more} of {budget} are left for others"
     );
+    // No other user suffers.
+    let stranger = env.peer_of(1);
+    let to = stranger.handle_of(&receivers[31]);
+    assert_eq!(claim(Resource::Descriptors, &stranger, to, 100), Ok(()));
 }
 
-#[case("abi.md#charge-fds")]
+#[case("abi.md#charge-fds", alone)]
 fn received_descriptors_are_given_back_to_the_sender(env: &Env) {
     let sender = env.peer();
-    let receivers = receivers(env, &sender, 12);
-    let all = exhaust(env, &sender, &receivers);
     for install in [0, bus1_uapi::RECV_FLAG_INSTALL_FDS] {
-        for (receiver, _) in &receivers {
-            while receiver.receive().flags(install).run().is_ok() {}
+        let (receivers, sent) = fill(env, &sender, 10..12);
+        assert_ne!(sent, 0);
+        assert_eq!(sender.count("user-sent-fds"), sent as u64);
+        for receiver in &receivers {
+            while let Ok(message) = receiver.receive().flags(install).run() {
+                receiver.release_slice(message.msg.offset).unwrap();
+            }
         }
-        expect_same(exhaust(env, &sender, &receivers), all);
+        assert_eq!(sender.count("user-sent-fds"), 0);
     }
 }
 
-#[case("abi.md#charge-fds")]
+#[case("abi.md#charge-fds", alone)]
 fn dropped_descriptors_are_given_back_to_the_sender(env: &Env) {
     let sender = env.peer();
-    let all = exhaust(env, &sender, &receivers(env, &sender, 12));
-    // The receivers are closed by now.
-    expect_same(exhaust(env, &sender, &receivers(env, &sender, 12)), all);
+    let (receivers, sent) = fill(env, &sender, 10..14);
+    drop(receivers);
+    let (_receivers, again) = fill(env, &sender, 10..14);
+    assert_eq!(again, sent);
 }
 
 #[case("abi.md#quota-flood")]
@@ -185,9 +211,9 @@ fn flood_at_one_peer_leaves_the_users_others_room(env: &Env) {
     }
     let to = senders[0].handle_of(&other);
     let more = claim_all(Resource::Slices, &senders[0], to);
-    let share = limit(env, Resource::Slices) / 4;
+    let first = limit(env, Resource::Slices) / 16;
     assert!(
-        more <= share / 32,
+        more <= first,
         "that user had its share, and got {more} more"
     );
 }

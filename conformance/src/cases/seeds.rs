@@ -149,41 +149,6 @@ fn unreleased_receipts_are_charged(env: &Env) {
     }
 }
 
-#[case("abi.md#recv-exfull", embedded, alone)]
-fn full_pool_is_exfull(env: &Env) {
-    const MIB: usize = 1 << 20;
-    let [peer, sender] = env.peers();
-    let to = sender.handle_of(&peer);
-    let pool_size = peer.door().pool_size();
-    // The seed takes of the quota of bytes as well.
-    let bytes = vec![0x5a; 7 * MIB];
-    seed(&peer, &bytes[..MIB]);
-    let mut last = 0;
-    for len in [bytes.len(), MIB] {
-        loop {
-            match sender.message().to(&[to]).bytes(&bytes[..len]).send() {
-                Ok(()) => {
-                    last = peer
-                        .receive()
-                        .max_offset(pool_size)
-                        .header()
-                        .unwrap()
-                        .offset
-                }
-                Err(errno) => break assert_eq!(errno, E::XFULL),
-            }
-        }
-    }
-    let receive = || {
-        peer.receive()
-            .flags(abi::RECV_FLAG_SEED)
-            .max_offset(pool_size)
-    };
-    assert_eq!(receive().header().map(|msg| msg.offset), Err(E::XFULL));
-    peer.release_slice(last).unwrap();
-    assert_eq!(receive().header().map(|msg| msg.n_bytes), Ok(MIB as u64));
-}
-
 #[case("abi.md#send-seed")]
 fn replaced_by_the_next(env: &Env) {
     let peer = env.peer();
@@ -483,7 +448,11 @@ fn charged_to_the_peer_itself(env: &Env) {
     }
 }
 
-#[case("abi.md#charge-seed", "abi.md#send-edquot")]
+#[case(
+    "abi.md#charge-seed",
+    "abi.md#send-edquot",
+    "abi.md#send-emsgsize-quota"
+)]
 fn over_quota_is_edquot(env: &Env) {
     let peer = env.peer();
     seed(&peer, b"first");
@@ -492,7 +461,10 @@ fn over_quota_is_edquot(env: &Env) {
         ..Limits::KEEP
     })
     .unwrap();
-    assert_eq!(peer.message().bytes(&[1; 41]).seed().send(), Err(E::DQUOT));
+    let sent = peer.message().bytes(&[1; 21]).seed().send();
+    assert_eq!(sent, Err(E::MSGSIZE));
+    // The seed before counts until it is replaced.
+    assert_eq!(peer.message().bytes(&[1; 20]).seed().send(), Err(E::DQUOT));
     assert_eq!(peer.recv_seed().unwrap().bytes, b"first");
     peer.limit(Limits {
         slices: 0,

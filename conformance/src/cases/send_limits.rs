@@ -5,9 +5,8 @@
 use std::os::fd::AsRawFd;
 
 use bus1_conformance_case::case;
-use bus1_uapi as abi;
 
-use crate::client::{Limits, Peer};
+use crate::client::Limits;
 use crate::env::Env;
 use crate::host::Errno as E;
 use crate::sys::memory::NOWHERE;
@@ -110,7 +109,7 @@ fn more_handles_than_max_handles_is_einval(env: &Env) {
     );
 }
 
-#[case("abi.md#send-edquot")]
+#[case("abi.md#send-emsgsize-quota")]
 fn as_many_handles_as_max_handles_is_quota(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -119,7 +118,7 @@ fn as_many_handles_as_max_handles_is_quota(env: &Env) {
     let handles = vec![node; env.bus().user_limits().handles as usize];
     assert_eq!(
         b.message().to(&[to]).handles(&handles).send(),
-        Err(E::DQUOT)
+        Err(E::MSGSIZE)
     );
     a.expect_nothing();
 }
@@ -147,7 +146,7 @@ fn more_than_2_gib_is_emsgsize(env: &Env) {
     a.expect_nothing();
 }
 
-#[case("abi.md#send-edquot")]
+#[case("abi.md#send-emsgsize-quota")]
 fn exactly_2_gib_is_a_matter_of_quota(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
@@ -155,7 +154,7 @@ fn exactly_2_gib_is_a_matter_of_quota(env: &Env) {
     let base = memory.as_ptr().expose_provenance() as u64;
     assert_eq!(
         b.message().to(&[to]).vector(base, 0x7fff_f000).send(),
-        Err(E::DQUOT)
+        Err(E::MSGSIZE)
     );
 }
 
@@ -168,7 +167,10 @@ fn bytes_over_quota_are_edquot(env: &Env) {
         ..Limits::KEEP
     })
     .unwrap();
-    assert_eq!(b.message().to(&[to]).bytes(&[1; 513]).send(), Err(E::DQUOT));
+    assert_eq!(
+        b.message().to(&[to]).bytes(&[1; 513]).send(),
+        Err(E::MSGSIZE)
+    );
     assert_eq!(b.message().to(&[to]).bytes(&[1; 512]).send(), Ok(()));
     assert_eq!(b.message().to(&[to]).bytes(&[1; 1]).send(), Err(E::DQUOT));
     assert_eq!(b.message().to(&[to]).send(), Ok(()), "no bytes, no charge");
@@ -203,7 +205,7 @@ fn handles_over_quota_are_edquot(env: &Env) {
     b.give_self(node).unwrap();
     assert_eq!(
         b.message().to(&[to]).handles(&[node; 5]).send(),
-        Err(E::DQUOT)
+        Err(E::MSGSIZE)
     );
     assert_eq!(b.message().to(&[to]).handles(&[node; 4]).send(), Ok(()));
     assert_eq!(
@@ -223,7 +225,7 @@ fn descriptors_over_quota_are_edquot(env: &Env) {
     .unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let fd = null.as_raw_fd();
-    assert_eq!(b.message().to(&[to]).fds(&[fd; 5]).send(), Err(E::DQUOT));
+    assert_eq!(b.message().to(&[to]).fds(&[fd; 5]).send(), Err(E::MSGSIZE));
     assert_eq!(b.message().to(&[to]).fds(&[fd; 4]).send(), Ok(()));
     assert_eq!(b.message().to(&[to]).fds(&[fd; 1]).send(), Err(E::DQUOT));
 }
@@ -241,7 +243,7 @@ fn quota_comes_before_the_payload(env: &Env) {
     pages.forbid(0);
     assert_eq!(
         b.message().to(&[to]).vector(pages.addr(0), 100).send(),
-        Err(E::DQUOT)
+        Err(E::MSGSIZE)
     );
     assert_eq!(
         b.message().to(&[to]).vector(pages.addr(0), 4).send(),
@@ -270,45 +272,6 @@ fn thousands_of_handles_in_one_message(env: &Env) {
             "handle {i} is of another node"
         );
     }
-}
-
-#[case("abi.md#send-exfull", embedded)]
-fn full_pool_is_exfull(env: &Env) {
-    let [a, b] = env.peers();
-    let (_, to) = a.node_for(&b);
-    let bytes = vec![0x5a_u8; (8 << 20) - 4096];
-    // Received slices take room until they are released, and no quota of bytes.
-    let mut offsets = Vec::new();
-    let take = |peer: &Peer| {
-        peer.receive()
-            .max_offset(peer.door().pool_size())
-            .header()
-            .unwrap()
-    };
-    loop {
-        match b.message().to(&[to]).bytes(&bytes).send() {
-            Ok(()) => offsets.push(take(&a).offset),
-            Err(errno) => break assert_eq!(errno, E::XFULL),
-        }
-    }
-    let full = a.door().pool_size() / bytes.len() as u64;
-    assert_eq!(offsets.len() as u64, full, "as many as fit");
-    assert_eq!(b.message().to(&[to]).bytes(&bytes).send(), Err(E::XFULL));
-    a.expect_nothing();
-    assert_eq!(
-        b.message().to(&[to]).bytes(b"small").send(),
-        Ok(()),
-        "that fits"
-    );
-    a.release_slice(take(&a).offset).unwrap();
-    a.release_slice(offsets[7]).unwrap();
-    assert_eq!(
-        b.message().to(&[to]).bytes(&bytes).send(),
-        Ok(()),
-        "there is room again"
-    );
-    let msg: abi::Msg = take(&a);
-    assert_eq!(msg.n_bytes, bytes.len() as u64);
 }
 
 #[case("abi.md#send-edquot-node")]

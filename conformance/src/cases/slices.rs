@@ -80,7 +80,7 @@ fn charge_ends_with_the_release(env: &Env) {
 }
 
 #[case("abi.md#charge-bytes")]
-fn bytes_are_given_back_at_recv(env: &Env) {
+fn bytes_are_given_back_with_the_slice(env: &Env) {
     let [a, b] = env.peers();
     let (_, to) = a.node_for(&b);
     a.limit(Limits {
@@ -91,8 +91,36 @@ fn bytes_are_given_back_at_recv(env: &Env) {
     for _ in 0..10 {
         assert_eq!(b.message().to(&[to]).bytes(&[1; 50]).send(), Ok(()));
         assert_eq!(b.message().to(&[to]).bytes(&[1; 1]).send(), Err(E::DQUOT));
-        a.expect_data();
+        let offset = a.expect_data().msg.offset;
+        let received = b.message().to(&[to]).bytes(&[1; 1]).send();
+        assert_eq!(received, Err(E::DQUOT), "received, not released");
+        a.release_slice(offset).unwrap();
     }
+}
+
+/// All that a receiver keeps in its pool counts, however the sender filled it.
+#[case("abi.md#charge-bytes")]
+fn ids_and_numbers_count_as_bytes(env: &Env) {
+    let [a, b] = env.peers();
+    let (_, to) = a.node_for(&b);
+    let node = b.new_node();
+    b.give_self(node).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&null);
+    a.limit(Limits {
+        bytes: 2 * (3 + 8 * 2 + 4),
+        ..Limits::KEEP
+    })
+    .unwrap();
+    let full = || b.message().to(&[to]).bytes(b"odd").handles(&[node; 2]);
+    assert_eq!(full().fds(&[fd; 2]).send(), Err(E::MSGSIZE));
+    assert_eq!(full().fds(&[fd]).send(), Ok(()));
+    assert_eq!(b.message().to(&[to]).bytes(b"x").send(), Err(E::DQUOT));
+    // Descriptors that are not taken leave their place.
+    let offset = a.receive().flags(0).run().unwrap().msg.offset;
+    assert_eq!(b.message().to(&[to]).bytes(b"x").send(), Err(E::DQUOT));
+    a.release_slice(offset).unwrap();
+    assert_eq!(full().fds(&[fd]).send(), Ok(()));
 }
 
 #[case("abi.md#slice-lives")]

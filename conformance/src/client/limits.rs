@@ -21,6 +21,17 @@ impl Limits {
     /// Keeps every limit as it is, in PEER_RESET.
     pub const KEEP: Self = Self::all(u32::MAX);
 
+    /// Limits that a new peer starts with.
+    pub const DEFAULT: Self = Self {
+        slices: 16384,
+        handles: 65536,
+        bytes: 16 << 20,
+        fds: 4096,
+    };
+
+    /// The highest limits.
+    pub const MOST: Self = Self::all(i32::MAX as u32);
+
     /// Returns the same number for all of them.
     pub const fn all(limit: u32) -> Self {
         Self {

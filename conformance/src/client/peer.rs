@@ -172,6 +172,31 @@ impl Peer {
         Exchange::new(self)
     }
 
+    /// QUOTA about a message with these numbers of bytes, handles and descriptors.
+    pub fn quota(
+        &self,
+        handle: u64,
+        [n_bytes, n_handles, n_fds]: [usize; 3],
+    ) -> Result<abi::CmdQuota> {
+        let mut arg = abi::CmdQuota {
+            size: abi::CmdQuota::SIZE as u64,
+            handle,
+            n_bytes: n_bytes as u64,
+            n_handles: n_handles as u64,
+            n_fds: n_fds as u64,
+            ..Default::default()
+        };
+        self.command(abi::CMD_QUOTA, &mut arg)?;
+        Ok(arg)
+    }
+
+    /// Returns one of the peer's counts.
+    pub fn count(&self, name: &str) -> u64 {
+        let counts = self.door.counts();
+        let found = counts.iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("{name} is not counted")).1
+    }
+
     /// RECV: the next message with its descriptors.
     pub fn recv(&self) -> Result<super::Message> {
         self.receive().run()

@@ -47,11 +47,11 @@ impl Bus for Embedded {
     }
 
     fn user_limits(&self) -> Limits {
-        let limits = bus1_embedded::Limits::DEFAULT;
+        let limits = bus1_embedded::Limits::default();
         Limits {
             slices: limits.slices,
             handles: limits.handles,
-            bytes: limits.bytes,
+            bytes: limits.bytes.try_into().unwrap_or(u32::MAX),
             fds: limits.fds,
         }
     }
@@ -109,20 +109,22 @@ impl Door for EmbeddedDoor {
 
     fn counts(&self) -> Vec<(String, u64)> {
         let info = self.0.info();
-        let [slices, handles, bytes, fds] = info.charged;
-        [
+        let mut counts = Vec::new();
+        for (r, name) in ["slices", "handles", "bytes", "fds"].iter().enumerate() {
+            counts.push((format!("charged-{name}"), info.charged[r]));
+            counts.push((format!("user-charged-{name}"), info.user_charged[r]));
+            counts.push((format!("user-max-{name}"), info.user_limits[r]));
+        }
+        let others = [
             ("nodes", info.nodes),
             ("handles", info.handles),
             ("queued", info.queued),
             ("staged", info.staged),
             ("slices", info.slices),
-            ("charged-slices", slices),
-            ("charged-handles", handles),
-            ("charged-bytes", bytes),
-            ("charged-fds", fds),
-        ]
-        .map(|(name, n)| (name.to_owned(), n))
-        .into()
+            ("user-sent-fds", info.sent_fds),
+        ];
+        counts.extend(others.map(|(name, n)| (name.to_owned(), n)));
+        counts
     }
 
     fn fd(&self) -> RawFd {

@@ -58,12 +58,15 @@ pub fn unload() -> std::io::Result<()> {
     ))
 }
 
+/// Returns a parameter of the module, or the highest number if it is higher.
 fn parameter(name: &str) -> u32 {
     let path = format!("{PARAMETERS}/{name}");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    text.trim()
+    let number: u64 = text
+        .trim()
         .parse()
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    number.try_into().unwrap_or(u32::MAX)
 }
 
 impl Bus for Kernel {

@@ -23,8 +23,9 @@ const MEMORY: usize = 64;
 const KEPT: usize = 32;
 
 /// Errors of a SEND.
-const UNSENT: [E; 8] = [
+const UNSENT: [E; 9] = [
     E::NXIO,
+    E::MSGSIZE,
     E::NOTUNIQ,
     E::HOSTUNREACH,
     E::DQUOT,
@@ -93,7 +94,7 @@ impl<'a> Worker<'a> {
             hub_ids: vec![vec![HUB_NODE]; place.hubs.len()],
             files: files.map_err(|error| format!("cannot open a file: {error}"))?,
             payload: (0..6000).map(|i| i as u8).collect(),
-            limits: place.bus.user_limits(),
+            limits: Limits::DEFAULT,
         };
         for _ in 0..place.options.peers {
             let mate = worker.open()?;
@@ -121,7 +122,7 @@ impl<'a> Worker<'a> {
         if let Some(id) = allow("HANDLE_TRANSFER", hub.give(&peer, HUB_NODE), &quota)? {
             ids.push(id);
             let sent = peer.message().to(&[id]).handles(&[ids[0]]).send();
-            allow("SEND", sent, &[E::DQUOT, E::XFULL, E::HOSTUNREACH, E::NXIO])?;
+            allow("SEND", sent, &UNSENT)?;
         }
         Ok(Mate {
             peer,

@@ -42,7 +42,9 @@ mod tree;
 pub use command::{dispatch, Caller, Count, Flush, Installed, Outgoing, Receiver};
 pub use host::{Files, Host, Payload, Pool, WakeHint, Waker};
 pub use object::{Bus, Info, Peer, Ready, Usage};
-pub use quota::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};
+pub use quota::{
+    user_limits, Amounts, Limits, BYTES, FDS, HANDLES, PEER_LIMITS, RESOURCES, SLICES,
+};
 
 /// Names of the locks, lowest rank first; a debug host checks the order.
 pub const LOCK_ORDER: [&str; 4] = ["bus1::table", "bus1::inbox", "bus1::users", "bus1::account"];

@@ -18,7 +18,9 @@ use std::sync::{Arc as Shared, Mutex};
 use std::vec;
 
 use bus1_core::abi::*;
-use bus1_core::bus::{self, dispatch, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER};
+use bus1_core::bus::{
+    self, dispatch, user_limits, Bus, Info, Limits, Peer, Ready, Usage, LOCK_ORDER,
+};
 use kernel::error::{code::*, Result};
 use kernel::sync::Arc;
 
@@ -29,9 +31,8 @@ use call::{Arena, Call};
 pub use call::{Hooks, Script};
 pub use host::{killed_at, Pool, Test, Waker};
 
-/// Limits below those at which users' accounts are drawn on in batches, so that every number is
-/// exact.
-pub const LIMITS: Limits = [1024, 1024, 4000, 512];
+/// Limits of a peer, below those of which claimants keep credit, so that every number is exact.
+pub const LIMITS: [u32; 4] = [1024, 1024, 4000, 512];
 
 struct Inner {
     bus: Arc<Bus<Test>>,
@@ -42,6 +43,8 @@ struct Inner {
     /// One reference more for each file in flight.
     files: Shared<()>,
     last_fd: Mutex<i32>,
+    /// The limits that each peer is given, if not those that it starts with.
+    limits: Option<[u32; 4]>,
 }
 
 /// A bus and its clients.
@@ -55,15 +58,27 @@ impl Default for World {
 }
 
 impl World {
-    /// Returns an empty bus.
-    pub fn new(limits: Limits) -> Self {
+    /// Returns an empty bus, on which peers have these limits and users eight times as much.
+    pub fn new(limits: [u32; 4]) -> Self {
+        let users = limits.map(|limit| 8 * u64::from(limit));
+        Self::of(users, Some(limits))
+    }
+
+    /// Returns an empty bus with the limits that it has on a machine of 4 GiB.
+    pub fn by_default() -> Self {
+        Self::of(user_limits(4 << 30), None)
+    }
+
+    /// Returns an empty bus on which users have these limits, and peers others if there are any.
+    pub fn of(users: Limits, limits: Option<[u32; 4]>) -> Self {
         kernel::lockdep::declare(&LOCK_ORDER);
         Self(Shared::new(Inner {
-            bus: Bus::new(limits).unwrap(),
+            bus: Bus::new(users).unwrap(),
             peers: Mutex::default(),
             live: Shared::default(),
             files: Shared::default(),
             last_fd: Mutex::new(100),
+            limits,
         }))
     }
 
@@ -79,13 +94,18 @@ impl World {
         let peer = Bus::open::<Infallible>(&self.0.bus, uid, pool.clone(), waker)?;
         let mut peers = self.0.peers.lock().unwrap();
         peers.push(peer.clone());
-        Ok(Client {
+        let client = Client {
             fd: peers.len() as u64 - 1,
             peer,
             pool,
             world: self.0.clone(),
             fds: Shared::default(),
-        })
+        };
+        drop(peers);
+        if let Some(limits) = self.0.limits {
+            client.reset(0, limits)?;
+        }
+        Ok(client)
     }
 
     /// Returns the amounts in use.

@@ -195,7 +195,7 @@ fn two_threads_receive_from_one_peer() {
 #[test]
 fn idle_credit_is_recalled() {
     model("recall", DEEP, || {
-        let world = World::new([4096, 4096, 8192, 4096]);
+        let world = World::of([4096, 4096, 8192, 4096], None);
         // Two peers of one user; two foreign users send to one each, the second all it may.
         let [r, s, a, b] = [1, 1, 2, 3].map(|uid| world.open(uid));
         let to_r = r.transfer(0, &a).unwrap();
@@ -205,7 +205,7 @@ fn idle_credit_is_recalled() {
             a.send(Letter::new(&[to_r], b"x")).unwrap();
             receiver.take().unwrap();
         });
-        let most = [0; 1024];
+        let most = [0; 512];
         let sent = b.send(Letter::new(&[to_s], &most));
         assert!(matches!(sent, Ok(()) | Err(EDQUOT)));
         other.join().unwrap();

@@ -47,7 +47,7 @@
  * @peer_flags:		QUERY: written as 0. RESET: must be all-ones
  * @max_slices:		slices that may occupy this peer's pool
  * @max_handles:	handles that this peer may hold, nodes included
- * @max_inflight_bytes:	payload bytes that may wait in its queue
+ * @max_inflight_bytes:	bytes that its slices may have, queued or received
  * @max_inflight_fds:	descriptors of others that may wait in its queue
  *
  * RESET takes each limit as a number up to INT_MAX, or all-ones to keep it.
@@ -217,6 +217,66 @@ struct bus1_cmd_exchange {
 	struct bus1_cmd_send send;
 } __attribute__((__aligned__(8)));
 
+/* struct bus1_cmd_quota, @level: whose limit would refuse the message */
+#define BUS1_QUOTA_LEVEL_NONE		0	/* none: it would be granted */
+#define BUS1_QUOTA_LEVEL_PEER		1	/* the receiver's */
+#define BUS1_QUOTA_LEVEL_USER		2	/* that of the receiver's user */
+#define BUS1_QUOTA_LEVEL_SENDER		3	/* that of the sender's user, in flight */
+
+/* struct bus1_cmd_quota, @resource: of what there would be too much */
+#define BUS1_QUOTA_SLICES		0
+#define BUS1_QUOTA_HANDLES		1
+#define BUS1_QUOTA_BYTES		2
+#define BUS1_QUOTA_FDS			3
+
+/**
+ * struct bus1_amounts - an amount of each resource
+ * @slices:		slices
+ * @handles:		handles
+ * @bytes:		bytes in slices
+ * @fds:		descriptors in flight
+ */
+struct bus1_amounts {
+	__u64 slices;
+	__u64 handles;
+	__u64 bytes;
+	__u64 fds;
+} __attribute__((__aligned__(8)));
+
+/**
+ * struct bus1_cmd_quota - what a message may be, and what is used
+ * @size:		the caller's sizeof of this structure
+ * @flags:		must be 0
+ * @handle:		ID of the handle to send to, or BUS1_HANDLE_INVALID for
+ *			the calling peer itself
+ * @n_bytes:		bytes of payload of a message
+ * @n_handles:		handles of the message
+ * @n_fds:		descriptors of the message
+ * @level:		out: BUS1_QUOTA_LEVEL_*, which would refuse the message
+ * @resource:		out: BUS1_QUOTA_*, of which it would be too much
+ * @most:		out: the most that one message may have of each when
+ *			the receiver holds nothing
+ * @peer_used:		out: what the calling peer holds
+ * @user_used:		out: what the peers of its user hold together
+ * @user_max:		out: the limits of its user
+ * @sent_fds:		out: descriptors that its user has in flight
+ */
+struct bus1_cmd_quota {
+	__u64 size;
+	__u64 flags;
+	__u64 handle;
+	__u64 n_bytes;
+	__u64 n_handles;
+	__u64 n_fds;
+	__u32 level;
+	__u32 resource;
+	struct bus1_amounts most;
+	struct bus1_amounts peer_used;
+	struct bus1_amounts user_used;
+	struct bus1_amounts user_max;
+	__u64 sent_fds;
+} __attribute__((__aligned__(8)));
+
 #define BUS1_IOCTL_MAGIC		0x96
 
 /*
@@ -239,5 +299,6 @@ struct bus1_cmd_exchange {
 #define BUS1_CMD_SEND			_IOWR(BUS1_IOCTL_MAGIC, 0x40, struct bus1_cmd_send)
 #define BUS1_CMD_RECV			_IOWR(BUS1_IOCTL_MAGIC, 0x50, struct bus1_cmd_recv)
 #define BUS1_CMD_EXCHANGE		_IOWR(BUS1_IOCTL_MAGIC, 0x80, __u64)
+#define BUS1_CMD_QUOTA			_IOWR(BUS1_IOCTL_MAGIC, 0x81, __u64)
 
 #endif /* _LINUX_BUS1_H */

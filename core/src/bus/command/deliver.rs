@@ -16,12 +16,12 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox, Message,
-    Notice, NoticeState, Peer, Removed, Table,
+    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox,
+    Message, Notice, NoticeState, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
-use crate::bus::quota::{BYTES, HANDLES, SLICES};
+use crate::bus::quota::{subtract, HANDLES};
 
 /// Most handles that get their IDs in one critical section.
 const CHUNK: usize = 64;
@@ -76,7 +76,7 @@ impl<H: Host> Peer<H> {
     fn deliver_handles(&self, mut message: KBox<Message<H>>, timestamp: u64, fds: &[i32]) {
         let (size, slice) = (message.size(), message.slice);
         let mut back = charges(&size);
-        back[SLICES] = 0;
+        subtract(&mut back, &slice_charges(&slice));
         let Message { pool, handles, .. } = &mut *message;
         let receipt = Receipt {
             slice: &slice,
@@ -167,12 +167,7 @@ impl<H: Host> Inbox<H> {
     /// Makes a plain message the user's.
     #[inline(always)]
     fn deliver(&mut self, message: KBox<Message<H>>) -> Leftover<H> {
-        let slice = message.slice;
-        self.given.give(&slice);
-        let n_bytes = message.n_bytes;
-        if n_bytes != 0 {
-            self.ledger.release_one(slice.payer, BYTES, n_bytes);
-        }
+        self.given.give(&message.slice);
         Leftover::Blank(self.keep(BlankMessage::recycle(message)))
     }
 }

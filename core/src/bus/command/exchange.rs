@@ -29,7 +29,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         self.caller.read(self.arg, &mut bytes)?;
         let mut left = CmdExchangeHead::from_bytes(&bytes);
         if left.size != CmdExchange::SIZE as u64 {
-            self.check_beyond(left.size)?;
+            self.check_beyond(left.size, CmdExchange::SIZE)?;
         }
         check_flags(left.flags, EXCHANGE_FLAG_SEND | EXCHANGE_FLAG_INSTALL_FDS)?;
         ensure(left.n_slices.max(left.n_msgs) <= EXCHANGE_MAX, EMSGSIZE)?;
@@ -41,12 +41,12 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         })
     }
 
-    /// Checks the bytes of a larger argument beyond the size that is known here.
+    /// Checks the bytes of a larger argument beyond the size that is `known` here.
     #[cold]
-    fn check_beyond(&self, size: u64) -> Result {
-        let n = size.wrapping_sub(CmdExchange::SIZE as u64);
+    pub(crate) fn check_beyond(&self, size: u64, known: usize) -> Result {
+        let n = size.wrapping_sub(known as u64);
         ensure(n <= BEYOND_MAX && n & 7 == 0, EINVAL)?;
-        let beyond = self.array(self.field(CmdExchange::SIZE)?, n / 8, u64::from_ne_bytes)?;
+        let beyond = self.array(self.field(known)?, n / 8, u64::from_ne_bytes)?;
         ensure(beyond.iter().all(|&field| field == 0), E2BIG)
     }
 

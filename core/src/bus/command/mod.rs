@@ -9,6 +9,7 @@ mod dispatch;
 mod exchange;
 mod pending;
 mod pending_handles;
+mod quota;
 mod recv;
 mod release;
 mod reset;

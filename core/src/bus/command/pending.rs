@@ -32,7 +32,7 @@ pub(crate) struct Resolved<H: Host> {
 ///
 /// It is empty at first, once it was sent, and after it failed.
 pub(crate) struct Pending<'p, H: Host> {
-    from: &'p Arc<Peer<H>>,
+    pub(crate) from: &'p Arc<Peer<H>>,
     /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
@@ -65,7 +65,7 @@ impl<'p, H: Host> Pending<'p, H> {
     }
 
     /// Returns the receiver.
-    fn to(&self) -> &Arc<Peer<H>> {
+    pub(crate) fn to(&self) -> &Arc<Peer<H>> {
         let handle = self.handle.as_ref();
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
@@ -99,7 +99,7 @@ impl<'p, H: Host> Pending<'p, H> {
         ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
-            n => Some(SentFds::charge(&self.from.user, n)?),
+            n => Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?),
         };
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
@@ -135,7 +135,8 @@ impl<'p, H: Host> Pending<'p, H> {
     ///
     /// # Errors
     ///
-    /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
+    /// EDQUOT, also for a size that can never be granted; EMSGSIZE if no pool can hold it; EXFULL,
+    /// EHOSTUNREACH, ENOMEM.
     #[inline(always)]
     pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
         let slice_size = size.layout().size;

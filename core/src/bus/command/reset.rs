@@ -13,7 +13,7 @@ use kernel::sync::Arc;
 use crate::bus::command::destroy::{Also, Doomed};
 use crate::bus::host::Host;
 use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, SeedRef, Table};
-use crate::bus::quota::RESOURCES;
+use crate::bus::quota::{Level, RESOURCES};
 
 /// The work of a reset beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,12 +51,14 @@ impl<H: Host> Peer<H> {
     pub fn reset(&self, limits: [Option<u32>; RESOURCES], flush: Flush) -> Result {
         let mut inbox = self.inbox.lock();
         check(inbox.open)?;
+        let mut keepers = 0;
         for (resource, limit) in limits.into_iter().enumerate() {
             if let Some(limit) = limit {
-                inbox.ledger.set_limit(resource, limit);
+                keepers = inbox.ledger.set_limit(resource, limit);
             }
         }
         drop(inbox);
+        self.recall(Level::Peer, keepers);
         if flush.seed {
             self.replace_seed(None)?;
         }

@@ -22,8 +22,8 @@ use crate::bus::host::{Host, KillCheck, Payload, Pool, GFP_CALL};
 use crate::bus::object::{
     charges, check, ensure, Handle, Peer, Resolver, Seed, SeedRef, SeedReservation,
 };
-use crate::bus::pool::{Size, Slice};
-use crate::bus::quota::BYTES;
+use crate::bus::pool::Slice;
+use crate::bus::quota::{FDS, HANDLES};
 use crate::errno::ESHUTDOWN;
 
 impl<H: Host> Peer<H> {
@@ -42,7 +42,8 @@ impl<H: Host> Peer<H> {
         let resolved = out.resolve(&mut resolver)?;
         ensure(alone && !out.partial, EINVAL)?;
         let mut pending = Pending::new(this, None);
-        pending.reserve(&resolved, false)?;
+        let reserved = pending.reserve(&resolved, false);
+        reserved.map_err(|error| pending.refused(&resolved.size, error))?;
         pending.pin()?;
         pending.fill(&mut out.payload)?;
         pending.link(&resolved.handles, &mut KillCheck::default())?;
@@ -130,14 +131,7 @@ impl<H: Host> Peer<H> {
             timestamp: now,
             fds,
         };
-        self.give(receipt, |inbox, kept| {
-            *n_charged -= kept as usize;
-            if message.n_bytes != 0 {
-                inbox
-                    .ledger
-                    .release_one(slice.payer, BYTES, message.n_bytes);
-            }
-        })
+        self.give(receipt, |_, kept| *n_charged -= kept as usize)
     }
 }
 
@@ -174,12 +168,11 @@ fn link_again<'p, H: Host>(
 /// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN.
 fn copy_payload<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pending<'p, H>> {
     let (size, slice) = (seed.message.size(), &seed.message.slice);
-    let bytes = Size {
-        n_bytes: size.n_bytes,
-        ..Size::default()
-    };
+    let mut charges = charges(&size);
+    // Handles are charged one by one as they are linked, and files stay with the seed.
+    (charges[HANDLES], charges[FDS]) = (0, 0);
     let mut copy = Pending::new(peer, None);
-    copy.book(&size, &charges(&bytes))?;
+    copy.book(&size, &charges)?;
     copy.pin()?;
     if let (Some(pool), Some(target)) = (&seed.message.pool, copy.target()) {
         if size.n_bytes != 0 {

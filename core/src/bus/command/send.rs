@@ -135,7 +135,9 @@ impl<H: Host> Multicast<'_, '_, H> {
             let found = distinct.find(resolver, id);
             let reserved = found.and_then(|handle| {
                 self.parts[part].handle = Some(handle);
-                self.parts[part].reserve(resolved, destinations.len() > 1)
+                let (pending, is_part) = (&mut self.parts[part], destinations.len() > 1);
+                let reserved = pending.reserve(resolved, is_part);
+                reserved.map_err(|error| pending.refused(&resolved.size, error))
             });
             match reserved {
                 Ok(()) => (),
@@ -269,7 +271,8 @@ impl<H: Host> Peer<H> {
             n_bytes: payload.len(),
             ..Size::default()
         };
-        pending.book(&size, &charges(&size))?;
+        let booked = pending.book(&size, &charges(&size));
+        booked.map_err(|error| pending.refused(&size, error))?;
         pending.pin()?;
         pending.fill(payload)?;
         pending.deliver(0, hint)?;

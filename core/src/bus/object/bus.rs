@@ -5,7 +5,7 @@
 //! # Locks
 //!
 //! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that
-//! would be refused; never on the way of a message that is granted.
+//! would be refused; never on the way of a message that is granted. It is held for a few steps.
 
 use kernel::prelude::*;
 use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
@@ -14,8 +14,8 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use crate::bus::host::{Host, GFP_KEPT};
 use crate::bus::object::Peer;
-use crate::bus::quota::{add, Amounts, Limits, User};
-use crate::bus::tree::retain;
+use crate::bus::quota::{add, Amounts, Limits, User, FDS, NOTHING};
+use crate::bus::tree::{find_unused, FOUND};
 
 /// A user with its peers.
 struct Registered<H: Host> {
@@ -34,8 +34,18 @@ pub struct Bus<H: Host> {
     limits: Limits,
     last_peer: Atomic<u64>,
     #[pin]
-    users: SpinLock<RBTree<u32, Registered<H>>>,
+    users: SpinLock<Users<H>>,
 }
+
+/// The users of a bus.
+struct Users<H: Host> {
+    by_id: RBTree<u32, Registered<H>>,
+    /// Where the search for users goes on that are not needed any more.
+    hand: Option<u32>,
+}
+
+// The users are behind pointers.
+impl<H: Host> Unpin for Users<H> {}
 
 /// Amounts in use on a bus, over all users. All zero when no peer is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +67,7 @@ impl<H: Host> Bus<H> {
             pin_init!(Self {
                 limits,
                 last_peer: Atomic::new(0),
-                users <- new_spinlock!(RBTree::new(), "bus1::users"),
+                users <- new_spinlock!(Users { by_id: RBTree::new(), hand: None }, "bus1::users"),
             }),
             GFP_KEPT,
         )
@@ -78,7 +88,7 @@ impl<H: Host> Bus<H> {
         let user = this.enter(uid)?;
         let peer = Peer::new(this, id, &user, pool, waker);
         let mut users = this.users.lock();
-        if let Some(known) = users.get_mut(&uid) {
+        if let Some(known) = users.by_id.get_mut(&uid) {
             known.opening -= 1;
             if let Ok(peer) = &peer {
                 known.peers.insert(reservation.into_node(id, peer.clone()));
@@ -93,7 +103,7 @@ impl<H: Host> Bus<H> {
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
         let fresh = User::new(uid, self.limits)?;
         let mut users = self.users.lock();
-        let known = match users.entry(uid) {
+        let known = match users.by_id.entry(uid) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
                 let known = Registered {
@@ -108,52 +118,57 @@ impl<H: Host> Bus<H> {
         Ok(known.user.clone())
     }
 
-    /// Forgets a peer, and the users that have none and nothing in flight.
+    /// Forgets a peer, and a few users that have none and nothing in flight.
     pub(crate) fn leave(&self, peer: &Peer<H>) {
-        let mut gone = RBTree::new();
-        let mut users = self.users.lock();
-        let known = users.get_mut(&peer.uid());
+        let mut gone = [const { None }; FOUND];
+        let mut guard = self.users.lock();
+        let users = &mut *guard;
+        let known = users.by_id.get_mut(&peer.uid());
         let left = known.and_then(|known| known.peers.remove_node(&peer.id()));
         // Descriptors in flight outlive the peer that sent them, and their account with them:
         // otherwise closing and opening again would wipe the slate clean.
-        let busy = |known: &mut Registered<H>| {
-            known.opening != 0 || !known.peers.is_empty() || known.user.account.lock().sent_fds != 0
+        let unused = |known: &mut Registered<H>| {
+            let busy = known.opening != 0 || !known.peers.is_empty();
+            !busy && known.user.account.lock().sent.used == NOTHING
         };
-        retain(&mut users, busy, |node| drop(gone.insert(node)));
-        drop(users);
+        let found = find_unused(&mut users.by_id, &mut users.hand, unused);
+        for (gone, uid) in gone.iter_mut().zip(&found) {
+            *gone = uid.and_then(|uid| users.by_id.remove_node(&uid));
+        }
+        drop(guard);
         drop((left, gone));
     }
 
-    /// Has all peers of a user return the credit that they drew on its account and do not use.
-    pub(crate) fn recall(&self, uid: u32) {
-        let mut from = 0;
-        while let Some(peer) = self.peer_after(uid, from) {
-            peer.inbox.lock().ledger.recall();
-            from = peer.id() + 1;
-        }
+    /// Has a peer of a user return the credit of a few claimants that they drew on its account and
+    /// do not use. Returns their number, 0 if none has any.
+    pub(crate) fn recall(&self, user: &User) -> u32 {
+        let peer = self.peer_with_credit(user, 0);
+        peer.map_or(0, |peer| peer.inbox.lock().ledger.recall())
     }
 
-    /// Returns the peer of a user that has this ID or the next one.
-    fn peer_after(&self, uid: u32, id: u64) -> Option<Arc<Peer<H>>> {
+    /// Returns the first peer of a user, from ID `from` on, where a claimant may have credit.
+    pub(crate) fn peer_with_credit(&self, user: &User, from: u64) -> Option<Arc<Peer<H>>> {
         let users = self.users.lock();
-        let next = users.get(&uid)?.peers.cursor_lower_bound(&id)?;
-        Some(next.current().1.clone())
+        let books = user.account.lock();
+        let id = *books.with_credit.cursor_lower_bound(&from)?.current().0;
+        users.by_id.get(&user.uid)?.peers.get(&id).cloned()
     }
 
     /// Sums up the amounts in use.
     pub fn usage(&self) -> Usage {
         let users = self.users.lock();
         let mut usage = Usage::default();
-        for known in users.values() {
+        for known in users.by_id.values() {
             let books = known.user.account.lock();
             let peers = known.peers.iter().count() as u64;
-            if peers == 0 && books.sent_fds == 0 && books.account.is_unused() {
+            let (charged, sent_fds) = (&books.account.used, books.sent.used[FDS]);
+            if peers == 0 && sent_fds == 0 && *charged == NOTHING {
                 continue;
             }
             usage.users += 1;
             usage.peers += peers;
-            usage.sent_fds += books.sent_fds;
-            add(&mut usage.charged, &books.account.used());
+            usage.sent_fds += sent_fds;
+            add(&mut usage.charged, charged);
         }
         usage
     }

@@ -16,12 +16,12 @@ use kernel::sync::Arc;
 
 use crate::bus::host::{Host, Pool, GFP_KEPT};
 use crate::bus::object::{
-    ensure, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed,
-    Reservations, Seed, SliceReservation,
+    ensure, slice_charges, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState,
+    Removed, Reservations, Seed, SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
-use crate::bus::quota::{divisor, Amounts, Claimant, Ledger, Limits, User, HANDLES, SLICES};
+use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, HANDLES};
 
 /// Number of blank messages that a peer keeps.
 const STOCK: usize = 4;
@@ -54,12 +54,12 @@ pub(crate) struct Inbox<H: Host> {
 impl<H: Host> Unpin for Inbox<H> {}
 
 impl<H: Host> Inbox<H> {
-    /// Makes the inbox of a peer of this user.
+    /// Makes the inbox of the peer of this user and ID.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new(user: Arc<User>, limits: Limits, pool: H::Pool) -> Result<Self> {
+    pub(crate) fn new(user: &Arc<User>, peer: u64, pool: H::Pool) -> Result<Self> {
         let memory = SliceReservation::new(8)?;
         Ok(Self {
             open: true,
@@ -68,7 +68,7 @@ impl<H: Host> Inbox<H> {
             // bin.
             slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
             given: memory.given,
-            ledger: Ledger::new(user, limits),
+            ledger: Ledger::new(user, peer)?,
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
@@ -107,6 +107,8 @@ impl<H: Host> Inbox<H> {
             number,
             offset: self.slices.offset(number),
             size,
+            // A payload is shorter than 2^31 bytes, and IDs and numbers take less than that.
+            n_bytes: charges[BYTES] as u32,
             payer: claimant.peer,
         };
         let blank = self.stock.pop().ok_or(Denied::NeedsMessage)?;
@@ -198,7 +200,7 @@ impl<H: Host> Inbox<H> {
     /// Gives back what peer `payer` was charged for `n` handles.
     pub(crate) fn discharge_handles(&mut self, payer: u64, n: usize) {
         if self.open && n != 0 {
-            self.ledger.release_one(payer, HANDLES, n as u64);
+            self.ledger.release(payer, &only(HANDLES, n as u64));
         }
     }
 
@@ -260,7 +262,7 @@ impl<H: Host> Inbox<H> {
     #[inline(always)]
     pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
         let unpin = self.free(slice, true);
-        self.ledger.release_one(slice.payer, SLICES, 1);
+        self.ledger.release(slice.payer, &slice_charges(slice));
         // Mostly the slice is kept warm.
         if unpin {
             return self.pool.clone();

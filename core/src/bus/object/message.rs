@@ -68,8 +68,17 @@ pub(crate) fn charges(size: &Size) -> Amounts {
     let mut charges = NOTHING;
     charges[SLICES] = 1;
     charges[HANDLES] = size.n_handles as u64;
-    charges[BYTES] = size.n_bytes;
+    charges[BYTES] = size.n_charged();
     charges[FDS] = size.n_fds as u64;
+    charges
+}
+
+/// Returns the charges that stay until the user gives the slice back.
+#[inline]
+pub(crate) fn slice_charges(slice: &Slice) -> Amounts {
+    let mut charges = NOTHING;
+    charges[SLICES] = 1;
+    charges[BYTES] = u64::from(slice.n_bytes);
     charges
 }
 
@@ -221,7 +230,9 @@ impl<H: Host> Message<H> {
     /// be dropped next.
     pub(crate) fn discard(&self, peer: &Peer<H>) {
         let slice = &self.slice;
-        let charges = charges(&self.size());
+        let mut charges = charges(&self.size());
+        // The copy of a seed has room for more than it carries.
+        charges[BYTES] = u64::from(slice.n_bytes);
         let mut unpin = self.pinned;
         let mut inbox = peer.inbox.lock();
         // A disconnected peer has given all of its charges back at once.

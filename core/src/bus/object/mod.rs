@@ -7,7 +7,7 @@
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
 //   bus, dying, handle, inbox, message, node, peer, reservation, seed, table (together)
-//   resolver
+//   resolver, usage
 
 mod bus;
 mod dying;
@@ -20,14 +20,15 @@ mod reservation;
 mod resolver;
 mod seed;
 mod table;
+mod usage;
 
 pub use bus::{Bus, Usage};
 pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
 pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
 pub(crate) use inbox::Inbox;
 pub(crate) use message::{
-    charges, clear, BlankMessage, EntryRef, EntryReservation, Handles, Message, Notice,
-    NoticeState, Removed,
+    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Handles, Message,
+    Notice, NoticeState, Removed,
 };
 pub(crate) use node::{HolderReservation, Holders, Node, Unconfirmed};
 pub(crate) use peer::{check, ensure};

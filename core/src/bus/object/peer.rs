@@ -22,7 +22,7 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 use crate::bus::host::{Host, WakeHint, Waker, GFP_KEPT};
 use crate::bus::object::{Bus, Inbox, Table};
 use crate::bus::order::{Cursor, Number, Transaction};
-use crate::bus::quota::{Amounts, Claimant, Limits, User};
+use crate::bus::quota::{Amounts, Claimant, Limits, User, FDS};
 use crate::errno::ESHUTDOWN;
 
 /// Most handles or entries that are counted in one go.
@@ -82,6 +82,12 @@ pub struct Info {
     pub slices: u64,
     /// Slices, handles, bytes and descriptors charged at this peer.
     pub charged: Amounts,
+    /// Amounts charged at the peers of its user together.
+    pub user_charged: Amounts,
+    /// Limits of its user.
+    pub user_limits: Limits,
+    /// Descriptors that its user has in flight.
+    pub sent_fds: u64,
 }
 
 /// Returns ESHUTDOWN unless `open`.
@@ -106,7 +112,7 @@ impl<H: Host> Peer<H> {
     where
         Error: From<E>,
     {
-        let inbox = Inbox::new(user.clone(), user.limits, pool)?;
+        let inbox = Inbox::new(user, id, pool)?;
         let number = Number {
             maker: id,
             count: 0,
@@ -242,7 +248,9 @@ impl<H: Host> Peer<H> {
             let inbox = self.inbox.lock();
             queued += inbox.queue.count_from(&mut cursor, COUNT_CHUNK) as u64;
         }
+        let user_charged = self.used_by_user();
         let inbox = self.inbox.lock();
+        let books = self.user.account.lock();
         Info {
             id: self.id,
             uid: self.uid(),
@@ -251,7 +259,10 @@ impl<H: Host> Peer<H> {
             queued,
             staged: inbox.queue.n_staged() as u64,
             slices: u64::from(inbox.slices.n_used()),
-            charged: inbox.ledger.account.used(),
+            charged: inbox.ledger.used(),
+            user_charged,
+            user_limits: self.user.limits,
+            sent_fds: books.sent.used[FDS],
         }
     }
 }

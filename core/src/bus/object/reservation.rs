@@ -11,7 +11,7 @@ use crate::bus::host::Host;
 use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
 use crate::bus::order::Ring;
 use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
-use crate::bus::quota::{only, Claimant, LedgerReservation, QuotaError, HANDLES};
+use crate::bus::quota::{only, Claimant, LedgerReservation, Level, QuotaError, HANDLES};
 use crate::errno::{EDQUOT, EXFULL};
 
 /// The reason why a booking was denied.
@@ -19,8 +19,9 @@ use crate::errno::{EDQUOT, EXFULL};
 pub(crate) enum Denied {
     /// Final.
     Error(Error),
-    /// By the user's account, unless the user's peers return the credit that lies idle with them.
-    UntilRecall,
+    /// By an account of this level, unless so many claimants return the credit that lies idle with
+    /// them.
+    UntilRecall(Level, u32),
     /// To be tried again with memory for the claimant's first claim.
     NeedsClaim,
     /// To be tried again with memory for so many slices.
@@ -38,9 +39,9 @@ impl From<Error> for Denied {
 impl From<QuotaError> for Denied {
     fn from(error: QuotaError) -> Self {
         match error {
-            QuotaError::Refused => Denied::Error(EDQUOT),
-            QuotaError::RefusedUntilRecall => Denied::UntilRecall,
-            QuotaError::NeedsReservation => Denied::NeedsClaim,
+            QuotaError::Refused => Self::Error(EDQUOT),
+            QuotaError::RefusedUntilRecall(level, keepers) => Self::UntilRecall(level, keepers),
+            QuotaError::NeedsReservation => Self::NeedsClaim,
         }
     }
 }
@@ -100,7 +101,7 @@ impl<H: Host> Reservations<H> {
     fn get(&mut self, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),
-            Denied::UntilRecall => return Err(EDQUOT),
+            Denied::UntilRecall(..) => return Err(EDQUOT),
             Denied::NeedsClaim => self.ledger = LedgerReservation::new()?,
             Denied::NeedsSlices(n) => self.slices = Some(SliceReservation::new(n)?),
             Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
@@ -136,16 +137,33 @@ impl<H: Host> Peer<H> {
         let mut reservations = Reservations::none();
         let mut recalled = false;
         loop {
-            if denied == Denied::UntilRecall && !recalled && self.user.has_credit() {
-                recalled = true;
-                self.bus.recall(self.uid());
-            } else {
-                reservations.get(denied)?;
+            match denied {
+                Denied::UntilRecall(level, keepers) if !recalled => {
+                    recalled = true;
+                    self.recall(level, keepers);
+                }
+                denied => reservations.get(denied)?,
             }
             denied = match book(&mut self.inbox.lock(), Some(&mut reservations)) {
                 Ok(booked) => return Ok(booked),
                 Err(denied) => denied,
             };
+        }
+    }
+
+    /// Takes back the credit of `keepers` claimants, or a few more: of this peer, or of its user's
+    /// peers.
+    pub(crate) fn recall(&self, level: Level, keepers: u32) {
+        let mut recalled = 0;
+        while recalled < keepers {
+            let n = match level {
+                Level::Peer => self.inbox.lock().ledger.recall(),
+                _ => self.bus.recall(&self.user),
+            };
+            if n == 0 {
+                return;
+            }
+            recalled += n;
         }
     }
 

@@ -25,12 +25,15 @@ use crate::bus::pool::slice::{Slice, UNIT};
 struct Given {
     /// The peer that is charged for it. IDs of peers begin at 1.
     payer: Option<NonZeroU64>,
+    /// Bytes that it is charged for.
+    n_bytes: u32,
     /// The next in the chain.
     next: u32,
 }
 
 const NOT_GIVEN: Given = Given {
     payer: None,
+    n_bytes: 0,
     next: NONE,
 };
 
@@ -75,32 +78,31 @@ impl GivenSlices {
         if memory.slices.len() > self.slices.len() {
             core::mem::swap(self, &mut memory);
             for (number, old) in (0..).zip(memory.slices.iter()) {
-                if let Some(payer) = old.payer {
-                    self.insert(number, allocator.start(number), payer);
-                }
+                self.insert(number, allocator.start(number), *old);
             }
         }
         memory
     }
 
     #[inline]
-    fn insert(&mut self, number: u32, start: u32, payer: NonZeroU64) {
-        let chain = self.chain_of(start);
-        let next = core::mem::replace(&mut self.chains[chain], number);
-        self.slices[number as usize] = Given {
-            payer: Some(payer),
-            next,
-        };
+    fn insert(&mut self, number: u32, start: u32, given: Given) {
+        if given.payer.is_some() {
+            let chain = self.chain_of(start);
+            let next = core::mem::replace(&mut self.chains[chain], number);
+            self.slices[number as usize] = Given { next, ..given };
+        }
     }
 
     /// Gives the user a reserved slice.
     #[inline]
     pub(crate) fn give(&mut self, slice: &Slice) {
-        let payer = NonZeroU64::new(slice.payer);
-        debug_assert!(payer.is_some(), "no peer has the ID 0");
-        if let Some(payer) = payer {
-            self.insert(slice.number, (slice.offset / UNIT) as u32, payer);
-        }
+        let given = Given {
+            payer: NonZeroU64::new(slice.payer),
+            n_bytes: slice.n_bytes,
+            next: NONE,
+        };
+        debug_assert!(given.payer.is_some(), "no peer has the ID 0");
+        self.insert(slice.number, (slice.offset / UNIT) as u32, given);
     }
 
     /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none
@@ -119,7 +121,7 @@ impl GivenSlices {
             number = self.slices[number as usize].next;
         }
         let given = &mut self.slices[number as usize];
-        let (payer, next) = (given.payer.take()?, given.next);
+        let (payer, n_bytes, next) = (given.payer.take()?, given.n_bytes, given.next);
         match self.slices.get_mut(before as usize) {
             Some(before) => before.next = next,
             None => self.chains[chain] = next,
@@ -128,6 +130,7 @@ impl GivenSlices {
             number,
             offset,
             size: allocator.size(number),
+            n_bytes,
             payer: payer.get(),
         })
     }

@@ -37,6 +37,7 @@ impl Bench {
             number,
             offset: self.allocator.offset(number),
             size,
+            n_bytes: size as u32 - 3,
             payer,
         }
     }

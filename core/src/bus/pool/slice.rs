@@ -12,6 +12,8 @@ pub(crate) struct Slice {
     pub(crate) number: u32,
     pub(crate) offset: u64,
     pub(crate) size: u64,
+    /// Bytes in it that were charged.
+    pub(crate) n_bytes: u32,
     /// The ID of the peer that is charged for it.
     pub(crate) payer: u64,
 }
@@ -40,11 +42,17 @@ impl Size {
     #[inline]
     pub(crate) fn layout(&self) -> Layout {
         let handles = self.n_bytes.next_multiple_of(UNIT);
-        let end = handles + 8 * self.n_handles as u64 + 4 * self.n_fds as u64;
+        let end = handles + self.n_charged() - self.n_bytes;
         Layout {
             handles,
             size: end.next_multiple_of(UNIT).max(UNIT),
         }
+    }
+
+    /// Returns the bytes of a slice for a message of this size, without padding.
+    #[inline]
+    pub(crate) fn n_charged(&self) -> u64 {
+        self.n_bytes + 8 * self.n_handles as u64 + 4 * self.n_fds as u64
     }
 }
 

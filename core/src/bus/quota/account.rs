@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Accounts: the amounts that each claimant holds, and the decision whether a claim is granted.
+//! Accounts: the amounts that each user holds of a limit, and whether a claim is granted.
 //!
-//! An [`Account`] has a limit per resource. Users that send to its owner hold a [`Share`] of it,
-//! and within a share every sending peer holds its part, a [`Claim`]. A claim is granted only if
-//! `claim + held <= (remaining + held) / A` on both levels:
+//! An [`Account`] has a limit per resource. Each user that claims of it holds a [`Share`], which is
+//! divided between the claimants of that user: its sending peers at a peer's account, the peers
+//! that receive from it at a user's, and the peers that it sends to where descriptors in flight are
+//! charged. A claim is granted only if `claim + held <= (remaining + held) / A` both between the
+//! users and between the claimants of one user:
 //!
-//! - between users, `A(n) = (n+1)·⌈log2(n+1)⌉ + (n+1)`, with n the foreign users that hold some,
-//!   the claimant included; for the owning user A is 1;
-//! - between the peers of one user, `A = 2`, where the rest is the user's share less the use of its
-//!   peers. So a share has to be `used + 2·claim + held` before a claim.
+//! - foreign users divide by `A(n) = (n+1)·⌈log2(n+1)⌉ + (n+1)`, with n the foreign users that hold
+//!   some, the claimant included; the owning user by 1 at a peer's account, and by 2 at a user's;
+//! - the claimants of one user divide by 2 at a peer's account, and by `A(m)` at a user's, with m
+//!   the claimants that hold some, this one included.
+//!
+//! Between the claimants of a user, the rest is the user's share less what they use. So the share
+//! has to be `used + A·(claim + held) - held` before a claim. `docs/design.md` derives both.
 //!
 //! # Invariants
 //!
-//! - `granted` is the sum of all shares' `granted`; a share's `used` is the sum of the amounts of
-//!   its peers.
-//! - The amounts of a peer include its credit, which it was granted and does not use at the moment;
-//!   see [`ledger`](super::ledger).
+//! - `granted` and `used` are the sums over all shares; the `used` of a share is the sum of the
+//!   amounts that its claimants hold, and `holders` the number of those that hold some.
 //! - A share that is not used is not granted: after everything was released all numbers are zero. A
-//!   release lowers a share to twice its use, as much as a single peer would need.
-//! - Entries of zeros may linger, until the next sweep; they count for nothing.
+//!   release lowers a share to as much as a single claimant would need for what is used of it.
+//! - Entries of zeros may linger until others come; they count for nothing.
 //!
 //! # Locks
 //!
@@ -28,307 +31,236 @@
 use kernel::prelude::*;
 use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
 
-use crate::bus::host::GFP_KEPT;
-use crate::bus::quota::resource::{add, Amounts, Claimant, Limits, ALL, NOTHING, RESOURCES};
+use crate::bus::quota::level::{divisor, Level};
+use crate::bus::quota::resource::{Amounts, Limits, ALL, NOTHING, RESOURCES};
 use crate::bus::quota::QuotaError;
-use crate::bus::tree::retain;
+use crate::bus::tree::find_unused;
 
-/// Number of peers that may come until a first sweep.
-const SWEEP_AT_LEAST: usize = 32;
+/// The smallest limit of which claimants keep credit.
+const CREDIT_FROM: u64 = 4096;
+/// Refusals of a share that a recall has to wait for after one that did not help, for each claimant
+/// whose credit was taken.
+const REFUSALS_PER_RECALL: u32 = 64;
 
 /// The amounts that a user holds of an account.
 #[derive(Default)]
 pub(crate) struct Share {
     granted: Amounts,
     used: Amounts,
+    /// Claimants that hold some, by resource.
+    holders: [u32; RESOURCES],
     /// It is not the owner's.
     foreign: bool,
+    /// Refusals until another recall may be tried; the last one did not help.
+    recall_after: u32,
 }
 
-/// The amounts that a peer holds of an account.
-#[derive(Default)]
-pub(crate) struct Claim {
-    pub(crate) held: Amounts,
-    /// The part of it that is not used.
-    pub(crate) credit: Amounts,
-    /// The peer may have credit.
-    pub(crate) keeps: bool,
-    uid: u32,
-}
-
-/// Memory for the entries that a claimant's first claim makes.
-pub(crate) struct ClaimReservation {
-    share: RBTreeNodeReservation<u32, Share>,
-    claim: RBTreeNodeReservation<u64, Claim>,
-}
-
-impl ClaimReservation {
-    /// Allocates it.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
-            share: RBTreeNodeReservation::new(GFP_KEPT)?,
-            claim: RBTreeNodeReservation::new(GFP_KEPT)?,
-        })
+impl Share {
+    /// Makes a share of nothing, of the owner or of a foreign user.
+    pub(super) fn new(foreign: bool) -> Self {
+        Self {
+            foreign,
+            ..Self::default()
+        }
     }
 }
 
+/// Memory for the share that a user's first claim makes.
+pub(crate) type ShareReservation = RBTreeNodeReservation<u32, Share>;
+
 /// Limits and the amounts held of them. If a limit is lowered, amounts beyond it stay.
 pub(crate) struct Account {
-    owner: u32,
+    pub(super) level: Level,
+    pub(super) owner: u32,
     pub(crate) limits: Amounts,
-    /// Amounts that all claimants together were granted.
+    /// Amounts that all users together were granted.
     granted: Amounts,
+    /// Amounts that all claimants together hold, with their credit.
+    pub(crate) used: Amounts,
     /// Number of foreign users that hold some, by resource.
     foreign: [u32; RESOURCES],
-    shares: RBTree<u32, Share>,
-    claims: RBTree<u64, Claim>,
-    /// Number of peers that may come until a sweep is worth its time.
-    sweep_in: usize,
-    /// The youngest peer, by its ID, that was swept.
-    youngest_swept: u64,
-    /// Number of claimants that may have credit.
-    pub(crate) keepers: u32,
+    pub(super) shares: RBTree<u32, Share>,
+    /// Where the search for shares of zeros goes on.
+    hand: Option<u32>,
 }
 
-/// Returns the divisor between users, when `n` foreign ones hold some.
-pub(crate) fn divisor(n: u32) -> u64 {
-    let m = u64::from(n) + 1;
-    let log = u64::from(u64::BITS - (m - 1).leading_zeros());
-    m * log + m
-}
-
-/// Returns the size that a share needs for a claim, before the divisor between users. A sum that
-/// overflows is more than any limit.
-fn share_needed(share: &Share, claim: &Claim, amount: u64, r: usize) -> u64 {
-    let double = amount.saturating_mul(2);
-    double.saturating_add(claim.held[r] + share.used[r])
+/// Returns the amount of a resource that makes one batch of credit for each of `keepers`.
+pub(crate) fn batch(limit: u64, keepers: u32) -> u64 {
+    if limit < CREDIT_FROM {
+        return 0;
+    }
+    (limit / 256).min(limit / (4 * u64::from(keepers.max(1))))
 }
 
 impl Account {
     /// Makes an account of which nothing is held.
-    pub(crate) fn new(owner: u32, limits: Limits) -> Self {
+    pub(crate) fn new(level: Level, owner: u32, limits: Limits) -> Self {
         Self {
+            level,
             owner,
-            limits: limits.map(u64::from),
+            limits,
             granted: NOTHING,
+            used: NOTHING,
             foreign: [0; RESOURCES],
             shares: RBTree::new(),
-            claims: RBTree::new(),
-            sweep_in: SWEEP_AT_LEAST,
-            youngest_swept: 0,
-            keepers: 0,
+            hand: None,
         }
     }
 
-    /// Returns whether nobody holds anything.
-    pub(crate) fn is_unused(&self) -> bool {
-        self.granted == NOTHING
+    /// Returns the amounts that the claimants of a user hold together.
+    pub(crate) fn used_by(&self, uid: u32) -> Amounts {
+        self.shares.get(&uid).map_or(NOTHING, |share| share.used)
     }
 
-    /// Sums up the amounts that all claimants use; takes time in proportion to their number.
-    pub(crate) fn used(&self) -> Amounts {
-        let mut sum = NOTHING;
-        for claim in self.claims.values() {
-            for r in ALL {
-                sum[r] += claim.held[r] - claim.credit[r];
-            }
-        }
-        sum
-    }
-
-    /// Returns the entry of the peer of this ID; None if it never claimed or was swept.
-    #[inline]
-    pub(crate) fn claim_mut(&mut self, peer: u64) -> Option<&mut Claim> {
-        self.claims.get_mut(&peer)
-    }
-
-    /// Returns the entries of a claimant; None if it never claimed or was swept.
-    fn entries(&self, claimant: Claimant) -> Option<(&Share, &Claim)> {
-        let share = self.shares.get(&claimant.uid)?;
-        Some((share, self.claims.get(&claimant.peer)?))
-    }
-
-    /// Returns whether a claim might be granted if all credit were taken back, whichever claimant
-    /// is in the way. `batch` bounds the credit of one claimant.
-    pub(crate) fn could_after_recall(
+    /// Returns the size that a share has to have for a claim of one who holds `held`, and None if
+    /// it may not. Where `keepers` is not 0, so many claimants are taken to hold nothing except
+    /// idle credit, whichever are in the way. A number that overflows is more than any limit.
+    fn size_for(
         &self,
-        claimant: Claimant,
-        amounts: &Amounts,
-        batch: &Amounts,
-    ) -> bool {
-        if self.keepers == 0 {
-            return false;
-        }
-        let Some((share, claim)) = self.entries(claimant) else {
-            return true;
+        share: &Share,
+        held: u64,
+        amount: u64,
+        r: usize,
+        keepers: u32,
+    ) -> Option<u64> {
+        let (limit, have) = (self.limits[r], share.granted[r]);
+        let idle = (2 * batch(limit, 1)).saturating_mul(u64::from(keepers));
+        let keepers = if idle == 0 { 0 } else { keepers };
+        let others = share.holders[r] - u32::from(held != 0);
+        let by = self.level.between(others.saturating_sub(keepers) + 1);
+        let need = amount.saturating_add(held.saturating_sub(idle));
+        let others = (share.used[r] - held).saturating_sub(idle);
+        let need = need.saturating_mul(by).saturating_add(others);
+        // Less than the share has, if the limit was lowered since.
+        let free = match keepers {
+            0 => limit.saturating_sub(self.granted[r] - have),
+            _ => limit,
         };
-        let by = if share.foreign { divisor(1) } else { 1 };
-        ALL.iter().all(|&r| {
-            // A share may have been granted twice its use.
-            let idle = 4 * u64::from(self.keepers) * batch[r];
-            let others = (self.granted[r] - share.granted[r]).saturating_sub(idle);
-            let need = share_needed(share, claim, amounts[r], r);
-            let need = need.saturating_sub(idle).saturating_mul(by);
-            amounts[r] == 0 || need <= self.limits[r].saturating_sub(others)
-        })
+        if need <= have.min(free) {
+            return Some(have);
+        }
+        let by = if share.foreign {
+            let others = self.foreign[r] - u32::from(have != 0);
+            divisor(others.saturating_sub(keepers) + 1)
+        } else {
+            self.level.own()
+        };
+        (need.saturating_mul(by) <= free).then_some(need)
     }
 
-    /// Checks whether all of `amounts` may be granted. Returns the amounts that the share of the
-    /// claimant's user grows to then, for [`Account::grant`] under the same lock. Changes nothing,
-    /// except that a new claimant gets its entries from `reservation`.
+    /// Returns the amounts that a share grows to if all of `amounts` are granted to a claimant that
+    /// holds `held`. See [`Account::size_for`] for `keepers`.
     ///
     /// # Errors
     ///
-    /// Refused; NeedsReservation.
-    pub(crate) fn check(
-        &mut self,
-        claimant: Claimant,
+    /// The first resource that is refused.
+    pub(super) fn grown(
+        &self,
+        share: &Share,
+        held: &Amounts,
         amounts: &Amounts,
-        reservation: &mut Option<ClaimReservation>,
-    ) -> Result<Amounts, QuotaError> {
-        let Some((share, claim)) = self.entries(claimant) else {
-            let reservation = reservation.take().ok_or(QuotaError::NeedsReservation)?;
-            self.enter(claimant, reservation);
-            return self.check(claimant, amounts, &mut None);
-        };
+        keepers: u32,
+    ) -> Result<Amounts, usize> {
         let mut grown = share.granted;
-        for r in ALL {
-            let need = share_needed(share, claim, amounts[r], r);
-            let have = share.granted[r];
-            // Less than the share has, if the limit was lowered since.
-            let free = self.limits[r].saturating_sub(self.granted[r] - have);
-            if amounts[r] == 0 || need <= have.min(free) {
-                continue;
-            }
-            let n = self.foreign[r] + u32::from(have == 0);
-            let by = if share.foreign { divisor(n) } else { 1 };
-            if need.saturating_mul(by) > free {
-                return Err(QuotaError::Refused);
-            }
-            grown[r] = need;
+        for r in ALL.into_iter().filter(|&r| amounts[r] != 0) {
+            let size = self.size_for(share, held[r], amounts[r], r, keepers);
+            grown[r] = size.ok_or(r)?;
         }
         Ok(grown)
     }
 
+    /// Checks whether all of `amounts` may be granted to a claimant of a user that holds `held`.
+    /// Returns the amounts that the user's share grows to then, for [`Account::grant`] under the
+    /// same lock. Changes nothing, except that a new user gets its entry from `reservation`.
+    ///
+    /// # Errors
+    ///
+    /// NeedsReservation; Refused; RefusedUntilRecall if that might help, of `keepers` claimants
+    /// that may have credit. A recall that does not help is remembered.
+    pub(crate) fn check(
+        &mut self,
+        uid: u32,
+        held: &Amounts,
+        amounts: &Amounts,
+        reservation: &mut Option<ShareReservation>,
+        keepers: u32,
+    ) -> Result<Amounts, QuotaError> {
+        let Some(share) = self.shares.get(&uid) else {
+            let reservation = reservation.take().ok_or(QuotaError::NeedsReservation)?;
+            self.enter(uid, reservation);
+            return self.check(uid, held, amounts, &mut None, keepers);
+        };
+        let grown = self.grown(share, held, amounts, 0);
+        if let Ok(grown) = grown {
+            return Ok(grown);
+        }
+        let helps = keepers != 0 && self.grown(share, held, amounts, keepers).is_ok();
+        let Some(share) = self.shares.get_mut(&uid).filter(|_| helps) else {
+            return Err(QuotaError::Refused);
+        };
+        if share.recall_after != 0 {
+            share.recall_after -= 1;
+            return Err(QuotaError::Refused);
+        }
+        share.recall_after = keepers.saturating_mul(REFUSALS_PER_RECALL);
+        Err(QuotaError::RefusedUntilRecall(self.level, keepers))
+    }
+
     /// Books a claim that [`Account::check`] found to fit.
-    pub(crate) fn grant(&mut self, claimant: Claimant, amounts: &Amounts, grown: &Amounts) {
-        let share = self.shares.get_mut(&claimant.uid);
-        let claim = self.claims.get_mut(&claimant.peer);
-        let (Some(share), Some(claim)) = (share, claim) else {
-            debug_assert!(false, "a grant to a claimant without entries");
+    pub(crate) fn grant(&mut self, uid: u32, held: &Amounts, amounts: &Amounts, grown: &Amounts) {
+        let Some(share) = self.shares.get_mut(&uid) else {
+            debug_assert!(false, "a grant to a user without an entry");
             return;
         };
-        for r in ALL {
-            let first = share.granted[r] == 0 && grown[r] != 0;
-            self.foreign[r] += u32::from(first && share.foreign);
+        for r in ALL.into_iter().filter(|&r| amounts[r] != 0) {
+            self.foreign[r] += u32::from(share.granted[r] == 0 && share.foreign);
             self.granted[r] += grown[r] - share.granted[r];
+            self.used[r] += amounts[r];
+            share.used[r] += amounts[r];
+            share.holders[r] += u32::from(held[r] == 0);
         }
         share.granted = *grown;
-        add(&mut share.used, amounts);
-        add(&mut claim.held, amounts);
+        share.recall_after = 0;
     }
 
-    /// Makes the entries of a claimant, as far as they are not there.
-    fn enter(&mut self, claimant: Claimant, reservation: ClaimReservation) {
-        if let Entry::Vacant(vacant) = self.shares.entry(claimant.uid) {
-            let share = Share {
-                foreign: claimant.uid != self.owner,
-                ..Share::default()
-            };
-            vacant.insert(share, reservation.share);
+    /// Makes the entry of a user, and drops a few that hold nothing.
+    fn enter(&mut self, uid: u32, reservation: ShareReservation) {
+        let unused = |share: &mut Share| share.used == NOTHING;
+        let found = find_unused(&mut self.shares, &mut self.hand, unused);
+        for uid in found.iter().flatten() {
+            self.shares.remove(uid);
         }
-        if let Entry::Vacant(vacant) = self.claims.entry(claimant.peer) {
-            let claim = Claim {
-                uid: claimant.uid,
-                ..Claim::default()
-            };
-            vacant.insert(claim, reservation.claim);
-            self.sweep_in = self.sweep_in.saturating_sub(1);
+        if let Entry::Vacant(vacant) = self.shares.entry(uid) {
+            vacant.insert(Share::new(uid != self.owner), reservation);
         }
     }
 
-    /// Gives back amounts that the peer of this ID was granted before.
-    pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
-        let claim = self.claims.get_mut(&peer);
-        let uid = claim.as_ref().map(|claim| claim.uid);
-        let share = uid.and_then(|uid| self.shares.get_mut(&uid));
-        let (Some(share), Some(claim)) = (share, claim) else {
+    /// Gives back amounts of a claimant of a user that holds `held`, these included.
+    pub(crate) fn release(&mut self, uid: u32, held: &Amounts, amounts: &Amounts) {
+        let Some(share) = self.shares.get_mut(&uid) else {
             debug_assert!(*amounts == NOTHING, "release by one that holds nothing");
             return;
         };
-        lower(share, claim, &mut self.granted, &mut self.foreign, amounts);
-    }
-
-    /// Takes the credit of all claimants, and reports each one's to `each`.
-    pub(crate) fn take_credit(&mut self, mut each: impl FnMut(u64, &Amounts)) {
-        self.keepers = 0;
-        for (&peer, claim) in self.claims.iter_mut() {
-            let (uid, credit) = (claim.uid, core::mem::replace(&mut claim.credit, NOTHING));
-            if let Some(share) = self.shares.get_mut(&uid).filter(|_| claim.keeps) {
-                claim.keeps = false;
-                lower(share, claim, &mut self.granted, &mut self.foreign, &credit);
-                each(peer, &credit);
-            }
+        for r in ALL.into_iter().filter(|&r| amounts[r] != 0) {
+            debug_assert!(held[r] >= amounts[r] && share.used[r] >= held[r]);
+            self.used[r] -= amounts[r];
+            share.used[r] -= amounts[r];
+            share.holders[r] -= u32::from(held[r] == amounts[r]);
+            let keep = share.granted[r].min(self.level.between(1) * share.used[r]);
+            self.granted[r] -= share.granted[r] - keep;
+            share.granted[r] = keep;
+            self.foreign[r] -= u32::from(keep == 0 && share.foreign);
         }
     }
 
-    /// Returns whether so many entries gathered that a [`Account::sweep`] is worth its time.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.sweep_in == 0
-    }
-
-    /// Drops the entries of claimants that hold nothing.
-    ///
-    /// A peer that comes again after a sweep gets more time until the next one, or peers that send
-    /// in turn would all be dropped before their next turn. Peers that come once and close get
-    /// none. IDs distinguish them: a peer that comes again is older than some that were dropped
-    /// before, so it was open then.
-    pub(crate) fn sweep(&mut self) {
-        let (known, mut again) = (self.youngest_swept, 0);
-        retain(
-            &mut self.claims,
-            |claim| claim.held != NOTHING,
-            |node| {
-                let (peer, _) = node.to_key_value();
-                again += usize::from(peer <= known);
-                self.youngest_swept = self.youngest_swept.max(peer);
-            },
-        );
-        // A claim of a user that holds nothing is gone as well, so none dangles.
-        retain(&mut self.shares, |share| share.granted != NOTHING, drop);
-        self.sweep_in = self.claims.iter().count() + 2 * again + SWEEP_AT_LEAST;
-    }
-
-    /// Reports to `each` the amounts that each claimant held, and leaves an account of nothing.
+    /// Reports to `each` the amounts that each user holds, and leaves an account of nothing.
     /// Returns the old account, to be dropped without locks.
-    pub(crate) fn close(&mut self, mut each: impl FnMut(u64, &Amounts)) -> Self {
-        for (&peer, claim) in self.claims.iter() {
-            each(peer, &claim.held);
+    pub(crate) fn close(&mut self, mut each: impl FnMut(u32, &Amounts)) -> Self {
+        for (&uid, share) in self.shares.iter() {
+            each(uid, &share.used);
         }
-        core::mem::replace(self, Self::new(self.owner, Limits::default()))
-    }
-}
-
-/// Takes `amounts` from a claimant, and with it from its user's share.
-fn lower(
-    share: &mut Share,
-    claim: &mut Claim,
-    granted: &mut Amounts,
-    foreign: &mut [u32; RESOURCES],
-    amounts: &Amounts,
-) {
-    for r in ALL.into_iter().filter(|&r| amounts[r] != 0) {
-        debug_assert!(claim.held[r] >= amounts[r] && share.used[r] >= amounts[r]);
-        claim.held[r] -= amounts[r];
-        share.used[r] -= amounts[r];
-        let keep = share.granted[r].min(2 * share.used[r]);
-        granted[r] -= share.granted[r] - keep;
-        share.granted[r] = keep;
-        foreign[r] -= u32::from(keep == 0 && share.foreign);
+        let closed = Self::new(self.level, self.owner, NOTHING);
+        core::mem::replace(self, closed)
     }
 }
 

@@ -3,32 +3,67 @@
 //! The quota of one peer: its own account, and the amounts that it draws for that from its user's.
 //!
 //! A claimant draws from both accounts at once. The amounts that it releases stay with it as
-//! credit, up to two batches of 1/4096 of the user's limit, so most messages are covered by it and
-//! touch neither account; limits below 4096 are booked exactly. Nothing is drawn ahead of its use,
-//! so that many claimants that send little tie up little. If the peer's account refuses a draw, all
-//! credit there is taken back; if the user's does, the caller recalls all credit that lies idle
-//! with the user's peers ([`Ledger::recall`]); then it is tried once more, unless that could not
-//! help. So credit keeps nobody from anything.
+//! credit, up to two batches of 1/256 of a limit, the peer's or the user's, whichever is smaller,
+//! so most messages are covered by it and touch neither account; limits below 4096 are booked
+//! exactly. Where more than 64 claimants keep credit, a batch is their part of a quarter of the
+//! limit. Nothing is drawn ahead of its use, so that many claimants that send little tie up little.
+//!
+//! If an account refuses a draw, and idle credit could change that, the caller takes that credit
+//! back ([`Ledger::recall`]) and tries once more. A recall that did not help is remembered in the
+//! share of the user that asked for it, so refusals do not cost in proportion to claimants.
+//!
+//! # Invariants
+//!
+//! - A claim is in `keeping` if it may have credit, and otherwise in `claims`, where it has none.
+//! - The user's account holds, for each sending user at this peer, what the share of that user uses
+//!   of this peer's account.
+//! - Claims of zeros may linger, until others come.
 //!
 //! # Locks
 //!
 //! Lies in the peer's inbox; takes the user's account lock.
 
 use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;
 
-use crate::bus::quota::account::{Account, ClaimReservation};
+use crate::bus::host::GFP_KEPT;
+use crate::bus::quota::account::{batch, Account, ShareReservation};
+use crate::bus::quota::level::Level;
 use crate::bus::quota::resource::{
-    add, covers, only, subtract, Amounts, Claimant, Limits, ALL, NOTHING,
+    add, covers, subtract, Amounts, Claimant, ALL, NOTHING, PEER_LIMITS,
 };
 use crate::bus::quota::user::User;
 use crate::bus::quota::QuotaError;
+use crate::bus::tree::find_unused;
+
+/// Number of claimants that a recall takes credit from in one go.
+const RECALL_CHUNK: u32 = 64;
+
+/// The amounts that a peer holds as a claimant.
+#[derive(Default)]
+pub(crate) struct Claim {
+    pub(super) held: Amounts,
+    /// The part of it that is not used.
+    pub(super) credit: Amounts,
+    uid: u32,
+    /// It claimed since it was looked at.
+    recent: bool,
+}
+
+impl Claim {
+    /// Returns the part of `amounts` that its credit does not cover.
+    pub(super) fn lacks(&self, amounts: &Amounts) -> Amounts {
+        core::array::from_fn(|r| amounts[r].saturating_sub(self.credit[r]))
+    }
+}
 
 /// Memory for a claimant's first claim on both levels.
 #[derive(Default)]
 pub(crate) struct LedgerReservation {
-    peer: Option<ClaimReservation>,
-    user: Option<ClaimReservation>,
+    claim: Option<RBTreeNodeReservation<u64, Claim>>,
+    peer: Option<ShareReservation>,
+    user: Option<ShareReservation>,
 }
 
 impl LedgerReservation {
@@ -39,8 +74,9 @@ impl LedgerReservation {
     /// ENOMEM.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            peer: Some(ClaimReservation::new()?),
-            user: Some(ClaimReservation::new()?),
+            claim: Some(RBTreeNodeReservation::new(GFP_KEPT)?),
+            peer: Some(ShareReservation::new(GFP_KEPT)?),
+            user: Some(ShareReservation::new(GFP_KEPT)?),
         })
     }
 }
@@ -49,16 +85,43 @@ impl LedgerReservation {
 pub(crate) struct Ledger {
     /// The peer's charges, with its own limits.
     pub(crate) account: Account,
-    user: Arc<User>,
+    pub(super) user: Arc<User>,
+    /// The peer's ID.
+    peer: u64,
+    pub(super) claims: RBTree<u64, Claim>,
+    pub(super) keeping: RBTree<u64, Claim>,
+    /// Number of claims in `keeping`.
+    keepers: u32,
+    /// The most credit of each resource that a claimant keeps: two batches.
+    most_credit: Amounts,
+    /// Memory for the peer's entry among those of its user with credit, while it is not there.
+    entry: Option<RBTreeNodeReservation<u64, ()>>,
+    /// Where the search for claims goes on that are not used: in `claims`, and in `keeping`.
+    hands: [Option<u64>; 2],
+    /// The youngest peer, by its ID, whose claim was dropped.
+    youngest: u64,
 }
 
 impl Ledger {
-    /// Makes the ledger of a peer of this user, with limits of its own.
-    pub(crate) fn new(user: Arc<User>, limits: Limits) -> Self {
-        Self {
-            account: Account::new(user.uid, limits),
-            user,
-        }
+    /// Makes the ledger of the peer of this user and ID.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(user: &Arc<User>, peer: u64) -> Result<Self> {
+        let limits = core::array::from_fn(|r| PEER_LIMITS[r].min(user.limits[r]));
+        Ok(Self {
+            account: Account::new(Level::Peer, user.uid, limits),
+            user: user.clone(),
+            peer,
+            claims: RBTree::new(),
+            keeping: RBTree::new(),
+            keepers: 0,
+            most_credit: NOTHING,
+            entry: Some(RBTreeNodeReservation::new(GFP_KEPT)?),
+            hands: [None; 2],
+            youngest: 0,
+        })
     }
 
     /// Returns the user that the peer belongs to.
@@ -66,11 +129,11 @@ impl Ledger {
         self.user.uid
     }
 
-    /// Sets one of the peer's limits.
-    pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) {
-        // Credit was granted under the old one.
-        self.recall();
+    /// Sets one of the peer's limits. Credit that was granted under the old one is to be recalled,
+    /// of as many claimants as this returns.
+    pub(crate) fn set_limit(&mut self, resource: usize, limit: u32) -> u32 {
         self.account.limits[resource] = u64::from(limit);
+        self.keepers
     }
 
     /// Grants all of `amounts` on both levels, or nothing.
@@ -85,46 +148,57 @@ impl Ledger {
         amounts: &Amounts,
         reservation: Option<&mut LedgerReservation>,
     ) -> Result<(), QuotaError> {
-        if let Some(claim) = self.account.claim_mut(claimant.peer) {
+        if let Some(claim) = self.keeping.get_mut(&claimant.peer) {
             if covers(&claim.credit, amounts) {
                 subtract(&mut claim.credit, amounts);
+                claim.recent = true;
                 return Ok(());
             }
         }
-        self.draw(claimant, amounts, reservation)
+        let none = &mut LedgerReservation::default();
+        self.draw(claimant, amounts, reservation.unwrap_or(none))
     }
 
     /// Gives back amounts that the peer of this ID was granted before.
+    #[inline]
     pub(crate) fn release(&mut self, peer: u64, amounts: &Amounts) {
-        for r in ALL {
-            if amounts[r] != 0 {
-                self.release_one(peer, r, amounts[r]);
+        if let Some(claim) = self.keeping.get_mut(&peer) {
+            add(&mut claim.credit, amounts);
+            if covers(&self.most_credit, &claim.credit) {
+                return;
             }
+            let mut excess = NOTHING;
+            for r in ALL
+                .into_iter()
+                .filter(|&r| claim.credit[r] > self.most_credit[r])
+            {
+                excess[r] = claim.credit[r] - self.most_credit[r] / 2;
+            }
+            subtract(&mut claim.credit, &excess);
+            return self.release_exactly(peer, &excess);
         }
+        self.release_exactly(peer, amounts);
     }
 
-    /// Gives back `amount` of one resource that the peer of this ID was granted before.
-    pub(crate) fn release_one(&mut self, peer: u64, resource: usize, amount: u64) {
-        let Some(claim) = self.account.claim_mut(peer) else {
-            debug_assert!(false, "release by a claimant that holds nothing");
-            return;
-        };
-        let credit = &mut claim.credit[resource];
-        *credit += amount;
-        // After a recall nothing is kept until the next draw, or it would not be known to lie idle.
-        let batch = self.user.batch[resource];
-        let keep = if claim.keeps { batch } else { 0 };
-        if *credit > 2 * keep {
-            let excess = only(resource, *credit - keep);
-            *credit = keep;
-            self.give_back(peer, &excess);
-        }
-    }
-
+    /// Gives back amounts of a claimant that are not kept as credit. After a recall nothing is kept
+    /// until the next draw, or it would not be known to lie idle.
     #[cold]
-    fn give_back(&mut self, peer: u64, excess: &Amounts) {
-        self.account.release(peer, excess);
-        self.user.account.lock().account.release(peer, excess);
+    fn release_exactly(&mut self, peer: u64, amounts: &Amounts) {
+        let Some(claim) = self.claim_mut(peer) else {
+            return debug_assert!(false, "release by one that holds nothing");
+        };
+        let (uid, held) = (claim.uid, claim.held);
+        subtract(&mut claim.held, amounts);
+        self.give_back(uid, &held, amounts);
+    }
+
+    /// Gives back amounts, on both levels, of a claimant that held `held` with them.
+    #[cold]
+    fn give_back(&mut self, uid: u32, held: &Amounts, amounts: &Amounts) {
+        let here = self.account.used_by(uid);
+        self.account.release(uid, held, amounts);
+        let mut books = self.user.account.lock();
+        books.account.release(uid, &here, amounts);
     }
 
     /// Claims from both accounts the amounts that the claimant's credit lacks.
@@ -133,34 +207,24 @@ impl Ledger {
         &mut self,
         claimant: Claimant,
         amounts: &Amounts,
-        reservation: Option<&mut LedgerReservation>,
+        reservation: &mut LedgerReservation,
     ) -> Result<(), QuotaError> {
-        let none = &mut LedgerReservation::default();
-        let reservation = reservation.unwrap_or(none);
-        if self.account.is_crowded() {
-            self.recall();
-            self.account.sweep();
-        }
-        let claim = self.account.claim_mut(claimant.peer);
-        let credit = claim.map_or(NOTHING, |claim| claim.credit);
-        let mut drawn = core::array::from_fn(|r| amounts[r].saturating_sub(credit[r]));
-        let mut done = self.grant(claimant, &drawn, reservation);
-        let (account, batch) = (&self.account, &self.user.batch);
-        if done == Err(QuotaError::Refused) && account.could_after_recall(claimant, &drawn, batch) {
-            self.recall();
-            drawn = *amounts;
-            done = self.grant(claimant, &drawn, reservation);
-        }
-        done?;
-        // A claimant that was granted something has an entry.
-        let Some(claim) = self.account.claim_mut(claimant.peer) else {
-            return Ok(());
+        let Claimant { uid, peer } = claimant;
+        let Some(claim) = self.claim_mut(peer) else {
+            let memory = reservation.claim.take();
+            self.enter(claimant, memory.ok_or(QuotaError::NeedsReservation)?);
+            return self.draw(claimant, amounts, reservation);
         };
-        add(&mut claim.credit, &drawn);
-        subtract(&mut claim.credit, amounts);
-        if !core::mem::replace(&mut claim.keeps, true) {
-            self.account.keepers += 1;
-            self.user.account.lock().account.keepers += 1;
+        let (held, drawn) = (claim.held, claim.lacks(amounts));
+        self.grant(uid, &held, &drawn, reservation)?;
+        if self.most_credit != NOTHING {
+            self.keep(peer);
+        }
+        if let Some(claim) = self.claim_mut(peer) {
+            add(&mut claim.held, &drawn);
+            add(&mut claim.credit, &drawn);
+            subtract(&mut claim.credit, amounts);
+            claim.recent = true;
         }
         Ok(())
     }
@@ -168,52 +232,127 @@ impl Ledger {
     /// Claims from both accounts: all of it, or nothing.
     fn grant(
         &mut self,
-        claimant: Claimant,
+        uid: u32,
+        held: &Amounts,
         amounts: &Amounts,
         reservation: &mut LedgerReservation,
     ) -> Result<(), QuotaError> {
-        let peers = &mut self.account;
-        let grown = peers.check(claimant, amounts, &mut reservation.peer)?;
-        let (mut books, batch) = (self.user.account.lock(), &self.user.batch);
-        let users = &mut books.account;
-        if users.is_crowded() {
-            users.sweep();
-        }
-        let checked = users.check(claimant, amounts, &mut reservation.user);
-        let users_grown = checked.map_err(|error| match error {
-            QuotaError::Refused if users.could_after_recall(claimant, amounts, batch) => {
-                QuotaError::RefusedUntilRecall
-            }
-            other => other,
-        })?;
-        users.grant(claimant, amounts, &users_grown);
+        let (peers, keepers) = (&mut self.account, self.keepers);
+        let grown = peers.check(uid, held, amounts, &mut reservation.peer, keepers)?;
+        let here = peers.used_by(uid);
+        let mut books = self.user.account.lock();
+        let (keepers, users) = (books.keepers, &mut books.account);
+        let users_grown = users.check(uid, &here, amounts, &mut reservation.user, keepers)?;
+        users.grant(uid, &here, amounts, &users_grown);
+        // One more may keep some now.
+        let (here, all) = (self.keepers + 1, keepers + 1);
+        self.most_credit = core::array::from_fn(|r| {
+            2 * batch(peers.limits[r], here).min(batch(users.limits[r], all))
+        });
         drop(books);
-        peers.grant(claimant, amounts, &grown);
+        peers.grant(uid, held, amounts, &grown);
         Ok(())
     }
 
-    /// Returns the credit of all claimants, to both accounts.
-    pub(crate) fn recall(&mut self) {
-        if self.account.keepers == 0 {
-            return;
+    /// Returns the entry of the peer of this ID; None if it never claimed, or was dropped since.
+    fn claim_mut(&mut self, peer: u64) -> Option<&mut Claim> {
+        let keeping = self.keeping.get_mut(&peer);
+        keeping.or_else(|| self.claims.get_mut(&peer))
+    }
+
+    /// Makes the entry of a claimant.
+    fn enter(&mut self, claimant: Claimant, memory: RBTreeNodeReservation<u64, Claim>) {
+        if claimant.peer > self.youngest {
+            self.forget_a_few();
         }
+        let claim = Claim {
+            uid: claimant.uid,
+            ..Claim::default()
+        };
+        self.claims.insert(memory.into_node(claimant.peer, claim));
+    }
+
+    /// Drops a few claims of nothing, and takes the credit of a few claimants: of those that have
+    /// not claimed since the last look.
+    ///
+    /// That makes room for a new peer, and not for one that comes again: otherwise peers that send
+    /// in turn would be dropped before their next turn. IDs distinguish them: a peer that comes
+    /// again is older than some that were dropped before, so it was open then.
+    fn forget_a_few(&mut self) {
+        let idle = |claim: &mut Claim| !core::mem::take(&mut claim.recent);
+        let unused = |claim: &mut Claim| idle(claim) && claim.held == NOTHING;
+        let found = find_unused(&mut self.claims, &mut self.hands[0], unused);
+        for &peer in found.iter().flatten() {
+            self.claims.remove(&peer);
+            self.youngest = self.youngest.max(peer);
+        }
+        let found = find_unused(&mut self.keeping, &mut self.hands[1], idle);
+        for &peer in found.iter().flatten() {
+            self.take_credit(peer);
+        }
+    }
+
+    /// Lets a claimant keep credit from now on.
+    fn keep(&mut self, peer: u64) {
+        let Some(claim) = self.claims.remove_node(&peer) else {
+            return;
+        };
+        self.keeping.insert(claim);
+        self.keepers += 1;
         let mut books = self.user.account.lock();
-        books.account.keepers -= self.account.keepers;
-        let report = |peer, credit: &Amounts| books.account.release(peer, credit);
-        self.account.take_credit(report);
+        books.keepers += 1;
+        if let Some(entry) = self.entry.take() {
+            books.with_credit.insert(entry.into_node(self.peer, ()));
+        }
+    }
+
+    /// Returns the credit of a claimant, to both accounts, and lets it keep none.
+    fn take_credit(&mut self, peer: u64) {
+        let Some(claim) = self.keeping.get_mut(&peer) else {
+            return;
+        };
+        let (uid, held) = (claim.uid, claim.held);
+        let credit = core::mem::replace(&mut claim.credit, NOTHING);
+        subtract(&mut claim.held, &credit);
+        if let Some(claim) = self.keeping.remove_node(&peer) {
+            self.claims.insert(claim);
+        }
+        self.keepers -= 1;
+        self.give_back(uid, &held, &credit);
+        let mut books = self.user.account.lock();
+        books.keepers -= 1;
+        if self.keepers == 0 {
+            let entry = books.with_credit.remove_node(&self.peer);
+            self.entry = entry.map(|entry| entry.into_reservation());
+        }
+    }
+
+    /// Takes the credit of a few claimants. Returns their number, 0 if none has any.
+    pub(crate) fn recall(&mut self) -> u32 {
+        let mut n = 0;
+        while let Some(first) = self.keeping.cursor_front().filter(|_| n < RECALL_CHUNK) {
+            let peer = *first.current().0;
+            self.take_credit(peer);
+            n += 1;
+        }
+        n
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released
     /// after. Returns the old ledger, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Self {
+        while self.recall() != 0 {}
         let mut books = self.user.account.lock();
-        books.account.keepers -= self.account.keepers;
-        let report = |peer, held: &Amounts| books.account.release(peer, held);
+        let report = |uid, used: &Amounts| books.account.release(uid, used, used);
         let account = self.account.close(report);
         drop(books);
         Self {
             account,
             user: self.user.clone(),
+            claims: core::mem::replace(&mut self.claims, RBTree::new()),
+            keeping: RBTree::new(),
+            entry: self.entry.take(),
+            ..*self
         }
     }
 }

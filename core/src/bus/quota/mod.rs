@@ -3,18 +3,23 @@
 //! Quota: the amounts that each claimant may hold, and those that it holds.
 //!
 //! Two levels are charged for a message that a peer receives: the peer's own limits ([`ledger`])
-//! and those of its user, which the user's peers share ([`user`]). Both are an [`account`]. Nothing
-//! here knows of messages, handles or queues: a claimant is a pair of numbers.
+//! and those of its user, which the user's peers share ([`user`]). For descriptors the sender's
+//! user is a third. Each is an [`account`]. Nothing here knows of messages, handles or queues: a
+//! claimant is a pair of numbers.
 
 mod account;
 mod ledger;
+mod level;
+mod query;
 mod resource;
 mod user;
 
-pub(crate) use account::divisor;
 pub(crate) use ledger::{Ledger, LedgerReservation};
-pub(crate) use resource::{add, only, Claimant, NOTHING};
-pub use resource::{Amounts, Limits, BYTES, DEFAULT_LIMITS, FDS, HANDLES, RESOURCES, SLICES};
+pub(crate) use level::{divisor, Level};
+pub(crate) use resource::{add, covers, only, subtract, Claimant, NOTHING};
+pub use resource::{
+    user_limits, Amounts, Limits, BYTES, FDS, HANDLES, PEER_LIMITS, RESOURCES, SLICES,
+};
 pub(crate) use user::{SentFds, User};
 
 /// The reason why a claim is not granted.
@@ -22,9 +27,9 @@ pub(crate) use user::{SentFds, User};
 pub(crate) enum QuotaError {
     /// The claim goes over a limit.
     Refused,
-    /// The claim goes over the user's limits, unless the user's peers return the credit that lies
-    /// idle with them.
-    RefusedUntilRecall,
+    /// The claim goes over a limit of this level, unless up to so many claimants return the credit
+    /// that lies idle with them.
+    RefusedUntilRecall(Level, u32),
     /// The claimant has no entry yet: to be tried again with a reservation for it.
     NeedsReservation,
 }

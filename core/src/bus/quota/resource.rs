@@ -8,7 +8,7 @@ pub const RESOURCES: usize = 4;
 /// Amounts of every resource, by its index.
 pub type Amounts = [u64; RESOURCES];
 /// Limits of a user or a peer, by resource.
-pub type Limits = [u32; RESOURCES];
+pub type Limits = Amounts;
 
 /// Index of slices in [`Amounts`].
 pub const SLICES: usize = 0;
@@ -25,8 +25,15 @@ pub(crate) const ALL: [usize; RESOURCES] = [SLICES, HANDLES, BYTES, FDS];
 /// Nothing at all.
 pub(crate) const NOTHING: Amounts = [0; RESOURCES];
 
-/// Limits of a user unless the administrator sets others.
-pub const DEFAULT_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
+/// Limits that a peer starts with, as far as those of its user are not lower.
+pub const PEER_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
+
+/// Returns the limits of a user unless the administrator sets others, on a machine with this many
+/// bytes of memory: eight times those of a peer, and an eighth of the memory.
+pub const fn user_limits(memory: u64) -> Limits {
+    let [slices, handles, _, fds] = PEER_LIMITS;
+    [8 * slices, 8 * handles, memory / 8, 8 * fds]
+}
 
 /// Returns `amount` of one resource and nothing of the others.
 #[inline]

@@ -4,23 +4,36 @@
 //!
 //! # Locks
 //!
-//! `account` (rank 4) guards the sum of the charges of the user's peers, and the descriptors that
+//! `account` (rank 4) guards what the user's peers were charged together, and the descriptors that
 //! the user has in flight.
 
 use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use crate::bus::host::GFP_KEPT;
-use crate::bus::quota::account::Account;
-use crate::bus::quota::resource::{Amounts, Limits, FDS};
+use crate::bus::quota::account::{Account, ShareReservation};
+use crate::bus::quota::level::Level;
+use crate::bus::quota::resource::{only, Claimant, Limits, FDS};
+use crate::bus::quota::QuotaError;
+use crate::bus::tree::find_unused;
 use crate::errno::EDQUOT;
 
 /// The part of a user that the account lock guards.
 pub(crate) struct UserAccount {
-    /// Sum of the charges of the user's peers.
+    /// The charges of the user's peers, by sending user and, in a share, receiving peer.
     pub(crate) account: Account,
-    /// Descriptors that this user sent and nobody received yet.
-    pub(crate) sent_fds: u64,
+    /// Number of claimants that may have credit, over all peers.
+    pub(crate) keepers: u32,
+    /// The peers, by ID, where a claimant may have credit.
+    pub(crate) with_credit: RBTree<u64, ()>,
+    /// Descriptors that this user sent and nobody received yet, by receiving user and, in a share,
+    /// receiving peer.
+    pub(crate) sent: Account,
+    /// Descriptors in flight to each peer, by ID. Entries of zeros may linger.
+    sent_to: RBTree<u64, u64>,
+    /// Where the search for such entries goes on.
+    hand: Option<u64>,
 }
 
 /// One user, by real user ID.
@@ -28,8 +41,6 @@ pub(crate) struct UserAccount {
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) limits: Limits,
-    /// Amounts of each resource that make one batch of credit.
-    pub(crate) batch: Amounts,
     #[pin]
     pub(crate) account: SpinLock<UserAccount>,
 }
@@ -42,48 +53,100 @@ impl User {
     /// ENOMEM.
     pub(crate) fn new(uid: u32, limits: Limits) -> Result<Arc<Self>> {
         let books = UserAccount {
-            account: Account::new(uid, limits),
-            sent_fds: 0,
+            account: Account::new(Level::User, uid, limits),
+            keepers: 0,
+            with_credit: RBTree::new(),
+            sent: Account::new(Level::Sender, uid, limits),
+            sent_to: RBTree::new(),
+            hand: None,
         };
         Arc::pin_init(
             pin_init!(Self {
                 uid,
                 limits,
-                batch: limits.map(|limit| u64::from(limit / 4096)),
                 account <- new_spinlock!(books, "bus1::account"),
             }),
             GFP_KEPT,
         )
     }
+}
 
-    /// Returns whether a recall could free anything.
-    pub(crate) fn has_credit(&self) -> bool {
-        self.account.lock().account.keepers != 0
+/// Memory for the first descriptors that a user sends to a peer.
+struct SentReservation {
+    share: Option<ShareReservation>,
+    peer: Option<RBTreeNodeReservation<u64, u64>>,
+}
+
+impl UserAccount {
+    /// Returns the number of descriptors in flight to a peer.
+    pub(crate) fn sent_to(&self, peer: u64) -> u64 {
+        self.sent_to.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// Charges `n` descriptors that are sent to `to`.
+    fn charge_sent(
+        &mut self,
+        to: Claimant,
+        n: u64,
+        reservation: &mut SentReservation,
+    ) -> Result<(), QuotaError> {
+        let (held, amounts) = (only(FDS, self.sent_to(to.peer)), only(FDS, n));
+        let share = &mut reservation.share;
+        let grown = self.sent.check(to.uid, &held, &amounts, share, 0)?;
+        if self.sent_to.get(&to.peer).is_none() {
+            let memory = reservation.peer.take();
+            let memory = memory.ok_or(QuotaError::NeedsReservation)?;
+            let found = find_unused(&mut self.sent_to, &mut self.hand, |n| *n == 0);
+            for peer in found.iter().flatten() {
+                self.sent_to.remove(peer);
+            }
+            self.sent_to.insert(memory.into_node(to.peer, 0));
+        }
+        self.sent.grant(to.uid, &held, &amounts, &grown);
+        self.add_sent_to(to.peer, |sent| sent + n);
+        Ok(())
+    }
+
+    fn add_sent_to(&mut self, peer: u64, add: impl FnOnce(u64) -> u64) {
+        if let Some(sent) = self.sent_to.get_mut(&peer) {
+            *sent = add(*sent);
+        }
     }
 }
 
 /// Descriptors in flight, charged to the user that sent them, until this is dropped.
 pub(crate) struct SentFds {
     user: Arc<User>,
+    to: Claimant,
     n: u64,
 }
 
 impl SentFds {
-    /// Charges `n` descriptors to the user.
+    /// Charges `n` descriptors that are sent to the peer `to` to the user.
     ///
     /// # Errors
     ///
-    /// EDQUOT if the user has too many in flight.
-    pub(crate) fn charge(user: &Arc<User>, n: usize) -> Result<Self> {
+    /// EDQUOT if the user has too many in flight; ENOMEM.
+    pub(crate) fn charge(user: &Arc<User>, to: Claimant, n: usize) -> Result<Self> {
         let n = n as u64;
-        let mut books = user.account.lock();
-        if books.sent_fds + n > books.account.limits[FDS] {
-            return Err(EDQUOT);
+        let mut reservation = SentReservation {
+            share: None,
+            peer: None,
+        };
+        loop {
+            let charged = user.account.lock().charge_sent(to, n, &mut reservation);
+            match charged {
+                Ok(()) => break,
+                Err(QuotaError::NeedsReservation) => {
+                    reservation.share = Some(ShareReservation::new(GFP_KEPT)?);
+                    reservation.peer = Some(RBTreeNodeReservation::new(GFP_KEPT)?);
+                }
+                Err(_) => return Err(EDQUOT),
+            }
         }
-        books.sent_fds += n;
-        drop(books);
         Ok(Self {
             user: user.clone(),
+            to,
             n,
         })
     }
@@ -91,6 +154,9 @@ impl SentFds {
 
 impl Drop for SentFds {
     fn drop(&mut self) {
-        self.user.account.lock().sent_fds -= self.n;
+        let mut books = self.user.account.lock();
+        let held = only(FDS, books.sent_to(self.to.peer));
+        books.sent.release(self.to.uid, &held, &only(FDS, self.n));
+        books.add_sent_to(self.to.peer, |sent| sent - self.n);
     }
 }

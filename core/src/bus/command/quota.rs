@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! QUOTA: what a message may be, whose limit would refuse it, and what is used.
+//!
+//! # Locks
+//!
+//! The caller's table, the receiver's inbox, the accounts of users: one at a time, except that an
+//! inbox takes the account of its user.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::abi::*;
+use crate::bus::command::dispatch::{check_flags, Command};
+use crate::bus::command::pending::Pending;
+use crate::bus::command::Caller;
+use crate::bus::host::Host;
+use crate::bus::object::{charges, ensure, Handle, Peer};
+use crate::bus::pool::Size;
+use crate::bus::quota::{self, covers, Level, FDS, SLICES};
+use crate::errno::{EDQUOT, EHOSTUNREACH};
+
+/// Returns the amounts in the form of the interface.
+fn amounts([slices, handles, bytes, fds]: quota::Amounts) -> Amounts {
+    Amounts {
+        slices,
+        handles,
+        bytes,
+        fds,
+    }
+}
+
+impl<H: Host> Peer<H> {
+    /// Returns the most of each resource that one message to `to` may have, where nobody holds
+    /// anything.
+    fn most_to(&self, to: &Self) -> quota::Amounts {
+        let mut most = to.inbox.lock().ledger.most(self.uid());
+        let sent = self.user.account.lock().sent.most(to.uid());
+        most[FDS] = most[FDS].min(sent[FDS]);
+        most
+    }
+
+    /// Returns the limit that would refuse a message of this size to `to` now, and the resource.
+    /// Idle credit counts as used: SEND would recall it.
+    fn refusal(&self, to: &Self, size: &Size) -> Option<(Level, usize)> {
+        let sent = quota::only(FDS, size.n_fds as u64);
+        let books = self.user.account.lock();
+        let held = quota::only(FDS, books.sent_to(to.id()));
+        let refused = books.sent.refuses(to.uid(), &held, &sent);
+        drop(books);
+        if let Some(resource) = refused {
+            return Some((Level::Sender, resource));
+        }
+        let ledger = &to.inbox.lock().ledger;
+        ledger.refuses(self.claimant(), &charges(size))
+    }
+
+    /// Returns the handle of this ID.
+    ///
+    /// # Errors
+    ///
+    /// ENXIO; EHOSTUNREACH if its node is destroyed.
+    fn known(&self, id: u64) -> Result<Arc<Handle<H>>> {
+        let handle = self.table.lock().by_id.get(&id).cloned().ok_or(ENXIO)?;
+        ensure(!handle.node.is_dead(), EHOSTUNREACH)?;
+        Ok(handle)
+    }
+}
+
+impl<H: Host> Pending<'_, H> {
+    /// Returns the error of a message of this size that was refused with `error`: EMSGSIZE if quota
+    /// would refuse it even where nobody holds anything.
+    #[cold]
+    pub(crate) fn refused(&self, size: &Size, error: Error) -> Error {
+        let mut most = self.from.most_to(self.to());
+        // A peer that allows no slices accepts no message now, whatever its size.
+        most[SLICES] = 1;
+        if error == EDQUOT && !covers(&most, &charges(size)) {
+            return EMSGSIZE;
+        }
+        error
+    }
+}
+
+impl<H: Host, C: Caller<H>> Command<'_, H, C> {
+    pub(crate) fn quota(&self) -> Result {
+        let peer = self.peer;
+        let mut cmd = CmdQuota::from_bytes(&self.argument()?);
+        if cmd.size != CmdQuota::SIZE as u64 {
+            self.check_beyond(cmd.size, CmdQuota::SIZE)?;
+        }
+        check_flags(cmd.flags, 0)?;
+        let handle = match cmd.handle {
+            HANDLE_INVALID => None,
+            id => Some(peer.known(id)?),
+        };
+        let to = handle.as_ref().map_or(peer, |handle| &handle.node.owner);
+        // Numbers beyond these are too much in any case, and nothing overflows.
+        let few = |n: u64| n.min(1 << 40);
+        let size = Size {
+            n_bytes: few(cmd.n_bytes),
+            n_handles: few(cmd.n_handles) as usize,
+            n_fds: few(cmd.n_fds) as usize,
+        };
+        (cmd.level, cmd.resource) = match peer.refusal(to, &size) {
+            None => (QUOTA_LEVEL_NONE, 0),
+            Some((Level::Peer, resource)) => (QUOTA_LEVEL_PEER, resource as u32),
+            Some((Level::User, resource)) => (QUOTA_LEVEL_USER, resource as u32),
+            Some((Level::Sender, resource)) => (QUOTA_LEVEL_SENDER, resource as u32),
+        };
+        cmd.most = amounts(peer.most_to(to));
+        cmd.peer_used = amounts(peer.inbox.lock().ledger.used());
+        cmd.user_used = amounts(peer.used_by_user());
+        cmd.sent_fds = peer.user.account.lock().sent.used[FDS];
+        cmd.user_max = amounts(peer.user.limits);
+        self.caller.write(self.arg, &cmd.to_bytes())
+    }
+}

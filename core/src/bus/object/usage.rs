@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! The amounts that a user's peers use together.
+//!
+//! # Locks
+//!
+//! The inboxes of the user's peers, one after the other.
+
+use crate::bus::host::Host;
+use crate::bus::object::Peer;
+use crate::bus::quota::Amounts;
+
+impl<H: Host> Peer<H> {
+    /// Sums up what the peers of its user use. Exact while nothing else happens; takes time in
+    /// proportion to the peers where a claimant has credit.
+    pub(crate) fn used_by_user(&self) -> Amounts {
+        let mut used = self.user.account.lock().account.used;
+        let mut from = 0;
+        while let Some(peer) = self.bus.peer_with_credit(&self.user, from) {
+            let idle = peer.inbox.lock().ledger.idle();
+            used = core::array::from_fn(|r| used[r].saturating_sub(idle[r]));
+            from = peer.id() + 1;
+        }
+        used
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Questions about quota that change nothing: the most that may be claimed, and the limit that
+//! would refuse a claim.
+
+use crate::bus::quota::account::{Account, Share};
+use crate::bus::quota::ledger::Ledger;
+use crate::bus::quota::level::{divisor, Level};
+use crate::bus::quota::resource::{add, subtract, Amounts, Claimant, NOTHING};
+
+impl Account {
+    /// Returns the most of each resource that one claim of this user may be, where nobody holds
+    /// anything.
+    pub(crate) fn most(&self, uid: u32) -> Amounts {
+        let own = uid == self.owner;
+        let by = if own { self.level.own() } else { divisor(1) };
+        self.limits
+            .map(|limit| limit / (by * self.level.between(1)))
+    }
+
+    /// Returns the first resource that would be refused to a claimant of a user that holds `held`.
+    pub(crate) fn refuses(&self, uid: u32, held: &Amounts, amounts: &Amounts) -> Option<usize> {
+        let none = Share::new(uid != self.owner);
+        let share = self.shares.get(&uid).unwrap_or(&none);
+        self.grown(share, held, amounts, 0).err()
+    }
+}
+
+impl Ledger {
+    /// Sums up the credit that lies idle; takes time in proportion to the claimants that have some.
+    pub(crate) fn idle(&self) -> Amounts {
+        let mut idle = NOTHING;
+        for claim in self.keeping.values() {
+            add(&mut idle, &claim.credit);
+        }
+        idle
+    }
+
+    /// Returns the amounts that are used; takes time as [`Ledger::idle`].
+    pub(crate) fn used(&self) -> Amounts {
+        let mut used = self.account.used;
+        subtract(&mut used, &self.idle());
+        used
+    }
+
+    /// Returns the most of each resource that one claim of this user may be, where nobody holds
+    /// anything.
+    pub(crate) fn most(&self, uid: u32) -> Amounts {
+        let users = self.user.account.lock().account.most(uid);
+        let peers = self.account.most(uid);
+        core::array::from_fn(|r| users[r].min(peers[r]))
+    }
+
+    /// Returns the level and the resource that would refuse `amounts` now, credit not recalled.
+    pub(crate) fn refuses(&self, claimant: Claimant, amounts: &Amounts) -> Option<(Level, usize)> {
+        let Claimant { uid, peer } = claimant;
+        let claim = self.keeping.get(&peer).or_else(|| self.claims.get(&peer));
+        let (held, drawn) = claim.map_or((NOTHING, *amounts), |claim| {
+            (claim.held, claim.lacks(amounts))
+        });
+        if let Some(r) = self.account.refuses(uid, &held, &drawn) {
+            return Some((Level::Peer, r));
+        }
+        let here = self.account.used_by(uid);
+        let books = self.user.account.lock();
+        let refused = books.account.refuses(uid, &here, &drawn);
+        refused.map(|r| (Level::User, r))
+    }
+}
