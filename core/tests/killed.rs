@@ -186,7 +186,7 @@ fn a_destination_that_refuses_costs_no_memory_in_proportion_to_the_handles() {
         };
         let (sent, errors) = scene.sender.send_with(letter, &Hooks::default());
         assert_eq!(sent, Ok(()));
-        assert!(errors.iter().all(|&errno| errno == -EDQUOT.to_errno()));
+        assert!(errors.iter().all(|&errno| errno == -EMSGSIZE.to_errno()));
         fault::count()
     };
     // The nodes are made, and the receivers' books know the sender.
