@@ -36,7 +36,8 @@ finish() {
     echo "$1 $2" >&7
     # Closing waits until all is out.
     exec 5>&- 6>&- 7>&-
-    poweroff -f
+    # QEMU ends at a reboot, and the debug kernel cannot switch the power off.
+    reboot -f
 }
 
 # Tells the host of trouble that the kernel has no report of its own for.
