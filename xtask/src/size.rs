@@ -22,10 +22,19 @@ use crate::source::{attributes, is_test, OuterModule};
 
 /// The folders of the module's sources.
 const COUNTED: &[&str] = &["core/src/bus", "kernel"];
-/// How many lines of code they may have together.
-const LIMIT: usize = 6000;
-/// How many lines of code they should have together.
-const AIM: usize = 5500;
+/// The files of these that only serve what goes beyond the interface of 2016. They are counted apart.
+const BEYOND: &[&str] = &[
+    "core/src/bus/command/exchange.rs",
+    "core/src/bus/command/quota.rs",
+    "core/src/bus/object/usage.rs",
+    "core/src/bus/quota/query.rs",
+];
+/// How many lines of code the others may have together.
+const LIMIT: usize = 6900;
+/// How many lines of code the others should have together.
+const AIM: usize = 6000;
+/// How many lines of code all may have together.
+const LIMIT_OF_ALL: usize = 8500;
 
 /// The folders whose files should be short, and how many lines these should have at most, comments
 /// included.
@@ -50,12 +59,25 @@ pub fn run() -> Result<ExitCode> {
         );
         total += lines.rust + lines.c;
     }
-    println!("  {:<14}{total:>6}  (limit {LIMIT}, aim {AIM})", "together");
-    if total > LIMIT {
-        let excess = total - LIMIT;
-        eprintln!("error: {total} lines of code are {excess} more than the limit");
-        ok = false;
+    let mut beyond = 0;
+    for file in BEYOND {
+        beyond += lines_of(&repo::dir().join(file))?.rust;
     }
+    let bus = total - beyond;
+    let counts = [
+        ("the bus", bus, LIMIT),
+        ("beyond it", beyond, LIMIT_OF_ALL),
+        ("together", total, LIMIT_OF_ALL),
+    ];
+    for (name, lines, limit) in counts {
+        println!("  {name:<14}{lines:>6}  (limit {limit})");
+        if lines > limit {
+            let excess = lines - limit;
+            eprintln!("error: {name}: {lines} lines of code are {excess} more than the limit");
+            ok = false;
+        }
+    }
+    println!("  the aim for the bus is {AIM}");
     for folder in SHORT {
         for (file, lines) in long_files(&repo::dir().join(folder))? {
             let file = file.strip_prefix(repo::dir())?.display();
