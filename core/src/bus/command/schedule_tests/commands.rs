@@ -227,7 +227,7 @@ impl Schedule {
             // The reference was dropped at any time until now.
             record.parties[me].acts += 1;
             record.parties[me].acting -= 1;
-            // The last reference of a node whose pin is dropped and that is about to die.
+            // The pin of a node that is about to die.
             let is_early = is_unpinned && result == Err(EBUSY);
             assert!(is_early || result == Ok(()), "HANDLE_RELEASE");
         };
