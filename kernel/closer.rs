@@ -33,7 +33,6 @@ use kernel::workqueue::{new_work, Queue, Work, WorkItem};
 use crate::bus;
 use crate::errno::EDQUOT;
 use crate::gfp::ACCOUNT_MAYFAIL;
-use crate::glue;
 
 /// The files of one message.
 #[pin_data]
@@ -65,6 +64,8 @@ struct Backlog {
 #[pin_data]
 pub(crate) struct Closer {
     queue: NonNull<workqueue_struct>,
+    /// Most files of a user that are still to be closed when it sends more.
+    most: usize,
     /// Users with files to close, by ID. Each has a worker.
     #[pin]
     users: SpinLock<RBTree<u32, Backlog>>,
@@ -76,14 +77,16 @@ unsafe impl Send for Closer {}
 unsafe impl Sync for Closer {}
 
 impl Closer {
-    /// Makes a closer without work. Its queue is there until [`Closer::stop`].
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    /// Makes a closer without work, for users of these limits. Its queue is there until
+    /// [`Closer::stop`].
+    pub(crate) fn new(limits: &bus::Limits) -> Result<Arc<Self>> {
         let (name, flags) = (c"bus1-close".as_char_ptr(), bindings::wq_flags_WQ_UNBOUND);
-        let most = bindings::wq_consts_WQ_MAX_ACTIVE as c_int;
+        let most_active = bindings::wq_consts_WQ_MAX_ACTIVE as c_int;
         // SAFETY: The format takes no arguments.
-        let queue = unsafe { bindings::alloc_workqueue_noprof(name, flags, most) };
+        let queue = unsafe { bindings::alloc_workqueue_noprof(name, flags, most_active) };
         let new = pin_init!(Self {
             queue: NonNull::new(queue).ok_or(ENOMEM)?,
+            most: limits[bus::FDS] as usize,
             users <- new_spinlock!(RBTree::new(), "bus1::closer"),
         }? Error);
         Arc::pin_init(new, GFP_KERNEL)
@@ -168,14 +171,12 @@ impl Cargo {
     ///
     /// EDQUOT if too many files of the user are still to be closed; ENOMEM.
     pub(crate) fn new(closer: &Arc<Closer>, uid: u32, files: KVec<ARef<File>>) -> Result<Self> {
-        // SAFETY: Parameters are set before the module starts, and are read-only afterwards.
-        let most = unsafe { glue::bus1_user_max }[bus::FDS] as usize;
         let backlog = closer
             .users
             .lock()
             .get(&uid)
             .map_or(0, |backlog| backlog.n_files);
-        if backlog + files.len() > most {
+        if backlog + files.len() > closer.most {
             return Err(EDQUOT);
         }
         let batch = pin_init!(Batch {

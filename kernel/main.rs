@@ -65,20 +65,22 @@ module! {
 fn limits() -> Result<Limits> {
     // SAFETY: Parameters are set before the module starts, and are read-only afterwards.
     let limits = unsafe { *glue::bus1_user_limits() };
-    let mut counts = limits;
-    counts[BYTES] = 0;
-    if counts.iter().any(|&limit| limit > i32::MAX as _) {
-        pr_err!("a limit is too large: give each at most {}\n", i32::MAX);
+    let limits = limits.map(|limit| limit as u64);
+    let most = i32::MAX as u64;
+    let is_too_large = |(r, &limit): (usize, &u64)| r != BYTES && limit > most;
+    if limits.iter().enumerate().any(is_too_large) {
+        pr_err!("a limit is too large: give each at most {most}\n");
         return Err(EINVAL);
     }
-    Ok(limits.map(|limit| limit as u64))
+    Ok(limits)
 }
 
 impl kernel::InPlaceModule for Device {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(|| {
-            let (bus, pools) = (Bus::new(limits()?)?, Pools::new()?);
-            Ok(Device::register(bus, pools, Closer::new()?))
+            let limits = limits()?;
+            let (bus, pools) = (Bus::new(limits)?, Pools::new()?);
+            Ok(Device::register(bus, pools, Closer::new(&limits)?))
         })
     }
 }

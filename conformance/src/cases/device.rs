@@ -274,7 +274,7 @@ fn fdinfo_shows_id_and_counts(env: &Env) {
     let now = counts(&a);
     assert_eq!(
         (now["queued"], now["slices"], now["charged-bytes"]),
-        (1, 2, 7)
+        (1, 2, 14)
     );
     a.release_slice(offset).unwrap();
     a.destroy_and_release(&[node]).unwrap();

@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use bus1_conformance_case::case;
 
-use crate::client::Peer;
+use crate::client::{Limits, Peer};
 use crate::env::{Env, PATIENCE};
 use crate::host::Errno as E;
 use crate::sys::cgroup::Cgroup;
 use crate::sys::process::{fork, End};
 
-/// Bytes of a message; as large as quota lets one be.
-const MESSAGE: usize = 8 << 20;
+/// Bytes of a message. As many as fill a pool are within the share of one peer in its user's limit.
+const MESSAGE: usize = 2 << 20;
 /// Messages that fill a pool.
 const MANY: usize = 12;
 /// Memory of the process itself, and memory that the system counts ahead.
@@ -26,6 +26,11 @@ const LITTLE: usize = 6 << 20;
 /// Sends from a process in a cgroup of its own. Returns the offsets of the slices, all of them
 /// received.
 fn fill(cgroup: &Cgroup, sender: &Peer, to: u64, receiver: &Peer) -> Vec<u64> {
+    let limits = Limits {
+        bytes: 1 << 30,
+        ..Limits::KEEP
+    };
+    receiver.reset(limits.reset()).unwrap();
     let payload = vec![0x77; MESSAGE];
     // A byte is an order to send, another one says that it is done.
     let (mut orders, mut order) = std::io::pipe().unwrap();

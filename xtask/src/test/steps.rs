@@ -100,7 +100,14 @@ pub const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: history",
-        work: Work::Vm(&["history", "--host", "kernel", "--stalls"]),
+        work: Work::Vm(&[
+            "history",
+            "--host",
+            "kernel",
+            "--stalls",
+            "--deliveries",
+            "200000",
+        ]),
     },
     TestStep {
         name: "kernel: storm",

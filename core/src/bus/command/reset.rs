@@ -33,6 +33,8 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(Doomed::in_transaction(&self.last_transaction), None);
+        // What is left to be taken back in the instant of the destruction is little.
+        self.recall(Level::Peer, u32::MAX);
         let remains = self.execute(&doomed, Also::Close);
         self.wake();
         self.release_handles();

@@ -7,7 +7,7 @@
 //!
 //! None of its own; see [`queue`](super::queue).
 
-use crate::bus::order::group::Queued;
+use crate::bus::order::group::{Entry, Queued};
 use crate::bus::order::key::Key;
 use crate::bus::order::queue::Queue;
 
@@ -23,7 +23,7 @@ pub(crate) struct Crowd {
 }
 
 impl<M: Queued> Queue<M> {
-    /// Counts the groups that transactions staged here, by their makers' users. The caller pulls
+    /// Counts the groups of messages that are staged here, by their makers' users. The caller pulls
     /// before.
     #[cold]
     pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
@@ -31,7 +31,11 @@ impl<M: Queued> Queue<M> {
         self.put_lone_into_tree();
         let mut crowd = Crowd::default();
         let mut last = None;
-        for staged in self.staged().filter_map(|group| group.staged.as_ref()) {
+        for group in self.staged() {
+            // Destructions cannot be refused, so they take nobody's room.
+            let (Some(staged), Entry::Message(_)) = (&group.staged, &group.first) else {
+                continue;
+            };
             let user = staged.transaction.uid;
             crowd.of_all += 1;
             crowd.of_user += u64::from(user == uid);

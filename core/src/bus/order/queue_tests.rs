@@ -303,9 +303,11 @@ fn undecided_transactions_are_counted_by_user() {
         .map(|n| transaction_of(makers[n], n as u64))
         .collect();
     for t in &all {
-        bench.stage(t, 0, 1);
-        bench.stage(t, 1, 3);
+        bench.stage_some(t, 0, 2);
+        bench.stage_some(t, 1, 4);
     }
+    // Notices of a destruction are not counted.
+    bench.stage(&transaction_of(6, 1), 0, 1);
     let of = |bench: &mut Bench, uid| {
         let crowd = bench.queue.crowd(uid);
         (crowd.of_user, crowd.of_all, crowd.users)
