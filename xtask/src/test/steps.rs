@@ -30,6 +30,18 @@ pub enum Work {
     Selftest,
 }
 
+/// A storm in which processes die, and the module is unloaded after it.
+const STORM_WITH_DEATHS: &[&str] = &[
+    "storm",
+    "--host",
+    "kernel",
+    "--rounds",
+    "800",
+    "--kill-every",
+    "400",
+    "--unload",
+];
+
 /// The steps of `cargo xtask test`.
 pub const STEPS: &[TestStep] = &[
     TestStep {
@@ -111,16 +123,7 @@ pub const STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "kernel: storm",
-        work: Work::Vm(&[
-            "storm",
-            "--host",
-            "kernel",
-            "--rounds",
-            "800",
-            "--kill-every",
-            "400",
-            "--unload",
-        ]),
+        work: Work::Vm(STORM_WITH_DEATHS),
     },
     TestStep {
         name: "kernel: instructions beside the recorded ones",
@@ -152,16 +155,7 @@ pub const DEBUG_STEPS: &[TestStep] = &[
     },
     TestStep {
         name: "storm with deaths",
-        work: Work::Vm(&[
-            "storm",
-            "--host",
-            "kernel",
-            "--rounds",
-            "800",
-            "--kill-every",
-            "400",
-            "--unload",
-        ]),
+        work: Work::Vm(STORM_WITH_DEATHS),
     },
     TestStep {
         name: "storm of many peers",

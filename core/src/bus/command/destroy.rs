@@ -57,8 +57,8 @@ impl Doomed {
     /// Makes an empty list of nodes to destroy in this transaction.
     pub(crate) fn in_transaction(transaction: &Arc<Transaction>) -> Self {
         Self {
-            n_parts: 0,
             transaction: Some(transaction.clone()),
+            ..Self::new()
         }
     }
 

@@ -31,6 +31,8 @@
 //!
 //! None of its own; a queue lies in the peer's inbox.
 
+use core::cell::Cell;
+
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::atomic::{Atomic, Full};
@@ -286,21 +288,19 @@ impl<M: Queued> Queue<M> {
         if self.staged.is_empty() {
             return;
         }
-        let mut decided = Tree::new();
+        let mut staged = core::mem::replace(&mut self.staged, RBTree::new());
+        // The group that is taken from its node, which goes next.
+        let taken = Cell::new(None);
         let is_undecided = |group: &mut Option<Group<M>>| {
-            let group = group.as_ref();
-            group.is_some_and(|group| group.committed_at().is_none())
+            taken.set(group.take_if(|group| group.committed_at().is_some()));
+            group.is_some()
         };
-        retain(&mut self.staged, is_undecided, |node| {
-            decided.insert(node);
-        });
-        while let Some(mut first) = decided.cursor_front_mut() {
-            let group = first.current_mut().1.take();
-            let memory = first.remove_current().1.into_reservation();
-            if let Some(group) = group {
-                self.commit(group, memory);
+        retain(&mut staged, is_undecided, |node| {
+            if let Some(group) = taken.take() {
+                self.commit(group, node.into_reservation());
             }
-        }
+        });
+        self.staged = staged;
     }
 
     /// Puts a group to the place where it was committed.
