@@ -271,9 +271,12 @@ impl Memory {
         freed
     }
 
-    /// Frees those of `pages` that are idle.
+    /// Frees those of `pages` that are idle, unless another task frees pages of this pool at the
+    /// moment: no sender waits for the mappings of a receiver.
     pub(crate) fn trim(&self, pages: Range<usize>) {
-        let _hand = self.hand.lock();
+        let Some(_hand) = self.hand.try_lock() else {
+            return;
+        };
         let (mut hand, mut budget) = (pages.end, usize::MAX);
         // SAFETY: The hand is locked.
         unsafe { self.reclaim(pages.start, &mut hand, &mut budget) };

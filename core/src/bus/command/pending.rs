@@ -70,6 +70,11 @@ impl<'p, H: Host> Pending<'p, H> {
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
+    /// Returns whether both go to the same peer.
+    pub(crate) fn shares_peer(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.to(), other.to())
+    }
+
     /// Returns whether the destination is there no more, if its peer is `open`. Exact under its
     /// inbox.
     #[inline]

@@ -24,7 +24,7 @@ use kernel::sync::Arc;
 
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
 use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint, GFP_CALL};
-use crate::bus::object::{charges, Distinct, Peer, Resolver};
+use crate::bus::object::{charges, ensure, Distinct, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
 use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
@@ -171,11 +171,15 @@ impl<H: Host> Multicast<'_, '_, H> {
                 }
                 match refusal {
                     _ if pending.is_gone() => self.failed(part, EHOSTUNREACH)?,
-                    Refusal::At { part: at, error } if at == part => self.failed(part, error)?,
+                    // All parts for one peer are refused for the same reason.
+                    Refusal::At { part: at, error } if pending.shares_peer(&self.parts[at]) => {
+                        self.failed(part, error)?
+                    }
                     _ => (),
                 }
             }
             self.tell()?;
+            ensure(!H::is_killed(), EINTR)?;
         }
         self.parts.iter().for_each(Pending::confirm);
         Ok(())

@@ -249,8 +249,8 @@ impl<H: Host> Peer<H> {
             queued += inbox.queue.count_from(&mut cursor, COUNT_CHUNK) as u64;
         }
         let user_charged = self.used_by_user();
+        let sent_fds = self.user.account.lock().sent.used[FDS];
         let inbox = self.inbox.lock();
-        let books = self.user.account.lock();
         Info {
             id: self.id,
             uid: self.uid(),
@@ -262,7 +262,7 @@ impl<H: Host> Peer<H> {
             charged: inbox.ledger.used(),
             user_charged,
             user_limits: self.user.limits,
-            sent_fds: books.sent.used[FDS],
+            sent_fds,
         }
     }
 }

@@ -135,12 +135,17 @@ impl<H: Host> Peer<H> {
         mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
     ) -> Result<T> {
         let mut reservations = Reservations::none();
-        let mut recalled = false;
+        // Once on each level: a claim may need the one and then the other.
+        let (mut recalled_peer, mut recalled_user) = (false, false);
         loop {
             match denied {
-                Denied::UntilRecall(level, keepers) if !recalled => {
-                    recalled = true;
-                    self.recall(level, keepers);
+                Denied::UntilRecall(Level::Peer, keepers) if !recalled_peer => {
+                    recalled_peer = true;
+                    self.recall(Level::Peer, keepers);
+                }
+                Denied::UntilRecall(Level::User, keepers) if !recalled_user => {
+                    recalled_user = true;
+                    self.recall(Level::User, keepers);
                 }
                 denied => reservations.get(denied)?,
             }
