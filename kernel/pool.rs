@@ -10,7 +10,7 @@ use core::ptr;
 
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, SetOnce};
 use kernel::warn_on;
 
 use crate::bus;
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pools: Arc<Pools>,
     /// The shrinker may hold it for a moment longer than the pool.
     pub(crate) memory: Arc<Memory>,
+    /// Charges that outlive the peer, until the last reference is dropped.
+    kept: SetOnce<bus::KeptCharges>,
 }
 
 impl Drop for Shared {
@@ -52,6 +54,7 @@ impl Pool {
         let shared = Shared {
             pools: pools.clone(),
             memory: Arc::pin_init(Memory::new(), ACCOUNT_MAYFAIL)?,
+            kept: SetOnce::new(),
         };
         pools.enter(reservation, &shared.memory);
         Ok(Self(Arc::new(shared, ACCOUNT_MAYFAIL)?))
@@ -94,6 +97,11 @@ impl bus::Pool for Pool {
         let pages = pages_of(offset, len);
         let pinned = self.0.memory.pin(pages.clone());
         pinned.or_else(|_| self.pin_again(pages))
+    }
+
+    fn keep(&self, kept: bus::KeptCharges) {
+        let is_first = self.0.kept.populate(kept);
+        warn_on!(!is_first);
     }
 
     fn unpin(&self, offset: u64, len: u64) {

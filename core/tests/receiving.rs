@@ -9,6 +9,7 @@ mod common;
 use std::cell::Cell;
 
 use bus1_core::abi::*;
+use bus1_core::bus::{BYTES, SLICES};
 use common::*;
 use kernel::error::code::*;
 
@@ -521,5 +522,32 @@ fn files_of_a_seed_go_with_it() {
         assert_eq!((world.files(), world.usage().sent_fds), (0, 0));
     }
     drop((s, r));
+    world.end();
+}
+
+/// Slices that the user has are pinned for as long as the pool is mapped, so they are charged for as
+/// long: closing and opening again would wipe the slate clean.
+#[test]
+fn what_a_disconnected_peer_was_given_stays_charged_with_its_pool() {
+    let (world, r, s, [id, _]) = pair();
+    let other = world.open(1);
+    let charged = || other.info().user_charged;
+    let before = charged();
+    let mapped = r.peer.pool().unwrap();
+    for data in [[7; 100], [8; 100]] {
+        s.send(Letter::new(&[id], &data)).unwrap();
+    }
+    s.send(Letter::new(&[id], b"unread")).unwrap();
+    r.recv().unwrap();
+    // This one is released again.
+    r.take().unwrap();
+    r.disconnect().unwrap();
+    let kept = |r: usize| charged()[r] - before[r];
+    assert_eq!((kept(SLICES), kept(BYTES)), (1, 100));
+    drop(r);
+    assert_eq!((kept(SLICES), kept(BYTES)), (1, 100));
+    drop(mapped);
+    assert_eq!((kept(SLICES), kept(BYTES)), (0, 0));
+    drop((s, other));
     world.end();
 }

@@ -110,7 +110,14 @@ fn failure(error: &io::Error) -> Error {
 
 /// The memory of a pool; a clone is another reference to the same memory.
 #[derive(Clone)]
-pub(crate) struct Pool(Arc<OnceCell<Mapped>>);
+pub(crate) struct Pool(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    mapped: OnceCell<Mapped>,
+    /// Charges that outlive the peer, until the last reference is dropped.
+    kept: OnceCell<bus::KeptCharges>,
+}
 
 /// A range of a pool that is mapped and inside its bounds.
 pub(crate) struct Span<'a> {
@@ -134,11 +141,12 @@ impl Span<'_> {
 impl Pool {
     /// Makes a pool without memory.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(OnceCell::new()))
+        Self(Arc::default())
     }
 
     fn mapped(&self) -> Result<&Mapped> {
         self.0
+            .mapped
             .get_or_try_init(|| Mapped::new().map_err(|error| failure(&error)))
     }
 
@@ -148,7 +156,11 @@ impl Pool {
     ///
     /// Panics if the range is not in the pool, or nothing is pinned: the core never asks for that.
     pub(crate) fn span(&self, offset: u64, len: u64) -> Span<'_> {
-        let mapped = self.0.get().expect("a range is pinned before it is used");
+        let mapped = self
+            .0
+            .mapped
+            .get()
+            .expect("a range is pinned before it is used");
         let Range { start, end } = range(offset, len).expect("a range lies inside its pool");
         Span {
             // The offset is inside the mapping, so there is no overflow.
@@ -170,6 +182,11 @@ fn range(offset: u64, len: u64) -> Result<Range<u64>> {
 impl bus::Pool for Pool {
     const SIZE: u64 = SIZE as u64;
 
+    fn keep(&self, kept: bus::KeptCharges) {
+        let first = self.0.kept.set(kept);
+        debug_assert!(first.is_ok(), "charges are kept once");
+    }
+
     fn pin(&self, offset: u64, len: u64) -> Result {
         let range = range(offset, len)?;
         let mapped = self.mapped()?;
@@ -180,7 +197,7 @@ impl bus::Pool for Pool {
     }
 
     fn unpin(&self, offset: u64, len: u64) {
-        if let (Some(mapped), Ok(range)) = (self.0.get(), range(offset, len)) {
+        if let (Some(mapped), Ok(range)) = (self.0.mapped.get(), range(offset, len)) {
             if !range.is_empty() {
                 mapped.unpin(range);
             }
@@ -221,6 +238,7 @@ impl Map {
         &self
             .0
              .0
+            .mapped
             .get()
             .expect("a view is of mapped memory")
             .readable

@@ -3,7 +3,7 @@
 //! The services that the core needs from the machine it runs on.
 //!
 //! A host lends memory, descriptors and wake-ups, and moves bytes. It knows nothing of order,
-//! rights or quota. [`Host`] names the types of one host. The other half of a host, which reads
+//! rights or quota, except that it holds charges. [`Host`] names the types of one host. The other half of a host, which reads
 //! arguments and writes results, is [`Caller`](crate::bus::Caller).
 //!
 //! # Rules for hosts
@@ -13,16 +13,9 @@
 //!   else is called without any lock of the core.
 //! - The last reference to a [`Host::Pool`] or [`Host::Files`] is never dropped under a lock.
 
-use kernel::alloc::Flags;
 use kernel::prelude::*;
 
-/// Flags to allocate memory that outlives the call. It is charged to the memory cgroup of the
-/// caller; where that is at its limit the allocation fails, and nobody is killed for it.
-pub(crate) const GFP_KEPT: Flags = crate::gfp::ACCOUNT_MAYFAIL;
-
-/// Flags to allocate memory in proportion to the arguments of a call, which goes with the call. It
-/// is charged as well: a task can stay in its call for as long as it likes.
-pub(crate) const GFP_CALL: Flags = GFP_KEPT;
+use crate::bus::quota::KeptCharges;
 
 /// The types of one host.
 pub trait Host: Sized + Send + Sync + 'static {
@@ -97,6 +90,10 @@ pub trait Pool: Clone + Send + Sync + Unpin + 'static {
     /// Gives the memory of a range that nothing pins back at once. It is for a host that keeps such
     /// memory for the next message, and charges it to a task whose message failed.
     fn trim(&self, _offset: u64, _len: u64) {}
+
+    /// Holds on to charges for memory that stays pinned, until the last reference to the pool is
+    /// dropped; mappings are such references. Called at most once.
+    fn keep(&self, kept: KeptCharges);
 
     /// Stores `bytes` at `offset`, in a pinned range.
     fn write(&self, offset: u64, bytes: &[u8]);

@@ -20,12 +20,13 @@
 //! handed out of the critical section first.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   host
-//   tree: the ground
+//   allocation, tree: the ground
 //   quota, order, pool
+//   host
 //   object
 //   command
 
+mod allocation;
 mod command;
 mod host;
 mod object;
@@ -43,7 +44,7 @@ pub use command::{dispatch, Caller, Count, Flush, Installed, Outgoing, Receiver}
 pub use host::{Files, Host, Payload, Pool, WakeHint, Waker};
 pub use object::{Bus, Info, Peer, Ready, Usage};
 pub use quota::{
-    user_limits, Amounts, Limits, BYTES, FDS, HANDLES, PEER_LIMITS, RESOURCES, SLICES,
+    user_limits, Amounts, KeptCharges, Limits, BYTES, FDS, HANDLES, PEER_LIMITS, RESOURCES, SLICES,
 };
 
 /// Names of the locks, lowest rank first; a debug host checks the order.

@@ -62,7 +62,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::bus::host::GFP_KEPT;
+    use crate::bus::allocation::GFP_KEPT;
 
     #[test]
     fn a_hand_goes_round_and_finds_what_is_unused() {

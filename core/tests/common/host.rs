@@ -55,6 +55,7 @@ struct Memory {
     failing: Option<u32>,
     /// Ranges that were given back at once.
     trimmed: Vec<(u64, u64)>,
+    kept: Option<bus::KeptCharges>,
 }
 
 /// Memory of a pool. It checks that only pinned memory is used.
@@ -121,6 +122,11 @@ impl bus::Pool for Pool {
         let place = memory.pins.iter().position(|&pin| pin == (offset, len));
         let place = place.expect("a range is unpinned that was not pinned");
         memory.pins.swap_remove(place);
+    }
+
+    fn keep(&self, kept: bus::KeptCharges) {
+        let last = self.0.lock().unwrap().kept.replace(kept);
+        assert!(last.is_none(), "charges are kept once");
     }
 
     fn trim(&self, offset: u64, len: u64) {

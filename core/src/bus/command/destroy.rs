@@ -28,7 +28,8 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Host, KillCheck, GFP_CALL};
+use crate::bus::allocation::GFP_CALL;
+use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
     check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Resolver,
     Step,

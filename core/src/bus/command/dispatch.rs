@@ -13,9 +13,10 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::*;
+use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::destroy::Also;
 use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, WakeHint, GFP_CALL};
+use crate::bus::host::{Host, KillCheck, WakeHint};
 use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;

@@ -12,7 +12,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker, GFP_CALL, GFP_KEPT};
+use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
+use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker};
 use crate::bus::object::{
     charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
 };

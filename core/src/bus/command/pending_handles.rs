@@ -10,7 +10,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Host, GFP_CALL};
+use crate::bus::allocation::GFP_CALL;
+use crate::bus::host::Host;
 use crate::bus::object::{Detached, Handles, Peer};
 use crate::bus::quota::Claimant;
 

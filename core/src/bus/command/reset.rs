@@ -11,7 +11,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::command::destroy::{Also, Doomed};
-use crate::bus::host::Host;
+use crate::bus::host::{Host, Pool};
 use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, SeedRef, Table};
 use crate::bus::quota::{Level, RESOURCES};
 
@@ -155,8 +155,12 @@ impl<H: Host> Peer<H> {
 
     /// Drops the contents of the inbox of a disconnected peer.
     fn drop_remains(&self, mut remains: Inbox<H>) {
-        // Received slices stay pinned: they can be read as long as they are mapped. Nothing else
-        // keeps memory except references of senders that still copy into the pool.
+        // Received slices stay pinned: they can be read as long as they are mapped, and for as long
+        // the user is charged. Nothing else keeps memory except references of senders that still
+        // copy into the pool.
+        if let (Some(pool), Some(kept)) = (&remains.pool, remains.kept.take()) {
+            pool.keep(kept);
+        }
         while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }

@@ -13,12 +13,13 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::deliver::Receipt;
 use crate::bus::command::pending::Pending;
 use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::command::recv::{hand_over, Description};
 use crate::bus::command::{Caller, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, Payload, Pool, GFP_CALL};
+use crate::bus::host::{Host, KillCheck, Payload, Pool};
 use crate::bus::object::{
     charges, check, ensure, Handle, Peer, Resolver, Seed, SeedRef, SeedReservation,
 };

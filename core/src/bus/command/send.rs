@@ -22,12 +22,13 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
-use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint, GFP_CALL};
+use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint};
 use crate::bus::object::{charges, ensure, Distinct, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
-use crate::errno::{EHOSTUNREACH, ESHUTDOWN};
+use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 
 /// A message to send.
 ///
@@ -171,10 +172,12 @@ impl<H: Host> Multicast<'_, '_, H> {
                 }
                 match refusal {
                     _ if pending.is_gone() => self.failed(part, EHOSTUNREACH)?,
-                    // All parts for one peer are refused for the same reason.
-                    Refusal::At { part: at, error } if pending.shares_peer(&self.parts[at]) => {
-                        self.failed(part, error)?
-                    }
+                    Refusal::At { part: at, error } if at == part => self.failed(part, error)?,
+                    // The room of the user is the same for all parts for this peer.
+                    Refusal::At {
+                        part: at,
+                        error: EDQUOT,
+                    } if pending.shares_peer(&self.parts[at]) => self.failed(part, EDQUOT)?,
                     _ => (),
                 }
             }

@@ -17,8 +17,9 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::HANDLE_INVALID;
+use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::pending_handles::PendingHandles;
-use crate::bus::host::{Host, GFP_CALL};
+use crate::bus::host::Host;
 use crate::bus::object::{check, Gained, Handle, Peer, Resolver};
 
 /// The ID that the destination will know a handle by.

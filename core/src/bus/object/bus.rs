@@ -12,7 +12,8 @@ use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::Host;
 use crate::bus::object::Peer;
 use crate::bus::quota::{add, Amounts, Limits, User, FDS, NOTHING};
 use crate::bus::tree::{find_unused, FOUND};
@@ -129,7 +130,9 @@ impl<H: Host> Bus<H> {
         // otherwise closing and opening again would wipe the slate clean.
         let unused = |known: &mut Registered<H>| {
             let busy = known.opening != 0 || !known.peers.is_empty();
-            !busy && known.user.account.lock().sent.used == NOTHING
+            let books = known.user.account.lock();
+            let is_whole = books.account.limits == known.user.limits.map(u64::from);
+            !busy && is_whole && books.sent.used == NOTHING
         };
         let found = find_unused(&mut users.by_id, &mut users.hand, unused);
         for (gone, uid) in gone.iter_mut().zip(&found) {

@@ -13,7 +13,8 @@ use kernel::prelude::*;
 use kernel::sync::{Arc, LockedBy};
 
 use crate::abi::HANDLE_INVALID;
-use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::Host;
 use crate::bus::object::{
     EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
     Unconfirmed,

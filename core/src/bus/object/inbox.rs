@@ -14,14 +14,17 @@ use core::ops::Range;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Host, Pool, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
     ensure, slice_charges, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState,
     Removed, Reservations, Seed, SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
-use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, HANDLES};
+use crate::bus::quota::{
+    divisor, only, Amounts, Claimant, KeptCharges, Ledger, User, BYTES, HANDLES, NOTHING, SLICES,
+};
 
 /// Number of blank messages that a peer keeps.
 const STOCK: usize = 4;
@@ -45,6 +48,8 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
     pub(crate) dying: Dying<H>,
+    /// Charges for slices that the user has, once the peer is disconnected.
+    pub(crate) kept: Option<KeptCharges>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
     stock: KVec<BlankMessage<H>>,
@@ -72,6 +77,7 @@ impl<H: Host> Inbox<H> {
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
+            kept: None,
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
     }
@@ -275,8 +281,11 @@ impl<H: Host> Inbox<H> {
         self.open = false;
         // Only slices that the user was given stay pinned.
         self.drop_warm();
+        let mut held = NOTHING;
+        (held[SLICES], held[BYTES]) = (self.given.n(), self.given.n_bytes());
         Self {
             open: false,
+            kept: Some(self.ledger.keep_charges(held)),
             queue: self.queue.drain(),
             slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
             given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),

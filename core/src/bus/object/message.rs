@@ -12,7 +12,8 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Files, Host, Pool, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::{Files, Host, Pool};
 use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};

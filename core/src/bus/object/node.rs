@@ -24,7 +24,8 @@ use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{Arc, LockedBy, SetOnce};
 
-use crate::bus::host::{Host, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::Host;
 use crate::bus::object::{
     DeathKey, DyingReservation, EntryReservation, Handle, Inbox, Notice, NoticeState, Peer, Removed,
 };

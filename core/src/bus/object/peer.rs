@@ -19,7 +19,8 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use crate::bus::host::{Host, WakeHint, Waker, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::{Host, WakeHint, Waker};
 use crate::bus::object::{Bus, Inbox, Table};
 use crate::bus::order::{Cursor, Number, Transaction};
 use crate::bus::quota::{Amounts, Claimant, Limits, User, FDS};

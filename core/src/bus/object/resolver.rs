@@ -10,7 +10,8 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::Arc;
 
-use crate::bus::host::{Host, GFP_CALL};
+use crate::bus::allocation::GFP_CALL;
+use crate::bus::host::Host;
 use crate::bus::object::{check, creates, ensure, Creation, Handle, NewHandle, Node, Peer};
 use crate::errno::ENOTUNIQ;
 

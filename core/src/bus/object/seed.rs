@@ -16,7 +16,8 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::sync::{Arc, UniqueArc};
 
-use crate::bus::host::{Host, KillCheck, GFP_KEPT};
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{Handle, Message, Peer};
 
 /// A message that a peer keeps.

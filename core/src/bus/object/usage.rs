@@ -14,7 +14,11 @@ impl<H: Host> Peer<H> {
     /// Sums up what the peers of its user use. Exact while nothing else happens; takes time in
     /// proportion to the peers where a claimant has credit.
     pub(crate) fn used_by_user(&self) -> Amounts {
-        let mut used = self.user.account.lock().account.used;
+        let books = self.user.account.lock();
+        // What mapped pools of peers that are gone keep is missing from the limits.
+        let (limits, used) = (&books.account.limits, &books.account.used);
+        let mut used = core::array::from_fn(|r| used[r] + self.user.limits[r] - limits[r]);
+        drop(books);
         let mut from = 0;
         while let Some(peer) = self.bus.peer_with_credit(&self.user, from) {
             let idle = peer.inbox.lock().ledger.idle();

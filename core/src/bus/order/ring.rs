@@ -23,7 +23,7 @@
 
 use kernel::prelude::*;
 
-use crate::bus::host::GFP_KEPT;
+use crate::bus::allocation::GFP_KEPT;
 
 /// A ring queue of messages.
 pub(crate) struct Ring<M> {

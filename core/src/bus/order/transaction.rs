@@ -26,7 +26,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::Arc;
 
-use crate::bus::host::GFP_KEPT;
+use crate::bus::allocation::GFP_KEPT;
 use crate::bus::order::key::{Key, Number};
 #[cfg(test)]
 use crate::bus::planted;

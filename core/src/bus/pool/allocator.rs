@@ -27,7 +27,7 @@ use core::ops::Range;
 
 use kernel::prelude::*;
 
-use crate::bus::host::GFP_KEPT;
+use crate::bus::allocation::GFP_KEPT;
 use crate::bus::pool::slice::UNIT;
 use crate::bus::pool::AllocError;
 

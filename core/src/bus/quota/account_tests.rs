@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::bus::host::GFP_KEPT;
+use crate::bus::allocation::GFP_KEPT;
 use crate::bus::quota::resource::{add, only, subtract, Claimant, BYTES, FDS, HANDLES, SLICES};
 
 #[path = "account_model_tests.rs"]

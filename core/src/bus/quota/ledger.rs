@@ -27,13 +27,13 @@ use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::Arc;
 
-use crate::bus::host::GFP_KEPT;
+use crate::bus::allocation::GFP_KEPT;
 use crate::bus::quota::account::{batch, Account, ShareReservation};
 use crate::bus::quota::level::Level;
 use crate::bus::quota::resource::{
     add, covers, subtract, Amounts, Claimant, ALL, NOTHING, PEER_LIMITS,
 };
-use crate::bus::quota::user::User;
+use crate::bus::quota::user::{KeptCharges, User};
 use crate::bus::quota::QuotaError;
 use crate::bus::tree::find_unused;
 
@@ -336,6 +336,11 @@ impl Ledger {
             n += 1;
         }
         n
+    }
+
+    /// Keeps charges that the peer has when it is closed, for memory that stays pinned.
+    pub(crate) fn keep_charges(&self, amounts: Amounts) -> KeptCharges {
+        KeptCharges::new(&self.user, amounts)
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released

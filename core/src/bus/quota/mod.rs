@@ -20,6 +20,7 @@ pub(crate) use resource::{add, covers, only, subtract, Claimant, NOTHING};
 pub use resource::{
     user_limits, Amounts, Limits, BYTES, FDS, HANDLES, PEER_LIMITS, RESOURCES, SLICES,
 };
+pub use user::KeptCharges;
 pub(crate) use user::{SentFds, User};
 
 /// The reason why a claim is not granted.

@@ -11,10 +11,10 @@ use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
-use crate::bus::host::GFP_KEPT;
+use crate::bus::allocation::GFP_KEPT;
 use crate::bus::quota::account::{Account, ShareReservation};
 use crate::bus::quota::level::Level;
-use crate::bus::quota::resource::{only, Claimant, Limits, FDS};
+use crate::bus::quota::resource::{add, only, subtract, Amounts, Claimant, Limits, FDS};
 use crate::bus::quota::QuotaError;
 use crate::bus::tree::find_unused;
 use crate::errno::EDQUOT;
@@ -68,6 +68,28 @@ impl User {
             }),
             GFP_KEPT,
         )
+    }
+}
+
+/// Charges for memory that stays pinned although its peer was disconnected. They take from the
+/// user's limits until this is dropped.
+pub struct KeptCharges {
+    user: Arc<User>,
+    amounts: Amounts,
+}
+
+impl KeptCharges {
+    /// Takes `amounts`, which the user is charged for and will not be any more, from its limits.
+    pub(crate) fn new(user: &Arc<User>, amounts: Amounts) -> Self {
+        subtract(&mut user.account.lock().account.limits, &amounts);
+        let user = user.clone();
+        Self { user, amounts }
+    }
+}
+
+impl Drop for KeptCharges {
+    fn drop(&mut self) {
+        add(&mut self.user.account.lock().account.limits, &self.amounts);
     }
 }
 
