@@ -6,7 +6,7 @@
 //!
 //! 1. all nodes are doomed, or none if another call destroys one of them; then each becomes a part of
 //!    the transaction whose commit is its death. If the owner releases its handles, it drops the
-//!    pins that are its last references, and the others after 3;
+//!    pins;
 //! 2. one holder after the other is moved to the notified ones (`told`), and a notice is staged in
 //!    its queue. A peer that is linked meanwhile joins the holders, and is notified in turn;
 //! 3. when there is none left, still in the same critical section: messages that are staged for the
@@ -156,33 +156,23 @@ impl<H: Host> Peer<H> {
         inbox.take_told(transaction.number.count)
     }
 
-    /// Drops the pin of a node that is dying, if it is the last reference: so the owner is not
-    /// notified.
-    fn drop_last_pin(&self, anchor: &Arc<Handle<H>>) {
-        let mut table = self.table.lock();
-        if anchor.local.access(&table).refs == 1 {
-            let detached = table.detach(&mut self.inbox.lock(), anchor);
-            drop(table);
-            anchor.unlink(detached);
-        }
-    }
-
-    /// Drops the pin of a node that is dead, unless it was the last reference before, or a flush or
-    /// a disconnect was faster.
+    /// Drops the pin of a node that is dying, unless a flush or a disconnect was faster.
     fn drop_pin(&self, anchor: &Arc<Handle<H>>) {
         let mut table = self.table.lock();
-        let mut inbox = self.inbox.lock();
         let local = anchor.local.access_mut(&mut table);
-        let detached = match &mut local.refs {
-            0 => return,
-            _ if anchor.node.is_released(&inbox) => return,
-            1 => table.detach(&mut inbox, anchor),
-            refs => {
-                *refs -= 1;
-                Detached::ONE
+        if !local.pinned {
+            return;
+        }
+        let detached = if local.refs == 1 {
+            table.detach(&mut self.inbox.lock(), anchor)
+        } else {
+            local.pinned = false;
+            local.refs -= 1;
+            Detached {
+                refs: 1,
+                with_pin: true,
             }
         };
-        drop(inbox);
         drop(table);
         anchor.unlink(detached);
     }
@@ -221,15 +211,14 @@ impl<H: Host> Peer<H> {
             return Ok(());
         }
         let mut doomed = Doomed::new();
-        for anchor in anchors.clone() {
+        for anchor in anchors {
             doomed.add(&mut this.inbox.lock(), anchor);
             if also == Also::Release {
-                this.drop_last_pin(anchor);
+                this.drop_pin(anchor);
             }
         }
         this.execute(&doomed, also);
         if also == Also::Release {
-            anchors.for_each(|anchor| this.drop_pin(anchor));
             this.purge(0);
         }
         Ok(())

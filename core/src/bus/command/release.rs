@@ -26,8 +26,8 @@ impl<H: Host> Peer<H> {
         let Some(handle) = table.by_id.get(&id).cloned() else {
             return Err(if creates(id) { EBUSY } else { ENXIO });
         };
-        let last = handle.local.access(table).refs == 1;
-        let is_pin = last && handle.is_anchor();
+        let local = handle.local.access(table);
+        let (last, is_pin) = (local.refs == 1, local.refs == 1 && local.pinned);
         ensure(!is_pin || handle.node.is_dead(), EBUSY)?;
         let detached = if last {
             table.detach(&mut self.inbox.lock(), &handle)
@@ -37,7 +37,7 @@ impl<H: Host> Peer<H> {
         };
         drop(guard);
         handle.unlink(detached);
-        if detached.with_pin {
+        if last && handle.is_anchor() {
             self.purge(0);
         }
         Ok(())

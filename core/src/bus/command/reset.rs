@@ -126,9 +126,9 @@ impl<H: Host> Peer<H> {
     /// were made since.
     fn release_handles(&self) {
         self.each_handle(|table, handle| {
-            if handle.is_anchor() && !handle.node.is_dead() {
-                let refs = &mut handle.local.access_mut(table).refs;
-                return Detached::refs(core::mem::replace(refs, 1) - 1);
+            let local = handle.local.access_mut(table);
+            if local.pinned && !handle.node.is_dead() {
+                return Detached::refs(core::mem::replace(&mut local.refs, 1) - 1);
             }
             table.detach(&mut self.inbox.lock(), handle)
         });

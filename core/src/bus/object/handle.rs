@@ -37,6 +37,8 @@ pub(crate) struct Local<H: Host> {
     pub(crate) id: u64,
     /// User references, the owner's pin included.
     pub(crate) refs: u64,
+    /// One of them is the owner's pin.
+    pub(crate) pinned: bool,
     /// Memory for its entry in the table, while it is not there.
     pub(crate) reservation: Option<TableReservation<H>>,
     /// The peer that was charged for it.
@@ -128,6 +130,7 @@ impl<H: Host> NewHandle<H> {
         let local = Local {
             id: HANDLE_INVALID,
             refs: 0,
+            pinned: false,
             reservation: Some(TableReservation::<H>::new(GFP_KEPT)?),
             payer: None,
             creation: Creation::Pending { calls: 0 },

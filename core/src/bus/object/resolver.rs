@@ -75,6 +75,7 @@ impl<'p, H: Host> Resolver<'p, H> {
                     let mut inbox = self.peer.inbox.lock();
                     let handle = NewHandle::link(new, &mut inbox);
                     table.insert(&mut inbox, &handle, self.peer.id(), id);
+                    handle.local.access_mut(table).pinned = true;
                     handle
                 }
                 (None, None) => {

@@ -139,6 +139,7 @@ impl<H: Host> Table<H> {
     pub(crate) fn detach(&mut self, inbox: &mut Inbox<H>, handle: &Arc<Handle<H>>) -> Detached {
         let local = handle.local.access_mut(self);
         let refs = core::mem::take(&mut local.refs);
+        let with_pin = core::mem::take(&mut local.pinned);
         let id = core::mem::replace(&mut local.id, HANDLE_INVALID);
         if let Some(payer) = local.payer.take() {
             inbox.discharge_handles(payer, 1);
@@ -147,8 +148,7 @@ impl<H: Host> Table<H> {
         let entry = self.by_id.remove_node(&id);
         handle.local.access_mut(self).reservation = entry.map(|node| node.into_reservation());
         handle.notice.access_mut(inbox).held = false;
-        let with_pin = handle.is_anchor();
-        if with_pin {
+        if handle.is_anchor() {
             handle.node.shared.access_mut(inbox).anchor_released = true;
         }
         Detached { refs, with_pin }

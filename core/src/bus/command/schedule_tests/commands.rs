@@ -215,8 +215,6 @@ impl Schedule {
         };
         record.drop_ref(me, id);
         record.parties[me].acting += 1;
-        let own = &record.nodes[node];
-        let is_unpinned = own.owner == me && own.dying && !own.pinned;
         Self::use_nodes(record, me, &[node], true);
         let client = record.parties[me].client.clone();
         let shared = self.record.clone();
@@ -227,9 +225,7 @@ impl Schedule {
             // The reference was dropped at any time until now.
             record.parties[me].acts += 1;
             record.parties[me].acting -= 1;
-            // The pin of a node that is about to die.
-            let is_early = is_unpinned && result == Err(EBUSY);
-            assert!(is_early || result == Ok(()), "HANDLE_RELEASE");
+            assert_eq!(result, Ok(()), "HANDLE_RELEASE");
         };
         drop(guard);
         self.call(true, command);
