@@ -108,3 +108,26 @@ fn many_nodes_die_with_their_owner() {
     bounded("disconnect", BOUND, || s.disconnect().unwrap());
     end(world, [r, s]);
 }
+
+/// Parts that the peer does not want any more are passed one at a time.
+#[test]
+fn many_parts_that_nobody_wants() {
+    let (world, r, s, ids) = scene();
+    let own: Vec<u64> = (0..N).map(|n| 4 * n).collect();
+    // The seed holds the handles on, so their notices are not withdrawn.
+    let seed = Letter {
+        handles: &ids,
+        flags: SEND_FLAG_SEED,
+        ..Letter::default()
+    };
+    s.send(seed).unwrap();
+    r.destroy(&own).unwrap();
+    for id in &ids[1..N as usize - 1] {
+        s.release(*id).unwrap();
+    }
+    let first = bounded("recv", 60, || s.take().unwrap());
+    let last = bounded("recv", 60, || s.take().unwrap());
+    assert_eq!((first.destination, first.more), (ids[0], true));
+    assert_eq!((last.destination, last.more), (ids[N as usize - 1], false));
+    end(world, [r, s]);
+}

@@ -161,7 +161,12 @@ impl<H: Host> Inbox<H> {
                 return false;
             }
         }
-        (msg.flags != 0) == self.more_follows(key)
+        // A part behind it that nobody wants any more is taken out first; see `look`.
+        let follows = self.following(key).map(|next| self.wants(next.entry));
+        match follows {
+            Some(is_wanted) => is_wanted && msg.flags != 0,
+            None => msg.flags == 0,
+        }
     }
 
     /// Makes a plain message the user's.

@@ -21,7 +21,7 @@ use kernel::prelude::*;
 use crate::abi::*;
 use crate::bus::command::caller::{Caller, Installed};
 use crate::bus::host::{Files, Host};
-use crate::bus::object::{check, ensure, EntryRef, Inbox, Message, Notice, Peer, Removed};
+use crate::bus::object::{check, ensure, EntryRef, Head, Inbox, Message, Notice, Peer, Removed};
 use crate::bus::order::Key;
 
 /// The choices of a caller that receives, and the addresses that the result is written to.
@@ -97,7 +97,7 @@ impl<H: Host> Description<H> {
 enum Look<H: Host> {
     /// An entry to be received, and its key.
     Found(Key, Description<H>),
-    /// An entry that nobody wants any more, which was taken out.
+    /// The head or the part behind it, which nobody wants any more, and which was taken out.
     Stale(Removed<H>),
 }
 
@@ -120,19 +120,23 @@ impl<H: Host> Inbox<H> {
                 Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
             }
         };
-        if self.more_follows(&key) {
+        if let Some(next) = self.following(&key) {
+            let next_key = next.key;
+            if !self.wants(next.entry) {
+                return self.remove(&next_key).map(Look::Stale);
+            }
             description.msg.flags = MSG_FLAG_CONTINUE;
         }
         Some(Look::Found(key, description))
     }
 
-    /// Returns whether another part of the same transaction will be received.
+    /// Returns the next part of the head's transaction, wanted or not.
     #[inline]
-    pub(crate) fn more_follows(&self, key: &Key) -> bool {
-        if !key.is_part() {
-            return false;
+    pub(crate) fn following(&self, key: &Key) -> Option<Head<'_, H>> {
+        match key.is_part() {
+            true => self.queue.following(key),
+            false => None,
         }
-        self.queue.any_following(key, |entry| self.wants(entry))
     }
 }
 

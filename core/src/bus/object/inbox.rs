@@ -250,6 +250,13 @@ impl<H: Host> Inbox<H> {
         Some(removed)
     }
 
+    /// Takes a committed part or notice out of the queue.
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Removed<H>> {
+        let removed = self.queue.remove(key)?;
+        self.note_removed(&removed);
+        Some(removed)
+    }
+
     /// Notes that an entry left the queue.
     #[inline(always)]
     fn note_removed(&mut self, removed: &Removed<H>) {

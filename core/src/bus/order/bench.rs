@@ -95,14 +95,9 @@ impl Bench {
         (n, self.queue.n_staged())
     }
 
-    /// Returns the IDs of the entries behind the head that are of the same transaction.
-    pub(crate) fn following(&self, key: &Key) -> Vec<u64> {
-        let mut ids = Vec::new();
-        self.queue.any_following(key, |entry| {
-            ids.push(id_of(&entry));
-            false
-        });
-        ids
+    /// Returns the ID of the entry behind the head that is of the same transaction.
+    pub(crate) fn following(&self, key: &Key) -> Option<u64> {
+        self.queue.following(key).map(|next| id_of(&next.entry))
     }
 
     /// Receives the first entry. Returns its ID.

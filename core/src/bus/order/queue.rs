@@ -427,17 +427,12 @@ impl<M: Queued> Queue<M> {
         group.get(key.part)
     }
 
-    /// Returns whether `holds` for any of the entries that follow the head, at `key`, in the same
-    /// transaction.
-    pub(crate) fn any_following(
-        &self,
-        key: &Key,
-        holds: impl FnMut(EntryRef<'_, M>) -> bool,
-    ) -> bool {
-        match self.committed.get(&key.of_group()) {
-            Some(Some(group)) => group.any_other(holds),
-            _ => false,
-        }
+    /// Returns the entry that follows the head, at `key`, in the same transaction.
+    #[inline]
+    pub(crate) fn following(&self, key: &Key) -> Option<Head<'_, M>> {
+        let group = self.committed.get(&key.of_group())?.as_ref()?;
+        let part = group.rest.cursor_front()?.current().0.part;
+        self.entry_of(Key { part, ..*key })
     }
 
     /// Takes a committed part or notice out of the tree.
