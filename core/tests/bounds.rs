@@ -8,6 +8,7 @@
 mod common;
 
 use bus1_core::abi::*;
+use bus1_core::bus::SLICES;
 
 use common::*;
 use kernel::work::most_under_lock;
@@ -129,5 +130,24 @@ fn many_parts_that_nobody_wants() {
     let last = bounded("recv", 60, || s.take().unwrap());
     assert_eq!((first.destination, first.more), (ids[0], true));
     assert_eq!((last.destination, last.more), (ids[N as usize - 1], false));
+    end(world, [r, s]);
+}
+
+/// Claimants that keep credit are counted, and theirs is taken back, a few at a time.
+#[test]
+fn many_claimants() {
+    // Limits from which credit is kept.
+    let world = World::new([1 << 20, 1 << 20, 1 << 30, 1 << 16]);
+    let (r, s) = (world.open(1), world.open(2));
+    let clients: Vec<Client> = (0..N).map(|_| world.open(1)).collect();
+    for client in &clients {
+        let id = r.transfer(0, client).unwrap();
+        client.send(Letter::new(&[id], b"once")).unwrap();
+        r.take().unwrap();
+    }
+    let info = bounded("info", BOUND, || r.info());
+    assert_eq!(info.charged[SLICES], 0);
+    bounded("disconnect", BOUND, || r.disconnect().unwrap());
+    drop(clients);
     end(world, [r, s]);
 }

@@ -109,7 +109,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             Some((Level::Sender, resource)) => (QUOTA_LEVEL_SENDER, resource as u32),
         };
         cmd.most = amounts(peer.most_to(to));
-        cmd.peer_used = amounts(peer.inbox.lock().ledger.used());
+        cmd.peer_used = amounts(peer.used());
         cmd.user_used = amounts(peer.used_by_user());
         cmd.sent_fds = peer.user.account.lock().sent.used[FDS];
         cmd.user_max = amounts(peer.user.limits);

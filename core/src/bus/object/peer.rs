@@ -249,7 +249,7 @@ impl<H: Host> Peer<H> {
             let inbox = self.inbox.lock();
             queued += inbox.queue.count_from(&mut cursor, COUNT_CHUNK) as u64;
         }
-        let user_charged = self.used_by_user();
+        let (charged, user_charged) = (self.used(), self.used_by_user());
         let sent_fds = self.user.account.lock().sent.used[FDS];
         let inbox = self.inbox.lock();
         Info {
@@ -260,7 +260,7 @@ impl<H: Host> Peer<H> {
             queued,
             staged: inbox.queue.n_staged() as u64,
             slices: u64::from(inbox.slices.n_used()),
-            charged: inbox.ledger.used(),
+            charged,
             user_charged,
             user_limits: self.user.limits,
             sent_fds,

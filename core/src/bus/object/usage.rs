@@ -21,10 +21,26 @@ impl<H: Host> Peer<H> {
         drop(books);
         let mut from = 0;
         while let Some(peer) = self.bus.peer_with_credit(&self.user, from) {
-            let idle = peer.inbox.lock().ledger.idle();
-            used = core::array::from_fn(|r| used[r].saturating_sub(idle[r]));
+            used = peer.less_idle(used);
             from = peer.id() + 1;
         }
         used
+    }
+
+    /// Returns what is used at this peer, of what is charged there. Exact as
+    /// [`Peer::used_by_user`].
+    pub(crate) fn used(&self) -> Amounts {
+        let charged = self.inbox.lock().ledger.account.used;
+        self.less_idle(charged)
+    }
+
+    /// Returns `charged` less the credit that lies idle at this peer, a few claimants at a time.
+    fn less_idle(&self, mut charged: Amounts) -> Amounts {
+        let mut next = Some(0);
+        while next.is_some() {
+            let idle = self.inbox.lock().ledger.idle_from(&mut next);
+            charged = core::array::from_fn(|r| charged[r].saturating_sub(idle[r]));
+        }
+        charged
     }
 }

@@ -38,7 +38,7 @@ use crate::bus::quota::QuotaError;
 use crate::bus::tree::find_unused;
 
 /// Number of claimants that a recall takes credit from in one go.
-const RECALL_CHUNK: u32 = 64;
+pub(super) const RECALL_CHUNK: u32 = 64;
 
 /// The amounts that a peer holds as a claimant.
 #[derive(Default)]

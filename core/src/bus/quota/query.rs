@@ -4,9 +4,9 @@
 //! would refuse a claim.
 
 use crate::bus::quota::account::{Account, Share};
-use crate::bus::quota::ledger::Ledger;
+use crate::bus::quota::ledger::{Ledger, RECALL_CHUNK};
 use crate::bus::quota::level::{divisor, Level};
-use crate::bus::quota::resource::{add, subtract, Amounts, Claimant, NOTHING};
+use crate::bus::quota::resource::{add, Amounts, Claimant, NOTHING};
 
 impl Account {
     /// Returns the most of each resource that one claim of this user may be, where nobody holds
@@ -27,20 +27,21 @@ impl Account {
 }
 
 impl Ledger {
-    /// Sums up the credit that lies idle; takes time in proportion to the claimants that have some.
-    pub(crate) fn idle(&self) -> Amounts {
+    /// Sums up the credit that lies idle with the next few claimants from `from` on, and moves
+    /// `from` behind them: to None at the end.
+    pub(crate) fn idle_from(&self, from: &mut Option<u64>) -> Amounts {
         let mut idle = NOTHING;
-        for claim in self.keeping.values() {
+        for _ in 0..RECALL_CHUNK {
+            let here = from.and_then(|from| self.keeping.cursor_lower_bound(&from));
+            let Some(here) = here else {
+                *from = None;
+                break;
+            };
+            let (peer, claim) = here.current();
             add(&mut idle, &claim.credit);
+            *from = peer.checked_add(1);
         }
         idle
-    }
-
-    /// Returns the amounts that are used; takes time as [`Ledger::idle`].
-    pub(crate) fn used(&self) -> Amounts {
-        let mut used = self.account.used;
-        subtract(&mut used, &self.idle());
-        used
     }
 
     /// Returns the most of each resource that one claim of this user may be, where nobody holds
