@@ -31,8 +31,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
-    check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Resolver,
-    Step,
+    check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Removed,
+    Resolver, Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
 #[cfg(test)]
@@ -257,9 +257,9 @@ impl<H: Host> Handle<H> {
             return None;
         }
         let reservation = this.notice.access_mut(inbox).destroy.take()?;
-        let (queue, notice) = (&mut inbox.queue, Notice::Destroyed(this.clone()));
-        let behind = queue.stage_notice(transaction, part, notice, reservation);
-        let place = transaction.place(part);
+        let notice = Removed::Notice(Notice::Destroyed(this.clone()), reservation);
+        let behind = inbox.queue.stage(transaction, part, notice);
+        let place = transaction.staged_key(part);
         this.notice.access_mut(inbox).destroy = NoticeState::Queued(place);
         Some(behind)
     }

@@ -279,10 +279,10 @@ impl<'p, H: Host> Pending<'p, H> {
     ///
     /// EHOSTUNREACH; EDQUOT if the user has too many undecided transactions there.
     pub(crate) fn stage(&mut self, transaction: &Arc<Transaction>, part: u32) -> Result<u64> {
-        let place = transaction.place(part);
+        let place = transaction.staged_key(part);
         let admits = |inbox: &mut Inbox<H>| inbox.admits(&place, transaction.uid);
         let put = |queue: &mut Queue<Message<H>>, message| {
-            queue.stage_message(transaction, part, message)
+            queue.stage(transaction, part, Removed::Message(message))
         };
         let staged = self.hand_in(admits, put)?;
         self.staged = staged.map(|_| place);

@@ -5,27 +5,27 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::bus::order::bench::*;
+use crate::bus::order::test_queue::*;
 
 /// Parts that are alone in this queue go to the ring where they come last there, and to the tree
 /// otherwise; holes of a purge change nothing.
 #[test]
 fn parts_come_at_their_place_among_messages() {
     for hole in [None, Some(4)] {
-        let mut bench = Bench::new();
+        let mut test = TestQueue::new();
         let transactions: Vec<_> = (1..5).map(transaction).collect();
         for (t, id) in transactions.iter().zip([10, 20, 30, 40]) {
-            bench.stage_some(t, 0, id);
+            test.stage_some(t, 0, id);
         }
         for id in [0, 2, 4] {
-            bench.push(id);
+            test.push(id);
         }
         if let Some(hole) = hole {
-            let mut cursor = bench.queue.cursor();
-            while let Some(at) = bench.queue.advance(&mut cursor) {
-                let here = bench.queue.entry_at(&at);
+            let mut cursor = test.queue.cursor();
+            while let Some(at) = test.queue.advance(&mut cursor) {
+                let here = test.queue.entry_at(&at);
                 if here.is_some_and(|head| id_of(&head.entry) == hole) {
-                    bench.queue.remove_at(&at);
+                    test.queue.remove_at(&at);
                 }
             }
         }
@@ -33,10 +33,10 @@ fn parts_come_at_their_place_among_messages() {
         for (t, at) in transactions.iter().zip([20, 24, 26, 40]) {
             assert_eq!(t.commit(at), Some(at));
         }
-        bench.push(6);
+        test.push(6);
         let all = [0, 10, 2, 20, 30, 4, 40, 6].into_iter();
         let all: Vec<u64> = all.filter(|&id| Some(id) != hole).collect();
-        assert_eq!(bench.take_all(), all);
+        assert_eq!(test.take_all(), all);
     }
 }
 
@@ -44,14 +44,14 @@ fn parts_come_at_their_place_among_messages() {
 /// others are committed meanwhile.
 #[test]
 fn a_cursor_passes_each_entry_once() {
-    let mut bench = Bench::new();
+    let mut test = TestQueue::new();
     for id in 0..8 {
-        bench.push(id);
+        test.push(id);
     }
-    let mut cursor = bench.queue.cursor();
+    let mut cursor = test.queue.cursor();
     let mut seen = Vec::new();
-    while let Some(at) = bench.queue.advance(&mut cursor) {
-        let Some(here) = bench.queue.entry_at(&at) else {
+    while let Some(at) = test.queue.advance(&mut cursor) {
+        let Some(here) = test.queue.entry_at(&at) else {
             continue;
         };
         let key = here.key;
@@ -59,24 +59,24 @@ fn a_cursor_passes_each_entry_once() {
         seen.push(seen_id);
         match seen_id {
             // The head moves to 2, and the ring passes over the hole at 4.
-            0 => assert_eq!(bench.take(), Some(0)),
+            0 => assert_eq!(test.take(), Some(0)),
             2 => {
-                let next = bench.queue.advance(&mut { cursor }).unwrap();
-                assert_eq!(id(&bench.queue.remove_at(&next).unwrap()), 4);
-                assert!(bench.queue.remove_at(&next).is_none());
+                let next = test.queue.advance(&mut { cursor }).unwrap();
+                assert_eq!(id(&test.queue.remove_at(&next).unwrap()), 4);
+                assert!(test.queue.remove_at(&next).is_none());
             }
             // The tree, where an entry is added behind the cursor.
             5 => {
-                assert_eq!(id(&bench.queue.remove_at(&at).unwrap()), 5);
-                assert!(bench.queue.entry_at(&at).is_none());
-                assert!(bench.push(9) > key);
+                assert_eq!(id(&test.queue.remove_at(&at).unwrap()), 5);
+                assert!(test.queue.entry_at(&at).is_none());
+                assert!(test.push(9) > key);
             }
             _ => (),
         }
     }
     assert_eq!(seen, [0, 2, 6, 1, 3, 5, 7, 9]);
     assert!(matches!(cursor, Cursor::End));
-    assert!(bench.queue.advance(&mut cursor).is_none());
-    assert!(bench.queue.entry_at(&cursor).is_none() && bench.queue.remove_at(&cursor).is_none());
-    assert_eq!(bench.take_all(), [1, 2, 3, 6, 7, 9]);
+    assert!(test.queue.advance(&mut cursor).is_none());
+    assert!(test.queue.entry_at(&cursor).is_none() && test.queue.remove_at(&cursor).is_none());
+    assert_eq!(test.take_all(), [1, 2, 3, 6, 7, 9]);
 }

@@ -208,14 +208,10 @@ impl<M: Queued> Group<M> {
         Some(found.as_ref()?.first.as_ref())
     }
 
-    /// Returns whether `holds` for any of the parts behind the first one.
-    pub(crate) fn any_other(&self, mut holds: impl FnMut(EntryRef<'_, M>) -> bool) -> bool {
-        for part in self.rest.values().flatten() {
-            if holds(part.first.as_ref()) {
-                return true;
-            }
-        }
-        false
+    /// Returns all parts.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<M>> {
+        let rest = self.rest.values().flatten().map(|part| &part.first);
+        Iterator::chain(core::iter::once(&self.first), rest)
     }
 
     /// Takes out the part of this number, if others stay: the next one becomes the first.

@@ -5,14 +5,14 @@
 //! A [`queue`] is generic in its entries, and knows neither peers nor messages. The argument for
 //! the order as a whole is in `docs/ordering.md`.
 
-#[cfg(test)]
-mod bench;
 mod crowd;
 mod cursor;
 mod group;
 mod key;
 mod queue;
 mod ring;
+#[cfg(test)]
+mod test_queue;
 mod transaction;
 
 pub(crate) use crowd::Crowd;

@@ -170,15 +170,20 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Stages one part of a transaction. Returns the timestamp at which this queue is prepared to
-    /// see it committed.
-    fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, removed: Removed<M>) -> u64 {
+    /// Stages one part of a transaction, if it has memory for an entry in a tree. Returns the
+    /// timestamp at which this queue is prepared to see it committed.
+    pub(crate) fn stage(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        part: u32,
+        entry: Removed<M>,
+    ) -> u64 {
         #[cfg(test)]
         planted::before_pull(planted::Fault::StageWithoutPull);
         self.pull();
-        let (place, after) = (transaction.place(part), self.clock + 1);
+        let (place, after) = (transaction.staged_key(part), self.clock + 1);
         self.clock = message_after(after);
-        let Some((entry, memory)) = removed.split() else {
+        let Some((entry, memory)) = entry.split() else {
             return self.clock;
         };
         #[cfg(test)]
@@ -216,29 +221,6 @@ impl<M: Queued> Queue<M> {
         self.clock
     }
 
-    /// Stages a message that is one part of a transaction. The message has to have memory for its
-    /// entry in a tree.
-    #[inline]
-    pub(crate) fn stage_message(
-        &mut self,
-        transaction: &Arc<Transaction>,
-        part: u32,
-        message: KBox<M>,
-    ) -> u64 {
-        self.stage(transaction, part, Removed::Message(message))
-    }
-
-    /// Stages a notice that is one part of a transaction.
-    pub(crate) fn stage_notice(
-        &mut self,
-        transaction: &Arc<Transaction>,
-        part: u32,
-        notice: M::Notice,
-        reservation: EntryReservation<M>,
-    ) -> u64 {
-        self.stage(transaction, part, Removed::Notice(notice, reservation))
-    }
-
     /// Takes a staged part out; None if it is not there any more.
     pub(crate) fn unstage(&mut self, place: &Key) -> Option<Removed<M>> {
         match self.lone.take_if(|lone| lone.is_at(place)) {
@@ -256,7 +238,7 @@ impl<M: Queued> Queue<M> {
     pub(super) fn put_lone_into_tree(&mut self) {
         if let Some(Lone { group, memory }) = self.lone.take() {
             if let Some(staged) = &group.staged {
-                let key = staged.transaction.place(0);
+                let key = staged.transaction.staged_key(0);
                 self.staged.insert(memory.into_node(key, Some(group)));
             }
         }
@@ -314,7 +296,7 @@ impl<M: Queued> Queue<M> {
         self.clock = self.clock.max(timestamp);
         let key = Key {
             timestamp,
-            ..staged.transaction.place(group.part)
+            ..staged.transaction.staged_key(group.part)
         };
         match group.first {
             Entry::Message(mut message) if group.rest.is_empty() && self.is_last(&key) => {
@@ -349,7 +331,7 @@ impl<M: Queued> Queue<M> {
         // Each turn except the last finds one more that was committed.
         loop {
             self.pull_staged();
-            let Some(head) = self.first_key() else {
+            let Some(head) = self.head().map(|head| head.key) else {
                 return;
             };
             let lone = self.lone.iter_mut().map(|lone| &mut lone.group);
@@ -379,13 +361,14 @@ impl<M: Queued> Queue<M> {
 
     /// Returns the first entry of the tree.
     fn first_grouped(&self) -> Option<Head<'_, M>> {
-        let first = self.committed.cursor_front()?;
-        let (key, group) = first.current();
+        let (key, group) = self.committed.iter().next()?;
         let group = group.as_ref()?;
-        // The cursor does not outlive this, the tree does.
-        self.entry_of(Key {
-            part: group.part,
-            ..*key
+        Some(Head {
+            key: Key {
+                part: group.part,
+                ..*key
+            },
+            entry: group.first.as_ref(),
         })
     }
 
@@ -398,27 +381,11 @@ impl<M: Queued> Queue<M> {
     /// Takes the first committed entry out, whose key is `key`.
     #[inline]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<M>> {
-        if self.committed.is_empty() || self.first_listed() == Some(*key) {
+        let is_listed = |first: &M| first.links().key == *key;
+        if self.committed.is_empty() || self.ring.first().is_some_and(is_listed) {
             return self.ring.pop().map(Removed::Message);
         }
         self.remove(key)
-    }
-
-    /// Returns the key of the first message in the ring.
-    #[inline]
-    fn first_listed(&self) -> Option<Key> {
-        Some(self.ring.first()?.links().key)
-    }
-
-    /// Returns the key of the first committed entry, or of its group.
-    #[inline]
-    fn first_key(&self) -> Option<Key> {
-        let listed = self.first_listed();
-        if self.committed.is_empty() {
-            return listed;
-        }
-        let other = *self.committed.cursor_front()?.current().0;
-        Some(listed.map_or(other, |listed| listed.min(other)))
     }
 
     /// Returns the part or notice that is committed at `key`.
@@ -465,16 +432,15 @@ impl<M: Queued> Queue<M> {
 
     /// Kills the transactions of all groups that have a message for which `doomed` holds.
     pub(crate) fn kill_staged(&self, doomed: impl Fn(&M) -> bool) {
-        let is_doomed = |entry: EntryRef<'_, M>| match entry {
-            EntryRef::Message(message) => doomed(message),
-            EntryRef::Notice(_) => false,
-        };
         for group in self.staged() {
             // All parts of a transaction are of one kind.
             let (Some(staged), Entry::Message(_)) = (&group.staged, &group.first) else {
                 continue;
             };
-            if is_doomed(group.first.as_ref()) || group.any_other(is_doomed) {
+            if group
+                .entries()
+                .any(|entry| matches!(entry, Entry::Message(message) if doomed(message)))
+            {
                 staged.transaction.kill();
             }
         }

@@ -34,7 +34,7 @@ struct Run {
 
 /// All queues, and what was received from them.
 struct Scene {
-    benches: Vec<Bench>,
+    tests: Vec<TestQueue>,
     runs: Vec<Run>,
     /// The runs in the order in which each queue delivered them, once per part.
     received: Vec<Vec<u64>>,
@@ -49,10 +49,7 @@ impl Scene {
     /// Has a run take its next step.
     fn advance(&mut self, id: u64) {
         let Self {
-            benches,
-            runs,
-            ended,
-            ..
+            tests, runs, ended, ..
         } = self;
         let run = &mut runs[id as usize / 2];
         match run.state {
@@ -61,12 +58,12 @@ impl Scene {
         }
         run.state = match run.state {
             State::Staging(0) if run.parts.len() == 1 => {
-                benches[run.parts[0]].push(id);
+                tests[run.parts[0]].push(id);
                 State::Committed
             }
             State::Staging(n) if n < run.parts.len() => {
-                let bench = &mut benches[run.parts[n]];
-                let behind = bench.stage_some(&run.transaction, n as u32, id);
+                let test = &mut tests[run.parts[n]];
+                let behind = test.stage_some(&run.transaction, n as u32, id);
                 run.at = run.at.max(behind);
                 State::Staging(n + 1)
             }
@@ -79,8 +76,8 @@ impl Scene {
                 State::Over
             }
             State::Killed(n) if n < run.parts.len() => {
-                let place = run.transaction.place(n as u32);
-                assert!(benches[run.parts[n]].queue.unstage(&place).is_some());
+                let place = run.transaction.staged_key(n as u32);
+                assert!(tests[run.parts[n]].queue.unstage(&place).is_some());
                 State::Killed(n + 1)
             }
             State::Killed(_) | State::Over => State::Over,
@@ -89,7 +86,7 @@ impl Scene {
 
     /// Receives one entry from a queue, if there is one, and acts on it: the next run is later.
     fn receive(&mut self, queue: usize, next: Option<u64>) {
-        let Some(id) = self.benches[queue].take() else {
+        let Some(id) = self.tests[queue].take() else {
             // Nothing that was committed is kept back.
             for run in &self.runs {
                 let here = run.parts.iter().filter(|&&part| part == queue).count();
@@ -152,7 +149,7 @@ proptest! {
         });
         let mut scene = Scene {
             runs: runs.collect(),
-            benches: (0..QUEUES).map(|_| Bench::new()).collect(),
+            tests: (0..QUEUES).map(|_| TestQueue::new()).collect(),
             received: vec![Vec::new(); QUEUES],
             ended: BTreeSet::new(),
         };
@@ -169,7 +166,7 @@ proptest! {
         }
         // Those that are not over never run again.
         for queue in 0..QUEUES {
-            while scene.benches[queue].head().is_some() {
+            while scene.tests[queue].head().is_some() {
                 scene.receive(queue, None);
             }
             scene.receive(queue, None);

@@ -82,7 +82,7 @@ impl Transaction {
     }
 
     /// Returns the place of one of its parts in a queue, while that is staged there.
-    pub(crate) fn place(&self, part: u32) -> Key {
+    pub(crate) fn staged_key(&self, part: u32) -> Key {
         Key {
             timestamp: u64::from(self.uid),
             number: self.number,

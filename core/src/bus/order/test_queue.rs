@@ -38,11 +38,11 @@ impl Queued for Note {
 }
 
 /// A queue to take steps on.
-pub(crate) struct Bench {
+pub(crate) struct TestQueue {
     pub(crate) queue: Queue<Note>,
 }
 
-impl Bench {
+impl TestQueue {
     pub(crate) fn new() -> Self {
         Self {
             queue: Queue::new(Ring::new(64).unwrap()),
@@ -67,7 +67,7 @@ impl Bench {
     pub(crate) fn stage(&mut self, transaction: &Arc<Transaction>, part: u32, id: u64) -> u64 {
         let notice = Sign { id };
         self.queue
-            .stage_notice(transaction, part, notice, reservation())
+            .stage(transaction, part, Removed::Notice(notice, reservation()))
     }
 
     /// Stages a message of an even ID, or a notice of an odd one. Returns the timestamp to commit
@@ -77,7 +77,7 @@ impl Bench {
             return self.stage(transaction, part, id);
         }
         self.queue
-            .stage_message(transaction, part, part_message(id))
+            .stage(transaction, part, Removed::Message(part_message(id)))
     }
 
     /// Settles the queue. Returns the key of the entry that can be received.
