@@ -14,6 +14,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
+use crate::bus::command::recv::Following;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
     charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox,
@@ -161,12 +162,11 @@ impl<H: Host> Inbox<H> {
                 return false;
             }
         }
-        // A part behind it that nobody wants any more is taken out first; see `look`.
-        let follows = self.following(key).map(|next| self.wants(next.entry));
-        match follows {
-            Some(is_wanted) => is_wanted && msg.flags != 0,
-            None => msg.flags == 0,
-        }
+        let expected = match msg.flags {
+            0 => Following::Nothing,
+            _ => Following::Wanted,
+        };
+        self.following(key) == expected
     }
 
     /// Makes a plain message the user's.

@@ -31,8 +31,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
-    check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Removed,
-    Resolver, Step,
+    check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Remains,
+    Removed, Resolver, Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
 #[cfg(test)]
@@ -113,7 +113,7 @@ pub(crate) enum Also {
 impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns. If there are none, only a disconnect does
     /// anything. Returns the contents of the inbox of a peer that disconnects.
-    pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Inbox<H>> {
+    pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Remains<H>> {
         let transaction = doomed.transaction.as_ref()?;
         // 2 and 3
         let remains = self.tell_holders(transaction, also);
@@ -127,7 +127,7 @@ impl<H: Host> Peer<H> {
     }
 
     /// Carries out steps 2 and 3 of the module's head.
-    fn tell_holders(&self, transaction: &Arc<Transaction>, also: Also) -> Option<Inbox<H>> {
+    fn tell_holders(&self, transaction: &Arc<Transaction>, also: Also) -> Option<Remains<H>> {
         let mut top = 0;
         loop {
             let mut guard = self.inbox.lock();

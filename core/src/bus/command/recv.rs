@@ -21,7 +21,7 @@ use kernel::prelude::*;
 use crate::abi::*;
 use crate::bus::command::caller::{Caller, Installed};
 use crate::bus::host::{Files, Host};
-use crate::bus::object::{check, ensure, EntryRef, Head, Inbox, Message, Notice, Peer, Removed};
+use crate::bus::object::{check, ensure, EntryRef, Inbox, Message, Notice, Peer, Removed};
 use crate::bus::order::Key;
 
 /// The choices of a caller that receives, and the addresses that the result is written to.
@@ -101,6 +101,15 @@ enum Look<H: Host> {
     Stale(Removed<H>),
 }
 
+/// The part that follows the head in the same transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Following {
+    Wanted,
+    /// A part that nobody wants any more, which has to be taken out first.
+    Unwanted(Key),
+    Nothing,
+}
+
 impl<H: Host> Inbox<H> {
     /// Looks at the head, and describes it. None if nothing is ready.
     // Inlined, so that the description is made where it stays.
@@ -109,9 +118,15 @@ impl<H: Host> Inbox<H> {
         self.queue.settle();
         let head = self.queue.head()?;
         let key = head.key;
+        if !self.wants(head.entry) {
+            return self.pop(&key).map(Look::Stale);
+        }
+        let following = self.following(&key);
+        if let Following::Unwanted(next) = following {
+            return self.remove(&next).map(Look::Stale);
+        }
         // The ID of a destroyed node is in the table; see `Peer::recv`.
         let mut description = match head.entry {
-            _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
             EntryRef::Message(message) => Description::of_message(message, wants_files),
             EntryRef::Notice(Notice::Released(node)) => {
                 Description::of_notice(MSG_NODE_RELEASE, node.id)
@@ -120,22 +135,22 @@ impl<H: Host> Inbox<H> {
                 Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
             }
         };
-        if let Some(next) = self.following(&key) {
-            let next_key = next.key;
-            if !self.wants(next.entry) {
-                return self.remove(&next_key).map(Look::Stale);
-            }
+        if following == Following::Wanted {
             description.msg.flags = MSG_FLAG_CONTINUE;
         }
         Some(Look::Found(key, description))
     }
 
-    /// Returns the next part of the head's transaction, wanted or not.
-    #[inline]
-    pub(crate) fn following(&self, key: &Key) -> Option<Head<'_, H>> {
-        match key.is_part() {
-            true => self.queue.following(key),
-            false => None,
+    /// Looks at the part that follows the head, at `key`, in the same transaction.
+    #[inline(always)]
+    pub(crate) fn following(&self, key: &Key) -> Following {
+        if !key.is_part() {
+            return Following::Nothing;
+        }
+        match self.queue.following(key) {
+            Some(next) if self.wants(next.entry) => Following::Wanted,
+            Some(next) => Following::Unwanted(next.key),
+            None => Following::Nothing,
         }
     }
 }

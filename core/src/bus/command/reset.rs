@@ -12,8 +12,8 @@ use kernel::sync::Arc;
 
 use crate::bus::command::destroy::{Also, Doomed};
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{check, Detached, Handle, Inbox, Peer, Seed, SeedRef, Table};
-use crate::bus::quota::{Level, RESOURCES};
+use crate::bus::object::{check, Detached, Handle, Peer, Remains, Seed, SeedRef, Table};
+use crate::bus::quota::{Level, BYTES, NOTHING, RESOURCES, SLICES};
 
 /// The work of a reset beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,11 +154,21 @@ impl<H: Host> Peer<H> {
     }
 
     /// Drops the contents of the inbox of a disconnected peer.
-    fn drop_remains(&self, mut remains: Inbox<H>) {
+    fn drop_remains(&self, mut remains: Remains<H>) {
         // Received slices stay pinned: they can be read as long as they are mapped, and for as long
         // the user is charged. Nothing else keeps memory except references of senders that still
         // copy into the pool.
-        if let (Some(pool), Some(kept)) = (&remains.pool, remains.kept.take()) {
+        let mut held = NOTHING;
+        for n_bytes in remains.given.n_bytes() {
+            held[SLICES] += 1;
+            held[BYTES] += n_bytes;
+        }
+        let mut inbox = self.inbox.lock();
+        let kept = inbox.ledger.keep_charges(held);
+        let ledger = inbox.ledger.close();
+        drop(inbox);
+        drop(ledger);
+        if let Some(pool) = &remains.pool {
             pool.keep(kept);
         }
         while let Some(removed) = remains.queue.pop_drained() {

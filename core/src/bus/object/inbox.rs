@@ -22,9 +22,7 @@ use crate::bus::object::{
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
-use crate::bus::quota::{
-    divisor, only, Amounts, Claimant, KeptCharges, Ledger, User, BYTES, HANDLES, NOTHING, SLICES,
-};
+use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, HANDLES};
 
 /// Number of blank messages that a peer keeps.
 const STOCK: usize = 4;
@@ -48,8 +46,6 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
     pub(crate) dying: Dying<H>,
-    /// Charges for slices that the user has, once the peer is disconnected.
-    pub(crate) kept: Option<KeptCharges>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
     stock: KVec<BlankMessage<H>>,
@@ -57,6 +53,16 @@ pub(crate) struct Inbox<H: Host> {
 
 // Pinned data is behind pointers; nothing in the inbox itself minds being moved.
 impl<H: Host> Unpin for Inbox<H> {}
+
+/// Contents of an inbox that was closed.
+pub(crate) struct Remains<H: Host> {
+    pub(crate) queue: Queue<Message<H>>,
+    pub(crate) given: GivenSlices,
+    pub(crate) pool: Option<H::Pool>,
+    pub(crate) seed: Option<Arc<Seed<H>>>,
+    _slices: Allocator,
+    _stock: KVec<BlankMessage<H>>,
+}
 
 impl<H: Host> Inbox<H> {
     /// Makes the inbox of the peer of this user and ID.
@@ -77,7 +83,6 @@ impl<H: Host> Inbox<H> {
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
-            kept: None,
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
     }
@@ -283,25 +288,18 @@ impl<H: Host> Inbox<H> {
         None
     }
 
-    /// Closes the inbox. Returns its contents, to be dropped without locks.
-    pub(crate) fn close(&mut self) -> Self {
+    /// Closes the inbox, except for the ledger. Returns its contents, to be dropped without locks.
+    pub(crate) fn close(&mut self) -> Remains<H> {
         self.open = false;
         // Only slices that the user was given stay pinned.
         self.drop_warm();
-        let mut held = NOTHING;
-        (held[SLICES], held[BYTES]) = (self.given.n(), self.given.n_bytes());
-        Self {
-            open: false,
-            kept: Some(self.ledger.keep_charges(held)),
+        Remains {
             queue: self.queue.drain(),
-            slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
             given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
-            ledger: self.ledger.close(),
             pool: self.pool.take(),
             seed: self.seed.take(),
-            // Calls that destroy nodes go on.
-            dying: Dying::new(),
-            stock: core::mem::replace(&mut self.stock, KVec::new()),
+            _slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
+            _stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
     }
 }

@@ -58,8 +58,6 @@ impl<H: Host> NoticeState<H> {
 
 /// An entry of a peer's queue.
 pub(crate) type EntryRef<'q, H> = order::EntryRef<'q, Message<H>>;
-/// An entry of a peer's queue, with its place.
-pub(crate) type Head<'q, H> = order::Head<'q, Message<H>>;
 /// An entry that was taken out of a peer's queue.
 pub(crate) type Removed<H> = order::Removed<Message<H>>;
 /// Memory for an entry of the trees of a peer's queue.

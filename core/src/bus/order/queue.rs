@@ -397,6 +397,15 @@ impl<M: Queued> Queue<M> {
     /// Returns the entry that follows the head, at `key`, in the same transaction.
     #[inline]
     pub(crate) fn following(&self, key: &Key) -> Option<Head<'_, M>> {
+        // Mostly all is in the ring, where each is the only one of its transaction.
+        if self.committed.is_empty() {
+            return None;
+        }
+        self.following_grouped(key)
+    }
+
+    #[inline(never)]
+    fn following_grouped(&self, key: &Key) -> Option<Head<'_, M>> {
         let group = self.committed.get(&key.of_group())?.as_ref()?;
         let part = group.rest.cursor_front()?.current().0.part;
         self.entry_of(Key { part, ..*key })

@@ -43,10 +43,6 @@ pub(crate) struct GivenSlices {
     slices: KVVec<Given>,
     /// The first slice of each chain; a power of two of them.
     chains: KVVec<u32>,
-    /// Number of slices that the user has.
-    n: u64,
-    /// Bytes that are charged for them.
-    n_bytes: u64,
 }
 
 impl GivenSlices {
@@ -54,8 +50,6 @@ impl GivenSlices {
     pub(crate) const EMPTY: Self = Self {
         slices: KVVec::new(),
         chains: KVVec::new(),
-        n: 0,
-        n_bytes: 0,
     };
 
     /// Makes an index of nothing, with memory for slices with numbers below `n`.
@@ -67,18 +61,13 @@ impl GivenSlices {
         Ok(Self {
             slices: KVVec::from_elem(NOT_GIVEN, n, GFP_KEPT)?,
             chains: KVVec::from_elem(NONE, n.next_power_of_two(), GFP_KEPT)?,
-            ..Self::EMPTY
         })
     }
 
-    /// Returns the number of slices that the user has.
-    pub(crate) fn n(&self) -> u64 {
-        self.n
-    }
-
-    /// Returns the bytes that are charged for them.
-    pub(crate) fn n_bytes(&self) -> u64 {
-        self.n_bytes
+    /// Returns the bytes that are charged for each slice that the user has.
+    pub(crate) fn n_bytes(&self) -> impl Iterator<Item = u64> + '_ {
+        let given = self.slices.iter().filter(|given| given.payer.is_some());
+        given.map(|given| u64::from(given.n_bytes))
     }
 
     /// Returns the chain of slices that start at `start`, in units.
@@ -94,7 +83,6 @@ impl GivenSlices {
     pub(crate) fn grow(&mut self, allocator: &Allocator, mut memory: Self) -> Self {
         if memory.slices.len() > self.slices.len() {
             core::mem::swap(self, &mut memory);
-            (self.n, self.n_bytes) = (memory.n, memory.n_bytes);
             for (number, old) in (0..).zip(memory.slices.iter()) {
                 self.insert(number, allocator.start(number), *old);
             }
@@ -120,8 +108,6 @@ impl GivenSlices {
             next: NONE,
         };
         debug_assert!(given.payer.is_some(), "no peer has the ID 0");
-        self.n += 1;
-        self.n_bytes += u64::from(slice.n_bytes);
         self.insert(slice.number, (slice.offset / UNIT) as u32, given);
     }
 
@@ -146,8 +132,6 @@ impl GivenSlices {
             Some(before) => before.next = next,
             None => self.chains[chain] = next,
         }
-        self.n -= 1;
-        self.n_bytes -= u64::from(n_bytes);
         Some(Slice {
             number,
             offset,
