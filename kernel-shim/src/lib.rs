@@ -55,8 +55,8 @@
 //! # Unsafe code
 //!
 //! In the locks and in `LockedBy` (access to the protected data), in `Arc` (the
-//! shared memory), and where a value is initialised in place or its pin is moved
-//! into another owner. The core itself has none.
+//! shared memory), where a value is initialised in place or its pin is moved
+//! into another owner, and where numbers are bytes. The core itself has none.
 
 pub mod alloc;
 pub mod cachelines;
@@ -69,6 +69,7 @@ pub mod print;
 pub mod rbtree;
 pub mod steps;
 pub mod sync;
+pub mod transmute;
 pub mod types;
 pub mod work;
 

@@ -16,6 +16,7 @@ use kernel::sync::{
     new_mutex, new_spinlock, Arc, ArcBorrow, LockedBy, Mutex, MutexGuard, SpinLock, SpinLockGuard,
     UniqueArc,
 };
+use kernel::transmute::{AsBytes, FromBytes};
 use kernel::types::{NotThreadSafe, ScopeGuard};
 
 static_assert!(size_of::<u64>() == 8);
@@ -271,6 +272,16 @@ fn trees() -> Result {
     Ok(())
 }
 
+fn bytes() -> Result {
+    fn bytes_of<T: AsBytes + FromBytes>(numbers: &mut [T]) -> &mut [u8] {
+        numbers.as_bytes_mut()
+    }
+    let mut numbers: KVVec<u64> = KVVec::from_elem(0, 2, GFP_KERNEL)?;
+    bytes_of(&mut numbers)[8..].copy_from_slice(&7_u64.to_ne_bytes());
+    check!(numbers[..] == [0, 7] && numbers.as_bytes()[..8] == [0; 8]);
+    Ok(())
+}
+
 fn errors() -> Result {
     check!(Error::from_errno(-22) == code::EINVAL && EINVAL.to_errno() == -22);
     check!(to_result(-12) == Err(ENOMEM) && Error::from(AllocError) == ENOMEM);
@@ -295,5 +306,6 @@ pub(crate) fn run() -> Result {
     locks()?;
     atomics()?;
     trees()?;
+    bytes()?;
     errors()
 }

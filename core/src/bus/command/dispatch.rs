@@ -11,6 +11,7 @@ use core::mem::offset_of;
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::transmute::{AsBytes, FromBytes};
 
 use crate::abi::*;
 use crate::bus::allocation::GFP_CALL;
@@ -24,6 +25,8 @@ use crate::errno::ESHUTDOWN;
 const INT_MAX: u64 = i32::MAX as u64;
 /// Most iovecs in a message.
 const VECS_MAX: u64 = 1024;
+/// Most bytes of an array that are read at once, between looks whether the caller was killed.
+const ARRAY_CHUNK: usize = 4096;
 /// A limit that stays as it is.
 const KEEP: u32 = u32::MAX;
 
@@ -93,26 +96,16 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     }
 
     /// Reads `n` elements at `addr`; the caller has bounded `n`.
-    pub(crate) fn array<const N: usize, T>(
-        &self,
-        mut addr: u64,
-        n: u64,
-        from: fn([u8; N]) -> T,
-    ) -> Result<KVVec<T>> {
-        let n = n as usize;
-        let mut array = KVVec::with_capacity(n, GFP_CALL)?;
+    pub(crate) fn array<T>(&self, mut addr: u64, n: u64) -> Result<KVVec<T>>
+    where
+        T: AsBytes + FromBytes + Clone + Default,
+    {
+        let mut array = KVVec::from_elem(T::default(), n as usize, GFP_CALL)?;
         let mut kill_check = KillCheck::default();
-        while array.len() < n {
-            kill_check.step::<H>(1)?;
-            let mut chunk = [0; 256];
-            let bytes = &mut chunk[..256.min((n - array.len()) * N)];
-            self.caller.read(addr, bytes)?;
-            addr = addr.checked_add(bytes.len() as u64).ok_or(EFAULT)?;
-            for element in bytes.chunks_exact(N) {
-                let mut copy = [0; N];
-                copy.copy_from_slice(element);
-                array.push(from(copy), GFP_CALL)?;
-            }
+        for chunk in array.as_bytes_mut().chunks_mut(ARRAY_CHUNK) {
+            kill_check.step::<H>(1 + chunk.len() as u64 / 64)?;
+            self.caller.read(addr, chunk)?;
+            addr = addr.checked_add(chunk.len() as u64).ok_or(EFAULT)?;
         }
         Ok(array)
     }
@@ -185,7 +178,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             let node = self.number(cmd.ptr_nodes)?;
             return Peer::destroy_nodes(self.peer, &[node], also);
         }
-        let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes, u64::from_ne_bytes)?;
+        let nodes = self.array(cmd.ptr_nodes, cmd.n_nodes)?;
         Peer::destroy_nodes(self.peer, &nodes, also)
     }
 
@@ -213,13 +206,13 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 
     /// Sends a message that is not plain bytes for one destination.
     fn send_any(&self, cmd: &CmdSend, payload: C::Payload, hint: WakeHint) -> Result {
-        let handles = self.array(cmd.ptr_handles, cmd.n_handles, u64::from_ne_bytes)?;
+        let handles = self.array(cmd.ptr_handles, cmd.n_handles)?;
         // A seed must not have any, so nobody looks at them.
         let seed = cmd.flags & SEND_FLAG_SEED != 0;
         let n = if seed { 0 } else { cmd.n_destinations };
-        let destinations = self.array(cmd.ptr_destinations, n, u64::from_ne_bytes)?;
+        let destinations = self.array(cmd.ptr_destinations, n)?;
         let mut files = || {
-            let fds = self.array(cmd.ptr_fds, cmd.n_fds, i32::from_ne_bytes)?;
+            let fds = self.array(cmd.ptr_fds, cmd.n_fds)?;
             self.caller.files(&fds)
         };
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;

@@ -46,7 +46,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     pub(crate) fn check_beyond(&self, size: u64, known: usize) -> Result {
         let n = size.wrapping_sub(known as u64);
         ensure(n <= BEYOND_MAX && n & 7 == 0, EINVAL)?;
-        let beyond = self.array(self.field(known)?, n / 8, u64::from_ne_bytes)?;
+        let beyond: KVVec<u64> = self.array(self.field(known)?, n / 8)?;
         ensure(beyond.iter().all(|&field| field == 0), E2BIG)
     }
 
