@@ -10,56 +10,73 @@
 //!
 //! `fail-nth` of the thread counts the points down and fails the one at which it becomes 0. From
 //! then on `make-it-fail` decides: set, it lets all later points fail too.
+//!
+//! Each kind has `times`, which the kernel counts down by one for each fault. What is missing from
+//! it after a call is the number of faults of this kind: it is the kernel that counts them.
+//! Invariant: `times` is above 0 whenever faults are armed, since 0 would switch the kind off.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Error, Result};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Faults, Mode};
+use super::{Faults, Injected, Mode};
 
 /// Folder of the kernel's fault injection, which needs debugfs.
 const DEBUGFS: &str = "/sys/kernel/debug";
-/// The kinds of faults, and what each ignores unless it is told otherwise.
-const KINDS: &[Kind] = &[
-    Kind {
-        name: "failslab",
-        settings: &[("ignore-gfp-wait", "N"), ("cache-filter", "N")],
-    },
-    Kind {
-        name: "fail_page_alloc",
-        settings: &[
-            ("ignore-gfp-wait", "N"),
-            ("ignore-gfp-highmem", "N"),
-            ("min-order", "0"),
-        ],
-    },
-    Kind {
-        name: "fail_usercopy",
-        settings: &[],
-    },
-];
-/// Settings of every kind: quiet, without end, only for threads that ask for it.
+/// Slabs: kmalloc and kmem_cache_alloc.
+const SLABS: Kind = Kind {
+    name: "failslab",
+    settings: &[("ignore-gfp-wait", "N"), ("cache-filter", "N")],
+};
+/// Pages, in blocks of any size.
+const PAGES: Kind = Kind {
+    name: "fail_page_alloc",
+    settings: &[
+        ("ignore-gfp-wait", "N"),
+        ("ignore-gfp-highmem", "N"),
+        ("min-order", "0"),
+    ],
+};
+/// Copies from and to user space.
+const COPIES: Kind = Kind {
+    name: "fail_usercopy",
+    settings: &[],
+};
+/// Settings of every kind: quiet, only for threads that ask for it.
 const COMMON: &[(&str, &str)] = &[
     ("verbose", "0"),
     ("interval", "1"),
     ("space", "0"),
-    ("times", "-1"),
     ("task-filter", "Y"),
     ("probability", "100"),
 ];
 
-/// One kind of faults.
+/// One kind of faults, and what it does not ignore.
 struct Kind {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
+}
+
+/// Faults that a kind still has after it is set up: more than any sweep injects.
+const PLENTY: u64 = 1_000_000_000;
+
+/// The number of faults that one kind has still to inject.
+struct Countdown {
+    times: File,
+    /// Its value when the faults were last counted.
+    last: Cell<u64>,
 }
 
 /// The kernel's fault injection for the thread that made it.
 pub struct Injector {
     nth: File,
     always: File,
+    /// Those of slabs and of pages.
+    allocations: [Countdown; 2],
+    copies: Countdown,
 }
 
 /// Adds the file to an error.
@@ -67,6 +84,52 @@ fn named(path: impl AsRef<Path>) -> impl FnOnce(Error) -> Error {
     move |error| {
         let path = path.as_ref().display();
         Error::new(error.kind(), format!("{path}: {error}"))
+    }
+}
+
+impl Kind {
+    fn path(&self, file: &str) -> PathBuf {
+        Path::new(DEBUGFS).join(self.name).join(file)
+    }
+
+    /// Sets the kind up: for `module` on the stack, but not `kmemleak`.
+    fn start(&self, module: &Range<u64>, kmemleak: &Range<u64>) -> Result<Countdown> {
+        let set = |file: &str, value: &str| {
+            let path = self.path(file);
+            fs::write(&path, value).map_err(named(path))
+        };
+        let addresses = [
+            ("require-start", module.start),
+            ("require-end", module.end),
+            ("reject-start", kmemleak.start),
+            ("reject-end", kmemleak.end),
+        ];
+        for (file, address) in addresses {
+            set(file, &format!("{address:#x}"))?;
+        }
+        for (file, value) in self.settings.iter().chain(COMMON) {
+            set(file, value)?;
+        }
+        set("times", &PLENTY.to_string())?;
+        let path = self.path("times");
+        let times = File::open(&path).map_err(named(path))?;
+        Ok(Countdown {
+            times,
+            last: Cell::new(PLENTY),
+        })
+    }
+}
+
+impl Countdown {
+    /// Returns the number of faults since the last call.
+    fn injected(&self) -> Result<u64> {
+        let text = read_at(&self.times).map_err(named("times"))?;
+        let left: u64 = text
+            .parse()
+            .ok()
+            .filter(|&left| left > 0)
+            .ok_or_else(|| Error::other(format!("times is {text}, and no count of faults")))?;
+        Ok(self.last.replace(left) - left)
     }
 }
 
@@ -78,8 +141,8 @@ impl Injector {
     /// The kernel has no fault injection, debugfs is not mounted, the caller is not root, or the
     /// module is not loaded.
     pub fn new() -> Result<Self> {
-        for kind in KINDS {
-            let folder = Path::new(DEBUGFS).join(kind.name);
+        for kind in [SLABS, PAGES, COPIES] {
+            let folder = kind.path("");
             if !folder.is_dir() {
                 return Err(Error::other(format!(
                     "no {}: this kernel has no fault injection; \
@@ -90,24 +153,7 @@ impl Injector {
         }
         let module = module_text(&read("/proc/modules")?)?;
         let kmemleak = kmemleak_text(&read("/proc/kallsyms")?)?;
-        let addresses = [
-            ("require-start", module.start),
-            ("require-end", module.end),
-            ("reject-start", kmemleak.start),
-            ("reject-end", kmemleak.end),
-        ];
-        for kind in KINDS {
-            let set = |name: &str, value: &str| {
-                let path = Path::new(DEBUGFS).join(kind.name).join(name);
-                fs::write(&path, value).map_err(named(path))
-            };
-            for (name, address) in addresses {
-                set(name, &format!("{address:#x}"))?;
-            }
-            for (name, value) in kind.settings.iter().chain(COMMON) {
-                set(name, value)?;
-            }
-        }
+        let start = |kind: Kind| kind.start(&module, &kmemleak);
         let open = |path: &str| {
             let file = File::options().read(true).write(true).open(path);
             file.map_err(named(path))
@@ -115,10 +161,12 @@ impl Injector {
         Ok(Self {
             nth: open("/proc/thread-self/fail-nth")?,
             always: open("/proc/thread-self/make-it-fail")?,
+            allocations: [start(SLABS)?, start(PAGES)?],
+            copies: start(COPIES)?,
         })
     }
 
-    // Neither file can be sought in, and both ignore the offset of a write.
+    // Neither file can be sought in; both ignore the offset of a write.
 
     fn set_nth(&self, nth: u32) -> Result<()> {
         let text = nth.to_string();
@@ -139,17 +187,34 @@ impl Faults for Injector {
         self.set_always(mode == Mode::Onwards)
     }
 
-    fn disarm(&self) -> Result<bool> {
+    fn disarm(&self) -> Result<Injected> {
         self.set_always(false)?;
-        let mut text = [0; 16];
-        let len = self.nth.read_at(&mut text, 0).map_err(named("fail-nth"))?;
+        let left = read_at(&self.nth).map_err(named("fail-nth"))?;
         self.set_nth(0)?;
-        Ok(text[..len].trim_ascii() == b"0")
+        let [slabs, pages] = &self.allocations;
+        let injected = Injected {
+            allocations: slabs.injected()? + pages.injected()?,
+            copies: self.copies.injected()?,
+        };
+        if injected.any() != (left == "0") {
+            return Err(Error::other(format!(
+                "the kernel counted {injected} that failed, and {left} points left to pass"
+            )));
+        }
+        Ok(injected)
     }
 }
 
 fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).map_err(named(path))
+}
+
+/// Returns the text of a small file from its beginning.
+fn read_at(file: &File) -> Result<String> {
+    let mut text = [0; 32];
+    let len = file.read_at(&mut text, 0)?;
+    let text = String::from_utf8_lossy(&text[..len]);
+    Ok(text.trim().to_owned())
 }
 
 /// Returns the addresses of the module from the text of `/proc/modules`.
