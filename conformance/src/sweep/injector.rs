@@ -65,7 +65,8 @@ const PLENTY: u64 = 1_000_000_000;
 
 /// The number of faults that one kind has still to inject.
 struct Countdown {
-    times: File,
+    /// The file that shows it, which is not seekable.
+    times: PathBuf,
     /// Its value when the faults were last counted.
     last: Cell<u64>,
 }
@@ -111,10 +112,8 @@ impl Kind {
             set(file, value)?;
         }
         set("times", &PLENTY.to_string())?;
-        let path = self.path("times");
-        let times = File::open(&path).map_err(named(path))?;
         Ok(Countdown {
-            times,
+            times: self.path("times"),
             last: Cell::new(PLENTY),
         })
     }
@@ -123,12 +122,12 @@ impl Kind {
 impl Countdown {
     /// Returns the number of faults since the last call.
     fn injected(&self) -> Result<u64> {
-        let text = read_at(&self.times).map_err(named("times"))?;
-        let left: u64 = text
-            .parse()
-            .ok()
-            .filter(|&left| left > 0)
-            .ok_or_else(|| Error::other(format!("times is {text}, and no count of faults")))?;
+        let text = fs::read_to_string(&self.times).map_err(named(&self.times))?;
+        let left = text.trim().parse().ok().filter(|&left: &u64| left > 0);
+        let left = left.ok_or_else(|| {
+            let file = self.times.display();
+            Error::other(format!("{file} has no count of faults: {text}"))
+        })?;
         Ok(self.last.replace(left) - left)
     }
 }
@@ -166,7 +165,7 @@ impl Injector {
         })
     }
 
-    // Neither file can be sought in; both ignore the offset of a write.
+    // Neither file is seekable; both ignore the offset of a write.
 
     fn set_nth(&self, nth: u32) -> Result<()> {
         let text = nth.to_string();
@@ -189,8 +188,10 @@ impl Faults for Injector {
 
     fn disarm(&self) -> Result<Injected> {
         self.set_always(false)?;
-        let left = read_at(&self.nth).map_err(named("fail-nth"))?;
+        let mut text = [0; 16];
+        let len = self.nth.read_at(&mut text, 0).map_err(named("fail-nth"))?;
         self.set_nth(0)?;
+        let left = String::from_utf8_lossy(text[..len].trim_ascii());
         let [slabs, pages] = &self.allocations;
         let injected = Injected {
             allocations: slabs.injected()? + pages.injected()?,
@@ -209,14 +210,6 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(path).map_err(named(path))
 }
 
-/// Returns the text of a small file from its beginning.
-fn read_at(file: &File) -> Result<String> {
-    let mut text = [0; 32];
-    let len = file.read_at(&mut text, 0)?;
-    let text = String::from_utf8_lossy(&text[..len]);
-    Ok(text.trim().to_owned())
-}
-
 /// Returns the addresses of the module from the text of `/proc/modules`.
 fn module_text(modules: &str) -> Result<Range<u64>> {
     let line = modules.lines().find(|line| line.starts_with("bus1 "));
@@ -232,44 +225,55 @@ fn module_text(modules: &str) -> Result<Range<u64>> {
     }
 }
 
-/// Returns the addresses of kmemleak's code from the text of `/proc/kallsyms`: from its first
-/// function to its last. Without kmemleak the range is empty.
+/// Returns the addresses of the function in which kmemleak allocates, from the text of
+/// `/proc/kallsyms`: up to the next symbol. Without kmemleak the range is empty.
+///
+/// The range has no other function. kmemleak's functions are not all in one place: those that are
+/// marked `__ref` follow the text of the whole kernel, so a range from one to another has most of
+/// the kernel in it, and rejects every point.
 fn kmemleak_text(symbols: &str) -> Result<Range<u64>> {
-    const NAMES: &[&str] = &[
-        "kmemleak_alloc",
-        "kmemleak_alloc_percpu",
-        "kmemleak_vmalloc",
-        "mem_pool_alloc",
-        "__alloc_object",
-        "__create_object",
-        "create_object",
-        "__link_object",
-    ];
-    let mut range: Option<Range<u64>> = None;
+    // Innermost first: the compiler may have inlined one into the next.
+    const ALLOCATE: &[&str] = &["mem_pool_alloc", "__alloc_object", "__create_object"];
+    let mut functions = Vec::new();
     for line in symbols.lines() {
         let mut words = line.split_whitespace();
-        let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
+        let (Some(address), Some("t" | "T"), Some(name)) =
+            (words.next(), words.next(), words.next())
         else {
             continue;
         };
         // The name of a module follows those of its own symbols.
-        if words.next().is_some() || !NAMES.contains(&name) {
-            continue;
+        if words.next().is_none() {
+            functions.push((hexadecimal(address).unwrap_or(0), name));
         }
-        let Some(address @ 1..) = hexadecimal(address) else {
+    }
+    if !functions.iter().any(|&(_, name)| name == "kmemleak_alloc") {
+        return Ok(0..0);
+    }
+    let addresses_of = |wanted: &str| -> Vec<u64> {
+        let named = functions.iter().filter(|(_, name)| *name == wanted);
+        named.map(|&(address, _)| address).collect()
+    };
+    let found = ALLOCATE.iter().map(|name| addresses_of(name));
+    let start = match found.into_iter().find(|found| !found.is_empty()).as_deref() {
+        Some(&[0]) => {
             return Err(Error::other(
                 "/proc/kallsyms shows no addresses; run the sweep as root",
             ));
-        };
-        let range = range.get_or_insert(address..address);
-        range.start = range.start.min(address);
-        range.end = range.end.max(address + LARGEST);
-    }
-    Ok(range.unwrap_or(0..0))
+        }
+        Some(&[start]) => start,
+        _ => {
+            return Err(Error::other(
+                "/proc/kallsyms does not have one function in which kmemleak allocates; \
+                 kmemleak_text() has to learn its name",
+            ));
+        }
+    };
+    let after = functions.iter().map(|&(address, _)| address);
+    let end = after.filter(|&address| address > start).min();
+    end.map(|end| start..end)
+        .ok_or_else(|| Error::other("/proc/kallsyms ends with the function of kmemleak"))
 }
-
-/// Bytes that the last function of kmemleak may have. What follows it allocates nothing for us.
-const LARGEST: u64 = 512;
 
 fn hexadecimal(text: &str) -> Option<u64> {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
@@ -289,15 +293,32 @@ mod tests {
         assert!(module_text("bus1 4096 0 - Live 0x0000000000000000\n").is_err());
     }
 
+    /// As in a kernel: one part of kmemleak far from the others.
+    const SYMBOLS: &str = "ffffffff81000000 T startup_64\n\
+                           ffffffff815edd50 t __create_object\n\
+                           ffffffff815ede50 t __alloc_object\n\
+                           ffffffff815ee0f0 t __link_object\n\
+                           ffffffff81700000 T vfs_ioctl\n\
+                           ffffffff81e65730 T kmemleak_alloc\n\
+                           ffffffff8448aa08 b __alloc_object.__key\n\
+                           ffffffffc0000000 t mem_pool_alloc\t[other]\n";
+
     #[test]
-    fn kmemleak_is_found_by_its_functions() {
-        let symbols = "ffffffff81000000 T startup_64\n\
-                       ffffffff81200000 t mem_pool_alloc\n\
-                       ffffffff81200800 T kmemleak_alloc\n\
-                       ffffffffc0000000 t kmemleak_alloc\t[other]\n";
-        let found = kmemleak_text(symbols).unwrap();
-        assert_eq!(found, 0xffffffff81200000..0xffffffff81200800 + LARGEST);
+    fn kmemleak_is_found_by_the_function_that_allocates() {
         assert_eq!(kmemleak_text("").unwrap(), 0..0);
-        assert!(kmemleak_text("0000000000000000 T kmemleak_alloc\n").is_err());
+        let found = kmemleak_text(SYMBOLS).unwrap();
+        assert_eq!(found, 0xffffffff815ede50..0xffffffff815ee0f0);
+        let inlined = SYMBOLS.replace("__alloc_object\n", "another\n");
+        let found = kmemleak_text(&inlined).unwrap();
+        assert_eq!(found, 0xffffffff815edd50..0xffffffff815ede50);
+    }
+
+    #[test]
+    fn a_kmemleak_that_is_not_found_is_an_error() {
+        let hidden = "0000000000000000 T kmemleak_alloc\n0000000000000000 t mem_pool_alloc\n";
+        assert!(kmemleak_text(hidden).is_err());
+        assert!(kmemleak_text("ffffffff81e65730 T kmemleak_alloc\n").is_err());
+        let two = format!("{SYMBOLS}ffffffff81800000 t __alloc_object\n");
+        assert!(kmemleak_text(&two).is_err());
     }
 }
