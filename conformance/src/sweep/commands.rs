@@ -109,7 +109,7 @@ fn peers() -> Vec<Command> {
         Command::new(
             "peer_reset: flush",
             scene::waiting,
-            Points::Both,
+            Points::Copies,
             |scene, _| scene.a().flush(abi::PEER_RESET_FLAG_FLUSH),
         ),
         Command::new(
@@ -121,7 +121,7 @@ fn peers() -> Vec<Command> {
         Command::new(
             "peer_reset: flush all",
             scene::waiting,
-            Points::Both,
+            Points::Copies,
             |scene, _| {
                 let flags = abi::PEER_RESET_FLAG_FLUSH | abi::PEER_RESET_FLAG_FLUSH_SEED;
                 scene.a().flush(flags)
@@ -137,8 +137,9 @@ fn peers() -> Vec<Command> {
             Points::Copies,
             |scene, _| scene.b().quota(scene.back[0], [1, 2, 3]).map(drop),
         ),
-        Command::new("mmap", scene::received, Points::Allocations, |scene, _| {
-            let view = scene.a().door().map(MAPPED)?;
+        // The first mapping of a pool makes the file that all mappings of it share.
+        Command::new("mmap", scene::idle, Points::Allocations, |scene, _| {
+            let view = scene.c().door().map(MAPPED)?;
             scene.views.push(view);
             Ok(())
         }),
