@@ -247,6 +247,16 @@ fn two_faults_in_place_of_one_are_found() {
 }
 
 #[test]
+fn a_panic_of_the_client_is_found() {
+    let command = planted(|_, _| {
+        allocation().expect("planted");
+        Ok(())
+    });
+    expect_found(&command, "point 1: the client panicked");
+    assert_eq!(UNTIL.get(), 0, "the fault is still there");
+}
+
+#[test]
 fn a_command_whose_points_are_not_seen_is_found() {
     let both = |call| Command {
         points: Points::Both,

@@ -2,6 +2,8 @@
 
 //! One command with one point failing after the other.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use super::commands::{Command, Points};
 use super::scene::{Received, Scene};
 use super::trace::Trace;
@@ -118,7 +120,7 @@ fn record(bus: &dyn Bus, first_user: u32, command: &Command) -> Result<Reference
     })
 }
 
-/// Makes one call with a fault.
+/// Makes one call with a fault. A panic of the call is an error, and the fault ends with it.
 fn attempt(
     faults: &dyn Faults,
     mode: Mode,
@@ -126,8 +128,10 @@ fn attempt(
     call: impl FnOnce() -> Called,
 ) -> Result<Attempt, String> {
     faults.arm(mode, nth).map_err(|error| error.to_string())?;
-    let result = call();
+    // The scene is dropped after a panic, and nothing else is used again.
+    let called = panic::catch_unwind(AssertUnwindSafe(call));
     let injected = faults.disarm().map_err(|error| error.to_string())?;
+    let result = called.map_err(|_| "the client panicked, as written above".to_owned())?;
     Ok(Attempt { result, injected })
 }
 
