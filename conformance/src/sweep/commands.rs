@@ -19,24 +19,34 @@ pub struct Command {
     pub call: fn(&mut Scene<'_>, usize) -> Result,
     /// The steps that stay done if a later one fails, each by a command of its own.
     pub steps: &'static [fn(&mut Scene<'_>) -> Result],
-    /// Errors that a fault may end in.
-    pub errors: &'static [Errno],
     pub points: Points,
     /// Whether it receives several messages, the later ones only if nothing fails.
     pub many: bool,
 }
 
-/// Whether a command has points at all.
+/// The kinds of points that a command has, of each at least one.
+///
+/// An allocation ends in ENOMEM or is survived, a user copy in EFAULT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Points {
     /// It allocates nothing, and copies no more than one number.
     None,
-    Some,
+    Allocations,
+    Copies,
+    Both,
 }
 
-const EITHER: &[Errno] = &[Errno::NOMEM, Errno::FAULT];
-const COPY: &[Errno] = &[Errno::FAULT];
-const MEMORY: &[Errno] = &[Errno::NOMEM];
+impl Points {
+    /// Whether the command has allocations that can fail it.
+    pub fn has_allocations(self) -> bool {
+        matches!(self, Self::Allocations | Self::Both)
+    }
+
+    /// Whether the command has user copies.
+    pub fn has_copies(self) -> bool {
+        matches!(self, Self::Copies | Self::Both)
+    }
+}
 
 /// More than one row of pages, in no whole number of them.
 static LARGE: [u8; 150_000] = [b'x'; 150_000];
@@ -49,7 +59,7 @@ impl Command {
     const fn new(
         name: &'static str,
         scene: for<'a> fn(&'a dyn Bus, u32) -> Scene<'a>,
-        errors: &'static [Errno],
+        points: Points,
         call: fn(&mut Scene<'_>, usize) -> Result,
     ) -> Self {
         Self {
@@ -57,17 +67,9 @@ impl Command {
             scene,
             call,
             steps: &[],
-            errors,
-            points: Points::Some,
+            points,
             many: false,
         }
-    }
-
-    /// Declares that the command cannot fail for lack of memory or by a copy.
-    const fn safe(mut self) -> Self {
-        self.errors = &[];
-        self.points = Points::None;
-        self
     }
 
     const fn steps(mut self, steps: &'static [fn(&mut Scene<'_>) -> Result]) -> Self {
@@ -92,86 +94,138 @@ pub fn all() -> Vec<Command> {
 /// Opening, limits, mappings, poll, the end.
 fn peers() -> Vec<Command> {
     vec![
-        Command::new("open", scene::idle, MEMORY, |scene, _| scene.open_here()),
-        Command::new("query", scene::idle, COPY, |scene, _| {
+        Command::new("open", scene::idle, Points::Allocations, |scene, _| {
+            scene.open_here()
+        }),
+        Command::new("peer_query", scene::idle, Points::Copies, |scene, _| {
             scene.a().query().map(drop)
         }),
-        Command::new("reset: limits", scene::waiting, COPY, |scene, _| {
-            scene.a().limit(Limits::all(1000))
+        Command::new(
+            "peer_reset: limits",
+            scene::waiting,
+            Points::Copies,
+            |scene, _| scene.a().limit(Limits::all(1000)),
+        ),
+        Command::new(
+            "peer_reset: flush",
+            scene::waiting,
+            Points::Copies,
+            |scene, _| scene.a().flush(abi::PEER_RESET_FLAG_FLUSH),
+        ),
+        Command::new(
+            "peer_reset: flush the seed",
+            scene::waiting,
+            Points::Copies,
+            |scene, _| scene.a().flush(abi::PEER_RESET_FLAG_FLUSH_SEED),
+        ),
+        Command::new(
+            "peer_reset: flush all",
+            scene::waiting,
+            Points::Copies,
+            |scene, _| {
+                let flags = abi::PEER_RESET_FLAG_FLUSH | abi::PEER_RESET_FLAG_FLUSH_SEED;
+                scene.a().flush(flags)
+            },
+        ),
+        Command::new("quota: own", scene::received, Points::Copies, |scene, _| {
+            let own = abi::HANDLE_INVALID;
+            scene.a().quota(own, [0; 3]).map(drop)
         }),
-        Command::new("reset: flush", scene::waiting, EITHER, |scene, _| {
-            scene.a().flush(abi::PEER_RESET_FLAG_FLUSH)
-        }),
-        Command::new("reset: flush the seed", scene::waiting, COPY, |scene, _| {
-            scene.a().flush(abi::PEER_RESET_FLAG_FLUSH_SEED)
-        }),
-        Command::new("reset: flush all", scene::waiting, EITHER, |scene, _| {
-            let flags = abi::PEER_RESET_FLAG_FLUSH | abi::PEER_RESET_FLAG_FLUSH_SEED;
-            scene.a().flush(flags)
-        }),
-        Command::new("mmap", scene::received, MEMORY, |scene, _| {
-            let view = scene.a().door().map(MAPPED)?;
+        Command::new(
+            "quota: of a receiver",
+            scene::busy,
+            Points::Copies,
+            |scene, _| scene.b().quota(scene.back[0], [1, 2, 3]).map(drop),
+        ),
+        // The first mapping of a pool makes the file that all mappings of it share.
+        Command::new("mmap", scene::idle, Points::Allocations, |scene, _| {
+            let view = scene.c().door().map(MAPPED)?;
             scene.views.push(view);
             Ok(())
         }),
-        Command::new("poll", scene::idle, MEMORY, |scene, _| poll(scene.a().fd())),
-        Command::new("epoll", scene::waiting, MEMORY, |scene, _| {
+        Command::new("poll", scene::idle, Points::Allocations, |scene, _| {
+            poll(scene.a().fd())
+        }),
+        Command::new("epoll", scene::waiting, Points::Allocations, |scene, _| {
             epoll(scene.a().fd())
         }),
-        Command::new("disconnect", scene::waiting, &[], |scene, _| {
-            scene.a().disconnect()
-        })
-        .safe(),
-        Command::new("close", scene::waiting, &[], |scene, _| {
+        Command::new(
+            "peer_disconnect",
+            scene::waiting,
+            Points::None,
+            |scene, _| scene.a().disconnect(),
+        ),
+        Command::new("close", scene::waiting, Points::None, |scene, _| {
             scene.peers.remove(0);
             Ok(())
-        })
-        .safe(),
+        }),
     ]
 }
 
 /// Handles, nodes and slices.
 fn handles() -> Vec<Command> {
     vec![
-        Command::new("transfer: new node", scene::busy, EITHER, |scene, _| {
-            scene.a().give(scene.b(), 4).map(drop)
-        }),
-        Command::new("transfer: to itself", scene::idle, EITHER, |scene, _| {
-            scene.a().give_self(4).map(drop)
-        }),
-        Command::new("transfer: known handle", scene::idle, EITHER, |scene, _| {
-            scene.a().give(scene.b(), 0).map(drop)
-        }),
-        Command::new("transfer: passed on", scene::waiting, EITHER, |scene, _| {
-            scene.a().give(scene.c(), scene.to[0]).map(drop)
-        }),
-        Command::new("handle_release", scene::waiting, &[], |scene, _| {
-            scene.b().release(scene.back[0])
-        })
-        .safe(),
-        Command::new("nodes_destroy: one", scene::waiting, COPY, |scene, _| {
-            scene.a().destroy(&[0])
-        }),
-        Command::new("nodes_destroy: many", scene::waiting, EITHER, |scene, _| {
-            scene.a().destroy(&[12, 0, 4, 16])
-        }),
+        Command::new(
+            "handle_transfer: new node",
+            scene::busy,
+            Points::Both,
+            |scene, _| scene.a().give(scene.b(), 4).map(drop),
+        ),
+        Command::new(
+            "handle_transfer: to itself",
+            scene::idle,
+            Points::Both,
+            |scene, _| scene.a().give_self(4).map(drop),
+        ),
+        Command::new(
+            "handle_transfer: known handle",
+            scene::idle,
+            Points::Both,
+            |scene, _| scene.a().give(scene.b(), 0).map(drop),
+        ),
+        Command::new(
+            "handle_transfer: passed on",
+            scene::waiting,
+            Points::Both,
+            |scene, _| scene.a().give(scene.c(), scene.to[0]).map(drop),
+        ),
+        Command::new(
+            "handle_release",
+            scene::waiting,
+            Points::None,
+            |scene, _| scene.b().release(scene.back[0]),
+        ),
+        Command::new(
+            "nodes_destroy: one",
+            scene::waiting,
+            Points::Copies,
+            |scene, _| scene.a().destroy(&[0]),
+        ),
+        Command::new(
+            "nodes_destroy: many",
+            scene::waiting,
+            Points::Both,
+            |scene, _| scene.a().destroy(&[12, 0, 4, 16]),
+        ),
         Command::new(
             "nodes_destroy: release handles",
             scene::waiting,
-            EITHER,
+            Points::Both,
             |scene, _| scene.a().destroy_and_release(&[0, 4, 20]),
         ),
-        Command::new("slice_release", scene::received, &[], |scene, _| {
-            scene.a().release_slice(scene.slices[1])
-        })
-        .safe(),
+        Command::new(
+            "slice_release",
+            scene::received,
+            Points::None,
+            |scene, _| scene.a().release_slice(scene.slices[1]),
+        ),
     ]
 }
 
 /// SEND in all its forms.
 fn sends() -> Vec<Command> {
     vec![
-        Command::new("send: unicast", scene::busy, EITHER, |scene, _| {
+        Command::new("send: unicast", scene::busy, Points::Both, |scene, _| {
             scene
                 .c()
                 .message()
@@ -179,7 +233,7 @@ fn sends() -> Vec<Command> {
                 .bytes(b"text")
                 .send()
         }),
-        Command::new("send: large", scene::idle, EITHER, |scene, _| {
+        Command::new("send: large", scene::idle, Points::Both, |scene, _| {
             scene
                 .b()
                 .message()
@@ -187,33 +241,46 @@ fn sends() -> Vec<Command> {
                 .bytes(&LARGE)
                 .send()
         }),
-        Command::new("send: many vectors", scene::idle, EITHER, |scene, _| {
-            let message = scene.b().message().to(&scene.back[..1]);
-            let parts = LARGE.chunks(5_000);
-            parts.fold(message, Send::bytes).send()
-        }),
-        Command::new("send: to a new node", scene::idle, EITHER, |scene, _| {
-            scene.a().message().to(&[4]).bytes(b"own").send()
-        }),
-        Command::new("send: handles", scene::waiting, EITHER, |scene, _| {
+        Command::new(
+            "send: many vectors",
+            scene::idle,
+            Points::Both,
+            |scene, _| {
+                let message = scene.b().message().to(&scene.back[..1]);
+                let parts = LARGE.chunks(5_000);
+                parts.fold(message, Send::bytes).send()
+            },
+        ),
+        Command::new(
+            "send: to a new node",
+            scene::idle,
+            Points::Both,
+            |scene, _| scene.a().message().to(&[4]).bytes(b"own").send(),
+        ),
+        Command::new("send: handles", scene::waiting, Points::Both, |scene, _| {
             let message = scene.a().message().to(&scene.to[..1]).bytes(b"handles");
             let [b, c] = scene.to;
             message.handles(&[24, 0, b, c, 24]).send()
         }),
-        Command::new("send: descriptors", scene::busy, EITHER, |scene, _| {
-            let message = scene.c().message().to(&scene.back[1..]).bytes(b"files");
-            message.fds(&[scene.fd(); 20]).send()
-        }),
-        Command::new("send: multicast", scene::busy, EITHER, |scene, _| {
+        Command::new(
+            "send: descriptors",
+            scene::busy,
+            Points::Both,
+            |scene, _| {
+                let message = scene.c().message().to(&scene.back[1..]).bytes(b"files");
+                message.fds(&[scene.fd(); 20]).send()
+            },
+        ),
+        Command::new("send: multicast", scene::busy, Points::Both, |scene, _| {
             everything(scene).send()
         }),
-        Command::new("send: CONTINUE", scene::busy, EITHER, |scene, _| {
+        Command::new("send: CONTINUE", scene::busy, Points::Both, |scene, _| {
             everything(scene).proceed().send()
         }),
         Command::new(
             "send: CONTINUE past the dead",
             scene::bereft,
-            EITHER,
+            Points::Both,
             |scene, _| {
                 let message = scene.a().message().to(&scene.to).bytes(b"partial");
                 let sent = message.handles(&[4]).proceed().outcome();
@@ -224,10 +291,10 @@ fn sends() -> Vec<Command> {
                 sent.result
             },
         ),
-        Command::new("send: to nobody", scene::idle, EITHER, |scene, _| {
+        Command::new("send: to nobody", scene::idle, Points::Both, |scene, _| {
             scene.a().message().handles(&[4, 8]).send()
         }),
-        Command::new("send: SEED", scene::waiting, EITHER, |scene, _| {
+        Command::new("send: SEED", scene::waiting, Points::Both, |scene, _| {
             let message = scene.a().message().seed().bytes(&LARGE[..9_000]);
             message
                 .handles(&[4, scene.to[1], 28])
@@ -247,23 +314,34 @@ fn everything<'a>(scene: &'a Scene<'_>) -> Send<'a> {
 /// RECV in all its forms.
 fn receipts() -> Vec<Command> {
     vec![
-        Command::new("recv", scene::busy, COPY, |scene, _| recv(scene, 0)),
-        Command::new("recv: handles", scene::waiting, COPY, |scene, _| {
+        Command::new("recv", scene::busy, Points::Copies, |scene, _| {
             recv(scene, 0)
         }),
-        Command::new("recv: INSTALL_FDS", scene::waiting, EITHER, |scene, _| {
-            recv(scene, abi::RECV_FLAG_INSTALL_FDS)
-        }),
-        Command::new("recv: notification", notified, COPY, |scene, _| {
-            recv(scene, 0)
-        }),
-        Command::new("recv: SEED", scene::waiting, EITHER, |scene, _| {
+        Command::new(
+            "recv: handles",
+            scene::waiting,
+            Points::Copies,
+            |scene, _| recv(scene, 0),
+        ),
+        Command::new(
+            "recv: INSTALL_FDS",
+            scene::waiting,
+            Points::Both,
+            |scene, _| recv(scene, abi::RECV_FLAG_INSTALL_FDS),
+        ),
+        Command::new(
+            "recv: notification",
+            notified,
+            Points::Copies,
+            |scene, _| recv(scene, 0),
+        ),
+        Command::new("recv: SEED", scene::waiting, Points::Both, |scene, _| {
             recv(scene, abi::RECV_FLAG_SEED)
         }),
         Command::new(
             "recv: SEED, INSTALL_FDS",
             scene::waiting,
-            EITHER,
+            Points::Both,
             |scene, _| recv(scene, abi::RECV_FLAG_SEED | abi::RECV_FLAG_INSTALL_FDS),
         ),
     ]
@@ -286,31 +364,41 @@ fn recv(scene: &mut Scene<'_>, flags: u64) -> Result {
 /// EXCHANGE, one step alone and all together.
 fn exchanges() -> Vec<Command> {
     vec![
-        Command::new("exchange: release", scene::received, COPY, |scene, done| {
-            exchange(
-                scene,
-                Parts {
-                    release: true,
-                    ..Parts::NONE
-                },
-                done,
-            )
-        })
+        Command::new(
+            "exchange: release",
+            scene::received,
+            Points::Copies,
+            |scene, done| {
+                exchange(
+                    scene,
+                    Parts {
+                        release: true,
+                        ..Parts::NONE
+                    },
+                    done,
+                )
+            },
+        )
         .steps(&[release_first, release_second]),
-        Command::new("exchange: send", scene::busy, EITHER, |scene, done| {
-            exchange(
-                scene,
-                Parts {
-                    send: true,
-                    ..Parts::NONE
-                },
-                done,
-            )
-        }),
+        Command::new(
+            "exchange: send",
+            scene::busy,
+            Points::Both,
+            |scene, done| {
+                exchange(
+                    scene,
+                    Parts {
+                        send: true,
+                        ..Parts::NONE
+                    },
+                    done,
+                )
+            },
+        ),
         Command::new(
             "exchange: receive",
             scene::received,
-            EITHER,
+            Points::Both,
             |scene, done| {
                 exchange(
                     scene,
@@ -325,7 +413,7 @@ fn exchanges() -> Vec<Command> {
         Command::new(
             "exchange: receive many",
             scene::received,
-            EITHER,
+            Points::Both,
             |scene, done| {
                 exchange(
                     scene,
@@ -338,17 +426,22 @@ fn exchanges() -> Vec<Command> {
             },
         )
         .many(),
-        Command::new("exchange: all", scene::received, EITHER, |scene, done| {
-            exchange(
-                scene,
-                Parts {
-                    release: true,
-                    send: true,
-                    room: 5,
-                },
-                done,
-            )
-        })
+        Command::new(
+            "exchange: all",
+            scene::received,
+            Points::Both,
+            |scene, done| {
+                exchange(
+                    scene,
+                    Parts {
+                        release: true,
+                        send: true,
+                        room: 5,
+                    },
+                    done,
+                )
+            },
+        )
         .steps(&[release_first, release_second, send_alone])
         .many(),
     ]

@@ -10,56 +10,74 @@
 //!
 //! `fail-nth` of the thread counts the points down and fails the one at which it becomes 0. From
 //! then on `make-it-fail` decides: set, it lets all later points fail too.
+//!
+//! Each kind has `times`, which the kernel counts down by one for each fault. What is missing from
+//! it after a call is the number of faults of this kind: it is the kernel that counts them.
+//! Invariant: `times` is above 0 whenever faults are armed, since 0 would switch the kind off.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Error, Result};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Faults, Mode};
+use super::{Faults, Injected, Mode};
 
 /// Folder of the kernel's fault injection, which needs debugfs.
 const DEBUGFS: &str = "/sys/kernel/debug";
-/// The kinds of faults, and what each ignores unless it is told otherwise.
-const KINDS: &[Kind] = &[
-    Kind {
-        name: "failslab",
-        settings: &[("ignore-gfp-wait", "N"), ("cache-filter", "N")],
-    },
-    Kind {
-        name: "fail_page_alloc",
-        settings: &[
-            ("ignore-gfp-wait", "N"),
-            ("ignore-gfp-highmem", "N"),
-            ("min-order", "0"),
-        ],
-    },
-    Kind {
-        name: "fail_usercopy",
-        settings: &[],
-    },
-];
-/// Settings of every kind: quiet, without end, only for threads that ask for it.
+/// Slabs: kmalloc and kmem_cache_alloc.
+const SLABS: Kind = Kind {
+    name: "failslab",
+    settings: &[("ignore-gfp-wait", "N"), ("cache-filter", "N")],
+};
+/// Pages, in blocks of any size.
+const PAGES: Kind = Kind {
+    name: "fail_page_alloc",
+    settings: &[
+        ("ignore-gfp-wait", "N"),
+        ("ignore-gfp-highmem", "N"),
+        ("min-order", "0"),
+    ],
+};
+/// Copies from and to user space.
+const COPIES: Kind = Kind {
+    name: "fail_usercopy",
+    settings: &[],
+};
+/// Settings of every kind: quiet, only for threads that ask for it.
 const COMMON: &[(&str, &str)] = &[
     ("verbose", "0"),
     ("interval", "1"),
     ("space", "0"),
-    ("times", "-1"),
     ("task-filter", "Y"),
     ("probability", "100"),
 ];
 
-/// One kind of faults.
+/// One kind of faults, and what it does not ignore.
 struct Kind {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
+}
+
+/// Faults that a kind still has after it is set up: more than any sweep injects.
+const PLENTY: u64 = 1_000_000_000;
+
+/// The number of faults that one kind has still to inject.
+struct Countdown {
+    /// The file that shows it, which is not seekable.
+    times: PathBuf,
+    /// Its value when the faults were last counted.
+    last: Cell<u64>,
 }
 
 /// The kernel's fault injection for the thread that made it.
 pub struct Injector {
     nth: File,
     always: File,
+    /// Those of slabs and of pages.
+    allocations: [Countdown; 2],
+    copies: Countdown,
 }
 
 /// Adds the file to an error.
@@ -67,6 +85,50 @@ fn named(path: impl AsRef<Path>) -> impl FnOnce(Error) -> Error {
     move |error| {
         let path = path.as_ref().display();
         Error::new(error.kind(), format!("{path}: {error}"))
+    }
+}
+
+impl Kind {
+    fn path(&self, file: &str) -> PathBuf {
+        Path::new(DEBUGFS).join(self.name).join(file)
+    }
+
+    /// Sets the kind up: for `module` on the stack, but not `kmemleak`.
+    fn start(&self, module: &Range<u64>, kmemleak: &Range<u64>) -> Result<Countdown> {
+        let set = |file: &str, value: &str| {
+            let path = self.path(file);
+            fs::write(&path, value).map_err(named(path))
+        };
+        let addresses = [
+            ("require-start", module.start),
+            ("require-end", module.end),
+            ("reject-start", kmemleak.start),
+            ("reject-end", kmemleak.end),
+        ];
+        for (file, address) in addresses {
+            set(file, &format!("{address:#x}"))?;
+        }
+        for (file, value) in self.settings.iter().chain(COMMON) {
+            set(file, value)?;
+        }
+        set("times", &PLENTY.to_string())?;
+        Ok(Countdown {
+            times: self.path("times"),
+            last: Cell::new(PLENTY),
+        })
+    }
+}
+
+impl Countdown {
+    /// Returns the number of faults since the last call.
+    fn injected(&self) -> Result<u64> {
+        let text = fs::read_to_string(&self.times).map_err(named(&self.times))?;
+        let left = text.trim().parse().ok().filter(|&left: &u64| left > 0);
+        let left = left.ok_or_else(|| {
+            let file = self.times.display();
+            Error::other(format!("{file} has no count of faults: {text}"))
+        })?;
+        Ok(self.last.replace(left) - left)
     }
 }
 
@@ -78,8 +140,8 @@ impl Injector {
     /// The kernel has no fault injection, debugfs is not mounted, the caller is not root, or the
     /// module is not loaded.
     pub fn new() -> Result<Self> {
-        for kind in KINDS {
-            let folder = Path::new(DEBUGFS).join(kind.name);
+        for kind in [SLABS, PAGES, COPIES] {
+            let folder = kind.path("");
             if !folder.is_dir() {
                 return Err(Error::other(format!(
                     "no {}: this kernel has no fault injection; \
@@ -90,24 +152,7 @@ impl Injector {
         }
         let module = module_text(&read("/proc/modules")?)?;
         let kmemleak = kmemleak_text(&read("/proc/kallsyms")?)?;
-        let addresses = [
-            ("require-start", module.start),
-            ("require-end", module.end),
-            ("reject-start", kmemleak.start),
-            ("reject-end", kmemleak.end),
-        ];
-        for kind in KINDS {
-            let set = |name: &str, value: &str| {
-                let path = Path::new(DEBUGFS).join(kind.name).join(name);
-                fs::write(&path, value).map_err(named(path))
-            };
-            for (name, address) in addresses {
-                set(name, &format!("{address:#x}"))?;
-            }
-            for (name, value) in kind.settings.iter().chain(COMMON) {
-                set(name, value)?;
-            }
-        }
+        let start = |kind: Kind| kind.start(&module, &kmemleak);
         let open = |path: &str| {
             let file = File::options().read(true).write(true).open(path);
             file.map_err(named(path))
@@ -115,10 +160,12 @@ impl Injector {
         Ok(Self {
             nth: open("/proc/thread-self/fail-nth")?,
             always: open("/proc/thread-self/make-it-fail")?,
+            allocations: [start(SLABS)?, start(PAGES)?],
+            copies: start(COPIES)?,
         })
     }
 
-    // Neither file can be sought in, and both ignore the offset of a write.
+    // Neither file is seekable; both ignore the offset of a write.
 
     fn set_nth(&self, nth: u32) -> Result<()> {
         let text = nth.to_string();
@@ -139,12 +186,23 @@ impl Faults for Injector {
         self.set_always(mode == Mode::Onwards)
     }
 
-    fn disarm(&self) -> Result<bool> {
+    fn disarm(&self) -> Result<Injected> {
         self.set_always(false)?;
         let mut text = [0; 16];
         let len = self.nth.read_at(&mut text, 0).map_err(named("fail-nth"))?;
         self.set_nth(0)?;
-        Ok(text[..len].trim_ascii() == b"0")
+        let left = String::from_utf8_lossy(text[..len].trim_ascii());
+        let [slabs, pages] = &self.allocations;
+        let injected = Injected {
+            allocations: slabs.injected()? + pages.injected()?,
+            copies: self.copies.injected()?,
+        };
+        if injected.any() != (left == "0") {
+            return Err(Error::other(format!(
+                "the kernel counted {injected} that failed, and {left} points left to pass"
+            )));
+        }
+        Ok(injected)
     }
 }
 
@@ -167,44 +225,55 @@ fn module_text(modules: &str) -> Result<Range<u64>> {
     }
 }
 
-/// Returns the addresses of kmemleak's code from the text of `/proc/kallsyms`: from its first
-/// function to its last. Without kmemleak the range is empty.
+/// Returns the addresses of the function in which kmemleak allocates, from the text of
+/// `/proc/kallsyms`: up to the next symbol. Without kmemleak the range is empty.
+///
+/// The range has no other function. kmemleak's functions are not all in one place: those that are
+/// marked `__ref` follow the text of the whole kernel, so a range from one to another has most of
+/// the kernel in it, and rejects every point.
 fn kmemleak_text(symbols: &str) -> Result<Range<u64>> {
-    const NAMES: &[&str] = &[
-        "kmemleak_alloc",
-        "kmemleak_alloc_percpu",
-        "kmemleak_vmalloc",
-        "mem_pool_alloc",
-        "__alloc_object",
-        "__create_object",
-        "create_object",
-        "__link_object",
-    ];
-    let mut range: Option<Range<u64>> = None;
+    // Innermost first: the compiler may have inlined one into the next.
+    const ALLOCATE: &[&str] = &["mem_pool_alloc", "__alloc_object", "__create_object"];
+    let mut functions = Vec::new();
     for line in symbols.lines() {
         let mut words = line.split_whitespace();
-        let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
+        let (Some(address), Some("t" | "T"), Some(name)) =
+            (words.next(), words.next(), words.next())
         else {
             continue;
         };
         // The name of a module follows those of its own symbols.
-        if words.next().is_some() || !NAMES.contains(&name) {
-            continue;
+        if words.next().is_none() {
+            functions.push((hexadecimal(address).unwrap_or(0), name));
         }
-        let Some(address @ 1..) = hexadecimal(address) else {
+    }
+    if !functions.iter().any(|&(_, name)| name == "kmemleak_alloc") {
+        return Ok(0..0);
+    }
+    let addresses_of = |wanted: &str| -> Vec<u64> {
+        let named = functions.iter().filter(|(_, name)| *name == wanted);
+        named.map(|&(address, _)| address).collect()
+    };
+    let found = ALLOCATE.iter().map(|name| addresses_of(name));
+    let start = match found.into_iter().find(|found| !found.is_empty()).as_deref() {
+        Some(&[0]) => {
             return Err(Error::other(
                 "/proc/kallsyms shows no addresses; run the sweep as root",
             ));
-        };
-        let range = range.get_or_insert(address..address);
-        range.start = range.start.min(address);
-        range.end = range.end.max(address + LARGEST);
-    }
-    Ok(range.unwrap_or(0..0))
+        }
+        Some(&[start]) => start,
+        _ => {
+            return Err(Error::other(
+                "/proc/kallsyms does not have one function in which kmemleak allocates; \
+                 kmemleak_text() has to learn its name",
+            ));
+        }
+    };
+    let after = functions.iter().map(|&(address, _)| address);
+    let end = after.filter(|&address| address > start).min();
+    end.map(|end| start..end)
+        .ok_or_else(|| Error::other("/proc/kallsyms ends with the function of kmemleak"))
 }
-
-/// Bytes that the last function of kmemleak may have. What follows it allocates nothing for us.
-const LARGEST: u64 = 512;
 
 fn hexadecimal(text: &str) -> Option<u64> {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
@@ -224,15 +293,32 @@ mod tests {
         assert!(module_text("bus1 4096 0 - Live 0x0000000000000000\n").is_err());
     }
 
+    /// As in a kernel: one part of kmemleak far from the others.
+    const SYMBOLS: &str = "ffffffff81000000 T startup_64\n\
+                           ffffffff815edd50 t __create_object\n\
+                           ffffffff815ede50 t __alloc_object\n\
+                           ffffffff815ee0f0 t __link_object\n\
+                           ffffffff81700000 T vfs_ioctl\n\
+                           ffffffff81e65730 T kmemleak_alloc\n\
+                           ffffffff8448aa08 b __alloc_object.__key\n\
+                           ffffffffc0000000 t mem_pool_alloc\t[other]\n";
+
     #[test]
-    fn kmemleak_is_found_by_its_functions() {
-        let symbols = "ffffffff81000000 T startup_64\n\
-                       ffffffff81200000 t mem_pool_alloc\n\
-                       ffffffff81200800 T kmemleak_alloc\n\
-                       ffffffffc0000000 t kmemleak_alloc\t[other]\n";
-        let found = kmemleak_text(symbols).unwrap();
-        assert_eq!(found, 0xffffffff81200000..0xffffffff81200800 + LARGEST);
+    fn kmemleak_is_found_by_the_function_that_allocates() {
         assert_eq!(kmemleak_text("").unwrap(), 0..0);
-        assert!(kmemleak_text("0000000000000000 T kmemleak_alloc\n").is_err());
+        let found = kmemleak_text(SYMBOLS).unwrap();
+        assert_eq!(found, 0xffffffff815ede50..0xffffffff815ee0f0);
+        let inlined = SYMBOLS.replace("__alloc_object\n", "another\n");
+        let found = kmemleak_text(&inlined).unwrap();
+        assert_eq!(found, 0xffffffff815edd50..0xffffffff815ede50);
+    }
+
+    #[test]
+    fn a_kmemleak_that_is_not_found_is_an_error() {
+        let hidden = "0000000000000000 T kmemleak_alloc\n0000000000000000 t mem_pool_alloc\n";
+        assert!(kmemleak_text(hidden).is_err());
+        assert!(kmemleak_text("ffffffff81e65730 T kmemleak_alloc\n").is_err());
+        let two = format!("{SYMBOLS}ffffffff81800000 t __alloc_object\n");
+        assert!(kmemleak_text(&two).is_err());
     }
 }

@@ -28,6 +28,7 @@ mod walk;
 
 use std::fmt;
 use std::io::Write;
+use std::ops::AddAssign;
 
 use crate::host::Bus;
 
@@ -51,6 +52,39 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Faults that were injected, by their kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// Allocations that failed, of slabs and of pages.
+    pub allocations: u64,
+    /// Copies from and to user space that failed.
+    pub copies: u64,
+}
+
+impl Injected {
+    /// Whether anything failed.
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+impl AddAssign for Injected {
+    fn add_assign(&mut self, other: Self) {
+        self.allocations += other.allocations;
+        self.copies += other.copies;
+    }
+}
+
+impl fmt::Display for Injected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            allocations,
+            copies,
+        } = self;
+        write!(f, "{allocations} allocations and {copies} copies")
+    }
+}
+
 /// A host that lets allocations and user copies of the bus fail.
 pub trait Faults {
     /// Lets point number `nth` of the calling thread fail, counted from 1 and from now on.
@@ -60,12 +94,13 @@ pub trait Faults {
     /// The host refuses; the message names the file.
     fn arm(&self, mode: Mode, nth: u32) -> std::io::Result<()>;
 
-    /// Lets nothing fail any more, and returns whether the point was reached.
+    /// Lets nothing fail any more, and returns the faults since [`arm`](Self::arm): none if the
+    /// point was not reached.
     ///
     /// # Errors
     ///
     /// The host refuses; the message names the file.
-    fn disarm(&self) -> std::io::Result<bool>;
+    fn disarm(&self) -> std::io::Result<Injected>;
 }
 
 /// Counts of a sweep.
@@ -75,8 +110,10 @@ pub struct Tally {
     pub passed: usize,
     /// Walks that failed.
     pub failed: usize,
-    /// Points that were let fail, in all walks.
+    /// Points that were let fail, in all walks that passed.
     pub points: u64,
+    /// Faults in all walks that passed: more than points, since [`Mode::Onwards`] injects several.
+    pub injected: Injected,
 }
 
 /// Runs all commands whose name contains `filter`, and prints the result of each to `out`.
@@ -102,10 +139,12 @@ pub fn run(
                 Ok(walk) => {
                     tally.passed += 1;
                     tally.points += walk.refused + walk.survived;
+                    tally.injected += walk.injected;
                     writeln!(
                         out,
-                        "test sweep::{name} ({mode}) ... ok: refused {} times, survived {}",
-                        walk.refused, walk.survived
+                        "test sweep::{name} ({mode}) ... ok: {} failed, the command refused {} \
+                         times and survived {}",
+                        walk.injected, walk.refused, walk.survived
                     )?;
                 }
                 Err(why) => {
@@ -120,7 +159,11 @@ pub fn run(
         tally.failed += 1;
         writeln!(out, "all peers are closed, but the bus still counts {what}")?;
     }
-    writeln!(out, "sweep: {} points failed in turn", tally.points)?;
+    writeln!(
+        out,
+        "sweep: {} points failed in turn, {} in all",
+        tally.points, tally.injected
+    )?;
     writeln!(out, "{} passed, {} failed", tally.passed, tally.failed)?;
     Ok(tally)
 }

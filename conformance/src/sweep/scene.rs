@@ -68,7 +68,7 @@ impl Received {
     }
 }
 
-/// Returns peers with nothing in their queues.
+/// Returns peers with nothing in their queues. Of the pools only that of the first is mapped.
 pub fn idle(bus: &dyn Bus, first_user: u32) -> Scene<'_> {
     let open = |user| Peer::new(bus.open(first_user + user).expect("cannot open a peer"));
     let peers = vec![open(0), open(0), open(1)];
@@ -76,6 +76,8 @@ pub fn idle(bus: &dyn Bus, first_user: u32) -> Scene<'_> {
         unreachable!("three peers")
     };
     let give = |from: &Peer, to: &Peer| from.give(to, 0).expect("cannot give a handle");
+    // A client maps its pool when it first reads a message, which must not be part of a call.
+    a.view();
     let to = [give(b, a), give(c, a)];
     let back = [give(a, b), give(a, c)];
     Scene {

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use super::commands::{self, Command, Points};
 use super::scene::{self, Scene};
 use super::walk::{walk, Walk};
-use super::{Faults, Mode};
+use super::{Faults, Injected, Mode};
 use crate::host::{Embedded, Errno, Result};
 
 /// First user of the tests.
@@ -18,41 +18,57 @@ const N_POINTS: u32 = 3;
 thread_local! {
     /// Points that the planted commands of this thread have until one fails; 0 if none will.
     static UNTIL: Cell<u32> = const { Cell::new(0) };
+    /// Faults since the points were armed.
+    static INJECTED: Cell<Injected> = const { Cell::new(Injected { allocations: 0, copies: 0 }) };
     /// Descriptors that a planted command leaks.
     static LEAKED: Cell<Option<std::io::PipeReader>> = const { Cell::new(None) };
 }
 
-/// Counts the points that the planted commands announce by [`point`].
+/// Counts the points that the planted commands announce by [`allocation`] and [`copy`].
 struct Planted;
 
 impl Faults for Planted {
     fn arm(&self, _: Mode, nth: u32) -> std::io::Result<()> {
         UNTIL.set(nth);
+        INJECTED.take();
         Ok(())
     }
 
-    fn disarm(&self) -> std::io::Result<bool> {
-        Ok(UNTIL.replace(0) == 0)
+    fn disarm(&self) -> std::io::Result<Injected> {
+        UNTIL.set(0);
+        Ok(INJECTED.take())
     }
 }
 
-/// A point of a planted command; fails if it is the one.
-fn point() -> Result {
-    match UNTIL.get() {
-        0 => Ok(()),
-        1 => {
-            UNTIL.set(0);
-            Err(Errno::NOMEM)
-        }
-        left => {
-            UNTIL.set(left - 1);
-            Ok(())
-        }
+/// A point of a planted command; returns whether it is the one that fails.
+fn fails() -> bool {
+    let left = UNTIL.get();
+    UNTIL.set(left.saturating_sub(1));
+    left == 1
+}
+
+fn allocation() -> Result {
+    if !fails() {
+        return Ok(());
     }
+    let mut injected = INJECTED.get();
+    injected.allocations += 1;
+    INJECTED.set(injected);
+    Err(Errno::NOMEM)
+}
+
+fn copy() -> Result {
+    if !fails() {
+        return Ok(());
+    }
+    let mut injected = INJECTED.get();
+    injected.copies += 1;
+    INJECTED.set(injected);
+    Err(Errno::FAULT)
 }
 
 fn points() -> Result {
-    (0..N_POINTS).try_for_each(|_| point())
+    (0..N_POINTS).try_for_each(|_| allocation())
 }
 
 fn planted(call: fn(&mut Scene<'_>, usize) -> Result) -> Command {
@@ -61,8 +77,7 @@ fn planted(call: fn(&mut Scene<'_>, usize) -> Result) -> Command {
         scene: scene::idle,
         call,
         steps: &[],
-        errors: &[Errno::NOMEM],
-        points: Points::Some,
+        points: Points::Allocations,
         many: false,
     }
 }
@@ -97,6 +112,10 @@ fn an_honest_command_passes_with_all_its_points() {
     let wanted = Walk {
         refused: N_POINTS.into(),
         survived: 0,
+        injected: Injected {
+            allocations: N_POINTS.into(),
+            copies: 0,
+        },
     };
     assert_eq!(walk, wanted);
 }
@@ -104,12 +123,16 @@ fn an_honest_command_passes_with_all_its_points() {
 #[test]
 fn a_fault_that_a_command_gets_over_counts() {
     let walk = run(&planted(|scene, _| {
-        let _ = point();
+        let _ = allocation();
         scene.a().give(scene.b(), 4).map(drop)
     }));
     let wanted = Walk {
         refused: 0,
         survived: 1,
+        injected: Injected {
+            allocations: 1,
+            copies: 0,
+        },
     };
     assert_eq!(walk.unwrap(), wanted);
 }
@@ -195,8 +218,59 @@ fn an_error_without_a_fault_is_found() {
 }
 
 #[test]
+fn an_error_of_another_kind_than_the_fault_is_found() {
+    let command = Command {
+        points: Points::Both,
+        ..planted(|_, _| {
+            copy()?;
+            allocation().map_err(|_| Errno::FAULT)
+        })
+    };
+    expect_found(
+        &command,
+        "Bad address\" }: 1 allocations and 0 copies failed",
+    );
+}
+
+#[test]
+fn two_faults_in_place_of_one_are_found() {
+    let command = planted(|_, _| {
+        allocation().or_else(|_| {
+            UNTIL.set(1);
+            allocation()
+        })
+    });
+    expect_found(
+        &command,
+        "2 allocations and 0 copies failed in place of one",
+    );
+}
+
+#[test]
+fn a_panic_of_the_client_is_found() {
+    let command = planted(|_, _| {
+        allocation().expect("planted");
+        Ok(())
+    });
+    expect_found(&command, "point 1: the client panicked");
+    assert_eq!(UNTIL.get(), 0, "the fault is still there");
+}
+
+#[test]
 fn a_command_whose_points_are_not_seen_is_found() {
-    expect_found(&planted(|_, _| Ok(())), "no fault was injected");
+    let both = |call| Command {
+        points: Points::Both,
+        ..planted(call)
+    };
+    let (memory, user) = ("the command has allocations", "the command has user copies");
+    expect_found(&planted(|_, _| Ok(())), memory);
+    expect_found(&both(|_, _| copy()), memory);
+    expect_found(&both(|_, _| allocation()), user);
+    let copies = Command {
+        points: Points::Copies,
+        ..planted(|_, _| Ok(()))
+    };
+    expect_found(&copies, user);
 }
 
 #[test]
@@ -204,6 +278,11 @@ fn a_point_of_a_command_that_has_none_is_found() {
     let command = Command {
         points: Points::None,
         ..planted(honest)
+    };
+    expect_found(&command, "reported as");
+    let command = Command {
+        points: Points::None,
+        ..planted(|_, _| allocation().or(Ok(())))
     };
     expect_found(&command, "cannot fail");
 }
@@ -244,14 +323,34 @@ fn all_commands_work_without_a_fault() {
 }
 
 #[test]
+fn every_command_of_the_interface_is_swept() {
+    let header = include_str!("../../../uapi/include/linux/bus1.h");
+    let defined = header.lines().filter_map(|line| {
+        line.strip_prefix("#define BUS1_CMD_")?
+            .split_whitespace()
+            .next()
+    });
+    let swept = commands::all();
+    let mut n_defined = 0;
+    for name in defined {
+        n_defined += 1;
+        let name = name.to_lowercase();
+        let is_it = |command: &Command| command.name.split(':').next() == Some(&name);
+        assert!(swept.iter().any(is_it), "no command is named {name}");
+    }
+    assert!(n_defined > 0, "the header has no commands");
+}
+
+#[test]
 fn the_sum_of_a_sweep_is_printed() {
     alone();
     let (bus, mut out) = (Embedded::new(), Vec::new());
     let tally = super::run(&bus, &Planted, USER, Some("slice_release"), &mut out).unwrap();
     assert_eq!((tally.passed, tally.failed, tally.points), (2, 0, 0));
+    assert!(!tally.injected.any());
     let out = String::from_utf8(out).unwrap();
     assert!(out.ends_with("\n2 passed, 0 failed\n"), "{out}");
     // Nothing is injected, so a command that has points fails.
-    let tally = super::run(&bus, &Planted, USER, Some("query"), &mut Vec::new()).unwrap();
+    let tally = super::run(&bus, &Planted, USER, Some("peer_query"), &mut Vec::new()).unwrap();
     assert_eq!((tally.passed, tally.failed), (0, 2));
 }

@@ -2,11 +2,13 @@
 
 //! One command with one point failing after the other.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use super::commands::{Command, Points};
 use super::scene::{Received, Scene};
 use super::trace::Trace;
-use super::{Faults, Mode};
-use crate::host::{Bus, Result as Called};
+use super::{Faults, Injected, Mode};
+use crate::host::{Bus, Errno, Result as Called};
 
 /// A command with more points than that has no end.
 const MOST: u32 = 5_000;
@@ -18,6 +20,8 @@ pub struct Walk {
     pub refused: u64,
     /// Points whose fault the command got over.
     pub survived: u64,
+    /// Faults that were injected.
+    pub injected: Injected,
 }
 
 /// The states that a command passes through if nothing fails.
@@ -31,7 +35,7 @@ struct Reference {
 /// The outcome of one call.
 struct Attempt {
     result: Called,
-    reached: bool,
+    injected: Injected,
 }
 
 /// Lets each point of `command` fail in turn.
@@ -52,12 +56,19 @@ pub fn walk(
         let at = |why: String| format!("point {nth}: {why}");
         let mut scene = (command.scene)(bus, first_user);
         let attempt = attempt(faults, mode, nth, || (command.call)(&mut scene, 0)).map_err(at)?;
+        let injected = attempt.injected;
+        if mode == Mode::Once && injected.allocations + injected.copies > 1 {
+            return Err(at(format!("{injected} failed in place of one")));
+        }
+        walk.injected += injected;
         match attempt.result {
-            Err(errno) if !attempt.reached => {
+            Err(errno) if !injected.any() => {
                 return Err(at(format!("{errno:?} without a fault")));
             }
-            Err(errno) if !command.errors.contains(&errno) => {
-                return Err(at(format!("the fault is reported as {errno:?}")));
+            Err(errno) if !command.points.can_end_in(errno, injected) => {
+                return Err(at(format!(
+                    "the fault is reported as {errno:?}: {injected} failed"
+                )));
             }
             Err(_) => {
                 walk.refused += 1;
@@ -68,9 +79,9 @@ pub fn walk(
             }
             Ok(()) => {
                 reference
-                    .check(command, scene, attempt.reached)
+                    .check(command, scene, injected.any())
                     .map_err(at)?;
-                if !attempt.reached {
+                if !injected.any() {
                     return command.points.check(walk);
                 }
                 walk.survived += 1;
@@ -109,7 +120,7 @@ fn record(bus: &dyn Bus, first_user: u32, command: &Command) -> Result<Reference
     })
 }
 
-/// Makes one call with a fault.
+/// Makes one call with a fault. A panic of the call is an error, and the fault ends with it.
 fn attempt(
     faults: &dyn Faults,
     mode: Mode,
@@ -117,9 +128,11 @@ fn attempt(
     call: impl FnOnce() -> Called,
 ) -> Result<Attempt, String> {
     faults.arm(mode, nth).map_err(|error| error.to_string())?;
-    let result = call();
-    let reached = faults.disarm().map_err(|error| error.to_string())?;
-    Ok(Attempt { result, reached })
+    // The scene is dropped after a panic, and nothing else is used again.
+    let called = panic::catch_unwind(AssertUnwindSafe(call));
+    let injected = faults.disarm().map_err(|error| error.to_string())?;
+    let result = called.map_err(|_| "the client panicked, as written above".to_owned())?;
+    Ok(Attempt { result, injected })
 }
 
 impl Reference {
@@ -159,12 +172,33 @@ impl Reference {
 }
 
 impl Points {
-    /// Checks that a walk met as many points as the command has.
-    fn check(self, walk: Walk) -> Result<Walk, String> {
-        match (self, walk.refused + walk.survived) {
-            (Self::None, 1..) => Err("a command that cannot fail has a point".to_owned()),
-            (Self::Some, 0) => Err("no fault was injected: the command has points".to_owned()),
-            _ => Ok(walk),
+    /// Whether a command with these points may end in `errno` after these faults.
+    fn can_end_in(self, errno: Errno, injected: Injected) -> bool {
+        match errno {
+            Errno::NOMEM => self.has_allocations() && injected.allocations > 0,
+            Errno::FAULT => self.has_copies() && injected.copies > 0,
+            _ => false,
         }
+    }
+
+    /// Checks that a walk met a point of each kind that the command has.
+    fn check(self, walk: Walk) -> Result<Walk, String> {
+        let Injected {
+            allocations,
+            copies,
+        } = walk.injected;
+        if self == Self::None && walk.injected.any() {
+            return Err(format!(
+                "a command that cannot fail has a point: {} failed",
+                walk.injected
+            ));
+        }
+        if self.has_allocations() && allocations == 0 {
+            return Err("no fault was injected: the command has allocations".to_owned());
+        }
+        if self.has_copies() && copies == 0 {
+            return Err("no fault was injected: the command has user copies".to_owned());
+        }
+        Ok(walk)
     }
 }
