@@ -54,21 +54,15 @@ pub(crate) struct HolderNotice<H: Host> {
     pub(crate) held: bool,
 }
 
-/// The part of a handle that the inbox of the node's owner guards.
-pub(crate) struct Share {
-    /// References of all kinds: the peer's, and those on their way to it.
-    pub(crate) refs: u64,
-    /// It stands among the node's holders, not notified of its end yet.
-    pub(crate) linked: bool,
-}
-
 /// A peer's right to one node.
 pub(crate) struct Handle<H: Host> {
     pub(crate) node: Arc<Node<H>>,
     pub(crate) holder: Arc<Peer<H>>,
     pub(crate) local: LockedBy<Local<H>, Table<H>>,
     pub(crate) notice: LockedBy<HolderNotice<H>, Inbox<H>>,
-    pub(crate) share: LockedBy<Share, Inbox<H>>,
+    /// References of all kinds: the peer's, and those on their way to it. The inbox of the node's
+    /// owner guards them.
+    refs: LockedBy<u64, Inbox<H>>,
 }
 
 /// A reference that was just given.
@@ -139,16 +133,12 @@ impl<H: Host> NewHandle<H> {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             held: false,
         };
-        let share = Share {
-            refs: 1,
-            linked: true,
-        };
         let handle = Handle {
             node: node.clone(),
             holder: holder.clone(),
             local: LockedBy::new(&holder.table, local),
             notice: LockedBy::new(&holder.inbox, notice),
-            share: LockedBy::new(&node.owner.inbox, share),
+            refs: LockedBy::new(&node.owner.inbox, 1),
         };
         Ok(Self {
             handle: Arc::new(handle, GFP_KEPT)?,
@@ -159,8 +149,8 @@ impl<H: Host> NewHandle<H> {
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.
     pub(crate) fn link(self, inbox: &mut Inbox<H>) -> Arc<Handle<H>> {
         let node = &self.handle.node;
-        let key = node.holder_key(&self.handle.holder);
-        let entry = self.reservation.into_node(key, self.handle.clone());
+        let holder = self.handle.holder.id();
+        let entry = self.reservation.into_node(holder, self.handle.clone());
         node.shared.access_mut(inbox).holders.insert(entry);
         node.note_holder(inbox);
         self.handle
@@ -193,12 +183,11 @@ impl<H: Host> Handle<H> {
             if is_dead {
                 return Ok(None);
             }
-            let (key, shared) = (node.holder_key(peer), node.shared.access(inbox));
-            let holders = &shared.holders;
-            let found = holders.get(&key).or_else(|| shared.told.get(&key));
+            let (id, shared) = (peer.id(), node.shared.access(inbox));
+            let found = shared.holders.get(&id).or_else(|| shared.told.get(&id));
             let handle = match (found.cloned(), new.take()) {
                 (Some(handle), unused) => {
-                    handle.share.access_mut(inbox).refs += 1;
+                    *handle.refs.access_mut(inbox) += 1;
                     new = unused;
                     handle
                 }
@@ -226,15 +215,15 @@ impl<H: Host> Handle<H> {
         let owner = &self.node.owner;
         let mut guard = owner.inbox.lock();
         let inbox = &mut *guard;
-        let share = self.share.access_mut(inbox);
-        debug_assert!(share.refs >= refs);
-        share.refs -= refs;
-        let unused = share.refs == 0;
+        let left = self.refs.access_mut(inbox);
+        debug_assert!(*left >= refs);
+        *left -= refs;
+        let unused = *left == 0;
         let mut removed = None;
-        if unused && core::mem::take(&mut share.linked) {
-            let key = self.node.holder_key(&self.holder);
+        if unused {
+            // Not there if it was notified of the node's end.
             let shared = self.node.shared.access_mut(inbox);
-            removed = shared.holders.remove_node(&key);
+            removed = shared.holders.remove_node(&self.holder.id());
         }
         let wake = Node::count_down(&self.node, inbox, refs - u64::from(with_pin));
         drop(guard);
@@ -256,7 +245,7 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        if self.share.access(&self.node.owner.inbox.lock()).refs != 0 {
+        if *self.refs.access(&self.node.owner.inbox.lock()) != 0 {
             return;
         }
         let mut guard = self.holder.inbox.lock();

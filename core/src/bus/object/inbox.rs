@@ -7,7 +7,7 @@
 //! # Locks
 //!
 //! The inbox lock guards all of this, with the `shared` part of the nodes that the peer owns, the
-//! `share` part of all handles to these, and the `notice` part of the peer's own handles.
+//! references of all handles to these, and the `notice` part of the peer's own handles.
 
 use core::ops::Range;
 

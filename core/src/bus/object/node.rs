@@ -31,19 +31,10 @@ use crate::bus::object::{
 };
 use crate::bus::order::Transaction;
 
-/// Finds a handle among the holders of a node, or of several nodes of one owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HolderKey {
-    /// The ID of the peer that holds it.
-    peer: u64,
-    /// The node's serial number.
-    serial: u64,
-}
-
-/// The handles of a node, or of several nodes of one owner.
-pub(crate) type Holders<H> = RBTree<HolderKey, Arc<Handle<H>>>;
+/// Handles of a node, by the ID of the peer that holds each.
+pub(crate) type Holders<H> = RBTree<u64, Arc<Handle<H>>>;
 /// Memory for an entry among a node's holders.
-pub(crate) type HolderReservation<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
+pub(crate) type HolderReservation<H> = RBTreeNodeReservation<u64, Arc<Handle<H>>>;
 
 /// Memory that a destruction needs, set aside while the node lives: so it never fails for lack of
 /// memory.
@@ -208,14 +199,6 @@ impl<H: Host> Node<H> {
     #[inline]
     pub(crate) fn is_released(&self, inbox: &Inbox<H>) -> bool {
         self.shared.access(inbox).anchor_released
-    }
-
-    /// Returns the key of the peer's handle among the holders.
-    pub(crate) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {
-        HolderKey {
-            peer: peer.id(),
-            serial: self.serial,
-        }
     }
 }
 
