@@ -8,12 +8,12 @@
 //!
 //! # Locks
 //!
-//! The receiver's inbox; under its table, if handles or notices of destruction have to do with it.
+//! The receiver's inbox; under its table, if it carries handles.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
+use crate::abi::{Msg, HANDLE_INVALID};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
     charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox,
@@ -41,12 +41,9 @@ impl<H: Host> Peer<H> {
     /// Takes the head if it is still `key` and still makes `msg`; false if not.
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
-        // Only notices of destruction have to do with the table.
-        let by_table = msg.kind == MSG_NODE_DESTROY;
-        let table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
-        if !inbox.head_makes(key, msg, table.as_deref()) {
+        if !inbox.head_makes(key, msg) {
             return false;
         }
         let Some(removed) = inbox.pop(key) else {
@@ -62,7 +59,6 @@ impl<H: Host> Peer<H> {
             Removed::Notice(notice, reservation) => Leftover::Notice(notice, Some(reservation)),
         };
         drop(guard);
-        drop(table);
         match leftover {
             Leftover::Blank(memory) => drop(memory),
             Leftover::Message(message) => self.deliver_handles(message, key.timestamp, fds),
@@ -148,7 +144,7 @@ impl<H: Host> Peer<H> {
 impl<H: Host> Inbox<H> {
     /// Returns whether the head is still `key` and still makes `msg`.
     #[inline(always)]
-    fn head_makes(&self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
+    fn head_makes(&self, key: &Key, msg: &Msg) -> bool {
         // Nothing gets before an entry that was the head once: what was undecided moved behind it.
         let Some(head) = self.queue.head() else {
             return false;
@@ -156,8 +152,8 @@ impl<H: Host> Inbox<H> {
         if head.key != *key || !self.wants(head.entry) {
             return false;
         }
-        if let (EntryRef::Notice(Notice::Destroyed(handle)), Some(table)) = (head.entry, table) {
-            if handle.local.access(table).id != msg.destination {
+        if let EntryRef::Notice(Notice::Destroyed(handle)) = head.entry {
+            if handle.notice.access(self).id != msg.destination {
                 return false;
             }
         }

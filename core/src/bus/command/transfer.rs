@@ -100,7 +100,7 @@ impl<H: Host> Peer<H> {
     fn promise_id(&self, handle: &Handle<H>) -> Result<Promise> {
         let mut table = self.table.lock();
         check(table.open)?;
-        let known = handle.local.access(&table).id;
+        let known = handle.notice.access(&self.inbox.lock()).id;
         let id = match known {
             HANDLE_INVALID => table.choose_id(handle),
             known => known,
@@ -112,10 +112,10 @@ impl<H: Host> Peer<H> {
     fn keep_promise(&self, handle: &Arc<Handle<H>>, promise: Promise, payer: u64) -> Result<Kept> {
         let mut table = self.table.lock();
         check(table.open)?;
-        if handle.local.access(&table).id != promise.known {
+        let mut inbox = self.inbox.lock();
+        if handle.notice.access(&inbox).id != promise.known {
             return Ok(Kept::Stale);
         }
-        let mut inbox = self.inbox.lock();
         // If it is dead, the peer may have been notified of other nodes of that destruction
         // already, without the promise that more follows.
         if promise.known == HANDLE_INVALID && handle.node.is_dead() {

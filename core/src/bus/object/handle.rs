@@ -33,8 +33,6 @@ pub(crate) enum Creation {
 
 /// The part of a handle that the holder's table guards.
 pub(crate) struct Local<H: Host> {
-    /// INVALID while it is not in the table.
-    pub(crate) id: u64,
     /// User references, the owner's pin included.
     pub(crate) refs: u64,
     /// One of them is the owner's pin.
@@ -50,8 +48,16 @@ pub(crate) struct Local<H: Host> {
 pub(crate) struct HolderNotice<H: Host> {
     /// The notice that the node was destroyed, which comes once.
     pub(crate) destroy: NoticeState<H>,
-    /// The peer has user references, so it wants that notice.
-    pub(crate) held: bool,
+    /// The holder's ID of it, INVALID while it is not in the table. It changes under the table lock
+    /// as well.
+    pub(crate) id: u64,
+}
+
+impl<H: Host> HolderNotice<H> {
+    /// Returns whether the peer has user references, so that it wants that notice.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.id != HANDLE_INVALID
+    }
 }
 
 /// A peer's right to one node.
@@ -122,7 +128,6 @@ impl<H: Host> NewHandle<H> {
     /// ENOMEM.
     pub(crate) fn new(node: &Arc<Node<H>>, holder: &Arc<Peer<H>>) -> Result<Self> {
         let local = Local {
-            id: HANDLE_INVALID,
             refs: 0,
             pinned: false,
             reservation: Some(TableReservation::<H>::new(GFP_KEPT)?),
@@ -131,7 +136,7 @@ impl<H: Host> NewHandle<H> {
         };
         let notice = HolderNotice {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
-            held: false,
+            id: HANDLE_INVALID,
         };
         let handle = Handle {
             node: node.clone(),
@@ -252,7 +257,7 @@ impl<H: Host> Handle<H> {
         let inbox = &mut *guard;
         let notice = self.notice.access_mut(inbox);
         let place = match notice.destroy {
-            NoticeState::Queued(place) if !notice.held => place,
+            NoticeState::Queued(place) if !notice.is_wanted() => place,
             _ => return,
         };
         notice.destroy = NoticeState::Removed;

@@ -238,7 +238,7 @@ impl<H: Host> Inbox<H> {
         match entry {
             EntryRef::Message(message) => !message.is_stale(self),
             EntryRef::Notice(Notice::Released(node)) => !node.is_released(self),
-            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).held,
+            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).is_wanted(),
         }
     }
 

@@ -95,11 +95,10 @@ impl<H: Host> Table<H> {
         let Some(reservation) = local.reservation.take() else {
             return false;
         };
-        local.id = id;
         local.refs = 1;
         local.payer = Some(payer);
         self.by_id.insert(reservation.into_node(id, handle.clone()));
-        handle.notice.access_mut(inbox).held = true;
+        handle.notice.access_mut(inbox).id = id;
         true
     }
 
@@ -129,7 +128,7 @@ impl<H: Host> Table<H> {
             local.refs += 1;
         }
         Some(Gained {
-            id: handle.local.access(self).id,
+            id: handle.notice.access(inbox).id,
             keeps_charge: is_new,
         })
     }
@@ -140,14 +139,14 @@ impl<H: Host> Table<H> {
         let local = handle.local.access_mut(self);
         let refs = core::mem::take(&mut local.refs);
         let with_pin = core::mem::take(&mut local.pinned);
-        let id = core::mem::replace(&mut local.id, HANDLE_INVALID);
         if let Some(payer) = local.payer.take() {
             inbox.discharge_handles(payer, 1);
         }
+        let notice = handle.notice.access_mut(inbox);
+        let id = core::mem::replace(&mut notice.id, HANDLE_INVALID);
         // The caller has a reference of its own, so the one in the tree is not the last.
         let entry = self.by_id.remove_node(&id);
         handle.local.access_mut(self).reservation = entry.map(|node| node.into_reservation());
-        handle.notice.access_mut(inbox).held = false;
         if handle.is_anchor() {
             handle.node.shared.access_mut(inbox).anchor_released = true;
         }
