@@ -16,8 +16,8 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox,
-    Message, Notice, NoticeState, Peer, Removed, Table,
+    charges, clear, slice_charges, EntryRef, EntryReservation, Gained, Handle, Inbox, Message,
+    Notice, NoticeState, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
@@ -29,7 +29,7 @@ const CHUNK: usize = 64;
 /// Remains of a received entry, to be ended without locks.
 enum Leftover<H: Host> {
     /// Memory that is not kept for the next message.
-    Blank(Option<BlankMessage<H>>),
+    Blank(Option<KBox<Message<H>>>),
     /// A message with handles or files, which is to be given to the user.
     Message(KBox<Message<H>>),
     /// A notice with the handle or node that it refers to, and its memory unless its node keeps
@@ -78,7 +78,7 @@ impl<H: Host> Peer<H> {
             slice: &slice,
             layout: size.layout(),
             slots: handles,
-            pool: pool.as_ref(),
+            pool: Some(pool),
             timestamp,
             fds,
         };
@@ -169,7 +169,7 @@ impl<H: Host> Inbox<H> {
     #[inline(always)]
     fn deliver(&mut self, message: KBox<Message<H>>) -> Leftover<H> {
         self.given.give(&message.slice);
-        Leftover::Blank(self.keep(BlankMessage::recycle(message)))
+        Leftover::Blank(self.keep(message))
     }
 }
 

@@ -13,7 +13,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
-use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker};
+use crate::bus::host::{Host, KillCheck, Payload, WakeHint, Waker};
 use crate::bus::object::{
     charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
 };
@@ -43,13 +43,6 @@ pub(crate) struct Pending<'p, H: Host> {
     linked: Option<KVVec<Linked<H>>>,
     /// The reason why the message is not sent.
     pub(crate) error: Option<Error>,
-}
-
-/// The place of a slice.
-#[derive(Clone, Copy)]
-pub(crate) struct Target<'m, H: Host> {
-    pub(crate) pool: &'m H::Pool,
-    pub(crate) offset: u64,
 }
 
 impl<'p, H: Host> Pending<'p, H> {
@@ -167,16 +160,6 @@ impl<'p, H: Host> Pending<'p, H> {
         message.map_or(Ok(()), |message| message.pin())
     }
 
-    /// Returns the place that the payload goes to, unless it is empty.
-    #[inline]
-    pub(crate) fn target(&self) -> Option<Target<'_, H>> {
-        let message = self.message.as_ref()?;
-        Some(Target {
-            pool: message.pool.as_ref()?,
-            offset: message.slice.offset,
-        })
-    }
-
     /// Returns its slice, unless it is empty.
     pub(crate) fn slice(&self) -> Option<Slice> {
         self.message.as_ref().map(|message| message.slice)
@@ -189,8 +172,10 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EFAULT.
     #[inline]
     pub(crate) fn fill<P: Payload<H>>(&self, payload: &mut P) -> Result {
-        match self.target() {
-            Some(target) if !payload.is_empty() => payload.copy_to(target.pool, target.offset),
+        match &self.message {
+            Some(message) if !payload.is_empty() => {
+                payload.copy_to(&message.pool, message.slice.offset)
+            }
             _ => Ok(()),
         }
     }
@@ -347,15 +332,14 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     if payload.is_empty() {
         return Ok(());
     }
-    let mut targets = all.iter().filter_map(Pending::target);
-    let Some(first) = targets.next() else {
+    let mut messages = all.iter().filter_map(|pending| pending.message.as_ref());
+    let Some(first) = messages.next() else {
         return Ok(());
     };
-    payload.copy_to(first.pool, first.offset)?;
-    let (pool, offset, len) = (first.pool, first.offset, payload.len());
-    for target in targets {
-        kill_check.step::<H>(1 + len / 4096)?;
-        pool.copy(offset, len, target.pool, target.offset);
+    payload.copy_to(&first.pool, first.slice.offset)?;
+    for message in messages {
+        kill_check.step::<H>(1 + payload.len() / 4096)?;
+        message.copy_payload(first);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::bus::command::pending::Pending;
 use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::command::recv::{hand_over, Description};
 use crate::bus::command::{Caller, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, Payload, Pool};
+use crate::bus::host::{Host, KillCheck, Payload};
 use crate::bus::object::{
     charges, check, ensure, Handle, Peer, Resolver, Seed, SeedRef, SeedReservation,
 };
@@ -128,7 +128,7 @@ impl<H: Host> Peer<H> {
             slice,
             layout: message.size().layout(),
             slots,
-            pool: message.pool.as_ref(),
+            pool: Some(&message.pool),
             timestamp: now,
             fds,
         };
@@ -168,17 +168,15 @@ fn link_again<'p, H: Host>(
 ///
 /// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN.
 fn copy_payload<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pending<'p, H>> {
-    let (size, slice) = (seed.message.size(), &seed.message.slice);
+    let size = seed.message.size();
     let mut charges = charges(&size);
     // Handles are charged one by one as they are linked, and files stay with the seed.
     (charges[HANDLES], charges[FDS]) = (0, 0);
     let mut copy = Pending::new(peer, None);
     copy.book(&size, &charges)?;
     copy.pin()?;
-    if let (Some(pool), Some(target)) = (&seed.message.pool, copy.target()) {
-        if size.n_bytes != 0 {
-            pool.copy(slice.offset, size.n_bytes, target.pool, target.offset);
-        }
+    if let Some(message) = copy.message.as_ref().filter(|_| size.n_bytes != 0) {
+        message.copy_payload(&seed.message);
     }
     Ok(copy)
 }

@@ -17,8 +17,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    ensure, slice_charges, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState,
-    Removed, Reservations, Seed, SliceReservation,
+    ensure, slice_charges, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed,
+    Reservations, Seed, SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
@@ -52,7 +52,7 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) kept: Option<KeptCharges>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
-    stock: KVec<BlankMessage<H>>,
+    stock: KVec<KBox<Message<H>>>,
 }
 
 // Pinned data is behind pointers; nothing in the inbox itself minds being moved.
@@ -117,8 +117,10 @@ impl<H: Host> Inbox<H> {
             n_bytes: charges[BYTES] as u32,
             payer: claimant.peer,
         };
-        let blank = self.stock.pop().ok_or(Denied::NeedsMessage)?;
-        Ok(blank.into_message(slice, warm.is_some()))
+        let mut message = self.stock.pop().ok_or(Denied::NeedsMessage)?;
+        message.slice = slice;
+        message.pinned = warm.is_some();
+        Ok(message)
     }
 
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
@@ -165,8 +167,7 @@ impl<H: Host> Inbox<H> {
                 ring: self.queue.grow(slices.ring),
             });
         }
-        if let Some(mut blank) = reservations.message.take() {
-            blank.assign(self.pool.clone());
+        if let Some(blank) = reservations.message.take() {
             reservations.message = self.keep(blank);
         }
     }
@@ -196,9 +197,10 @@ impl<H: Host> Inbox<H> {
         (of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
     }
 
-    /// Keeps memory for the next message, or returns it, to be freed without locks.
+    /// Keeps a blank message for the next one, or returns it, to be freed without locks.
     #[inline]
-    pub(crate) fn keep(&mut self, blank: BlankMessage<H>) -> Option<BlankMessage<H>> {
+    pub(crate) fn keep(&mut self, blank: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
+        debug_assert!(blank.is_plain());
         let full = self.stock.push_within_capacity(blank).err();
         full.map(|full| full.0)
     }

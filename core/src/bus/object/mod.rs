@@ -27,8 +27,8 @@ pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
 pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
 pub(crate) use inbox::Inbox;
 pub(crate) use message::{
-    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Handles, Head,
-    Message, Notice, NoticeState, Removed,
+    charges, clear, slice_charges, EntryRef, EntryReservation, Handles, Head, Message, Notice,
+    NoticeState, Removed,
 };
 pub(crate) use node::{HolderReservation, Holders, Node, Unconfirmed};
 pub(crate) use peer::{check, ensure};

@@ -8,7 +8,7 @@
 use kernel::prelude::*;
 
 use crate::bus::host::Host;
-use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
+use crate::bus::object::{check, Inbox, Message, Peer};
 use crate::bus::order::Ring;
 use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
 use crate::bus::quota::{only, Claimant, LedgerReservation, Level, QuotaError, HANDLES};
@@ -85,7 +85,7 @@ impl<H: Host> SliceReservation<H> {
 pub(crate) struct Reservations<H: Host> {
     pub(crate) ledger: LedgerReservation,
     pub(crate) slices: Option<SliceReservation<H>>,
-    pub(crate) message: Option<BlankMessage<H>>,
+    pub(crate) message: Option<KBox<Message<H>>>,
 }
 
 impl<H: Host> Reservations<H> {
@@ -97,14 +97,17 @@ impl<H: Host> Reservations<H> {
         }
     }
 
-    /// Gets the memory that was lacking; fails if the denial is final.
-    fn get(&mut self, denied: Denied) -> Result {
+    /// Gets the memory that `peer` was lacking; fails if the denial is final.
+    fn get(&mut self, peer: &Peer<H>, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),
             Denied::UntilRecall(..) => return Err(EDQUOT),
             Denied::NeedsClaim => self.ledger = LedgerReservation::new()?,
             Denied::NeedsSlices(n) => self.slices = Some(SliceReservation::new(n)?),
-            Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
+            // A peer that is disconnected by now has no pool, and denies the next attempt.
+            Denied::NeedsMessage => {
+                self.message = peer.pool().ok().map(Message::blank).transpose()?;
+            }
         }
         Ok(())
     }
@@ -147,7 +150,7 @@ impl<H: Host> Peer<H> {
                     recalled_user = true;
                     self.recall(Level::User, keepers);
                 }
-                denied => reservations.get(denied)?,
+                denied => reservations.get(self, denied)?,
             }
             denied = match book(&mut self.inbox.lock(), Some(&mut reservations)) {
                 Ok(booked) => return Ok(booked),
