@@ -16,12 +16,11 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, slice_charges, EntryRef, EntryReservation, Gained, Handle, Inbox, Message,
-    Notice, NoticeState, Peer, Removed, Table,
+    clear, EntryRef, EntryReservation, Gained, Handle, Inbox, Message, Notice, NoticeState, Peer,
+    Removed, Table,
 };
 use crate::bus::order::Key;
-use crate::bus::pool::{Layout, Slice};
-use crate::bus::quota::{subtract, HANDLES};
+use crate::bus::quota::{FDS, HANDLES, NOTHING};
 
 /// Most handles that get their IDs in one critical section.
 const CHUNK: usize = 64;
@@ -67,77 +66,51 @@ impl<H: Host> Peer<H> {
         true
     }
 
-    /// Makes a message with handles or files the user's.
+    /// Makes a message with handles or files the user's, with these descriptors. Nodes that died
+    /// before `timestamp` give INVALID.
     #[cold]
-    fn deliver_handles(&self, mut message: KBox<Message<H>>, timestamp: u64, fds: &[i32]) {
-        let (size, slice) = (message.size(), message.slice);
-        let mut back = charges(&size);
-        subtract(&mut back, &slice_charges(&slice));
-        let Message { pool, handles, .. } = &mut *message;
-        let receipt = Receipt {
-            slice: &slice,
-            layout: size.layout(),
-            slots: handles,
-            pool: Some(pool),
-            timestamp,
-            fds,
-        };
-        let given = self.give(receipt, |inbox, kept| {
-            back[HANDLES] -= kept;
-            inbox.ledger.release(slice.payer, &back);
-        });
-        if given {
-            // Those that got INVALID.
-            message.unlink_handles();
-        } else {
-            message.discard(self);
-        }
-    }
-
-    /// Completes a slice, and makes it the user's. `end` gets the number of charges for handles
-    /// that stay, under the inbox. False if the peer was disconnected.
-    pub(crate) fn give(
+    pub(crate) fn deliver_handles(
         &self,
-        receipt: Receipt<'_, H>,
-        end: impl FnOnce(&mut Inbox<H>, u64),
-    ) -> bool {
-        receipt.write_end();
-        let Receipt {
-            slice,
-            layout,
-            slots,
-            pool,
-            timestamp,
-            ..
-        } = receipt;
-        let mut at = slice.offset + layout.handles;
-        let mut kept = 0;
-        let mut chunks = slots.chunks_mut(CHUNK);
+        mut message: KBox<Message<H>>,
+        timestamp: u64,
+        fds: &[i32],
+    ) {
+        message.write_fds(fds);
+        let (slice, mut at) = (message.slice, message.handles_offset());
+        let n_files = message.size().n_fds as u64;
+        let Message { pool, handles, .. } = &mut *message;
+        // A handle that is new to the peer keeps its charge, and the slice that of its bytes.
+        let mut back = NOTHING;
+        (back[HANDLES], back[FDS]) = (handles.len() as u64, n_files);
+        let mut chunks = handles.chunks_mut(CHUNK);
         loop {
             let chunk = chunks.next();
             let mut table = chunk.is_some().then(|| self.table.lock());
             let mut guard = self.inbox.lock();
             let inbox = &mut *guard;
             if !inbox.open {
-                return false;
+                break;
             }
             for slot in chunk.into_iter().flatten() {
                 let table = table.as_deref_mut().filter(|table| table.open);
                 let gained =
                     table.and_then(|table| gain(table, inbox, timestamp, slot, slice.payer));
                 let id = gained.map_or(HANDLE_INVALID, |gained| gained.id);
-                kept += u64::from(gained.is_some_and(|gained| gained.keeps_charge));
-                if let Some(pool) = pool {
-                    pool.write(at, &id.to_ne_bytes());
-                }
+                back[HANDLES] -= u64::from(gained.is_some_and(|gained| gained.keeps_charge));
+                pool.write(at, &id.to_ne_bytes());
                 at += 8;
             }
             if chunks.len() == 0 {
-                inbox.given.give(slice);
-                end(inbox, kept);
-                return true;
+                inbox.given.give(&slice);
+                inbox.ledger.release(slice.payer, &back);
+                drop(guard);
+                drop(table);
+                // Those that got INVALID.
+                return message.unlink_handles();
             }
         }
+        // The peer was disconnected.
+        message.discard(self);
     }
 }
 
@@ -173,34 +146,18 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// A slice that is to be completed: with the IDs of handles, and with descriptors.
-pub(crate) struct Receipt<'m, H: Host> {
-    pub(crate) slice: &'m Slice,
-    pub(crate) layout: Layout,
-    /// References that become the user's, and leave their slots empty.
-    pub(crate) slots: &'m mut [Option<Arc<Handle<H>>>],
-    pub(crate) pool: Option<&'m H::Pool>,
-    /// The place of the message in the order: nodes that died before it get INVALID.
-    pub(crate) timestamp: u64,
-    pub(crate) fds: &'m [i32],
-}
-
-impl<H: Host> Receipt<'_, H> {
-    /// Writes all that stands behind the IDs.
-    fn write_end(&self) {
-        let Some(pool) = self.pool else {
-            return;
-        };
-        let mut at = self.slice.offset + self.layout.handles + 8 * self.slots.len() as u64;
-        for fd in self.fds {
-            pool.write(at, &fd.to_ne_bytes());
+impl<H: Host> Message<H> {
+    /// Writes the descriptors behind the handle IDs. Those that are not wanted leave zeros.
+    fn write_fds(&self, fds: &[i32]) {
+        let mut at = self.handles_offset() + 8 * self.handles.len() as u64;
+        for fd in fds {
+            self.pool.write(at, &fd.to_ne_bytes());
             at += 4;
         }
-        // Descriptors that were not wanted leave zeros.
-        let end = self.slice.offset + self.layout.size;
+        let end = self.slice.end();
         while at < end {
             let next = end.min(at + 16);
-            clear(pool, at, next);
+            clear(&self.pool, at, next);
             at = next;
         }
     }

@@ -24,7 +24,7 @@ use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 
 /// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
-    pub(crate) handles: KVVec<Arc<Handle<H>>>,
+    pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,
     pub(crate) size: Size,
 }
@@ -109,23 +109,38 @@ impl<'p, H: Host> Pending<'p, H> {
             message.files = resolved.files.clone();
             message.sent_fds = sent_fds;
         }
-        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
-        // kernel. After the booking, so that a destination that refuses the message costs nothing
-        // in proportion to the handles.
-        if size.n_handles != 0 {
-            match Handles::from_elem(None, size.n_handles, GFP_KEPT) {
-                Ok(slots) => message.handles = slots,
-                Err(error) => {
-                    // Without slots the message does not know of these charges.
-                    let payer = message.slice.payer;
-                    let mut inbox = self.to().inbox.lock();
-                    inbox.discharge_handles(payer, size.n_handles);
-                    return Err(error.into());
-                }
-            }
-        }
-        if is_part && message.links.reservation.is_none() {
+        self.reserve_slots(size.n_handles)?;
+        let message = self.message.as_mut().filter(|_| is_part);
+        if let Some(message) = message.filter(|message| message.links.reservation.is_none()) {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
+        }
+        Ok(())
+    }
+
+    /// Makes empty slots for `n` handles, which are charged. After the booking, so that a
+    /// destination that refuses the message costs nothing in proportion to the handles.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[inline]
+    pub(crate) fn reserve_slots(&mut self, n: usize) -> Result {
+        let Some(message) = &mut self.message else {
+            return Ok(());
+        };
+        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
+        // kernel.
+        if n == 0 {
+            return Ok(());
+        }
+        match Handles::from_elem(None, n, GFP_KEPT) {
+            Ok(slots) => message.handles = slots,
+            Err(error) => {
+                // Without slots the message does not know of these charges.
+                let payer = message.slice.payer;
+                self.to().inbox.lock().discharge_handles(payer, n);
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -138,7 +153,7 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EHOSTUNREACH, ENOMEM.
     #[inline(always)]
     pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
-        let slice_size = size.layout().size;
+        let slice_size = size.slice_size();
         let mut message = self.to().book(|inbox, reservations| {
             ensure(!self.is_gone_if(inbox.open), self.gone())?;
             inbox.reserve(self.from.claimant(), charges, slice_size, reservations)
@@ -188,7 +203,7 @@ impl<'p, H: Host> Pending<'p, H> {
     /// ENOMEM; EINTR if the caller was killed.
     pub(crate) fn link(
         &mut self,
-        handles: &[Arc<Handle<H>>],
+        handles: &[Option<Arc<Handle<H>>>],
         kill_check: &mut KillCheck,
     ) -> Result<u64> {
         let to = self.to().clone();
@@ -198,6 +213,9 @@ impl<'p, H: Host> Pending<'p, H> {
         };
         for (slot, handle) in message.handles.iter_mut().zip(handles) {
             kill_check.step::<H>(1)?;
+            let Some(handle) = handle else {
+                continue;
+            };
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead_at().unwrap_or_default());
                 continue;

@@ -21,7 +21,7 @@ use crate::bus::pool::{Size, Slice, UNIT};
 use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
 
 /// Handles on their way; None where the node was dead already when the message was made, and where
-/// none is linked yet.
+/// none is linked yet. Before they are linked, those that the sender has.
 pub(crate) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
 
 /// An event that a peer is notified of.
@@ -146,6 +146,11 @@ impl<H: Host> Message<H> {
             n_handles: self.handles.len(),
             n_fds: self.files.as_ref().map_or(0, Files::count),
         }
+    }
+
+    /// Returns the offset of the handle IDs, which follow the payload.
+    pub(crate) fn handles_offset(&self) -> u64 {
+        self.slice.offset + self.n_bytes.next_multiple_of(UNIT)
     }
 
     /// Returns whether it carries nothing except bytes.

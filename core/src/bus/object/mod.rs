@@ -35,5 +35,5 @@ pub(crate) use peer::{check, ensure};
 pub use peer::{Info, Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
-pub(crate) use seed::{Seed, SeedRef, SeedReservation};
+pub(crate) use seed::{Seed, SeedRef};
 pub(crate) use table::{creates, Gained, Table, TableReservation};
