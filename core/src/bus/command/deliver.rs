@@ -16,25 +16,13 @@ use kernel::sync::Arc;
 use crate::abi::{Msg, HANDLE_INVALID};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    clear, EntryRef, EntryReservation, Gained, Handle, Inbox, Message, Notice, NoticeState, Peer,
-    Removed, Table,
+    clear, EntryRef, Gained, Handle, Inbox, Message, Notice, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::quota::{FDS, HANDLES, NOTHING};
 
 /// Most handles that get their IDs in one critical section.
 const CHUNK: usize = 64;
-
-/// Remains of a received entry, to be ended without locks.
-enum Leftover<H: Host> {
-    /// Memory that is not kept for the next message.
-    Blank(Option<KBox<Message<H>>>),
-    /// A message with handles or files, which is to be given to the user.
-    Message(KBox<Message<H>>),
-    /// A notice with the handle or node that it refers to, and its memory unless its node keeps
-    /// that.
-    Notice(Notice<H>, Option<EntryReservation<H>>),
-}
 
 impl<H: Host> Peer<H> {
     /// Takes the head if it is still `key` and still makes `msg`; false if not.
@@ -48,20 +36,20 @@ impl<H: Host> Peer<H> {
         let Some(removed) = inbox.pop(key) else {
             return false;
         };
-        let leftover = match removed {
-            Removed::Message(message) if message.is_plain() => inbox.deliver(message),
-            Removed::Message(message) => Leftover::Message(message),
-            Removed::Notice(Notice::Released(node), reservation) => {
-                node.shared.access_mut(inbox).release = NoticeState::Idle(reservation);
-                Leftover::Notice(Notice::Released(node), None)
+        let left = match removed {
+            Removed::Message(message) if message.is_plain() => {
+                inbox.given.give(&message.slice);
+                inbox.keep(message).map(Removed::Message)
             }
-            Removed::Notice(notice, reservation) => Leftover::Notice(notice, Some(reservation)),
+            removed => Some(removed),
         };
         drop(guard);
-        match leftover {
-            Leftover::Blank(memory) => drop(memory),
-            Leftover::Message(message) => self.deliver_handles(message, key.timestamp, fds),
-            Leftover::Notice(notice, memory) => drop((notice, memory)),
+        match left {
+            // Memory for a message that the peer has enough of.
+            Some(Removed::Message(message)) if message.is_plain() => drop(message),
+            Some(Removed::Message(message)) => self.deliver_handles(message, key.timestamp, fds),
+            Some(notice) => self.drop_removed(notice),
+            None => (),
         }
         true
     }
@@ -136,13 +124,6 @@ impl<H: Host> Inbox<H> {
             Some(is_wanted) => is_wanted && msg.flags != 0,
             None => msg.flags == 0,
         }
-    }
-
-    /// Makes a plain message the user's.
-    #[inline(always)]
-    fn deliver(&mut self, message: KBox<Message<H>>) -> Leftover<H> {
-        self.given.give(&message.slice);
-        Leftover::Blank(self.keep(message))
     }
 }
 

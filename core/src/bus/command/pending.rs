@@ -15,12 +15,13 @@ use kernel::sync::Arc;
 use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
 use crate::bus::host::{Host, KillCheck, Payload, WakeHint, Waker};
 use crate::bus::object::{
-    charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
+    charges, check, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer,
+    Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
 use crate::bus::pool::{Size, Slice};
 use crate::bus::quota::{Amounts, SentFds};
-use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
+use crate::errno::{EDQUOT, EHOSTUNREACH};
 
 /// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
@@ -69,22 +70,26 @@ impl<'p, H: Host> Pending<'p, H> {
         Arc::ptr_eq(self.to(), other.to())
     }
 
-    /// Returns whether the destination is there no more, if its peer is `open`. Exact under its
-    /// inbox.
+    /// Checks that the destination is there, if its peer is `open`. Exact under its inbox.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH; ESHUTDOWN for a seed.
     #[inline]
-    fn is_gone_if(&self, open: bool) -> bool {
-        let handle = self.handle.as_ref();
-        !open || handle.is_some_and(|handle| handle.node.is_dead())
+    fn check_destination(&self, open: bool) -> Result {
+        match &self.handle {
+            Some(handle) => ensure(open && !handle.node.is_dead(), EHOSTUNREACH),
+            None => check(open),
+        }
     }
 
-    /// Returns whether the destination is there no more. May be a moment late.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.is_gone_if(self.to().check_open().is_ok())
-    }
-
-    /// Returns the error of a message whose destination is gone.
-    fn gone(&self) -> Error {
-        self.handle.as_ref().map_or(ESHUTDOWN, |_| EHOSTUNREACH)
+    /// Checks that the destination is there. May be a moment late.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH; ESHUTDOWN for a seed.
+    pub(crate) fn check_early(&self) -> Result {
+        self.check_destination(self.to().check_open().is_ok())
     }
 
     /// Charges and reserves at the receiver. A message that is one of several parts gets memory for
@@ -95,10 +100,12 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
     pub(crate) fn reserve(&mut self, resolved: &Resolved<H>, is_part: bool) -> Result {
         let size = &resolved.size;
-        ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
-            n => Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?),
+            n => {
+                self.check_early()?;
+                Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?)
+            }
         };
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
@@ -155,7 +162,7 @@ impl<'p, H: Host> Pending<'p, H> {
     pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
         let slice_size = size.slice_size();
         let mut message = self.to().book(|inbox, reservations| {
-            ensure(!self.is_gone_if(inbox.open), self.gone())?;
+            self.check_destination(inbox.open)?;
             inbox.reserve(self.from.claimant(), charges, slice_size, reservations)
         })?;
         message.address(self.handle.as_ref().map(|handle| &handle.node));
@@ -252,11 +259,13 @@ impl<'p, H: Host> Pending<'p, H> {
             return Ok(None);
         };
         let mut inbox = self.to().inbox.lock();
-        let is_gone = self.is_gone_if(inbox.open) || inbox.queue.is_exhausted();
-        if is_gone || !admits(&mut inbox) {
+        let admitted = self
+            .check_destination(inbox.open && !inbox.queue.is_exhausted())
+            .and_then(|()| ensure(admits(&mut inbox), EDQUOT));
+        if admitted.is_err() {
             drop(inbox);
             self.message = Some(message);
-            return Err(if is_gone { EHOSTUNREACH } else { EDQUOT });
+            return admitted.map(|()| None);
         }
         Ok(Some(put(&mut inbox.queue, message)))
     }

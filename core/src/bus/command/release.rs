@@ -67,7 +67,7 @@ impl<H: Host> Peer<H> {
         found
     }
 
-    /// Ends an entry that was taken out of the queue and is not received.
+    /// Ends a notice that was taken out of the queue, or a message that is not received.
     pub(crate) fn drop_removed(&self, removed: Removed<H>) {
         match removed {
             Removed::Message(message) => message.discard(self),

@@ -171,7 +171,7 @@ impl<H: Host> Multicast<'_, '_, H> {
                     continue;
                 }
                 match refusal {
-                    _ if pending.is_gone() => self.failed(part, EHOSTUNREACH)?,
+                    _ if pending.check_early().is_err() => self.failed(part, EHOSTUNREACH)?,
                     Refusal::At { part: at, error } if at == part => self.failed(part, error)?,
                     // The room of the user is the same for all parts for this peer.
                     Refusal::At {
