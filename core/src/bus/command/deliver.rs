@@ -19,7 +19,7 @@ use crate::bus::object::{
     clear, EntryRef, Gained, Handle, Inbox, Message, Notice, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
-use crate::bus::quota::{FDS, HANDLES, NOTHING};
+use crate::bus::quota::HANDLES;
 
 /// Most handles that get their IDs in one critical section.
 const CHUNK: usize = 64;
@@ -68,8 +68,7 @@ impl<H: Host> Peer<H> {
         let n_files = message.size().n_fds as u64;
         let Message { pool, handles, .. } = &mut *message;
         // A handle that is new to the peer keeps its charge, and the slice that of its bytes.
-        let mut back = NOTHING;
-        (back[HANDLES], back[FDS]) = (handles.len() as u64, n_files);
+        let mut back = [0, handles.len() as u64, 0, n_files];
         let mut chunks = handles.chunks_mut(CHUNK);
         loop {
             let chunk = chunks.next();

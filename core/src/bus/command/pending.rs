@@ -19,7 +19,7 @@ use crate::bus::object::{
     Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
-use crate::bus::pool::{Size, Slice};
+use crate::bus::pool::Size;
 use crate::bus::quota::{Amounts, SentFds};
 use crate::errno::{EDQUOT, EHOSTUNREACH};
 
@@ -180,11 +180,6 @@ impl<'p, H: Host> Pending<'p, H> {
     pub(crate) fn pin(&mut self) -> Result {
         let message = self.message.as_mut();
         message.map_or(Ok(()), |message| message.pin())
-    }
-
-    /// Returns its slice, unless it is empty.
-    pub(crate) fn slice(&self) -> Option<Slice> {
-        self.message.as_ref().map(|message| message.slice)
     }
 
     /// Copies the payload in, once it is pinned.

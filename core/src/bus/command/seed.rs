@@ -80,7 +80,7 @@ impl<H: Host> Peer<H> {
             let seed = current.get().ok_or(EAGAIN)?;
 
             let mut copy = copy_of(this, seed)?;
-            let slice = copy.slice().ok_or(ESHUTDOWN)?;
+            let slice = copy.message.as_ref().ok_or(ESHUTDOWN)?.slice;
             let mut told = Description::of_message(&seed.message, receiver.wants_files);
             told.msg.offset = slice.offset;
             ensure(slice.end() <= receiver.max_offset, ERANGE)?;

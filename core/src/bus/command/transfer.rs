@@ -96,17 +96,15 @@ impl<H: Host> Peer<H> {
     ) -> Result<Kept> {
         // 2
         let promise = self.promise_id(handle)?;
-        let n_charged = usize::from(promise.known == HANDLE_INVALID);
-        if n_charged != 0 {
-            self.charge_handles(claimant, n_charged)?;
+        let is_new = promise.known == HANDLE_INVALID;
+        if is_new {
+            self.charge_handle(claimant)?;
         }
         // 3 and 4
         let kept =
             write(promise.id).and_then(|()| self.keep_promise(handle, promise, claimant.peer));
-        if kept != Ok(Kept::Given) {
-            self.inbox
-                .lock()
-                .discharge_handles(claimant.peer, n_charged);
+        if is_new && kept != Ok(Kept::Given) {
+            self.inbox.lock().discharge_handles(claimant.peer, 1);
         }
         kept
     }

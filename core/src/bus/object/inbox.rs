@@ -17,13 +17,13 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    ensure, slice_charges, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed,
-    Reservations, Seed, SliceReservation,
+    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
+    SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
 use crate::bus::quota::{
-    divisor, only, Amounts, Claimant, KeptCharges, Ledger, User, BYTES, HANDLES, NOTHING, SLICES,
+    divisor, only, Amounts, Claimant, KeptCharges, Ledger, User, BYTES, HANDLES,
 };
 
 /// Number of blank messages that a peer keeps.
@@ -135,9 +135,11 @@ impl<H: Host> Inbox<H> {
         self.unpin(freed);
     }
 
-    /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is.
+    /// Frees a slice, and gives `charges` back for it. True if it is still to be unpinned: a small
+    /// one that was is kept as it is.
     #[inline(always)]
-    pub(crate) fn free(&mut self, slice: &Slice, pinned: bool) -> bool {
+    pub(crate) fn free(&mut self, slice: &Slice, pinned: bool, charges: &Amounts) -> bool {
+        self.ledger.release(slice.payer, charges);
         if !pinned || slice.size > WARM_MAX {
             self.slices.free(slice.number);
             return pinned;
@@ -272,26 +274,12 @@ impl<H: Host> Inbox<H> {
         *state = NoticeState::Removed;
     }
 
-    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
-    /// kept warm.
-    #[inline(always)]
-    pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
-        let unpin = self.free(slice, true);
-        self.ledger.release(slice.payer, &slice_charges(slice));
-        // Mostly the slice is kept warm.
-        if unpin {
-            return self.pool.clone();
-        }
-        None
-    }
-
     /// Closes the inbox. Returns its contents, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Self {
         self.open = false;
         // Only slices that the user was given stay pinned.
         self.drop_warm();
-        let mut held = NOTHING;
-        (held[SLICES], held[BYTES]) = (self.given.n(), self.given.n_bytes());
+        let held = [self.given.n(), 0, self.given.n_bytes(), 0];
         Self {
             open: false,
             kept: Some(self.ledger.keep_charges(held)),

@@ -18,7 +18,7 @@ use crate::bus::host::{Files, Host, Pool};
 use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
-use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
+use crate::bus::quota::{Amounts, SentFds, BYTES};
 
 /// Handles on their way; None where the node was dead already when the message was made, and where
 /// none is linked yet. Before they are linked, those that the sender has.
@@ -69,21 +69,14 @@ pub(crate) type EntryReservation<H> = order::EntryReservation<Message<H>>;
 /// Returns the charges for a message of this size while it is in flight.
 #[inline]
 pub(crate) fn charges(size: &Size) -> Amounts {
-    let mut charges = NOTHING;
-    charges[SLICES] = 1;
-    charges[HANDLES] = size.n_handles as u64;
-    charges[BYTES] = size.n_charged();
-    charges[FDS] = size.n_fds as u64;
-    charges
+    let (n_handles, n_fds) = (size.n_handles as u64, size.n_fds as u64);
+    [1, n_handles, size.n_charged(), n_fds]
 }
 
 /// Returns the charges that stay until the user gives the slice back.
 #[inline]
 pub(crate) fn slice_charges(slice: &Slice) -> Amounts {
-    let mut charges = NOTHING;
-    charges[SLICES] = 1;
-    charges[BYTES] = u64::from(slice.n_bytes);
-    charges
+    [1, 0, u64::from(slice.n_bytes), 0]
 }
 
 /// A message, on its way to the owner of its node or queued there.
@@ -223,8 +216,7 @@ impl<H: Host> Message<H> {
         let mut inbox = peer.inbox.lock();
         // A disconnected peer has given all of its charges back at once.
         if inbox.open {
-            unpin = inbox.free(slice, self.pinned);
-            inbox.ledger.release(slice.payer, &charges);
+            unpin = inbox.free(slice, self.pinned, &charges);
         }
         drop(inbox);
         if unpin {

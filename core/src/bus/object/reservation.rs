@@ -153,7 +153,10 @@ impl<H: Host> Peer<H> {
         while recalled < keepers {
             let n = match level {
                 Level::Peer => self.inbox.lock().ledger.recall(),
-                _ => self.bus.recall(&self.user),
+                _ => match self.bus.peer_with_credit(&self.user, 0) {
+                    Some(peer) => peer.inbox.lock().ledger.recall(),
+                    None => 0,
+                },
             };
             if n == 0 {
                 return;
@@ -162,13 +165,13 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Charges `n` handles.
+    /// Charges one handle.
     ///
     /// # Errors
     ///
     /// ESHUTDOWN, EDQUOT, ENOMEM.
-    pub(crate) fn charge_handles(&self, claimant: Claimant, n: usize) -> Result {
-        let charges = only(HANDLES, n as u64);
+    pub(crate) fn charge_handle(&self, claimant: Claimant) -> Result {
+        let charges = only(HANDLES, 1);
         self.book(|inbox, reservations| {
             check(inbox.open)?;
             let reservation = reservations.map(|all| &mut all.ledger);

@@ -136,7 +136,7 @@ impl<'p, H: Host> Resolver<'p, H> {
 fn make_node<H: Host>(owner: &Arc<Peer<H>>, id: u64, serial: u64) -> Result<NewHandle<H>> {
     let node = Node::new(id, serial, owner)?;
     let new = NewHandle::new(&node, owner)?;
-    owner.charge_handles(owner.claimant(), 1)?;
+    owner.charge_handle(owner.claimant())?;
     Ok(new)
 }
 
