@@ -11,13 +11,10 @@
 //! The receiver's inbox; under its table, if it carries handles.
 
 use kernel::prelude::*;
-use kernel::sync::Arc;
 
 use crate::abi::{Msg, HANDLE_INVALID};
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{
-    clear, EntryRef, Gained, Handle, Inbox, Message, Notice, Peer, Removed, Table,
-};
+use crate::bus::object::{clear, EntryRef, Inbox, Message, Notice, Peer, Removed};
 use crate::bus::order::Key;
 use crate::bus::quota::HANDLES;
 
@@ -79,11 +76,18 @@ impl<H: Host> Peer<H> {
                 break;
             }
             for slot in chunk.into_iter().flatten() {
-                let table = table.as_deref_mut().filter(|table| table.open);
-                let gained =
-                    table.and_then(|table| gain(table, inbox, timestamp, slot, slice.payer));
+                let gained = match (table.as_deref_mut(), &slot) {
+                    (Some(table), Some(handle)) if !handle.node.is_dead_before(timestamp) => {
+                        table.gain(inbox, handle, slice.payer, None)
+                    }
+                    _ => None,
+                };
+                if let Some(gained) = gained {
+                    back[HANDLES] -= u64::from(gained.keeps_charge);
+                    // The table has a reference now, so this is not the last one.
+                    *slot = None;
+                }
                 let id = gained.map_or(HANDLE_INVALID, |gained| gained.id);
-                back[HANDLES] -= u64::from(gained.is_some_and(|gained| gained.keeps_charge));
                 pool.write(at, &id.to_ne_bytes());
                 at += 8;
             }
@@ -141,23 +145,4 @@ impl<H: Host> Message<H> {
             at = next;
         }
     }
-}
-
-/// Turns a slot's reference into the user's, and leaves the slot empty. None if the node died
-/// before `timestamp`, or if its end was notified before: then the reference stays in the slot.
-fn gain<H: Host>(
-    table: &mut Table<H>,
-    inbox: &mut Inbox<H>,
-    timestamp: u64,
-    slot: &mut Option<Arc<Handle<H>>>,
-    payer: u64,
-) -> Option<Gained> {
-    let handle = slot.as_ref()?;
-    if handle.node.is_dead_before(timestamp) {
-        return None;
-    }
-    let gained = table.gain(inbox, handle, payer, None)?;
-    // This is not the last reference to the handle: at least the table has one now.
-    *slot = None;
-    Some(gained)
 }

@@ -31,7 +31,7 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
-    check, ensure, Detached, Distinct, Handle, Inbox, Notice, NoticeState, Peer, Resolver, Step,
+    check, ensure, Distinct, Handle, Inbox, Notice, NoticeState, Peer, Resolver, Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
 #[cfg(test)]
@@ -148,20 +148,10 @@ impl<H: Host> Peer<H> {
     /// Drops the pin of a node that is dying, unless a flush or a disconnect was faster.
     fn drop_pin(&self, anchor: &Arc<Handle<H>>) {
         let mut table = self.table.lock();
-        let local = anchor.local.access_mut(&mut table);
-        if !local.pinned {
+        if !anchor.local.access(&table).pinned {
             return;
         }
-        let detached = if local.refs == 1 {
-            table.detach(&mut self.inbox.lock(), anchor)
-        } else {
-            local.pinned = false;
-            local.refs -= 1;
-            Detached {
-                refs: 1,
-                with_pin: true,
-            }
-        };
+        let detached = table.detach_one(&self.inbox, anchor, true);
         drop(table);
         anchor.unlink(detached);
     }

@@ -10,7 +10,7 @@ use kernel::prelude::*;
 
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    check, creates, ensure, slice_charges, Detached, Inbox, Node, Notice, Peer, Removed,
+    check, creates, ensure, slice_charges, Inbox, Node, Notice, Peer, Removed,
 };
 use crate::bus::order::Cursor;
 use crate::bus::pool::Slice;
@@ -31,12 +31,7 @@ impl<H: Host> Peer<H> {
         let local = handle.local.access(table);
         let (last, is_pin) = (local.refs == 1, local.refs == 1 && local.pinned);
         ensure(!is_pin || handle.node.is_dead(), EBUSY)?;
-        let detached = if last {
-            table.detach(&mut self.inbox.lock(), &handle)
-        } else {
-            handle.local.access_mut(table).refs -= 1;
-            Detached::ONE
-        };
+        let detached = table.detach_one(&self.inbox, &handle, false);
         drop(guard);
         handle.unlink(detached);
         if last && handle.is_anchor() {

@@ -37,4 +37,4 @@ pub use peer::{Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
 pub(crate) use seed::{Seed, SeedRef};
-pub(crate) use table::{creates, Gained, Table, TableReservation};
+pub(crate) use table::{creates, Table, TableReservation};

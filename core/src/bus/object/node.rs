@@ -79,8 +79,6 @@ pub(crate) struct Shared<H: Host> {
 pub(crate) struct Node<H: Host> {
     /// The owner's ID of it.
     pub(crate) id: u64,
-    /// Number that no other node of its owner ever had.
-    pub(crate) serial: u64,
     /// The peer that it belongs to.
     pub(crate) owner: Arc<Peer<H>>,
     /// Its destruction, from the moment that it begins.
@@ -100,7 +98,7 @@ impl<H: Host> Node<H> {
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new(id: u64, serial: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
+    pub(crate) fn new(id: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
         let death = DeathReservation {
             transaction: owner.transaction()?,
             entry: DyingReservation::<H>::new(GFP_KEPT)?,
@@ -118,7 +116,6 @@ impl<H: Host> Node<H> {
         };
         let new = Self {
             id,
-            serial,
             owner: owner.clone(),
             death: SetOnce::new(),
             shared: LockedBy::new(&owner.inbox, shared),

@@ -18,14 +18,14 @@ use kernel::sync::{Arc, UniqueArc};
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, KillCheck};
-use crate::bus::object::{Handle, Message, Peer};
+use crate::bus::object::{Handle, Message, Node, Peer};
 use crate::errno::ESHUTDOWN;
 
 /// A message that a peer keeps.
 pub(crate) struct Seed<H: Host> {
     pub(crate) message: KBox<Message<H>>,
-    /// Own nodes that the seed carries, by serial number.
-    own: RBTree<u64, ()>,
+    /// Own nodes that the seed carries, by address. It holds references to them.
+    own: RBTree<usize, ()>,
 }
 
 impl<H: Host> Seed<H> {
@@ -40,7 +40,7 @@ impl<H: Host> Seed<H> {
         let handles = from.iter().flat_map(|message| message.handles.iter());
         for handle in handles.flatten().filter(|handle| handle.is_anchor()) {
             kill_check.step::<H>(1)?;
-            own.try_create_and_insert(handle.node.serial, (), GFP_KEPT)?;
+            own.try_create_and_insert(address(&handle.node), (), GFP_KEPT)?;
         }
         let memory = UniqueArc::new_uninit(GFP_KEPT)?;
         let message = from.take().ok_or(ESHUTDOWN)?;
@@ -49,8 +49,12 @@ impl<H: Host> Seed<H> {
 
     /// Returns whether it carries the node of this anchor.
     pub(crate) fn pins(&self, anchor: &Handle<H>) -> bool {
-        self.own.get(&anchor.node.serial).is_some()
+        self.own.get(&address(&anchor.node)).is_some()
     }
+}
+
+fn address<H: Host>(node: &Node<H>) -> usize {
+    core::ptr::from_ref(node).addr()
 }
 
 /// A reference to a seed of a peer.
