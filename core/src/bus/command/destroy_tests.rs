@@ -368,7 +368,7 @@ fn loom_death_carries_what_was_before() {
     loom::model(|| {
         let world = World::default();
         let owner = world.open(1);
-        let node = Node::new(0, 1, &owner.peer).unwrap();
+        let node = Node::new(0, &owner.peer).unwrap();
         let transaction = owner.peer.transaction().unwrap();
         let before = std::sync::Arc::new(Atomic::new(0_u64));
         let raised = before.clone();

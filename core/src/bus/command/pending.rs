@@ -65,11 +65,6 @@ impl<'p, H: Host> Pending<'p, H> {
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
-    /// Returns whether both go to the same peer.
-    pub(crate) fn shares_peer(&self, other: &Self) -> bool {
-        Arc::ptr_eq(self.to(), other.to())
-    }
-
     /// Checks that the destination is there, if its peer is `open`. Exact under its inbox.
     ///
     /// # Errors

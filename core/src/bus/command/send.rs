@@ -177,7 +177,9 @@ impl<H: Host> Multicast<'_, '_, H> {
                     Refusal::At {
                         part: at,
                         error: EDQUOT,
-                    } if pending.shares_peer(&self.parts[at]) => self.failed(part, EDQUOT)?,
+                    } if Arc::ptr_eq(pending.to(), self.parts[at].to()) => {
+                        self.failed(part, EDQUOT)?
+                    }
                     _ => (),
                 }
             }

@@ -209,7 +209,7 @@ impl<H: Host> Inbox<H> {
 
     /// Gives back what peer `payer` was charged for `n` handles.
     pub(crate) fn discharge_handles(&mut self, payer: u64, n: usize) {
-        if self.open && n != 0 {
+        if self.open {
             self.ledger.release(payer, &only(HANDLES, n as u64));
         }
     }
