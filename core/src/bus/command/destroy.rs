@@ -31,8 +31,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
-    check, ensure, Detached, Distinct, Handle, Holders, Inbox, Notice, NoticeState, Peer, Remains,
-    Removed, Resolver, Step,
+    check, ensure, Distinct, Handle, Inbox, Notice, NoticeState, Peer, Remains, Removed, Resolver,
+    Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
 #[cfg(test)]
@@ -40,6 +40,7 @@ use crate::bus::planted;
 use crate::errno::{EREMOTE, ESTALE};
 
 /// Nodes to destroy together, in the order of the parts. They are in the owner's inbox.
+#[derive(Default)]
 pub(crate) struct Doomed {
     n_parts: u32,
     /// The transaction that they die in: that of the first of them, unless it was given.
@@ -47,19 +48,11 @@ pub(crate) struct Doomed {
 }
 
 impl Doomed {
-    /// Makes an empty list of nodes to destroy.
-    pub(crate) fn new() -> Self {
-        Self {
-            n_parts: 0,
-            transaction: None,
-        }
-    }
-
     /// Makes an empty list of nodes to destroy in this transaction.
     pub(crate) fn in_transaction(transaction: &Arc<Transaction>) -> Self {
         Self {
             transaction: Some(transaction.clone()),
-            ..Self::new()
+            ..Self::default()
         }
     }
 
@@ -117,13 +110,16 @@ impl<H: Host> Peer<H> {
         let transaction = doomed.transaction.as_ref()?;
         // 2 and 3
         let remains = self.tell_holders(transaction, also);
-        while let Some(told) = self.next_told(transaction) {
+        loop {
+            let told = self.inbox.lock().take_told(transaction.number.count);
+            let Some(told) = told else {
+                return remains;
+            };
             for handle in told.values() {
                 handle.withdraw_notice();
                 handle.holder.wake();
             }
         }
-        remains
     }
 
     /// Carries out steps 2 and 3 of the module's head.
@@ -150,29 +146,13 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Takes the holders of a node that died in this transaction.
-    fn next_told(&self, transaction: &Transaction) -> Option<Holders<H>> {
-        let mut inbox = self.inbox.lock();
-        inbox.take_told(transaction.number.count)
-    }
-
     /// Drops the pin of a node that is dying, unless a flush or a disconnect was faster.
     fn drop_pin(&self, anchor: &Arc<Handle<H>>) {
         let mut table = self.table.lock();
-        let local = anchor.local.access_mut(&mut table);
-        if !local.pinned {
+        if !anchor.local.access(&table).pinned {
             return;
         }
-        let detached = if local.refs == 1 {
-            table.detach(&mut self.inbox.lock(), anchor)
-        } else {
-            local.pinned = false;
-            local.refs -= 1;
-            Detached {
-                refs: 1,
-                with_pin: true,
-            }
-        };
+        let detached = table.detach_one(&self.inbox, anchor, true);
         drop(table);
         anchor.unlink(detached);
     }
@@ -210,7 +190,7 @@ impl<H: Host> Peer<H> {
             this.destroy_and_drop_pins(anchors, also);
             return Ok(());
         }
-        let mut doomed = Doomed::new();
+        let mut doomed = Doomed::default();
         for anchor in anchors {
             doomed.add(&mut this.inbox.lock(), anchor);
             if also == Also::Release {

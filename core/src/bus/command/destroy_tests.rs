@@ -34,7 +34,7 @@ impl<H: Host> Peer<H> {
         anchors: impl Iterator<Item = &'a Arc<Handle<H>>> + Clone,
         also: Also,
     ) {
-        let mut doomed = Doomed::new();
+        let mut doomed = Doomed::default();
         for anchor in anchors.clone() {
             doomed.add(&mut self.inbox.lock(), anchor);
         }
@@ -58,7 +58,7 @@ impl Death {
     fn begin(owner: &Client, ids: &[u64]) -> Self {
         let mut resolver = Resolver::new(&owner.peer);
         let anchors: Vec<_> = ids.iter().map(|&id| resolver.find(id).unwrap()).collect();
-        let mut doomed = Doomed::new();
+        let mut doomed = Doomed::default();
         let mut inbox = owner.peer.inbox.lock();
         for anchor in &anchors {
             assert!(anchor.node.doom(&mut inbox));
@@ -368,7 +368,7 @@ fn loom_death_carries_what_was_before() {
     loom::model(|| {
         let world = World::default();
         let owner = world.open(1);
-        let node = Node::new(0, 1, &owner.peer).unwrap();
+        let node = Node::new(0, &owner.peer).unwrap();
         let transaction = owner.peer.transaction().unwrap();
         let before = std::sync::Arc::new(Atomic::new(0_u64));
         let raised = before.clone();

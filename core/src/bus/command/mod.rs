@@ -8,7 +8,6 @@ mod destroy;
 mod dispatch;
 mod exchange;
 mod pending;
-mod pending_handles;
 mod quota;
 mod recv;
 mod release;

@@ -13,18 +13,19 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
-use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker};
+use crate::bus::host::{Host, KillCheck, Payload, WakeHint, Waker};
 use crate::bus::object::{
-    charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
+    charges, check, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer,
+    Removed,
 };
 use crate::bus::order::{Key, Queue, Transaction};
-use crate::bus::pool::{Size, Slice};
+use crate::bus::pool::Size;
 use crate::bus::quota::{Amounts, SentFds};
-use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
+use crate::errno::{EDQUOT, EHOSTUNREACH};
 
 /// The handles and files that a message passes on.
 pub(crate) struct Resolved<H: Host> {
-    pub(crate) handles: KVVec<Arc<Handle<H>>>,
+    pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,
     pub(crate) size: Size,
 }
@@ -43,13 +44,6 @@ pub(crate) struct Pending<'p, H: Host> {
     linked: Option<KVVec<Linked<H>>>,
     /// The reason why the message is not sent.
     pub(crate) error: Option<Error>,
-}
-
-/// The place of a slice.
-#[derive(Clone, Copy)]
-pub(crate) struct Target<'m, H: Host> {
-    pub(crate) pool: &'m H::Pool,
-    pub(crate) offset: u64,
 }
 
 impl<'p, H: Host> Pending<'p, H> {
@@ -71,27 +65,26 @@ impl<'p, H: Host> Pending<'p, H> {
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
-    /// Returns whether both go to the same peer.
-    pub(crate) fn shares_peer(&self, other: &Self) -> bool {
-        Arc::ptr_eq(self.to(), other.to())
-    }
-
-    /// Returns whether the destination is there no more, if its peer is `open`. Exact under its
-    /// inbox.
+    /// Checks that the destination is there, if its peer is `open`. Exact under its inbox.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH; ESHUTDOWN for a seed.
     #[inline]
-    fn is_gone_if(&self, open: bool) -> bool {
-        let handle = self.handle.as_ref();
-        !open || handle.is_some_and(|handle| handle.node.is_dead())
+    fn check_destination(&self, open: bool) -> Result {
+        match &self.handle {
+            Some(handle) => ensure(open && !handle.node.is_dead(), EHOSTUNREACH),
+            None => check(open),
+        }
     }
 
-    /// Returns whether the destination is there no more. May be a moment late.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.is_gone_if(self.to().check_open().is_ok())
-    }
-
-    /// Returns the error of a message whose destination is gone.
-    fn gone(&self) -> Error {
-        self.handle.as_ref().map_or(ESHUTDOWN, |_| EHOSTUNREACH)
+    /// Checks that the destination is there. May be a moment late.
+    ///
+    /// # Errors
+    ///
+    /// EHOSTUNREACH; ESHUTDOWN for a seed.
+    pub(crate) fn check_early(&self) -> Result {
+        self.check_destination(self.to().check_open().is_ok())
     }
 
     /// Charges and reserves at the receiver. A message that is one of several parts gets memory for
@@ -102,10 +95,12 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EDQUOT, EMSGSIZE, EXFULL, EHOSTUNREACH, ENOMEM.
     pub(crate) fn reserve(&mut self, resolved: &Resolved<H>, is_part: bool) -> Result {
         let size = &resolved.size;
-        ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
-            n => Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?),
+            n => {
+                self.check_early()?;
+                Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?)
+            }
         };
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
@@ -116,23 +111,38 @@ impl<'p, H: Host> Pending<'p, H> {
             message.files = resolved.files.clone();
             message.sent_fds = sent_fds;
         }
-        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
-        // kernel. After the booking, so that a destination that refuses the message costs nothing
-        // in proportion to the handles.
-        if size.n_handles != 0 {
-            match Handles::from_elem(None, size.n_handles, GFP_KEPT) {
-                Ok(slots) => message.handles = slots,
-                Err(error) => {
-                    // Without slots the message does not know of these charges.
-                    let payer = message.slice.payer;
-                    let mut inbox = self.to().inbox.lock();
-                    inbox.discharge_handles(payer, size.n_handles);
-                    return Err(error.into());
-                }
-            }
-        }
-        if is_part && message.links.reservation.is_none() {
+        self.reserve_slots(size.n_handles)?;
+        let message = self.message.as_mut().filter(|_| is_part);
+        if let Some(message) = message.filter(|message| message.links.reservation.is_none()) {
             message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
+        }
+        Ok(())
+    }
+
+    /// Makes empty slots for `n` handles, which are charged. After the booking, so that a
+    /// destination that refuses the message costs nothing in proportion to the handles.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[inline]
+    pub(crate) fn reserve_slots(&mut self, n: usize) -> Result {
+        let Some(message) = &mut self.message else {
+            return Ok(());
+        };
+        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
+        // kernel.
+        if n == 0 {
+            return Ok(());
+        }
+        match Handles::from_elem(None, n, GFP_KEPT) {
+            Ok(slots) => message.handles = slots,
+            Err(error) => {
+                // Without slots the message does not know of these charges.
+                let payer = message.slice.payer;
+                self.to().inbox.lock().discharge_handles(payer, n);
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -145,9 +155,9 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EHOSTUNREACH, ENOMEM.
     #[inline(always)]
     pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
-        let slice_size = size.layout().size;
+        let slice_size = size.slice_size();
         let mut message = self.to().book(|inbox, reservations| {
-            ensure(!self.is_gone_if(inbox.open), self.gone())?;
+            self.check_destination(inbox.open)?;
             inbox.reserve(self.from.claimant(), charges, slice_size, reservations)
         })?;
         message.address(self.handle.as_ref().map(|handle| &handle.node));
@@ -167,21 +177,6 @@ impl<'p, H: Host> Pending<'p, H> {
         message.map_or(Ok(()), |message| message.pin())
     }
 
-    /// Returns the place that the payload goes to, unless it is empty.
-    #[inline]
-    pub(crate) fn target(&self) -> Option<Target<'_, H>> {
-        let message = self.message.as_ref()?;
-        Some(Target {
-            pool: message.pool.as_ref()?,
-            offset: message.slice.offset,
-        })
-    }
-
-    /// Returns its slice, unless it is empty.
-    pub(crate) fn slice(&self) -> Option<Slice> {
-        self.message.as_ref().map(|message| message.slice)
-    }
-
     /// Copies the payload in, once it is pinned.
     ///
     /// # Errors
@@ -189,8 +184,10 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EFAULT.
     #[inline]
     pub(crate) fn fill<P: Payload<H>>(&self, payload: &mut P) -> Result {
-        match self.target() {
-            Some(target) if !payload.is_empty() => payload.copy_to(target.pool, target.offset),
+        match &self.message {
+            Some(message) if !payload.is_empty() => {
+                payload.copy_to(&message.pool, message.slice.offset)
+            }
             _ => Ok(()),
         }
     }
@@ -203,7 +200,7 @@ impl<'p, H: Host> Pending<'p, H> {
     /// ENOMEM; EINTR if the caller was killed.
     pub(crate) fn link(
         &mut self,
-        handles: &[Arc<Handle<H>>],
+        handles: &[Option<Arc<Handle<H>>>],
         kill_check: &mut KillCheck,
     ) -> Result<u64> {
         let to = self.to().clone();
@@ -213,6 +210,9 @@ impl<'p, H: Host> Pending<'p, H> {
         };
         for (slot, handle) in message.handles.iter_mut().zip(handles) {
             kill_check.step::<H>(1)?;
+            let Some(handle) = handle else {
+                continue;
+            };
             let Some(linked) = Handle::link(&handle.node, &to)? else {
                 floor = floor.max(handle.node.dead_at().unwrap_or_default());
                 continue;
@@ -249,11 +249,13 @@ impl<'p, H: Host> Pending<'p, H> {
             return Ok(None);
         };
         let mut inbox = self.to().inbox.lock();
-        let is_gone = self.is_gone_if(inbox.open) || inbox.queue.is_exhausted();
-        if is_gone || !admits(&mut inbox) {
+        let admitted = self
+            .check_destination(inbox.open && !inbox.queue.is_exhausted())
+            .and_then(|()| ensure(admits(&mut inbox), EDQUOT));
+        if admitted.is_err() {
             drop(inbox);
             self.message = Some(message);
-            return Err(if is_gone { EHOSTUNREACH } else { EDQUOT });
+            return admitted.map(|()| None);
         }
         Ok(Some(put(&mut inbox.queue, message)))
     }
@@ -347,15 +349,14 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     if payload.is_empty() {
         return Ok(());
     }
-    let mut targets = all.iter().filter_map(Pending::target);
-    let Some(first) = targets.next() else {
+    let mut messages = all.iter().filter_map(|pending| pending.message.as_ref());
+    let Some(first) = messages.next() else {
         return Ok(());
     };
-    payload.copy_to(first.pool, first.offset)?;
-    let (pool, offset, len) = (first.pool, first.offset, payload.len());
-    for target in targets {
-        kill_check.step::<H>(1 + len / 4096)?;
-        pool.copy(offset, len, target.pool, target.offset);
+    payload.copy_to(&first.pool, first.slice.offset)?;
+    for message in messages {
+        kill_check.step::<H>(1 + payload.len() / 4096)?;
+        message.copy_payload(first);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@
 //!
 //! # Locks
 //!
-//! The inbox for 1; table and inbox for 3 and 4.
+//! The inbox for 1 and 3; table and inbox for 4.
 
 use kernel::prelude::*;
 
@@ -57,7 +57,7 @@ pub(crate) struct Description<H: Host> {
 }
 
 impl<H: Host> Description<H> {
-    /// Describes a notice; its ID is to be filled in, unless it is `destination`.
+    /// Describes a notice.
     #[cold]
     fn of_notice(kind: u64, destination: u64) -> Self {
         let offset = OFFSET_INVALID;
@@ -125,14 +125,13 @@ impl<H: Host> Inbox<H> {
         if let Following::Unwanted(next) = following {
             return self.remove(&next).map(Look::Stale);
         }
-        // The ID of a destroyed node is in the table; see `Peer::recv`.
         let mut description = match head.entry {
             EntryRef::Message(message) => Description::of_message(message, wants_files),
             EntryRef::Notice(Notice::Released(node)) => {
                 Description::of_notice(MSG_NODE_RELEASE, node.id)
             }
-            EntryRef::Notice(Notice::Destroyed(_)) => {
-                Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
+            EntryRef::Notice(Notice::Destroyed(handle)) => {
+                Description::of_notice(MSG_NODE_DESTROY, handle.notice.access(self).id)
             }
         };
         if following == Following::Wanted {
@@ -197,41 +196,18 @@ impl<H: Host> Peer<H> {
             check(inbox.open)?;
             let look = inbox.look(receiver.wants_files).ok_or(EAGAIN)?;
             drop(inbox);
-            let (
-                key,
-                Description {
-                    mut msg,
-                    end,
-                    files,
-                },
-            ) = match look {
+            let (key, Description { msg, end, files }) = match look {
                 Look::Found(key, description) => (key, description),
                 Look::Stale(removed) => {
                     self.drop_removed(removed);
                     continue;
                 }
             };
-            if msg.kind == MSG_NODE_DESTROY {
-                match self.destroyed_id(&key) {
-                    Some(id) => msg.destination = id,
-                    None => continue,
-                }
-            }
             ensure(end <= receiver.max_offset, ERANGE)?;
             // 2 to 4
             if hand_over(receiver, &msg, files, |fds| self.take_head(&key, &msg, fds))? {
                 return Ok(());
             }
-        }
-    }
-
-    /// Returns the ID that the peer knows a destroyed node by; None if the notice at `key` is gone.
-    fn destroyed_id(&self, key: &Key) -> Option<u64> {
-        let table = self.table.lock();
-        let inbox = self.inbox.lock();
-        match inbox.queue.get(key)? {
-            EntryRef::Notice(Notice::Destroyed(handle)) => Some(handle.local.access(&table).id),
-            _ => None,
         }
     }
 }

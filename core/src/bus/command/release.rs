@@ -9,7 +9,9 @@
 use kernel::prelude::*;
 
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{check, creates, ensure, Detached, Inbox, Node, Notice, Peer, Removed};
+use crate::bus::object::{
+    check, creates, ensure, slice_charges, Inbox, Node, Notice, Peer, Removed,
+};
 use crate::bus::order::Cursor;
 use crate::bus::pool::Slice;
 
@@ -29,12 +31,7 @@ impl<H: Host> Peer<H> {
         let local = handle.local.access(table);
         let (last, is_pin) = (local.refs == 1, local.refs == 1 && local.pinned);
         ensure(!is_pin || handle.node.is_dead(), EBUSY)?;
-        let detached = if last {
-            table.detach(&mut self.inbox.lock(), &handle)
-        } else {
-            handle.local.access_mut(table).refs -= 1;
-            Detached::ONE
-        };
+        let detached = table.detach_one(&self.inbox, &handle, false);
         drop(guard);
         handle.unlink(detached);
         if last && handle.is_anchor() {
@@ -48,26 +45,23 @@ impl<H: Host> Peer<H> {
     pub(crate) fn purge(&self, until: u64) {
         // Repeated until a pass finds nothing: entries may be committed meanwhile before the place
         // that a pass has come to.
-        while self.purge_pass(until) {}
-    }
-
-    fn purge_pass(&self, until: u64) -> bool {
-        let mut inbox = self.inbox.lock();
-        inbox.queue.pull();
-        let mut cursor = inbox.queue.cursor();
-        drop(inbox);
-        let mut found = false;
-        while !matches!(cursor, Cursor::End) {
-            let removed = self.inbox.lock().purge(until, &mut cursor);
-            if let Some(removed) = removed {
-                self.drop_removed(removed);
-                found = true;
+        let mut found = true;
+        while core::mem::take(&mut found) {
+            let mut inbox = self.inbox.lock();
+            inbox.queue.pull();
+            let mut cursor = inbox.queue.cursor();
+            drop(inbox);
+            while !matches!(cursor, Cursor::End) {
+                let removed = self.inbox.lock().purge(until, &mut cursor);
+                if let Some(removed) = removed {
+                    self.drop_removed(removed);
+                    found = true;
+                }
             }
         }
-        found
     }
 
-    /// Ends an entry that was taken out of the queue and is not received.
+    /// Ends a notice that was taken out of the queue, or a message that is not received.
     pub(crate) fn drop_removed(&self, removed: Removed<H>) {
         match removed {
             Removed::Message(message) => message.discard(self),
@@ -107,7 +101,9 @@ impl<H: Host> Peer<H> {
         let mut inbox = self.inbox.lock();
         check(inbox.open)?;
         let slice = take(&mut inbox).ok_or(ENXIO)?;
-        let pool = inbox.free_given(&slice);
+        let unpin = inbox.free(&slice, true, &slice_charges(&slice));
+        // Mostly the slice is kept warm.
+        let pool = if unpin { inbox.pool.clone() } else { None };
         drop(inbox);
         if let Some(pool) = pool {
             pool.unpin(slice.offset, slice.size);

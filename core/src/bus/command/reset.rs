@@ -73,21 +73,17 @@ impl<H: Host> Peer<H> {
     /// Destroys the nodes that the seed does not pin, and releases everything else.
     fn flush(&self) {
         let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
-        let doomed = self.detach_nodes(Doomed::new(), seed.get().map(|seed| &**seed));
+        let doomed = self.detach_nodes(Doomed::default(), seed.get().map(|seed| &**seed));
         self.execute(&doomed, Also::Nothing);
-        // In this order: a handle that is received in between is released after.
-        let until = self.now();
+        // In this order: a handle that is received in between is released after. All transactions
+        // of which a part is here, and that returned, are before the clock or at it.
+        let mut inbox = self.inbox.lock();
+        inbox.queue.pull();
+        let until = inbox.queue.clock();
+        drop(inbox);
         self.purge(until);
         self.release_slices();
         self.release_handles();
-    }
-
-    /// Returns a timestamp that all transactions of which a part is here, and that returned, are
-    /// before or at.
-    fn now(&self) -> u64 {
-        let mut inbox = self.inbox.lock();
-        inbox.queue.pull();
-        inbox.queue.clock()
     }
 
     /// Closes the table, so that nothing is added any more.

@@ -23,7 +23,7 @@ fn a_dying_node_does_not_come_back_into_a_closed_table() {
     // One thread is in NODES_DESTROY.
     let mut resolver = Resolver::new(peer);
     let anchor = resolver.find(0).unwrap();
-    let mut destroyed = Doomed::new();
+    let mut destroyed = Doomed::default();
     assert!(anchor.node.doom(&mut peer.inbox.lock()));
     destroyed.add(&mut peer.inbox.lock(), &anchor);
     resolver.finish();

@@ -2,8 +2,8 @@
 
 //! SEND and RECV of a seed.
 //!
-//! A receipt stands for itself: the payload is copied into a slice of its own, which is charged to
-//! the peer itself, and handles and descriptors are given anew. So a service can be restarted on a
+//! A receipt stands for itself: the seed is copied into a message of its own, which is charged to
+//! the peer itself, and given to the user as any other. So a service can be restarted on a
 //! kept descriptor again and again, whatever its predecessors released.
 //!
 //! # Locks
@@ -13,18 +13,12 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::allocation::GFP_CALL;
-use crate::bus::command::deliver::Receipt;
 use crate::bus::command::pending::Pending;
-use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::command::recv::{hand_over, Description};
 use crate::bus::command::{Caller, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, Payload, Pool};
-use crate::bus::object::{
-    charges, check, ensure, Handle, Peer, Resolver, Seed, SeedRef, SeedReservation,
-};
-use crate::bus::pool::Slice;
-use crate::bus::quota::{FDS, HANDLES};
+use crate::bus::host::{Host, KillCheck, Payload};
+use crate::bus::object::{charges, check, ensure, Peer, Resolver, Seed, SeedRef};
+use crate::bus::quota::FDS;
 use crate::errno::ESHUTDOWN;
 
 impl<H: Host> Peer<H> {
@@ -48,10 +42,7 @@ impl<H: Host> Peer<H> {
         pending.pin()?;
         pending.fill(&mut out.payload)?;
         pending.link(&resolved.handles, &mut KillCheck::default())?;
-        let reservation = SeedReservation::new(&resolved.handles)?;
-
-        let message = pending.message.take().ok_or(ESHUTDOWN)?;
-        this.replace_seed(Some(reservation.into_seed(message)))?;
+        this.replace_seed(Some(Seed::new(&mut pending.message)?))?;
         pending.confirm();
         resolver.finish();
         Ok(())
@@ -88,29 +79,20 @@ impl<H: Host> Peer<H> {
             let current = SeedRef::new(this, current);
             let seed = current.get().ok_or(EAGAIN)?;
 
-            let mut handles = link_again(this, seed)?;
-            let mut receipt = copy_payload(this, seed)?;
-            let slice = receipt.slice().ok_or(ESHUTDOWN)?;
+            let mut copy = copy_of(this, seed)?;
+            let slice = copy.message.as_ref().ok_or(ESHUTDOWN)?.slice;
             let mut told = Description::of_message(&seed.message, receiver.wants_files);
             told.msg.offset = slice.offset;
             ensure(slice.end() <= receiver.max_offset, ERANGE)?;
-            let give = |fds: &[i32]| this.give_receipt(seed, &slice, &mut handles, fds);
-            if hand_over(receiver, &told.msg, told.files, give)? {
-                // The slice is the user's.
-                drop(receipt.message.take());
+            let take = |fds: &[i32]| this.take_copy(seed, &mut copy, fds);
+            if hand_over(receiver, &told.msg, told.files, take)? {
                 return Ok(());
             }
         }
     }
 
-    /// Makes a receipt the user's if `seed` still is the current one; false if not.
-    fn give_receipt(
-        &self,
-        seed: &Arc<Seed<H>>,
-        slice: &Slice,
-        handles: &mut PendingHandles<'_, H>,
-        fds: &[i32],
-    ) -> bool {
+    /// Makes a copy of a seed the user's if `seed` still is the current one; false if not.
+    fn take_copy(&self, seed: &Arc<Seed<H>>, copy: &mut Pending<'_, H>, fds: &[i32]) -> bool {
         let inbox = self.inbox.lock();
         match &inbox.seed {
             Some(current) if Arc::ptr_eq(current, seed) => (),
@@ -120,65 +102,32 @@ impl<H: Host> Peer<H> {
         // count.
         let now = inbox.queue.clock() + 1;
         drop(inbox);
-        let message = &seed.message;
-        let PendingHandles {
-            slots, n_charged, ..
-        } = handles;
-        let receipt = Receipt {
-            slice,
-            layout: message.size().layout(),
-            slots,
-            pool: message.pool.as_ref(),
-            timestamp: now,
-            fds,
-        };
-        self.give(receipt, |_, kept| *n_charged -= kept as usize)
+        if let Some(message) = copy.message.take() {
+            self.deliver_handles(message, now, fds);
+        }
+        true
     }
 }
 
-/// Links the handles of a seed once more.
+/// Makes a message of a seed: with a slice and references of its own, and room for descriptors. The
+/// files stay with the seed.
 ///
 /// # Errors
 ///
-/// EDQUOT, ENOMEM, ESHUTDOWN; EINTR if the caller was killed.
-fn link_again<'p, H: Host>(
-    peer: &'p Arc<Peer<H>>,
-    seed: &Seed<H>,
-) -> Result<PendingHandles<'p, H>> {
-    let from = &seed.message.handles;
-    let mut handles = PendingHandles::new(peer, peer.claimant(), from.len())?;
-    let mut kill_check = KillCheck::default();
-    for handle in from.iter() {
-        kill_check.step::<H>(1)?;
-        // The references were confirmed when the seed was made, which holds them.
-        let linked = match handle {
-            Some(handle) => Handle::link(&handle.node, peer)?,
-            None => None,
-        };
-        let slot = linked.map(|linked| linked.handle);
-        handles.slots.push(slot, GFP_CALL)?;
-    }
-    Ok(handles)
-}
-
-/// Copies the payload of a seed into a slice of its own, which has room for handles and
-/// descriptors.
-///
-/// # Errors
-///
-/// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN.
-fn copy_payload<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pending<'p, H>> {
-    let (size, slice) = (seed.message.size(), &seed.message.slice);
+/// EDQUOT, EXFULL, ENOMEM, ESHUTDOWN; EINTR if the caller was killed.
+fn copy_of<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pending<'p, H>> {
+    let original = &seed.message;
+    let size = original.size();
     let mut charges = charges(&size);
-    // Handles are charged one by one as they are linked, and files stay with the seed.
-    (charges[HANDLES], charges[FDS]) = (0, 0);
+    charges[FDS] = 0;
     let mut copy = Pending::new(peer, None);
     copy.book(&size, &charges)?;
+    copy.reserve_slots(size.n_handles)?;
     copy.pin()?;
-    if let (Some(pool), Some(target)) = (&seed.message.pool, copy.target()) {
-        if size.n_bytes != 0 {
-            pool.copy(slice.offset, size.n_bytes, target.pool, target.offset);
-        }
+    if let Some(message) = copy.message.as_ref().filter(|_| size.n_bytes != 0) {
+        message.copy_payload(original);
     }
+    // There is nothing to confirm: the seed holds references that are.
+    copy.link(&original.handles, &mut KillCheck::default())?;
     Ok(copy)
 }

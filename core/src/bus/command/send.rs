@@ -25,7 +25,7 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
 use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint};
-use crate::bus::object::{charges, ensure, Distinct, Peer, Resolver};
+use crate::bus::object::{charges, ensure, Distinct, Handles, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
 use crate::bus::pool::Size;
 use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
@@ -56,11 +56,11 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
     ///
     /// ENXIO, EDQUOT for a handle; those of `files`.
     pub(crate) fn resolve(&mut self, resolver: &mut Resolver<'_, H>) -> Result<Resolved<H>> {
-        let mut handles = KVVec::with_capacity(self.handles.len(), GFP_CALL)?;
+        let mut handles = Handles::with_capacity(self.handles.len(), GFP_CALL)?;
         let mut kill_check = KillCheck::default();
         for &id in self.handles {
             kill_check.step::<H>(1)?;
-            handles.push(resolver.find(id)?, GFP_CALL)?;
+            handles.push(Some(resolver.find(id)?), GFP_CALL)?;
         }
         let files = match &mut self.files {
             Some(files) => Some(files()?),
@@ -171,13 +171,15 @@ impl<H: Host> Multicast<'_, '_, H> {
                     continue;
                 }
                 match refusal {
-                    _ if pending.is_gone() => self.failed(part, EHOSTUNREACH)?,
+                    _ if pending.check_early().is_err() => self.failed(part, EHOSTUNREACH)?,
                     Refusal::At { part: at, error } if at == part => self.failed(part, error)?,
                     // The room of the user is the same for all parts for this peer.
                     Refusal::At {
                         part: at,
                         error: EDQUOT,
-                    } if pending.shares_peer(&self.parts[at]) => self.failed(part, EDQUOT)?,
+                    } if Arc::ptr_eq(pending.to(), self.parts[at].to()) => {
+                        self.failed(part, EDQUOT)?
+                    }
                     _ => (),
                 }
             }

@@ -98,7 +98,7 @@ impl Staged<'_> {
         let mut failed = Vec::new();
         for pending in self.parts.iter_mut() {
             pending.unstage();
-            failed.push(pending.is_gone());
+            failed.push(pending.check_early().is_err());
         }
         failed
     }

@@ -17,10 +17,9 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::abi::HANDLE_INVALID;
-use crate::bus::allocation::GFP_CALL;
-use crate::bus::command::pending_handles::PendingHandles;
 use crate::bus::host::Host;
-use crate::bus::object::{check, Gained, Handle, Peer, Resolver};
+use crate::bus::object::{check, Detached, Handle, Peer, Resolver};
+use crate::bus::quota::Claimant;
 
 /// The ID that the destination will know a handle by.
 #[derive(Clone, Copy)]
@@ -31,8 +30,9 @@ struct Promise {
 }
 
 /// The outcome of a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
-    Given(Gained),
+    Given,
     /// The node died before.
     Dead,
     /// The destination knows the node by another ID now.
@@ -68,31 +68,45 @@ impl<H: Host> Peer<H> {
         write: &mut dyn FnMut(u64) -> Result,
     ) -> Result<bool> {
         // 1
-        let mut pending = PendingHandles::new(to, this.claimant(), 0)?;
         let Some(linked) = Handle::link(&source.node, to)? else {
             write(HANDLE_INVALID)?;
             return Ok(true);
         };
-        let slot = Some(linked.handle.clone());
-        pending.slots.push(slot, GFP_CALL)?;
-        // 2
-        let promise = to.promise_id(&linked.handle)?;
-        if promise.known == HANDLE_INVALID {
-            pending.charge(1)?;
+        let given = to.accept(&linked.handle, this.claimant(), write);
+        if given == Ok(Kept::Given) {
+            linked.confirm();
+        } else {
+            linked.handle.unlink(Detached::ONE);
         }
-        // 3
-        write(promise.id)?;
-        // 4
-        match to.keep_promise(&linked.handle, promise, this.id())? {
-            Kept::Stale => return Ok(false),
+        match given? {
+            Kept::Given => (),
             Kept::Dead => write(HANDLE_INVALID)?,
-            Kept::Given(gained) => {
-                pending.n_charged -= usize::from(gained.keeps_charge);
-                pending.slots = KVVec::new();
-                linked.confirm();
-            }
+            Kept::Stale => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Carries out steps 2 to 4 for the destination. The charge for a handle that is new there stays
+    /// with it.
+    fn accept(
+        &self,
+        handle: &Arc<Handle<H>>,
+        claimant: Claimant,
+        write: &mut dyn FnMut(u64) -> Result,
+    ) -> Result<Kept> {
+        // 2
+        let promise = self.promise_id(handle)?;
+        let is_new = promise.known == HANDLE_INVALID;
+        if is_new {
+            self.charge_handle(claimant)?;
+        }
+        // 3 and 4
+        let kept =
+            write(promise.id).and_then(|()| self.keep_promise(handle, promise, claimant.peer));
+        if is_new && kept != Ok(Kept::Given) {
+            self.inbox.lock().discharge_handles(claimant.peer, 1);
+        }
+        kept
     }
 
     /// Returns the ID of a handle of this peer, or chooses one for it. A chosen one is used up in
@@ -100,7 +114,7 @@ impl<H: Host> Peer<H> {
     fn promise_id(&self, handle: &Handle<H>) -> Result<Promise> {
         let mut table = self.table.lock();
         check(table.open)?;
-        let known = handle.local.access(&table).id;
+        let known = handle.notice.access(&self.inbox.lock()).id;
         let id = match known {
             HANDLE_INVALID => table.choose_id(handle),
             known => known,
@@ -112,16 +126,16 @@ impl<H: Host> Peer<H> {
     fn keep_promise(&self, handle: &Arc<Handle<H>>, promise: Promise, payer: u64) -> Result<Kept> {
         let mut table = self.table.lock();
         check(table.open)?;
-        if handle.local.access(&table).id != promise.known {
+        let mut inbox = self.inbox.lock();
+        if handle.notice.access(&inbox).id != promise.known {
             return Ok(Kept::Stale);
         }
-        let mut inbox = self.inbox.lock();
         // If it is dead, the peer may have been notified of other nodes of that destruction
         // already, without the promise that more follows.
         if promise.known == HANDLE_INVALID && handle.node.is_dead() {
             return Ok(Kept::Dead);
         }
         let gained = table.gain(&mut inbox, handle, payer, Some(promise.id));
-        Ok(gained.map_or(Kept::Dead, Kept::Given))
+        Ok(gained.map_or(Kept::Dead, |_| Kept::Given))
     }
 }

@@ -142,13 +142,6 @@ impl<H: Host> Bus<H> {
         drop((left, gone));
     }
 
-    /// Has a peer of a user return the credit of a few claimants that they drew on its account and
-    /// do not use. Returns their number, 0 if none has any.
-    pub(crate) fn recall(&self, user: &User) -> u32 {
-        let peer = self.peer_with_credit(user, 0);
-        peer.map_or(0, |peer| peer.inbox.lock().ledger.recall())
-    }
-
     /// Returns the first peer of a user, from ID `from` on, where a claimant may have credit.
     pub(crate) fn peer_with_credit(&self, user: &User, from: u64) -> Option<Arc<Peer<H>>> {
         let users = self.users.lock();

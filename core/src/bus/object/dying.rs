@@ -96,7 +96,6 @@ impl<H: Host> Inbox<H> {
         };
         let handle = holder.current().1.clone();
         shared.told.insert(holder.remove_current().1);
-        handle.share.access_mut(self).linked = false;
         Step::Notify(key.part, handle)
     }
 

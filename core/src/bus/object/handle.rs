@@ -33,8 +33,6 @@ pub(crate) enum Creation {
 
 /// The part of a handle that the holder's table guards.
 pub(crate) struct Local<H: Host> {
-    /// INVALID while it is not in the table.
-    pub(crate) id: u64,
     /// User references, the owner's pin included.
     pub(crate) refs: u64,
     /// One of them is the owner's pin.
@@ -50,16 +48,16 @@ pub(crate) struct Local<H: Host> {
 pub(crate) struct HolderNotice<H: Host> {
     /// The notice that the node was destroyed, which comes once.
     pub(crate) destroy: NoticeState<H>,
-    /// The peer has user references, so it wants that notice.
-    pub(crate) held: bool,
+    /// The holder's ID of it, INVALID while it is not in the table. It changes under the table lock
+    /// as well.
+    pub(crate) id: u64,
 }
 
-/// The part of a handle that the inbox of the node's owner guards.
-pub(crate) struct Share {
-    /// References of all kinds: the peer's, and those on their way to it.
-    pub(crate) refs: u64,
-    /// It stands among the node's holders, not notified of its end yet.
-    pub(crate) linked: bool,
+impl<H: Host> HolderNotice<H> {
+    /// Returns whether the peer has user references, so that it wants that notice.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.id != HANDLE_INVALID
+    }
 }
 
 /// A peer's right to one node.
@@ -68,7 +66,9 @@ pub(crate) struct Handle<H: Host> {
     pub(crate) holder: Arc<Peer<H>>,
     pub(crate) local: LockedBy<Local<H>, Table<H>>,
     pub(crate) notice: LockedBy<HolderNotice<H>, Inbox<H>>,
-    pub(crate) share: LockedBy<Share, Inbox<H>>,
+    /// References of all kinds: the peer's, and those on their way to it. The inbox of the node's
+    /// owner guards them.
+    refs: LockedBy<u64, Inbox<H>>,
 }
 
 /// A reference that was just given.
@@ -128,7 +128,6 @@ impl<H: Host> NewHandle<H> {
     /// ENOMEM.
     pub(crate) fn new(node: &Arc<Node<H>>, holder: &Arc<Peer<H>>) -> Result<Self> {
         let local = Local {
-            id: HANDLE_INVALID,
             refs: 0,
             pinned: false,
             reservation: Some(TableReservation::<H>::new(GFP_KEPT)?),
@@ -137,18 +136,14 @@ impl<H: Host> NewHandle<H> {
         };
         let notice = HolderNotice {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
-            held: false,
-        };
-        let share = Share {
-            refs: 1,
-            linked: true,
+            id: HANDLE_INVALID,
         };
         let handle = Handle {
             node: node.clone(),
             holder: holder.clone(),
             local: LockedBy::new(&holder.table, local),
             notice: LockedBy::new(&holder.inbox, notice),
-            share: LockedBy::new(&node.owner.inbox, share),
+            refs: LockedBy::new(&node.owner.inbox, 1),
         };
         Ok(Self {
             handle: Arc::new(handle, GFP_KEPT)?,
@@ -159,8 +154,8 @@ impl<H: Host> NewHandle<H> {
     /// Puts it among the node's holders, with one reference. Under the owner's inbox.
     pub(crate) fn link(self, inbox: &mut Inbox<H>) -> Arc<Handle<H>> {
         let node = &self.handle.node;
-        let key = node.holder_key(&self.handle.holder);
-        let entry = self.reservation.into_node(key, self.handle.clone());
+        let holder = self.handle.holder.id();
+        let entry = self.reservation.into_node(holder, self.handle.clone());
         node.shared.access_mut(inbox).holders.insert(entry);
         node.note_holder(inbox);
         self.handle
@@ -193,12 +188,11 @@ impl<H: Host> Handle<H> {
             if is_dead {
                 return Ok(None);
             }
-            let (key, shared) = (node.holder_key(peer), node.shared.access(inbox));
-            let holders = &shared.holders;
-            let found = holders.get(&key).or_else(|| shared.told.get(&key));
+            let (id, shared) = (peer.id(), node.shared.access(inbox));
+            let found = shared.holders.get(&id).or_else(|| shared.told.get(&id));
             let handle = match (found.cloned(), new.take()) {
                 (Some(handle), unused) => {
-                    handle.share.access_mut(inbox).refs += 1;
+                    *handle.refs.access_mut(inbox) += 1;
                     new = unused;
                     handle
                 }
@@ -226,15 +220,15 @@ impl<H: Host> Handle<H> {
         let owner = &self.node.owner;
         let mut guard = owner.inbox.lock();
         let inbox = &mut *guard;
-        let share = self.share.access_mut(inbox);
-        debug_assert!(share.refs >= refs);
-        share.refs -= refs;
-        let unused = share.refs == 0;
+        let left = self.refs.access_mut(inbox);
+        debug_assert!(*left >= refs);
+        *left -= refs;
+        let unused = *left == 0;
         let mut removed = None;
-        if unused && core::mem::take(&mut share.linked) {
-            let key = self.node.holder_key(&self.holder);
+        if unused {
+            // Not there if it was notified of the node's end.
             let shared = self.node.shared.access_mut(inbox);
-            removed = shared.holders.remove_node(&key);
+            removed = shared.holders.remove_node(&self.holder.id());
         }
         let wake = Node::count_down(&self.node, inbox, refs - u64::from(with_pin));
         drop(guard);
@@ -256,14 +250,14 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        if self.share.access(&self.node.owner.inbox.lock()).refs != 0 {
+        if *self.refs.access(&self.node.owner.inbox.lock()) != 0 {
             return;
         }
         let mut guard = self.holder.inbox.lock();
         let inbox = &mut *guard;
         let notice = self.notice.access_mut(inbox);
         let place = match notice.destroy {
-            NoticeState::Queued(place) if !notice.held => place,
+            NoticeState::Queued(place) if !notice.is_wanted() => place,
             _ => return,
         };
         notice.destroy = NoticeState::Removed;

@@ -7,7 +7,7 @@
 //! # Locks
 //!
 //! The inbox lock guards all of this, with the `shared` part of the nodes that the peer owns, the
-//! `share` part of all handles to these, and the `notice` part of the peer's own handles.
+//! references of all handles to these, and the `notice` part of the peer's own handles.
 
 use core::ops::Range;
 
@@ -17,8 +17,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    ensure, slice_charges, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState,
-    Removed, Reservations, Seed, SliceReservation,
+    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
+    SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
@@ -48,7 +48,7 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) dying: Dying<H>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
-    stock: KVec<BlankMessage<H>>,
+    stock: KVec<KBox<Message<H>>>,
 }
 
 // Pinned data is behind pointers; nothing in the inbox itself minds being moved.
@@ -61,7 +61,7 @@ pub(crate) struct Remains<H: Host> {
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
     _slices: Allocator,
-    _stock: KVec<BlankMessage<H>>,
+    _stock: KVec<KBox<Message<H>>>,
 }
 
 impl<H: Host> Inbox<H> {
@@ -122,8 +122,10 @@ impl<H: Host> Inbox<H> {
             n_bytes: charges[BYTES] as u32,
             payer: claimant.peer,
         };
-        let blank = self.stock.pop().ok_or(Denied::NeedsMessage)?;
-        Ok(blank.into_message(slice, warm.is_some()))
+        let mut message = self.stock.pop().ok_or(Denied::NeedsMessage)?;
+        message.slice = slice;
+        message.pinned = warm.is_some();
+        Ok(message)
     }
 
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
@@ -138,9 +140,11 @@ impl<H: Host> Inbox<H> {
         self.unpin(freed);
     }
 
-    /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is.
+    /// Frees a slice, and gives `charges` back for it. True if it is still to be unpinned: a small
+    /// one that was is kept as it is.
     #[inline(always)]
-    pub(crate) fn free(&mut self, slice: &Slice, pinned: bool) -> bool {
+    pub(crate) fn free(&mut self, slice: &Slice, pinned: bool, charges: &Amounts) -> bool {
+        self.ledger.release(slice.payer, charges);
         if !pinned || slice.size > WARM_MAX {
             self.slices.free(slice.number);
             return pinned;
@@ -170,8 +174,7 @@ impl<H: Host> Inbox<H> {
                 ring: self.queue.grow(slices.ring),
             });
         }
-        if let Some(mut blank) = reservations.message.take() {
-            blank.assign(self.pool.clone());
+        if let Some(blank) = reservations.message.take() {
             reservations.message = self.keep(blank);
         }
     }
@@ -201,16 +204,17 @@ impl<H: Host> Inbox<H> {
         (of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
     }
 
-    /// Keeps memory for the next message, or returns it, to be freed without locks.
+    /// Keeps a blank message for the next one, or returns it, to be freed without locks.
     #[inline]
-    pub(crate) fn keep(&mut self, blank: BlankMessage<H>) -> Option<BlankMessage<H>> {
+    pub(crate) fn keep(&mut self, blank: KBox<Message<H>>) -> Option<KBox<Message<H>>> {
+        debug_assert!(blank.is_plain());
         let full = self.stock.push_within_capacity(blank).err();
         full.map(|full| full.0)
     }
 
     /// Gives back what peer `payer` was charged for `n` handles.
     pub(crate) fn discharge_handles(&mut self, payer: u64, n: usize) {
-        if self.open && n != 0 {
+        if self.open {
             self.ledger.release(payer, &only(HANDLES, n as u64));
         }
     }
@@ -243,7 +247,7 @@ impl<H: Host> Inbox<H> {
         match entry {
             EntryRef::Message(message) => !message.is_stale(self),
             EntryRef::Notice(Notice::Released(node)) => !node.is_released(self),
-            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).held,
+            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).is_wanted(),
         }
     }
 
@@ -273,19 +277,6 @@ impl<H: Host> Inbox<H> {
             Removed::Notice(Notice::Released(node), _) => &mut node.shared.access_mut(self).release,
         };
         *state = NoticeState::Removed;
-    }
-
-    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
-    /// kept warm.
-    #[inline(always)]
-    pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
-        let unpin = self.free(slice, true);
-        self.ledger.release(slice.payer, &slice_charges(slice));
-        // Mostly the slice is kept warm.
-        if unpin {
-            return self.pool.clone();
-        }
-        None
     }
 
     /// Closes the inbox, except for the ledger. Returns its contents, to be dropped without locks.

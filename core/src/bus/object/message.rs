@@ -6,8 +6,9 @@
 //! charges for all of them. [`Message::discard`] gives all of that back; simply dropping it would
 //! leave the charges and the counts of nodes standing.
 //!
-//! The memory of a plain message is used again for the next one: a [`BlankMessage`]. It stays
-//! addressed as it was, since the next message is mostly for the same node.
+//! The memory of a plain message is used again for the next one to the same peer: as a *blank*
+//! message, which owns nothing. It stays addressed as it was, since the next message is mostly for
+//! the same node.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -17,10 +18,10 @@ use crate::bus::host::{Files, Host, Pool};
 use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
-use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
+use crate::bus::quota::{Amounts, SentFds, BYTES};
 
 /// Handles on their way; None where the node was dead already when the message was made, and where
-/// none is linked yet.
+/// none is linked yet. Before they are linked, those that the sender has.
 pub(crate) type Handles<H> = KVVec<Option<Arc<Handle<H>>>>;
 
 /// An event that a peer is notified of.
@@ -66,29 +67,22 @@ pub(crate) type EntryReservation<H> = order::EntryReservation<Message<H>>;
 /// Returns the charges for a message of this size while it is in flight.
 #[inline]
 pub(crate) fn charges(size: &Size) -> Amounts {
-    let mut charges = NOTHING;
-    charges[SLICES] = 1;
-    charges[HANDLES] = size.n_handles as u64;
-    charges[BYTES] = size.n_charged();
-    charges[FDS] = size.n_fds as u64;
-    charges
+    let (n_handles, n_fds) = (size.n_handles as u64, size.n_fds as u64);
+    [1, n_handles, size.n_charged(), n_fds]
 }
 
 /// Returns the charges that stay until the user gives the slice back.
 #[inline]
 pub(crate) fn slice_charges(slice: &Slice) -> Amounts {
-    let mut charges = NOTHING;
-    charges[SLICES] = 1;
-    charges[BYTES] = u64::from(slice.n_bytes);
-    charges
+    [1, 0, u64::from(slice.n_bytes), 0]
 }
 
 /// A message, on its way to the owner of its node or queued there.
 pub(crate) struct Message<H: Host> {
     /// None in a seed, which is for no node.
     pub(crate) node: Option<Arc<Node<H>>>,
-    /// The receiver's. None only in memory that no peer has yet.
-    pub(crate) pool: Option<H::Pool>,
+    /// The receiver's.
+    pub(crate) pool: H::Pool,
     /// The memory behind its slice is pinned.
     pub(crate) pinned: bool,
     pub(crate) links: Links<Self>,
@@ -115,19 +109,16 @@ impl<H: Host> Queued for Message<H> {
     }
 }
 
-/// Memory for a message: of one that was received, or new. It owns nothing.
-pub(crate) struct BlankMessage<H: Host>(KBox<Message<H>>);
-
-impl<H: Host> BlankMessage<H> {
-    /// Allocates it.
+impl<H: Host> Message<H> {
+    /// Makes a blank message for the peer with this pool.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new() -> Result<Self> {
-        let blank = Message {
+    pub(crate) fn blank(pool: H::Pool) -> Result<KBox<Self>> {
+        let blank = Self {
             node: None,
-            pool: None,
+            pool,
             pinned: false,
             links: Links::NONE,
             slice: Slice::default(),
@@ -136,31 +127,9 @@ impl<H: Host> BlankMessage<H> {
             files: None,
             sent_fds: None,
         };
-        Ok(Self(KBox::new(blank, GFP_KEPT)?))
+        Ok(KBox::new(blank, GFP_KEPT)?)
     }
 
-    /// Keeps the memory of a plain message whose slice is the user's now.
-    #[inline]
-    pub(crate) fn recycle(message: KBox<Message<H>>) -> Self {
-        debug_assert!(message.is_plain());
-        Self(message)
-    }
-
-    /// Assigns it to the peer with this pool.
-    pub(crate) fn assign(&mut self, pool: Option<H::Pool>) {
-        self.0.pool = pool;
-    }
-
-    /// Makes a message with a slice, whose memory may be `pinned` already.
-    #[inline]
-    pub(crate) fn into_message(mut self, slice: Slice, pinned: bool) -> KBox<Message<H>> {
-        self.0.slice = slice;
-        self.0.pinned = pinned;
-        self.0
-    }
-}
-
-impl<H: Host> Message<H> {
     /// Returns the size of the message.
     pub(crate) fn size(&self) -> Size {
         Size {
@@ -168,6 +137,11 @@ impl<H: Host> Message<H> {
             n_handles: self.handles.len(),
             n_fds: self.files.as_ref().map_or(0, Files::count),
         }
+    }
+
+    /// Returns the offset of the handle IDs, which follow the payload.
+    pub(crate) fn handles_offset(&self) -> u64 {
+        self.slice.offset + self.n_bytes.next_multiple_of(UNIT)
     }
 
     /// Returns whether it carries nothing except bytes.
@@ -200,31 +174,33 @@ impl<H: Host> Message<H> {
     /// ENOMEM.
     #[inline]
     pub(crate) fn pin(&mut self) -> Result {
-        let Some(pool) = &self.pool else {
-            return Ok(());
-        };
         let Slice { offset, size, .. } = self.slice;
         if !self.pinned {
-            pool.pin(offset, size)?;
+            self.pool.pin(offset, size)?;
             self.pinned = true;
         }
         // An empty slice is all padding; otherwise it ends where the handles start, or earlier.
         let n_bytes = self.n_bytes;
         let padded = n_bytes.next_multiple_of(UNIT).max(UNIT).min(size);
-        clear(pool, offset + n_bytes, offset + padded);
+        clear(&self.pool, offset + n_bytes, offset + padded);
         Ok(())
+    }
+
+    /// Copies the payload of another message of the same length.
+    pub(crate) fn copy_payload(&self, from: &Self) {
+        let (from_offset, to_offset) = (from.slice.offset, self.slice.offset);
+        from.pool
+            .copy(from_offset, from.n_bytes, &self.pool, to_offset);
     }
 
     /// Gives the memory behind the slice back, of a message that failed: none of it is kept for the
     /// next message, since the task that sent this one would go on paying for it.
     pub(crate) fn release_memory(&mut self) {
         let Slice { offset, size, .. } = self.slice;
-        if let Some(pool) = &self.pool {
-            if core::mem::take(&mut self.pinned) {
-                pool.unpin(offset, size);
-            }
-            pool.trim(offset, size);
+        if core::mem::take(&mut self.pinned) {
+            self.pool.unpin(offset, size);
         }
+        self.pool.trim(offset, size);
     }
 
     /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to
@@ -238,12 +214,11 @@ impl<H: Host> Message<H> {
         let mut inbox = peer.inbox.lock();
         // A disconnected peer has given all of its charges back at once.
         if inbox.open {
-            unpin = inbox.free(slice, self.pinned);
-            inbox.ledger.release(slice.payer, &charges);
+            unpin = inbox.free(slice, self.pinned, &charges);
         }
         drop(inbox);
-        if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {
-            pool.unpin(slice.offset, slice.size);
+        if unpin {
+            self.pool.unpin(slice.offset, slice.size);
         }
         self.unlink_handles();
     }

@@ -7,12 +7,13 @@
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
 //   bus, dying, handle, inbox, message, node, peer, reservation, seed, table (together)
-//   resolver, usage
+//   info, resolver
 
 mod bus;
 mod dying;
 mod handle;
 mod inbox;
+mod info;
 mod message;
 mod node;
 mod peer;
@@ -20,20 +21,20 @@ mod reservation;
 mod resolver;
 mod seed;
 mod table;
-mod usage;
 
 pub use bus::{Bus, Usage};
 pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
 pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
 pub(crate) use inbox::{Inbox, Remains};
+pub use info::Info;
 pub(crate) use message::{
-    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Handles, Message,
-    Notice, NoticeState, Removed,
+    charges, clear, slice_charges, EntryRef, EntryReservation, Handles, Message, Notice,
+    NoticeState, Removed,
 };
 pub(crate) use node::{HolderReservation, Holders, Node, Unconfirmed};
 pub(crate) use peer::{check, ensure};
-pub use peer::{Info, Peer, Ready};
+pub use peer::{Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
-pub(crate) use seed::{Seed, SeedRef, SeedReservation};
-pub(crate) use table::{creates, Gained, Table, TableReservation};
+pub(crate) use seed::{Seed, SeedRef};
+pub(crate) use table::{creates, Table, TableReservation};

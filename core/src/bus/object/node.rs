@@ -31,19 +31,10 @@ use crate::bus::object::{
 };
 use crate::bus::order::Transaction;
 
-/// Finds a handle among the holders of a node, or of several nodes of one owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HolderKey {
-    /// The ID of the peer that holds it.
-    peer: u64,
-    /// The node's serial number.
-    serial: u64,
-}
-
-/// The handles of a node, or of several nodes of one owner.
-pub(crate) type Holders<H> = RBTree<HolderKey, Arc<Handle<H>>>;
+/// Handles of a node, by the ID of the peer that holds each.
+pub(crate) type Holders<H> = RBTree<u64, Arc<Handle<H>>>;
 /// Memory for an entry among a node's holders.
-pub(crate) type HolderReservation<H> = RBTreeNodeReservation<HolderKey, Arc<Handle<H>>>;
+pub(crate) type HolderReservation<H> = RBTreeNodeReservation<u64, Arc<Handle<H>>>;
 
 /// Memory that a destruction needs, set aside while the node lives: so it never fails for lack of
 /// memory.
@@ -88,8 +79,6 @@ pub(crate) struct Shared<H: Host> {
 pub(crate) struct Node<H: Host> {
     /// The owner's ID of it.
     pub(crate) id: u64,
-    /// Number that no other node of its owner ever had.
-    pub(crate) serial: u64,
     /// The peer that it belongs to.
     pub(crate) owner: Arc<Peer<H>>,
     /// Its destruction, from the moment that it begins.
@@ -109,7 +98,7 @@ impl<H: Host> Node<H> {
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new(id: u64, serial: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
+    pub(crate) fn new(id: u64, owner: &Arc<Peer<H>>) -> Result<Arc<Self>> {
         let death = DeathReservation {
             transaction: owner.transaction()?,
             entry: DyingReservation::<H>::new(GFP_KEPT)?,
@@ -127,7 +116,6 @@ impl<H: Host> Node<H> {
         };
         let new = Self {
             id,
-            serial,
             owner: owner.clone(),
             death: SetOnce::new(),
             shared: LockedBy::new(&owner.inbox, shared),
@@ -208,14 +196,6 @@ impl<H: Host> Node<H> {
     #[inline]
     pub(crate) fn is_released(&self, inbox: &Inbox<H>) -> bool {
         self.shared.access(inbox).anchor_released
-    }
-
-    /// Returns the key of the peer's handle among the holders.
-    pub(crate) fn holder_key(&self, peer: &Peer<H>) -> HolderKey {
-        HolderKey {
-            peer: peer.id(),
-            serial: self.serial,
-        }
     }
 }
 

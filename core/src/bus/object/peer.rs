@@ -22,12 +22,9 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, WakeHint, Waker};
 use crate::bus::object::{Bus, Inbox, Table};
-use crate::bus::order::{Cursor, Number, Transaction};
-use crate::bus::quota::{Amounts, Claimant, Limits, User, FDS};
+use crate::bus::order::{Number, Transaction};
+use crate::bus::quota::{Amounts, Claimant, Limits, User};
 use crate::errno::ESHUTDOWN;
-
-/// Most handles or entries that are counted in one go.
-const COUNT_CHUNK: usize = 64;
 
 /// A member of the bus.
 #[pin_data]
@@ -62,33 +59,6 @@ impl Ready {
     pub fn any(&self) -> bool {
         self.hangup || self.readable
     }
-}
-
-/// Numbers about a peer, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Info {
-    /// The peer's ID, unique on its bus.
-    pub id: u64,
-    /// The user that it belongs to.
-    pub uid: u32,
-    /// Handles in its table, own nodes included.
-    pub handles: u64,
-    /// Own nodes.
-    pub nodes: u64,
-    /// Queue entries that were committed.
-    pub queued: u64,
-    /// Queue entries that are staged.
-    pub staged: u64,
-    /// Slices in its pool, in flight or received.
-    pub slices: u64,
-    /// Slices, handles, bytes and descriptors charged at this peer.
-    pub charged: Amounts,
-    /// Amounts charged at the peers of its user together.
-    pub user_charged: Amounts,
-    /// Limits of its user.
-    pub user_limits: Limits,
-    /// Descriptors that its user has in flight.
-    pub sent_fds: u64,
 }
 
 /// Returns ESHUTDOWN unless `open`.
@@ -219,51 +189,5 @@ impl<H: Host> Peer<H> {
         let inbox = self.inbox.lock();
         check(inbox.open)?;
         Ok(inbox.ledger.account.limits)
-    }
-
-    /// Counts the handles, entries and slices of the peer; takes time in proportion, and keeps no
-    /// other task waiting. Numbers that change meanwhile may be those of any moment of the call.
-    pub fn info(&self) -> Info {
-        let (mut handles, mut nodes) = (0, 0);
-        let mut next = Some(0);
-        while next.is_some() {
-            let table = self.table.lock();
-            for _ in 0..COUNT_CHUNK {
-                let here = next.and_then(|from| table.by_id.cursor_lower_bound(&from));
-                let Some(here) = here else {
-                    next = None;
-                    break;
-                };
-                let (id, handle) = here.current();
-                next = id.checked_add(1);
-                handles += 1;
-                nodes += u64::from(handle.is_anchor());
-            }
-        }
-        let mut inbox = self.inbox.lock();
-        inbox.queue.pull();
-        let mut cursor = inbox.queue.cursor();
-        drop(inbox);
-        let mut queued = 0;
-        while !matches!(cursor, Cursor::End) {
-            let inbox = self.inbox.lock();
-            queued += inbox.queue.count_from(&mut cursor, COUNT_CHUNK) as u64;
-        }
-        let (charged, user_charged) = (self.used(), self.used_by_user());
-        let sent_fds = self.user.account.lock().sent.used[FDS];
-        let inbox = self.inbox.lock();
-        Info {
-            id: self.id,
-            uid: self.uid(),
-            handles,
-            nodes,
-            queued,
-            staged: inbox.queue.n_staged() as u64,
-            slices: u64::from(inbox.slices.n_used()),
-            charged,
-            user_charged,
-            user_limits: self.user.limits,
-            sent_fds,
-        }
     }
 }

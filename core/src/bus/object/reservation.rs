@@ -8,7 +8,7 @@
 use kernel::prelude::*;
 
 use crate::bus::host::Host;
-use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
+use crate::bus::object::{check, Inbox, Message, Peer};
 use crate::bus::order::Ring;
 use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
 use crate::bus::quota::{only, Claimant, LedgerReservation, Level, QuotaError, HANDLES};
@@ -19,13 +19,10 @@ use crate::errno::{EDQUOT, EXFULL};
 pub(crate) enum Denied {
     /// Final.
     Error(Error),
-    /// By an account of this level, unless so many claimants return the credit that lies idle with
-    /// them.
-    UntilRecall(Level, u32),
-    /// To be tried again with memory for the claimant's first claim.
-    NeedsClaim,
-    /// To be tried again with memory for so many slices.
-    NeedsSlices(usize),
+    /// By quota.
+    Quota(QuotaError),
+    /// By the pool.
+    Pool(AllocError),
     /// To be tried again with memory for a message.
     NeedsMessage,
 }
@@ -38,20 +35,13 @@ impl From<Error> for Denied {
 
 impl From<QuotaError> for Denied {
     fn from(error: QuotaError) -> Self {
-        match error {
-            QuotaError::Refused => Self::Error(EDQUOT),
-            QuotaError::RefusedUntilRecall(level, keepers) => Self::UntilRecall(level, keepers),
-            QuotaError::NeedsReservation => Self::NeedsClaim,
-        }
+        Denied::Quota(error)
     }
 }
 
 impl From<AllocError> for Denied {
     fn from(error: AllocError) -> Self {
-        match error {
-            AllocError::Full => Denied::Error(EXFULL),
-            AllocError::NeedsMemory(n) => Denied::NeedsSlices(n),
-        }
+        Denied::Pool(error)
     }
 }
 
@@ -85,26 +75,24 @@ impl<H: Host> SliceReservation<H> {
 pub(crate) struct Reservations<H: Host> {
     pub(crate) ledger: LedgerReservation,
     pub(crate) slices: Option<SliceReservation<H>>,
-    pub(crate) message: Option<BlankMessage<H>>,
+    pub(crate) message: Option<KBox<Message<H>>>,
 }
 
 impl<H: Host> Reservations<H> {
-    fn none() -> Self {
-        Self {
-            ledger: LedgerReservation::default(),
-            slices: None,
-            message: None,
-        }
-    }
-
-    /// Gets the memory that was lacking; fails if the denial is final.
-    fn get(&mut self, denied: Denied) -> Result {
+    /// Gets the memory that `peer` was lacking; fails if the denial is final.
+    fn get(&mut self, peer: &Peer<H>, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),
-            Denied::UntilRecall(..) => return Err(EDQUOT),
-            Denied::NeedsClaim => self.ledger = LedgerReservation::new()?,
-            Denied::NeedsSlices(n) => self.slices = Some(SliceReservation::new(n)?),
-            Denied::NeedsMessage => self.message = Some(BlankMessage::new()?),
+            Denied::Quota(QuotaError::NeedsReservation) => self.ledger = LedgerReservation::new()?,
+            Denied::Quota(_) => return Err(EDQUOT),
+            Denied::Pool(AllocError::Full) => return Err(EXFULL),
+            Denied::Pool(AllocError::NeedsMemory(n)) => {
+                self.slices = Some(SliceReservation::new(n)?)
+            }
+            // A peer that is disconnected by now has no pool, and denies the next attempt.
+            Denied::NeedsMessage => {
+                self.message = peer.pool().ok().map(Message::blank).transpose()?;
+            }
         }
         Ok(())
     }
@@ -134,20 +122,22 @@ impl<H: Host> Peer<H> {
         mut denied: Denied,
         mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
     ) -> Result<T> {
-        let mut reservations = Reservations::none();
+        let mut reservations = Reservations {
+            ledger: LedgerReservation::default(),
+            slices: None,
+            message: None,
+        };
         // Once on each level: a claim may need the one and then the other.
-        let (mut recalled_peer, mut recalled_user) = (false, false);
+        let mut recalled = [false; 3];
         loop {
             match denied {
-                Denied::UntilRecall(Level::Peer, keepers) if !recalled_peer => {
-                    recalled_peer = true;
-                    self.recall(Level::Peer, keepers);
+                Denied::Quota(QuotaError::RefusedUntilRecall(level, keepers))
+                    if !recalled[level as usize] =>
+                {
+                    recalled[level as usize] = true;
+                    self.recall(level, keepers);
                 }
-                Denied::UntilRecall(Level::User, keepers) if !recalled_user => {
-                    recalled_user = true;
-                    self.recall(Level::User, keepers);
-                }
-                denied => reservations.get(denied)?,
+                denied => reservations.get(self, denied)?,
             }
             denied = match book(&mut self.inbox.lock(), Some(&mut reservations)) {
                 Ok(booked) => return Ok(booked),
@@ -163,7 +153,10 @@ impl<H: Host> Peer<H> {
         while recalled < keepers {
             let n = match level {
                 Level::Peer => self.inbox.lock().ledger.recall(),
-                _ => self.bus.recall(&self.user),
+                _ => match self.bus.peer_with_credit(&self.user, 0) {
+                    Some(peer) => peer.inbox.lock().ledger.recall(),
+                    None => 0,
+                },
             };
             if n == 0 {
                 return;
@@ -172,13 +165,13 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Charges `n` handles.
+    /// Charges one handle.
     ///
     /// # Errors
     ///
     /// ESHUTDOWN, EDQUOT, ENOMEM.
-    pub(crate) fn charge_handles(&self, claimant: Claimant, n: usize) -> Result {
-        let charges = only(HANDLES, n as u64);
+    pub(crate) fn charge_handle(&self, claimant: Claimant) -> Result {
+        let charges = only(HANDLES, 1);
         self.book(|inbox, reservations| {
             check(inbox.open)?;
             let reservation = reservations.map(|all| &mut all.ledger);

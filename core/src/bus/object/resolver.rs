@@ -79,9 +79,11 @@ impl<'p, H: Host> Resolver<'p, H> {
                     handle
                 }
                 (None, None) => {
-                    let serial = table.next_serial();
                     drop(guard);
-                    new = Some(make_node(self.peer, id, serial)?);
+                    let node = Node::new(id, self.peer)?;
+                    let made = NewHandle::new(&node, self.peer)?;
+                    self.peer.charge_handle(self.peer.claimant())?;
+                    new = Some(made);
                     continue;
                 }
             };
@@ -130,14 +132,6 @@ impl<'p, H: Host> Resolver<'p, H> {
             handle.unlink(detached);
         }
     }
-}
-
-/// Makes a node and its anchor, and charges the owner for it.
-fn make_node<H: Host>(owner: &Arc<Peer<H>>, id: u64, serial: u64) -> Result<NewHandle<H>> {
-    let node = Node::new(id, serial, owner)?;
-    let new = NewHandle::new(&node, owner)?;
-    owner.charge_handles(owner.claimant(), 1)?;
-    Ok(new)
 }
 
 impl<H: Host> Drop for Resolver<'_, H> {

@@ -18,20 +18,43 @@ use kernel::sync::{Arc, UniqueArc};
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, KillCheck};
-use crate::bus::object::{Handle, Message, Peer};
+use crate::bus::object::{Handle, Message, Node, Peer};
+use crate::errno::ESHUTDOWN;
 
 /// A message that a peer keeps.
 pub(crate) struct Seed<H: Host> {
     pub(crate) message: KBox<Message<H>>,
-    /// Own nodes that the seed carries, by serial number.
-    own: RBTree<u64, ()>,
+    /// Own nodes that the seed carries, by address. It holds references to them.
+    own: RBTree<usize, ()>,
 }
 
 impl<H: Host> Seed<H> {
+    /// Makes a seed of the message in `from`, which stays there on error.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM; ESHUTDOWN if there is none; EINTR if the caller was killed.
+    pub(crate) fn new(from: &mut Option<KBox<Message<H>>>) -> Result<Arc<Self>> {
+        let mut own = RBTree::new();
+        let mut kill_check = KillCheck::default();
+        let handles = from.iter().flat_map(|message| message.handles.iter());
+        for handle in handles.flatten().filter(|handle| handle.is_anchor()) {
+            kill_check.step::<H>(1)?;
+            own.try_create_and_insert(address(&handle.node), (), GFP_KEPT)?;
+        }
+        let memory = UniqueArc::new_uninit(GFP_KEPT)?;
+        let message = from.take().ok_or(ESHUTDOWN)?;
+        Ok(memory.write(Self { message, own }).into())
+    }
+
     /// Returns whether it carries the node of this anchor.
     pub(crate) fn pins(&self, anchor: &Handle<H>) -> bool {
-        self.own.get(&anchor.node.serial).is_some()
+        self.own.get(&address(&anchor.node)).is_some()
     }
+}
+
+fn address<H: Host>(node: &Node<H>) -> usize {
+    core::ptr::from_ref(node).addr()
 }
 
 /// A reference to a seed of a peer.
@@ -59,37 +82,5 @@ impl<H: Host> Drop for SeedRef<'_, H> {
         if let Some(last) = self.seed.take().and_then(Arc::into_unique_or_drop) {
             last.message.discard(self.peer);
         }
-    }
-}
-
-/// Memory for a seed, and what is known of it before its message is ready.
-pub(crate) struct SeedReservation<H: Host> {
-    memory: UniqueArc<core::mem::MaybeUninit<Seed<H>>>,
-    own: RBTree<u64, ()>,
-}
-
-impl<H: Host> SeedReservation<H> {
-    /// Allocates a seed that will carry these handles.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM; EINTR if the caller was killed.
-    pub(crate) fn new(handles: &[Arc<Handle<H>>]) -> Result<Self> {
-        let mut own = RBTree::new();
-        let mut kill_check = KillCheck::default();
-        for handle in handles.iter().filter(|handle| handle.is_anchor()) {
-            kill_check.step::<H>(1)?;
-            own.try_create_and_insert(handle.node.serial, (), GFP_KEPT)?;
-        }
-        Ok(Self {
-            memory: UniqueArc::new_uninit(GFP_KEPT)?,
-            own,
-        })
-    }
-
-    /// Makes the seed.
-    pub(crate) fn into_seed(self, message: KBox<Message<H>>) -> Arc<Seed<H>> {
-        let Self { memory, own } = self;
-        memory.write(Seed { message, own }).into()
     }
 }

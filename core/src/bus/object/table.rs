@@ -12,7 +12,7 @@
 //! The table lock guards all of this, with the `local` part of each handle of the peer.
 
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
-use kernel::sync::Arc;
+use kernel::sync::{Arc, SpinLock};
 
 use crate::abi::{HANDLE_FLAG_MANAGED, HANDLE_FLAG_REMOTE, HANDLE_INVALID};
 use crate::bus::host::Host;
@@ -29,8 +29,6 @@ pub(crate) struct Table<H: Host> {
     /// The peer is connected.
     pub(crate) open: bool,
     last: u64,
-    /// Count of numbers that were given to nodes, each once.
-    serials: u64,
 }
 
 // Pinned data is behind pointers; nothing in the table itself minds being moved.
@@ -56,14 +54,7 @@ impl<H: Host> Table<H> {
             by_id: RBTree::new(),
             open: true,
             last: 0,
-            serials: 0,
         }
-    }
-
-    /// Returns a number for a node, which no other node of the peer ever gets.
-    pub(crate) fn next_serial(&mut self) -> u64 {
-        self.serials += 1;
-        self.serials
     }
 
     /// Chooses the ID that a handle gets which is not in the table: for an own node the one it
@@ -95,18 +86,17 @@ impl<H: Host> Table<H> {
         let Some(reservation) = local.reservation.take() else {
             return false;
         };
-        local.id = id;
         local.refs = 1;
         local.payer = Some(payer);
         self.by_id.insert(reservation.into_node(id, handle.clone()));
-        handle.notice.access_mut(inbox).held = true;
+        handle.notice.access_mut(inbox).id = id;
         true
     }
 
     /// Turns a reference that was on its way into one of the user's: the handle gets `id` or one
-    /// that is chosen, or keeps the one it has. None, with nothing changed, if the holder was to be
-    /// notified of the node's end before it got here. The charge of `payer` stays with a handle
-    /// that is new in the table.
+    /// that is chosen, or keeps the one it has. None, with nothing changed, if the table is closed,
+    /// or if the holder was to be notified of the node's end before it got here. The charge of
+    /// `payer` stays with a handle that is new in the table.
     pub(crate) fn gain(
         &mut self,
         inbox: &mut Inbox<H>,
@@ -114,6 +104,9 @@ impl<H: Host> Table<H> {
         payer: u64,
         id: Option<u64>,
     ) -> Option<Gained> {
+        if !self.open {
+            return None;
+        }
         let local = handle.local.access_mut(self);
         let is_new = local.refs == 0;
         if is_new {
@@ -129,9 +122,26 @@ impl<H: Host> Table<H> {
             local.refs += 1;
         }
         Some(Gained {
-            id: handle.local.access(self).id,
+            id: handle.notice.access(inbox).id,
             keeps_charge: is_new,
         })
+    }
+
+    /// Takes one user reference from a handle: the pin, or another one. With the last one the handle
+    /// leaves the table. The caller has a reference to it, and unlinks the returned ones.
+    pub(crate) fn detach_one(
+        &mut self,
+        inbox: &SpinLock<Inbox<H>>,
+        handle: &Arc<Handle<H>>,
+        with_pin: bool,
+    ) -> Detached {
+        let local = handle.local.access_mut(self);
+        if local.refs == 1 {
+            return self.detach(&mut inbox.lock(), handle);
+        }
+        local.refs -= 1;
+        local.pinned &= !with_pin;
+        Detached { refs: 1, with_pin }
     }
 
     /// Takes a handle out of the table, with all its user references. The caller has a reference to
@@ -140,14 +150,14 @@ impl<H: Host> Table<H> {
         let local = handle.local.access_mut(self);
         let refs = core::mem::take(&mut local.refs);
         let with_pin = core::mem::take(&mut local.pinned);
-        let id = core::mem::replace(&mut local.id, HANDLE_INVALID);
         if let Some(payer) = local.payer.take() {
             inbox.discharge_handles(payer, 1);
         }
+        let notice = handle.notice.access_mut(inbox);
+        let id = core::mem::replace(&mut notice.id, HANDLE_INVALID);
         // The caller has a reference of its own, so the one in the tree is not the last.
         let entry = self.by_id.remove_node(&id);
         handle.local.access_mut(self).reservation = entry.map(|node| node.into_reservation());
-        handle.notice.access_mut(inbox).held = false;
         if handle.is_anchor() {
             handle.node.shared.access_mut(inbox).anchor_released = true;
         }

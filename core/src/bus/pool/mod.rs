@@ -10,7 +10,7 @@ mod slice;
 
 pub(crate) use allocator::{Allocator, ExtentArray};
 pub(crate) use given::GivenSlices;
-pub(crate) use slice::{Layout, Size, Slice, UNIT};
+pub(crate) use slice::{Size, Slice, UNIT};
 
 /// The reason why a slice cannot be reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A slice of a pool, and its layout.
+//! A slice of a pool, and its size.
 
 /// Offsets and sizes are multiples of this many bytes.
 pub(crate) const UNIT: u64 = 8;
@@ -36,17 +36,15 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// Returns the layout of a slice for a message of this size.
+    /// Returns the size of a slice for a message of this size: payload, padding, handle IDs,
+    /// descriptors, padding. Never 0.
     ///
     /// Nothing overflows for at most 2^31 bytes and at most as many handles as a limit allows.
     #[inline]
-    pub(crate) fn layout(&self) -> Layout {
-        let handles = self.n_bytes.next_multiple_of(UNIT);
-        let end = handles + self.n_charged() - self.n_bytes;
-        Layout {
-            handles,
-            size: end.next_multiple_of(UNIT).max(UNIT),
-        }
+    pub(crate) fn slice_size(&self) -> u64 {
+        let padded = self.n_bytes.next_multiple_of(UNIT);
+        let end = padded + self.n_charged() - self.n_bytes;
+        end.next_multiple_of(UNIT).max(UNIT)
     }
 
     /// Returns the bytes of a slice for a message of this size, without padding.
@@ -56,40 +54,29 @@ impl Size {
     }
 }
 
-/// The layout of a slice, relative to its start: payload, padding, handle IDs, descriptors,
-/// padding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    /// Start of the handle IDs. Descriptors follow them.
-    pub(crate) handles: u64,
-    /// Size of the whole, never 0.
-    pub(crate) size: u64,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn layout(n_bytes: u64, n_handles: usize, n_fds: usize) -> (u64, u64) {
+    fn slice_size(n_bytes: u64, n_handles: usize, n_fds: usize) -> u64 {
         let size = Size {
             n_bytes,
             n_handles,
             n_fds,
         };
-        let Layout { handles, size } = size.layout();
-        (handles, size)
+        size.slice_size()
     }
 
     #[test]
     fn a_slice_is_never_empty() {
-        assert_eq!(layout(0, 0, 0), (0, 8));
+        assert_eq!(slice_size(0, 0, 0), 8);
     }
 
     #[test]
     fn handles_start_aligned_and_descriptors_are_padded() {
-        assert_eq!(layout(1, 2, 0), (8, 24));
-        assert_eq!(layout(8, 1, 1), (8, 24));
-        assert_eq!(layout(9, 0, 3), (16, 32));
-        assert_eq!(layout(16, 0, 2), (16, 24));
+        assert_eq!(slice_size(1, 2, 0), 24);
+        assert_eq!(slice_size(8, 1, 1), 24);
+        assert_eq!(slice_size(9, 0, 3), 32);
+        assert_eq!(slice_size(16, 0, 2), 24);
     }
 }

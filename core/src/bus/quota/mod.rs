@@ -16,7 +16,7 @@ mod user;
 
 pub(crate) use ledger::{Ledger, LedgerReservation};
 pub(crate) use level::{divisor, Level};
-pub(crate) use resource::{add, covers, only, subtract, Claimant, NOTHING};
+pub(crate) use resource::{add, covers, only, Claimant, NOTHING};
 pub use resource::{
     user_limits, Amounts, Limits, BYTES, FDS, HANDLES, PEER_LIMITS, RESOURCES, SLICES,
 };

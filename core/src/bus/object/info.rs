@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Numbers about a peer and its user, for fdinfo and QUOTA.
+//!
+//! # Locks
+//!
+//! The peer's table and the inboxes of the user's peers, one after the other, for a few entries at
+//! a time.
+
+use crate::bus::host::Host;
+use crate::bus::object::Peer;
+use crate::bus::order::Cursor;
+use crate::bus::quota::{Amounts, Limits, FDS};
+
+/// Most handles or entries that are counted in one go.
+const COUNT_CHUNK: usize = 64;
+
+/// Numbers about a peer, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The peer's ID, unique on its bus.
+    pub id: u64,
+    /// The user that it belongs to.
+    pub uid: u32,
+    /// Handles in its table, own nodes included.
+    pub handles: u64,
+    /// Own nodes.
+    pub nodes: u64,
+    /// Queue entries that were committed.
+    pub queued: u64,
+    /// Queue entries that are staged.
+    pub staged: u64,
+    /// Slices in its pool, in flight or received.
+    pub slices: u64,
+    /// Slices, handles, bytes and descriptors charged at this peer.
+    pub charged: Amounts,
+    /// Amounts charged at the peers of its user together.
+    pub user_charged: Amounts,
+    /// Limits of its user.
+    pub user_limits: Limits,
+    /// Descriptors that its user has in flight.
+    pub sent_fds: u64,
+}
+
+impl<H: Host> Peer<H> {
+    /// Counts the handles, entries and slices of the peer; takes time in proportion, and keeps no
+    /// other task waiting. Numbers that change meanwhile may be those of any moment of the call.
+    pub fn info(&self) -> Info {
+        let (mut handles, mut nodes) = (0, 0);
+        let mut next = Some(0);
+        while next.is_some() {
+            let table = self.table.lock();
+            for _ in 0..COUNT_CHUNK {
+                let here = next.and_then(|from| table.by_id.cursor_lower_bound(&from));
+                let Some(here) = here else {
+                    next = None;
+                    break;
+                };
+                let (id, handle) = here.current();
+                next = id.checked_add(1);
+                handles += 1;
+                nodes += u64::from(handle.is_anchor());
+            }
+        }
+        let mut inbox = self.inbox.lock();
+        inbox.queue.pull();
+        let mut cursor = inbox.queue.cursor();
+        drop(inbox);
+        let mut queued = 0;
+        while !matches!(cursor, Cursor::End) {
+            let inbox = self.inbox.lock();
+            queued += inbox.queue.count_from(&mut cursor, COUNT_CHUNK) as u64;
+        }
+        let (charged, user_charged) = (self.used(), self.used_by_user());
+        let sent_fds = self.user.account.lock().sent.used[FDS];
+        let inbox = self.inbox.lock();
+        Info {
+            id: self.id(),
+            uid: self.uid(),
+            handles,
+            nodes,
+            queued,
+            staged: inbox.queue.n_staged() as u64,
+            slices: u64::from(inbox.slices.n_used()),
+            charged,
+            user_charged,
+            user_limits: self.user.limits,
+            sent_fds,
+        }
+    }
+
+    /// Sums up what the peers of its user use. Exact while nothing else happens; takes time in
+    /// proportion to the peers where a claimant has credit.
+    pub(crate) fn used_by_user(&self) -> Amounts {
+        let books = self.user.account.lock();
+        // What mapped pools of peers that are gone keep is missing from the limits.
+        let (limits, used) = (&books.account.limits, &books.account.used);
+        let mut used = core::array::from_fn(|r| used[r] + self.user.limits[r] - limits[r]);
+        drop(books);
+        let mut from = 0;
+        while let Some(peer) = self.bus.peer_with_credit(&self.user, from) {
+            used = peer.less_idle(used);
+            from = peer.id() + 1;
+        }
+        used
+    }
+
+    /// Returns what is used at this peer, of what is charged there. Exact as
+    /// [`Peer::used_by_user`].
+    pub(crate) fn used(&self) -> Amounts {
+        let charged = self.inbox.lock().ledger.account.used;
+        self.less_idle(charged)
+    }
+
+    /// Returns `charged` less the credit that lies idle at this peer, a few claimants at a time.
+    fn less_idle(&self, mut charged: Amounts) -> Amounts {
+        let mut next = Some(0);
+        while next.is_some() {
+            let idle = self.inbox.lock().ledger.idle_from(&mut next);
+            charged = core::array::from_fn(|r| charged[r].saturating_sub(idle[r]));
+        }
+        charged
+    }
+}
