@@ -30,6 +30,10 @@ use crate::bus::quota::{
 const STOCK: usize = 4;
 /// Most bytes of memory that a peer keeps for the next message.
 const WARM_MAX: u64 = 4096;
+/// Most bytes of a pool that stay for later messages when nothing pins them.
+const RETAINED_MAX: u64 = 4 << 20;
+/// What a pool may retain grows in steps of so many bytes.
+const RETAINED_STEP: u64 = 4096;
 /// Most undecided transactions that stand in one queue, of all users together. Each costs every
 /// message to the peer, and each receipt, a look.
 const UNDECIDED_MAX: u64 = 256;
@@ -44,6 +48,8 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) slices: Allocator,
     pub(crate) given: GivenSlices,
     pub(crate) ledger: Ledger,
+    /// The pool retains memory below this offset when nothing pins it.
+    retained: u64,
     /// None once the peer is disconnected.
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
@@ -74,6 +80,7 @@ impl<H: Host> Inbox<H> {
             slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
             given: memory.given,
             ledger: Ledger::new(user, peer)?,
+            retained: 0,
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
@@ -133,16 +140,30 @@ impl<H: Host> Inbox<H> {
         self.unpin(freed);
     }
 
-    /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is.
+    /// Frees a slice. True if it is still to be unpinned: a small one that was is kept as it is, if
+    /// its memory may be retained.
     #[inline(always)]
     pub(crate) fn free(&mut self, slice: &Slice, pinned: bool) -> bool {
-        if !pinned || slice.size > WARM_MAX {
+        let retained = pinned && (slice.end() <= self.retained || self.retain(slice.end()));
+        if !retained || slice.size > WARM_MAX {
             self.slices.free(slice.number);
             return pinned;
         }
         let freed = self.slices.keep_warm(slice.number);
         self.unpin(freed);
         false
+    }
+
+    /// Has the pool retain memory up to `end`, or as far as its user's pools together may. Returns
+    /// whether it retains all of it.
+    #[cold]
+    fn retain(&mut self, end: u64) -> bool {
+        let wanted = end.next_multiple_of(RETAINED_STEP).min(RETAINED_MAX);
+        if let Some(pool) = self.pool.as_ref().filter(|_| wanted > self.retained) {
+            self.retained += self.ledger.retain(wanted - self.retained);
+            pool.retain(self.retained);
+        }
+        end <= self.retained
     }
 
     /// Unpins the memory that was kept warm.
@@ -292,11 +313,12 @@ impl<H: Host> Inbox<H> {
         (held[SLICES], held[BYTES]) = (self.given.n(), self.given.n_bytes());
         Self {
             open: false,
-            kept: Some(self.ledger.keep_charges(held)),
+            kept: Some(self.ledger.keep_charges(held, self.retained)),
             queue: self.queue.drain(),
             slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
             given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
             ledger: self.ledger.close(),
+            retained: 0,
             pool: self.pool.take(),
             seed: self.seed.take(),
             // Calls that destroy nodes go on.

@@ -219,13 +219,11 @@ impl<H: Host> Message<H> {
 
     /// Gives the memory behind the slice back, of a message that failed: none of it is kept for the
     /// next message, since the task that sent this one would go on paying for it.
-    pub(crate) fn release_memory(&mut self) {
+    pub(crate) fn abandon_memory(&mut self) {
         let Slice { offset, size, .. } = self.slice;
-        if let Some(pool) = &self.pool {
-            if core::mem::take(&mut self.pinned) {
-                pool.unpin(offset, size);
-            }
-            pool.trim(offset, size);
+        let pinned = core::mem::take(&mut self.pinned);
+        if let Some(pool) = self.pool.as_ref().filter(|_| pinned) {
+            pool.abandon(offset, size);
         }
     }
 

@@ -184,6 +184,15 @@ impl Allocator {
 
     /// Finds a free extent of at least this length.
     fn find_free(&self, len: u32) -> Option<u32> {
+        // The one of its own bin that was freed last mostly fits, since slices of a size come again.
+        let last = self.bins[bin_of(len)];
+        if self
+            .extents
+            .get(last as usize)
+            .is_some_and(|e| e.len >= len)
+        {
+            return Some(last);
+        }
         let above = bin_above(len);
         let candidates = (self.filled >> above) << above;
         if candidates != 0 {
