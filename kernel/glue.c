@@ -43,6 +43,8 @@ const unsigned long *bus1_user_limits(void)
 {
 	if (!user_max[2])
 		user_max[2] = totalram_pages() / 8 << PAGE_SHIFT;
+	/* More than there can be, with room for sums. */
+	user_max[2] = min_t(u64, user_max[2], 1ULL << 62);
 	return user_max;
 }
 

@@ -137,7 +137,7 @@ impl<H: Host> Peer<H> {
                 at += 8;
             }
             if chunks.len() == 0 {
-                inbox.given.give(slice);
+                inbox.slices.give(slice);
                 end(inbox, kept);
                 return true;
             }
@@ -172,7 +172,7 @@ impl<H: Host> Inbox<H> {
     /// Makes a plain message the user's.
     #[inline(always)]
     fn deliver(&mut self, message: KBox<Message<H>>) -> Leftover<H> {
-        self.given.give(&message.slice);
+        self.slices.give(&message.slice);
         Leftover::Blank(self.keep(BlankMessage::recycle(message)))
     }
 }

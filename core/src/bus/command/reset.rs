@@ -34,7 +34,8 @@ impl<H: Host> Peer<H> {
         self.close_table()?;
         let doomed = self.detach_nodes(Doomed::in_transaction(&self.last_transaction), None);
         // What is left to be taken back in the instant of the destruction is little.
-        self.recall(Level::Peer, u32::MAX);
+        // A caller that was killed does not keep it from being taken back.
+        while self.recall(Level::Peer, u32::MAX).is_err() {}
         let remains = self.execute(&doomed, Also::Close);
         self.wake();
         self.release_handles();
@@ -60,7 +61,8 @@ impl<H: Host> Peer<H> {
             }
         }
         drop(inbox);
-        self.recall(Level::Peer, keepers);
+        // Credit that a killed caller leaves idle is recalled by those that need it.
+        let _ = self.recall(Level::Peer, keepers);
         if flush.seed {
             self.replace_seed(None)?;
         }

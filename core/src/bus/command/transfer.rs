@@ -112,7 +112,9 @@ impl<H: Host> Peer<H> {
     fn keep_promise(&self, handle: &Arc<Handle<H>>, promise: Promise, payer: u64) -> Result<Kept> {
         let mut table = self.table.lock();
         check(table.open)?;
-        if handle.local.access(&table).id != promise.known {
+        let known = handle.local.access(&table).id;
+        let is_taken = known == HANDLE_INVALID && table.by_id.get(&promise.id).is_some();
+        if known != promise.known || is_taken {
             return Ok(Kept::Stale);
         }
         let mut inbox = self.inbox.lock();

@@ -21,7 +21,7 @@ use crate::bus::object::{
     Removed, Reservations, Seed, SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
-use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
+use crate::bus::pool::{Allocator, Slice, UNIT};
 use crate::bus::quota::{
     divisor, only, Amounts, Claimant, KeptCharges, Ledger, User, BYTES, HANDLES, NOTHING, SLICES,
 };
@@ -46,7 +46,6 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) open: bool,
     pub(crate) queue: Queue<Message<H>>,
     pub(crate) slices: Allocator,
-    pub(crate) given: GivenSlices,
     pub(crate) ledger: Ledger,
     /// The pool retains memory below this offset when nothing pins it.
     retained: u64,
@@ -78,7 +77,6 @@ impl<H: Host> Inbox<H> {
             // A bit less than a power of two, which a small slice cuts out of without leaving its
             // bin.
             slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
-            given: memory.given,
             ledger: Ledger::new(user, peer)?,
             retained: 0,
             pool: Some(pool),
@@ -179,9 +177,7 @@ impl<H: Host> Inbox<H> {
     #[cold]
     fn install(&mut self, reservations: &mut Reservations<H>) {
         if let Some(slices) = reservations.slices.take() {
-            // The index looks into the extents, which have the same numbers before and after.
             reservations.slices = Some(SliceReservation {
-                given: self.given.grow(&self.slices, slices.given),
                 extents: self.slices.grow(slices.extents),
                 ring: self.queue.grow(slices.ring),
             });
@@ -310,13 +306,13 @@ impl<H: Host> Inbox<H> {
         // Only slices that the user was given stay pinned.
         self.drop_warm();
         let mut held = NOTHING;
-        (held[SLICES], held[BYTES]) = (self.given.n(), self.given.n_bytes());
+        let given = self.slices.given();
+        (held[SLICES], held[BYTES]) = (given.n_slices, given.n_bytes);
         Self {
             open: false,
             kept: Some(self.ledger.keep_charges(held, self.retained)),
             queue: self.queue.drain(),
             slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
-            given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
             ledger: self.ledger.close(),
             retained: 0,
             pool: self.pool.take(),

@@ -7,10 +7,10 @@
 
 use kernel::prelude::*;
 
-use crate::bus::host::Host;
+use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{check, BlankMessage, Inbox, Message, Peer};
 use crate::bus::order::Ring;
-use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
+use crate::bus::pool::{AllocError, ExtentArray};
 use crate::bus::quota::{only, Claimant, LedgerReservation, Level, QuotaError, HANDLES};
 use crate::errno::{EDQUOT, EXFULL};
 
@@ -55,13 +55,11 @@ impl From<AllocError> for Denied {
     }
 }
 
-/// Memory for a number of slices: for their extents, for the index of those that are given, and for
-/// as many messages in the queue's ring.
+/// Memory for a number of slices: for their extents, and for as many messages in the queue's ring.
 ///
 /// Each message has a slice until it left the ring, so there is always a slot for it.
 pub(crate) struct SliceReservation<H: Host> {
     pub(crate) extents: ExtentArray,
-    pub(crate) given: GivenSlices,
     pub(crate) ring: Ring<Message<H>>,
 }
 
@@ -74,7 +72,6 @@ impl<H: Host> SliceReservation<H> {
     pub(crate) fn new(n: usize) -> Result<Self> {
         let extents = ExtentArray::new(n)?;
         Ok(Self {
-            given: GivenSlices::new(extents.capacity())?,
             ring: Ring::new(extents.capacity())?,
             extents,
         })
@@ -141,11 +138,11 @@ impl<H: Host> Peer<H> {
             match denied {
                 Denied::UntilRecall(Level::Peer, keepers) if !recalled_peer => {
                     recalled_peer = true;
-                    self.recall(Level::Peer, keepers);
+                    self.recall(Level::Peer, keepers)?;
                 }
                 Denied::UntilRecall(Level::User, keepers) if !recalled_user => {
                     recalled_user = true;
-                    self.recall(Level::User, keepers);
+                    self.recall(Level::User, keepers)?;
                 }
                 denied => reservations.get(denied)?,
             }
@@ -158,7 +155,12 @@ impl<H: Host> Peer<H> {
 
     /// Takes back the credit of `keepers` claimants, or a few more: of this peer, or of its user's
     /// peers.
-    pub(crate) fn recall(&self, level: Level, keepers: u32) {
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller was killed, after some of it.
+    pub(crate) fn recall(&self, level: Level, keepers: u32) -> Result {
+        let mut kill_check = KillCheck::default();
         let mut recalled = 0;
         while recalled < keepers {
             let n = match level {
@@ -166,10 +168,12 @@ impl<H: Host> Peer<H> {
                 _ => self.bus.recall(&self.user),
             };
             if n == 0 {
-                return;
+                break;
             }
             recalled += n;
+            kill_check.step::<H>(u64::from(n))?;
         }
+        Ok(())
     }
 
     /// Charges `n` handles.
