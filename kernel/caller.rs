@@ -190,6 +190,10 @@ impl bus::Payload<Kernel> for Payload {
         for range in self.ranges.as_slice() {
             let len = range.len as u64;
             pool.pieces(at, len, |piece, done| {
+                // A part may be as long as a payload; there are few parts.
+                if done != 0 && glue::is_killed() {
+                    return Err(EINTR);
+                }
                 let addr = range.start.checked_add(done).ok_or(EFAULT)?;
                 // SAFETY: The piece lies in pinned pages, and is ours to write.
                 unsafe { copy_from(piece, addr) }

@@ -7,16 +7,18 @@
 //! that, since it is mostly another's: one that receives, resets, disconnects or closes. So workers
 //! of our own do it. They are no part of the system's queues, nor is delayed fput().
 //!
-//! Each user has at most one worker at a time, which closes the files that this user sent one after
-//! the other. So a file that takes long holds up only files of the user who sent it, and no user
-//! can occupy all workers.
+//! A file is closed on account of the user who opened it, for that one decides how long it takes:
+//! not the sender, who may have been handed it by a stranger. Each opener has at most
+//! [`WORKERS_MAX`] workers at a time. So files that take long hold up only files of the same opener,
+//! and only once there are as many of them as workers; and few users cannot occupy all workers.
 //!
-//! Nothing is allocated when files are dropped: all that it takes is made with the [`Batch`]. A user
-//! with too many files that are still to be closed cannot send more of them.
+//! Nothing is allocated when files are dropped: all that it takes is made with the [`Parcel`]. Files
+//! of an opener cannot be sent while too many of them are still to be closed.
 //!
 //! # Locks
 //!
-//! `bus1::closer`, a spin lock, guards the backlogs. Nothing is locked under it.
+//! `bus1::closer`, a spin lock, guards the backlogs. Nothing is locked under it. A message whose
+//! files are handed over, or that is sent while few files wait, does not take it.
 
 use core::pin::Pin;
 use core::ptr::NonNull;
@@ -27,6 +29,7 @@ use kernel::impl_has_work;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{new_spinlock, Arc, SpinLock, UniqueArc};
 use kernel::workqueue::{new_work, Queue, Work, WorkItem};
 
@@ -34,41 +37,50 @@ use crate::bus;
 use crate::errno::EDQUOT;
 use crate::gfp::ACCOUNT_MAYFAIL;
 
-/// The files of one message.
+/// Most files of one opener that are being closed at a time.
+const WORKERS_MAX: usize = 4;
+
+/// A file of a message, with all that it takes to have it closed by a worker.
 #[pin_data]
-struct Batch {
-    files: KVec<ARef<File>>,
-    /// The user who sent them.
-    uid: u32,
+struct Parcel {
+    /// None once it is closed.
+    file: Option<ARef<File>>,
+    /// The user who opened it.
+    opener: u32,
     closer: Arc<Closer>,
-    /// Memory for the user's backlog, if there is none yet.
+    /// Memory for the opener's backlog, if there is none yet.
     backlog: Option<RBTreeNodeReservation<u32, Backlog>>,
-    /// The next batch of the backlog.
-    next: Option<Pin<UniqueArc<Batch>>>,
+    /// The next one of the backlog.
+    next: Option<Owned>,
     #[pin]
-    work: Work<Batch>,
+    work: Work<Parcel>,
 }
+
+type Owned = Pin<UniqueArc<Parcel>>;
 
 impl_has_work! {
-    impl HasWork<Self> for Batch { self.work }
+    impl HasWork<Self> for Parcel { self.work }
 }
 
-/// The files of one user that a worker is closing, or is going to close.
+/// The files of one opener that workers are closing, or are going to close.
 struct Backlog {
     n_files: usize,
-    /// The batches that the worker has not begun with.
-    first: Option<Pin<UniqueArc<Batch>>>,
+    n_workers: usize,
+    /// Those that no worker has begun with.
+    first: Option<Owned>,
 }
 
 /// The workers.
 #[pin_data]
 pub(crate) struct Closer {
     queue: NonNull<workqueue_struct>,
-    /// Most files of a user that are still to be closed when it sends more.
+    /// Most files of an opener that are still to be closed when more of them are sent.
     most: usize,
-    /// Users with files to close, by ID. Each has a worker.
+    /// Number of files that are still to be closed, of all openers.
+    n_files: Atomic<usize>,
+    /// Users who opened files that are to be closed, by ID. Each has a worker.
     #[pin]
-    users: SpinLock<RBTree<u32, Backlog>>,
+    openers: SpinLock<RBTree<u32, Backlog>>,
 }
 
 // SAFETY: The backlogs are locked, and a workqueue may be used from any thread.
@@ -76,75 +88,106 @@ unsafe impl Send for Closer {}
 // SAFETY: The backlogs are locked, and a workqueue may be used from any thread.
 unsafe impl Sync for Closer {}
 
-impl Closer {
-    /// Makes a closer without work, for users of these limits. Its queue is there until
-    /// [`Closer::stop`].
-    pub(crate) fn new(limits: &bus::Limits) -> Result<Arc<Self>> {
+/// The closer with its workqueue: on drop it waits until all files are closed, and ends the workers.
+pub(crate) struct Workers(Arc<Closer>);
+
+impl Workers {
+    /// Makes a closer without work, for users of these limits.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new(limits: &bus::Limits) -> Result<Self> {
         let (name, flags) = (c"bus1-close".as_char_ptr(), bindings::wq_flags_WQ_UNBOUND);
         let most_active = bindings::wq_consts_WQ_MAX_ACTIVE as c_int;
+        let new = UniqueArc::new_uninit(GFP_KERNEL)?;
         // SAFETY: The format takes no arguments.
         let queue = unsafe { bindings::alloc_workqueue_noprof(name, flags, most_active) };
-        let new = pin_init!(Self {
+        let new = new.pin_init_with(pin_init!(Closer {
             queue: NonNull::new(queue).ok_or(ENOMEM)?,
             most: limits[bus::FDS] as usize,
-            users <- new_spinlock!(RBTree::new(), "bus1::closer"),
-        }? Error);
-        Arc::pin_init(new, GFP_KERNEL)
+            n_files: Atomic::new(0),
+            openers <- new_spinlock!(RBTree::new(), "bus1::closer"),
+        }? Error))?;
+        Ok(Self(new.into()))
     }
 
-    /// Waits until all files are closed, and ends the workers.
-    ///
-    /// # Safety
-    ///
-    /// Called once, when there are no files in flight any more.
-    pub(crate) unsafe fn stop(&self) {
-        // SAFETY: By the caller nothing is queued any more.
-        unsafe { bindings::destroy_workqueue(self.queue.as_ptr()) };
+    /// Returns a reference to the closer, for a peer.
+    pub(crate) fn closer(&self) -> Arc<Closer> {
+        self.0.clone()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // SAFETY: The device is gone or was never there, so no files are in flight, and nothing is
+        // queued any more.
+        unsafe { bindings::destroy_workqueue(self.0.queue.as_ptr()) };
+    }
+}
+
+impl Closer {
+    /// Returns whether files of this opener may be sent. Mostly so few files wait that no opener
+    /// can have too many.
+    fn admits(&self, opener: u32) -> bool {
+        let is_short = |backlog: &Backlog| backlog.n_files < self.most;
+        self.n_files.load(Relaxed) < self.most
+            || self.openers.lock().get(&opener).is_none_or(is_short)
     }
 
-    /// Has a batch closed that nobody else refers to.
-    fn add(self: &Arc<Self>, mut batch: Pin<UniqueArc<Batch>>) {
-        let mut users = self.users.lock();
-        let this = batch.as_mut().project();
-        let n_files = this.files.len();
-        if let Some(backlog) = users.get_mut(this.uid) {
-            backlog.n_files += n_files;
-            *this.next = backlog.first.take();
-            backlog.first = Some(batch);
+    /// Has a file closed.
+    fn add(&self, mut parcel: Owned) {
+        self.n_files.add(1_usize, Relaxed);
+        let mut openers = self.openers.lock();
+        let this = parcel.as_mut().project();
+        if let Some(backlog) = openers.get_mut(this.opener) {
+            backlog.n_files += 1;
+            if backlog.n_workers == WORKERS_MAX {
+                *this.next = backlog.first.take();
+                backlog.first = Some(parcel);
+                return;
+            }
+            backlog.n_workers += 1;
         } else if let Some(reservation) = this.backlog.take() {
-            let first = None;
-            users.insert(reservation.into_node(*this.uid, Backlog { n_files, first }));
-            drop(users);
-            // SAFETY: The queue is there as long as files are in flight.
-            let queue = unsafe { Queue::from_raw(self.queue.as_ptr()) };
-            // It was never queued, so it can be.
-            let _ = queue.enqueue(Arc::from(batch));
+            let backlog = Backlog {
+                n_files: 1,
+                n_workers: 1,
+                first: None,
+            };
+            openers.insert(reservation.into_node(*this.opener, backlog));
         }
+        drop(openers);
+        // SAFETY: The queue is there as long as files are in flight.
+        let queue = unsafe { Queue::from_raw(self.queue.as_ptr()) };
+        // It was never queued, so it can be.
+        let _ = queue.enqueue(Arc::from(parcel));
     }
 
-    /// Closes the files of a batch. Returns the next batch of the user, if there is one.
-    fn close(&self, batch: &mut Pin<UniqueArc<Batch>>) -> Option<Pin<UniqueArc<Batch>>> {
-        let this = batch.as_mut().project();
-        let (uid, n_files) = (*this.uid, this.files.len());
-        for file in this.files.drain_all() {
+    /// Closes a file. Returns the next one of the opener, if no other worker has begun with it.
+    fn close(&self, parcel: &mut Owned) -> Option<Owned> {
+        let this = parcel.as_mut().project();
+        if let Some(file) = this.file.take() {
             // SAFETY: The reference is given up. The worker holds no locks.
             unsafe { bindings::__fput_sync(ARef::into_raw(file).as_ptr().cast()) };
         }
-        let mut users = self.users.lock();
-        let backlog = users.get_mut(&uid)?;
-        backlog.n_files -= n_files;
+        self.n_files.fetch_sub(1_usize, Relaxed);
+        let mut openers = self.openers.lock();
+        let backlog = openers.get_mut(this.opener)?;
+        backlog.n_files -= 1;
         if let Some(mut next) = backlog.first.take() {
             backlog.first = next.as_mut().project().next.take();
             return Some(next);
         }
-        let last = users.remove_node(&uid);
-        drop(users);
+        backlog.n_workers -= 1;
+        let is_last = backlog.n_workers == 0;
+        let last = is_last.then(|| openers.remove_node(this.opener));
+        drop(openers);
         drop(last);
         None
     }
 }
 
-impl WorkItem for Batch {
+impl WorkItem for Parcel {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -154,45 +197,47 @@ impl WorkItem for Batch {
             return;
         };
         let mut next = closer.close(&mut first);
-        while let Some(mut batch) = next {
-            next = closer.close(&mut batch);
+        while let Some(mut parcel) = next {
+            next = closer.close(&mut parcel);
         }
     }
 }
 
-/// A reference to the files of a message. The last one has them closed by a worker.
+/// A reference to the files of a message. The last one has them closed by workers.
 #[derive(Clone)]
-pub(crate) struct Cargo(Option<Arc<Batch>>);
+pub(crate) struct Cargo(Option<Arc<KVec<Owned>>>);
 
 impl Cargo {
-    /// Packs files that a user sends.
+    /// Packs files.
     ///
     /// # Errors
     ///
-    /// EDQUOT if too many files of the user are still to be closed; ENOMEM.
-    pub(crate) fn new(closer: &Arc<Closer>, uid: u32, files: KVec<ARef<File>>) -> Result<Self> {
-        let backlog = closer
-            .users
-            .lock()
-            .get(&uid)
-            .map_or(0, |backlog| backlog.n_files);
-        if backlog + files.len() > closer.most {
-            return Err(EDQUOT);
+    /// EDQUOT if too many files of an opener are still to be closed; ENOMEM.
+    pub(crate) fn new(closer: &Arc<Closer>, files: KVec<ARef<File>>) -> Result<Self> {
+        let mut parcels = KVec::with_capacity(files.len(), ACCOUNT_MAYFAIL)?;
+        for file in files {
+            // SAFETY: A file keeps the credentials with which it was opened; they are constant.
+            let opener = unsafe { (*(*file.as_ptr()).f_cred).uid.val };
+            if !closer.admits(opener) {
+                return Err(EDQUOT);
+            }
+            let parcel = pin_init!(Parcel {
+                file: Some(file),
+                opener,
+                closer: closer.clone(),
+                backlog: Some(RBTreeNodeReservation::new(ACCOUNT_MAYFAIL)?),
+                next: None,
+                work <- new_work!("bus1::close"),
+            }? Error);
+            parcels.push(UniqueArc::pin_init(parcel, ACCOUNT_MAYFAIL)?, ACCOUNT_MAYFAIL)?;
         }
-        let batch = pin_init!(Batch {
-            files,
-            uid,
-            closer: closer.clone(),
-            backlog: Some(RBTreeNodeReservation::new(ACCOUNT_MAYFAIL)?),
-            next: None,
-            work <- new_work!("bus1::close"),
-        }? Error);
-        Ok(Self(Some(Arc::pin_init(batch, ACCOUNT_MAYFAIL)?)))
+        Ok(Self(Some(Arc::new(parcels, ACCOUNT_MAYFAIL)?)))
     }
 
     /// Returns the files.
-    pub(crate) fn files(&self) -> &[ARef<File>] {
-        self.0.as_ref().map_or(&[], |batch| &batch.files)
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+        let parcels = self.0.iter().flat_map(|parcels| parcels.iter());
+        parcels.filter_map(|parcel| parcel.file.as_deref())
     }
 
     /// Gives the reference up, of a receiver that was given the files: if it is the last one, this
@@ -205,14 +250,19 @@ impl Cargo {
 impl Drop for Cargo {
     fn drop(&mut self) {
         let last = self.0.take().and_then(Arc::into_unique_or_drop);
-        if let Some(batch) = last {
-            batch.closer.clone().add(batch);
+        let Some(mut parcels) = last else {
+            return;
+        };
+        // SAFETY: Nothing minds that the list itself is moved.
+        let parcels = unsafe { parcels.as_mut().get_unchecked_mut() };
+        for parcel in parcels.drain_all() {
+            parcel.closer.clone().add(parcel);
         }
     }
 }
 
 impl bus::Files for Cargo {
     fn count(&self) -> usize {
-        self.files().len()
+        self.0.as_ref().map_or(0, |parcels| parcels.len())
     }
 }

@@ -22,7 +22,7 @@ use kernel::warn_on;
 use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::{dispatch, Bus, Usage};
 use crate::caller::Task;
-use crate::closer::Closer;
+use crate::closer::Workers;
 use crate::glue::{self, Operations};
 use crate::mapping;
 use crate::peer::{Kernel, PeerFile};
@@ -49,7 +49,7 @@ static PEER_FILE: Operations<file_operations> = Operations(file_operations {
 pub(crate) struct Device {
     bus: Arc<Bus<Kernel>>,
     pools: Arc<Pools>,
-    closer: Arc<Closer>,
+    workers: Workers,
     #[pin]
     misc: Opaque<bindings::miscdevice>,
 }
@@ -64,7 +64,7 @@ impl Device {
     pub(crate) fn register(
         bus: Arc<Bus<Kernel>>,
         pools: Arc<Pools>,
-        closer: Arc<Closer>,
+        workers: Workers,
     ) -> impl PinInit<Self, Error> {
         let misc = bindings::miscdevice {
             minor: bindings::MISC_DYNAMIC_MINOR as c_int,
@@ -76,7 +76,7 @@ impl Device {
         try_pin_init!(Self {
             bus,
             pools,
-            closer,
+            workers,
             // The last one: the device may be opened at once.
             misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
                 // SAFETY: `slot` is valid for writing, and pinned until it is unregistered.
@@ -94,10 +94,7 @@ impl PinnedDrop for Device {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: It is registered. There are no open files, for they would hold the module; so
         // there are no messages with files either.
-        unsafe {
-            bindings::misc_deregister(self.misc.get());
-            self.closer.stop();
-        }
+        unsafe { bindings::misc_deregister(self.misc.get()) };
         warn_on!(self.bus.usage() != Usage::default());
     }
 }
@@ -120,7 +117,7 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut file) -> c_in
             &device.bus,
             uid,
             Pool::new(&device.pools)?,
-            Waiters::new(device.closer.clone()),
+            Waiters::new(device.workers.closer()),
         )?;
         // SAFETY: The file is ours while it is being opened.
         unsafe { PeerFile::attach(file, peer) };

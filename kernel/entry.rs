@@ -11,8 +11,9 @@
 //! - An entry that is not 0 owns its page. A pinned page stays.
 //! - An entry goes to 0 only in [`Entry::unlock`], with the page locked and unpinned, or with the
 //!   whole table.
-//! - So a task that locks a page that it has pinned can unpin it, and until it unlocks the page
-//!   that is still the one of the entry. [`Entry::lock`] does this for `mapping.rs`.
+//! - So a page that is locked and is the one of the entry stays that until it is unlocked.
+//!   [`Entry::lock`] does this for `mapping.rs`. It pins nothing, so a task that faults, however
+//!   long, keeps no page from being freed for the next message's sender to pay.
 //!
 //! # Memory order
 //!
@@ -125,25 +126,20 @@ impl Entry {
     /// Locks the page and takes a reference to it. Null if there is none, or if its memory is
     /// broken.
     pub(crate) fn lock(&self) -> *mut bindings::page {
-        let this = core::slice::from_ref(self);
-        if Self::pin(this) == 0 {
-            return ptr::null_mut();
-        }
-        // SAFETY: It is pinned, so there is a page at that address.
-        let locked = unsafe { glue::bus1_lock_page(self.address().cast()) };
-        Self::unpin(this);
-        locked
+        // SAFETY: An entry is an atomic word, and 0 or the address of a page with pins.
+        unsafe { glue::bus1_lock_page(ptr::from_ref(self).cast()) }
     }
 
-    /// Locks the page, unless it is pinned, locked or missing.
+    /// Locks the page, unless it is pinned or missing: `wait` says whether to sleep for the lock.
     ///
     /// # Safety
     ///
     /// No other task takes the page out of the table meanwhile.
-    pub(crate) unsafe fn try_lock_idle(&self) -> bool {
+    pub(crate) unsafe fn lock_idle(&self, wait: bool) -> bool {
         let word = self.0.load(Relaxed);
+        let page = word as *const c_void;
         // SAFETY: There is a page, and by the caller it stays.
-        word != 0 && word & PINS == 0 && unsafe { glue::bus1_trylock_page(word as *const c_void) }
+        word != 0 && word & PINS == 0 && unsafe { glue::bus1_lock_idle_page(page, wait) }
     }
 
     /// Returns whether a page table has the page, which the caller has locked: so a page that is in
@@ -151,21 +147,23 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// [`Entry::try_lock_idle`] locked the page.
+    /// [`Entry::lock_idle`] locked the page.
     pub(crate) unsafe fn is_mapped(&self) -> bool {
         // SAFETY: By the caller there is a page at that address.
         unsafe { glue::bus1_page_is_mapped(self.address().cast()) }
     }
 
-    /// Unlocks the page. Frees it if `is_free`, which says that no page table has it, unless it was
-    /// pinned since. Returns whether the page was freed.
+    /// Unlocks the page. Frees it unless a page table has it or it was pinned since. Returns whether
+    /// the page was freed.
     ///
     /// # Safety
     ///
-    /// [`Entry::try_lock_idle`] locked the page.
-    pub(crate) unsafe fn unlock(&self, is_free: bool) -> bool {
+    /// [`Entry::lock_idle`] locked the page.
+    pub(crate) unsafe fn unlock(&self) -> bool {
         let page = self.address();
-        let taken = is_free && self.0.cmpxchg(page as usize, 0, Acquire).is_ok();
+        // SAFETY: By the caller.
+        let mapped = unsafe { self.is_mapped() };
+        let taken = !mapped && self.0.cmpxchg(page as usize, 0, Acquire).is_ok();
         // SAFETY: By the caller. It is ours or still in the table.
         unsafe { glue::bus1_unlock_page(page.cast()) };
         if taken {

@@ -39,7 +39,7 @@ use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::types::NotThreadSafe;
 
-use crate::bus;
+use crate::bus::{self, Files};
 use crate::closer::Cargo;
 use crate::errno::EOPNOTSUPP;
 use crate::gfp::ACCOUNT_MAYFAIL;
@@ -75,8 +75,7 @@ pub(crate) fn get_cargo(fds: &[i32], sender: &PeerFile<'_>) -> Result<Cargo> {
         }
         files.push(file, ACCOUNT_MAYFAIL)?;
     }
-    let peer = &sender.peer;
-    Cargo::new(&peer.waker().closer, peer.uid(), files)
+    Cargo::new(&sender.peer.waker().closer, files)
 }
 
 /// Descriptors that this task was given. They are closed on drop, unless kept.
@@ -93,7 +92,7 @@ impl Received {
     /// Gives the running task a close-on-exec descriptor for each file: all or none.
     pub(crate) fn install(files: Cargo) -> Result<Self> {
         let mut received = Self {
-            numbers: KVec::with_capacity(files.files().len(), ACCOUNT_MAYFAIL)?,
+            numbers: KVec::with_capacity(files.count(), ACCOUNT_MAYFAIL)?,
             files,
             _task: NotThreadSafe,
         };

@@ -43,6 +43,8 @@ const unsigned long *bus1_user_limits(void)
 {
 	if (!user_max[2])
 		user_max[2] = totalram_pages() / 8 << PAGE_SHIFT;
+	/* More than there can be, with room for sums. */
+	user_max[2] = min_t(u64, user_max[2], 1ULL << 62);
 	return user_max;
 }
 
@@ -104,10 +106,12 @@ void bus1_take_back_fd(unsigned int fd, struct file *file)
 	}
 }
 
-/* mapping.rs: a file with an inode, and so an i_mapping, of its own. */
-struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool)
+/* memory.rs: a file with an inode, and so an i_mapping, of its own. */
+struct file *bus1_new_pool_file(void)
 {
-	return anon_inode_create_getfile("[bus1-pool]", fops, pool, O_RDONLY,
+	static const struct file_operations fops = { .owner = THIS_MODULE };
+
+	return anon_inode_create_getfile("[bus1-pool]", &fops, NULL, O_RDONLY,
 					 NULL);
 }
 
@@ -134,27 +138,51 @@ void bus1_unpin(atomic_long_t *entry, size_t n)
 }
 
 /*
- * entry.rs: locks the page at a kernel address and takes a reference to it.
- * NULL if its memory is broken: the fault handler would look for a mapping of
- * such a page, and ours have none.
+ * entry.rs: locks the page of an entry and takes a reference to it. NULL if
+ * there is none, or if its memory is broken: the fault handler would look for
+ * a mapping of such a page, and ours have none.
+ *
+ * The page may be freed meanwhile, and be anything: so the reference is one
+ * that only a folio in use gives, and the entry is read again once it is held,
+ * as in filemap_get_entry(), and again once the page is locked.
  */
-struct page *bus1_lock_page(const void *address)
+struct page *bus1_lock_page(const atomic_long_t *entry)
 {
-	struct page *page = virt_to_page(address);
+	struct folio *folio;
+	unsigned long page;
+	bool got;
 
-	get_page(page);
-	lock_page(page);
-	if (!PageHWPoison(page))
-		return page;
-	unlock_page(page);
-	put_page(page);
+	while ((page = atomic_long_read_acquire(entry) & PAGE_MASK)) {
+		rcu_read_lock();
+		folio = virt_to_folio((void *)page);
+		got = folio_try_get(folio);
+		rcu_read_unlock();
+		if (!got)
+			continue;
+		if ((atomic_long_read_acquire(entry) & PAGE_MASK) == page) {
+			folio_lock(folio);
+			if ((atomic_long_read(entry) & PAGE_MASK) == page &&
+			    !folio_test_hwpoison(folio))
+				return folio_page(folio, 0);
+			got = !folio_test_hwpoison(folio);
+			folio_unlock(folio);
+		}
+		folio_put(folio);
+		if (!got)
+			break;
+	}
 	return NULL;
 }
 
-/* entry.rs: locks the page at a kernel address, unless it is locked already. */
-bool bus1_trylock_page(const void *address)
+/* entry.rs: locks the page at a kernel address; sleeps for that if @wait. */
+bool bus1_lock_idle_page(const void *address, bool wait)
 {
-	return trylock_page(virt_to_page(address));
+	struct page *page = virt_to_page(address);
+
+	if (!wait)
+		return trylock_page(page);
+	lock_page(page);
+	return true;
 }
 
 /* entry.rs: unlocks the page at a kernel address. */
@@ -169,7 +197,7 @@ bool bus1_page_is_mapped(const void *address)
 	return folio_mapped(virt_to_folio(address));
 }
 
-/* peer.rs: is the running task being killed? */
+/* glue.rs: is the running task being killed? */
 bool bus1_is_killed(void)
 {
 	return fatal_signal_pending(current);

@@ -15,8 +15,8 @@ const unsigned long *bus1_user_limits(void);
 /* entry.rs */
 size_t bus1_pin(atomic_long_t *entry, size_t n);
 void bus1_unpin(atomic_long_t *entry, size_t n);
-struct page *bus1_lock_page(const void *address);
-bool bus1_trylock_page(const void *address);
+struct page *bus1_lock_page(const atomic_long_t *entry);
+bool bus1_lock_idle_page(const void *address, bool wait);
 void bus1_unlock_page(const void *address);
 bool bus1_page_is_mapped(const void *address);
 
@@ -24,10 +24,10 @@ bool bus1_page_is_mapped(const void *address);
 bool bus1_file_pins_files(struct file *file);
 void bus1_take_back_fd(unsigned int fd, struct file *file);
 
-/* mapping.rs */
-struct file *bus1_new_pool_file(const struct file_operations *fops, void *pool);
+/* memory.rs */
+struct file *bus1_new_pool_file(void);
 
-/* peer.rs */
+/* glue.rs */
 bool bus1_is_killed(void);
 
 /* caller.rs */

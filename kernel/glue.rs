@@ -17,21 +17,27 @@ unsafe impl Sync for Operations<file_operations> {}
 // SAFETY: The table is constant, and its pointers are to functions of this module.
 unsafe impl Sync for Operations<vm_operations_struct> {}
 
+/// Returns whether the running task is being killed.
+pub(crate) fn is_killed() -> bool {
+    // SAFETY: It has no requirements.
+    unsafe { bus1_is_killed() }
+}
+
 // The kernel's structures have parts that are empty in this configuration.
 #[allow(improper_ctypes)]
 extern "C" {
     pub(crate) fn bus1_user_limits() -> *const [c_ulong; 4];
     pub(crate) fn bus1_pin(entry: *const c_void, n: usize) -> usize;
     pub(crate) fn bus1_unpin(entry: *const c_void, n: usize);
-    pub(crate) fn bus1_lock_page(address: *const c_void) -> *mut page;
-    pub(crate) fn bus1_trylock_page(address: *const c_void) -> bool;
+    pub(crate) fn bus1_lock_page(entry: *const c_void) -> *mut page;
+    pub(crate) fn bus1_lock_idle_page(address: *const c_void, wait: bool) -> bool;
     pub(crate) fn bus1_unlock_page(address: *const c_void);
     pub(crate) fn bus1_page_is_mapped(address: *const c_void) -> bool;
     pub(crate) fn bus1_file_pins_files(file: *mut file) -> bool;
     pub(crate) fn bus1_take_back_fd(fd: c_uint, file: *mut file);
-    pub(crate) fn bus1_new_pool_file(fops: *const file_operations, pool: *mut c_void) -> *mut file;
+    pub(crate) fn bus1_new_pool_file() -> *mut file;
     pub(crate) fn bus1_get_user(to: *mut u64, at: u64) -> bool;
     pub(crate) fn bus1_get_iovec(start: *mut u64, len: *mut i64, at: u64, compat: bool) -> bool;
-    pub(crate) fn bus1_is_killed() -> bool;
+    fn bus1_is_killed() -> bool;
     pub(crate) fn bus1_host_time(at: i64) -> i64;
 }

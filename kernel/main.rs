@@ -46,7 +46,7 @@ mod shrinker;
 mod waker;
 
 use bus::{Bus, Limits, BYTES};
-use closer::Closer;
+use closer::Workers;
 use device::Device;
 use shrinker::Pools;
 
@@ -80,7 +80,7 @@ impl kernel::InPlaceModule for Device {
         pin_init::pin_init_scope(|| {
             let limits = limits()?;
             let (bus, pools) = (Bus::new(limits)?, Pools::new()?);
-            Ok(Device::register(bus, pools, Closer::new(&limits)?))
+            Ok(Device::register(bus, pools, Workers::new(&limits)?))
         })
     }
 }

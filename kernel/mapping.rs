@@ -2,10 +2,10 @@
 
 //! Mappings of a pool: read-only, shared or private.
 //!
-//! The mapped file is not the bus1 file but a file of the pool's own, which holds only the pool. So
-//! a mapping neither keeps its peer connected nor ends with it. The file is made for the first
-//! mapping and goes with the last; no descriptor ever stands for it. It has an inode of its own,
-//! and so an index of all its mappings, by which a page can be found in all page tables.
+//! The mapped file is not the bus1 file but a file of the pool's own, for which no descriptor ever
+//! stands. So a mapping neither keeps its peer connected nor ends with it. It holds the pool. The
+//! file has an inode of its own, and so an index of all mappings, by which a page can be found in
+//! all page tables.
 //!
 //! # Nothing is written through a mapping
 //!
@@ -20,14 +20,13 @@
 //! would read old messages. So a page leaves all page tables before it leaves the pool's table, and
 //! between the two none can get it:
 //!
-//! - A fault pins the page, locks it, unpins it, and returns it locked. The kernel unlocks it when
-//!   it is in the page table.
+//! - A fault takes a reference to the page, locks it, and returns it locked if it is still in the
+//!   pool's table. The kernel unlocks it when it is in the page table.
 //! - The shrinker locks the page, takes it out of all page tables, takes it out of the pool's table
 //!   if it is not pinned, and unlocks it.
 //!
 //! If the fault locks first, the shrinker finds the page in the page table. If the shrinker does,
-//! the fault has pinned the page, and so it stays; or it comes too late to pin it and finds nothing
-//! or the next.
+//! the fault finds nothing or the next page in the pool's table.
 //!
 //! A page whose lock the shrinker has and that no page table has stays so, and needs no unmapping.
 //!
@@ -37,32 +36,20 @@
 //! make no more than [`MAPPINGS_MAX`], by mmap(2) or by cutting one into parts. A child inherits
 //! its parent's mappings, which cannot be refused; while there are more than the bound, pages that
 //! are in page tables stay, as if they were pinned.
-//!
-//! The shrinker finds the page tables through the pool's file. If there is no file when the page is
-//! locked, no page table has the page: a fault happens in a mapping, and a mapping holds the file.
 
 use core::mem;
-use core::ptr::NonNull;
 
-use kernel::bindings::{self, file_operations, vm_operations_struct};
-use kernel::error::{from_err_ptr, from_result};
-use kernel::fs::File;
+use kernel::bindings::{self, vm_operations_struct};
+use kernel::error::from_result;
 use kernel::mm::virt::{flags, VmaNew};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::Arc;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::{Arc, ArcBorrow};
 
-use crate::glue::{self, Operations};
+use crate::glue::Operations;
 use crate::memory::{MAPPINGS_MAX, N_PAGES};
 use crate::pool::{Pool, Shared};
-
-static POOL_FILE: Operations<file_operations> = Operations(file_operations {
-    owner: glue::OWNER,
-    release: Some(release),
-    ..pin_init::zeroed()
-});
 
 static POOL_MAPPING: Operations<vm_operations_struct> = Operations(vm_operations_struct {
     open: Some(opened),
@@ -88,7 +75,6 @@ pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
     if first.checked_add(n).is_none_or(|end| end > N_PAGES) {
         return Err(EINVAL);
     }
-    let file = file_of(pool)?;
     vma.try_clear_maywrite()?;
     vma.try_clear_mayexec()?;
     vma.set_dontexpand();
@@ -100,56 +86,24 @@ pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
         mappings.fetch_sub(1_usize, Relaxed);
         return Err(ENOMEM);
     }
-    // SAFETY: The mapping is being set up. It takes a reference of its own to the file; the
-    // operations are static, and the file keeps the module.
+    // SAFETY: The mapping is being set up. It takes a reference of its own to the file, and one to
+    // the pool, which `closed` drops; the operations are static, and the file keeps the module.
     unsafe {
-        bindings::vma_set_file(vma.as_ptr(), file.as_ptr());
+        bindings::vma_set_file(vma.as_ptr(), pool.0.memory.file.as_ptr());
+        (*vma.as_ptr()).vm_private_data = pool.0.clone().into_raw().cast_mut().cast();
         (*vma.as_ptr()).vm_ops = &POOL_MAPPING.0;
     }
     Ok(())
 }
 
-/// Returns the file of the pool, which is made if it is not there.
-fn file_of(pool: &Pool) -> Result<ARef<File>> {
-    let mapped = &pool.0.memory.mapped;
-    if let Some(file) = mapped.lock().file() {
-        return Ok(file);
-    }
-    let new = new_file(pool)?;
-    let mut mapped = mapped.lock();
-    // Another thread may have set its file first; then the new one is dropped, after the lock.
-    if let Some(file) = mapped.file() {
-        return Ok(file);
-    }
-    // SAFETY: `release` clears it.
-    unsafe { mapped.set(&new) };
-    Ok(new)
-}
-
-/// Makes a file that holds the pool.
-fn new_file(pool: &Pool) -> Result<ARef<File>> {
-    let pool = pool.0.clone();
-    let data = Arc::as_ptr(&pool).cast_mut().cast();
-    // SAFETY: The operations are static and fit the data.
-    let file = from_err_ptr(unsafe { glue::bus1_new_pool_file(&POOL_FILE.0, data) })?;
-    // The reference is the file's now.
-    mem::forget(pool);
-    // SAFETY: It is valid, we own the first reference, and nobody takes its position.
-    Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file).cast()) })
-}
-
-/// Returns the number of mappings of the pool that `vma` maps.
+/// Returns the pool that `vma` maps.
 ///
 /// # Safety
 ///
 /// [`map`] set the mapping up, or one that it is a copy of, and it stays meanwhile.
-unsafe fn mappings<'a>(vma: *mut bindings::vm_area_struct) -> &'a Atomic<usize> {
-    // SAFETY: The mapping holds a pool's file, and that holds the pool.
-    unsafe {
-        &(*(*(*vma).vm_file).private_data.cast::<Shared>())
-            .memory
-            .mappings
-    }
+unsafe fn pool<'a>(vma: *mut bindings::vm_area_struct) -> ArcBorrow<'a, Shared> {
+    // SAFETY: By the caller the mapping owns a reference.
+    unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast()) }
 }
 
 /// Counts a mapping that is a copy, or a part, of another.
@@ -159,7 +113,10 @@ unsafe fn mappings<'a>(vma: *mut bindings::vm_area_struct) -> &'a Atomic<usize> 
 /// Called for a mapping that [`map`] set up, or for a copy.
 unsafe extern "C" fn opened(vma: *mut bindings::vm_area_struct) {
     // SAFETY: By the caller.
-    unsafe { mappings(vma) }.add(1_usize, Relaxed);
+    let pool = unsafe { pool(vma) };
+    pool.memory.mappings.add(1_usize, Relaxed);
+    // The reference of the copy.
+    mem::forget(Arc::from(pool));
 }
 
 /// Counts a mapping that goes.
@@ -168,8 +125,9 @@ unsafe extern "C" fn opened(vma: *mut bindings::vm_area_struct) {
 ///
 /// Called for a mapping that [`map`] set up, or for a copy.
 unsafe extern "C" fn closed(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: By the caller.
-    unsafe { mappings(vma) }.fetch_sub(1_usize, Relaxed);
+    // SAFETY: By the caller. The mapping gives its reference up.
+    let pool = unsafe { Arc::<Shared>::from_raw((*vma).vm_private_data.cast()) };
+    pool.memory.mappings.fetch_sub(1_usize, Relaxed);
 }
 
 /// Returns whether a mapping may become two: 0 or -ENOMEM.
@@ -179,7 +137,7 @@ unsafe extern "C" fn closed(vma: *mut bindings::vm_area_struct) {
 /// Called for a mapping that [`map`] set up, or for a copy.
 unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, _addr: c_ulong) -> c_int {
     // SAFETY: By the caller.
-    let room = unsafe { mappings(vma) }.load(Relaxed) < MAPPINGS_MAX;
+    let room = unsafe { pool(vma) }.memory.mappings.load(Relaxed) < MAPPINGS_MAX;
     from_result(|| room.then_some(0).ok_or(ENOMEM))
 }
 
@@ -189,11 +147,9 @@ unsafe extern "C" fn may_split(vma: *mut bindings::vm_area_struct, _addr: c_ulon
 ///
 /// Called for a mapping that [`map`] set up.
 unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The caller lends us `vmf`, and takes over the reference and the lock. The mapping
-    // holds a pool's file, and that holds the pool.
+    // SAFETY: The caller lends us `vmf`, and takes over the reference and the lock.
     let page = unsafe {
-        let file = (*(*vmf).__bindgen_anon_1.vma).vm_file;
-        let pool = &*(*file).private_data.cast::<Shared>();
+        let pool = pool((*vmf).__bindgen_anon_1.vma);
         (*vmf).page = pool.memory.lock((*vmf).__bindgen_anon_1.pgoff);
         (*vmf).page
     };
@@ -202,17 +158,4 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     } else {
         bindings::vm_fault_reason_VM_FAULT_LOCKED
     }
-}
-
-/// Gives the file's reference to the pool up.
-///
-/// # Safety
-///
-/// Called for a file that [`new_file`] made, once.
-unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: The file owns a reference to the pool.
-    let pool = unsafe { Arc::from_raw((*file).private_data.cast::<Shared>()) };
-    // The pointer stays if the next file is there already, or if this one came second.
-    pool.memory.mapped.lock().clear(file);
-    0
 }

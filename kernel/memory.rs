@@ -9,13 +9,10 @@
 //! # Locks
 //!
 //! `bus1::hand`, a mutex of each pool, is held by the one task that takes pages out of the table.
-//! The shrinker only tries to lock it, for it is also called by allocations under any lock. A SEND
-//! that has no memory waits for it. No other call does: neither one that opens or closes a peer,
-//! nor one that uses another pool. Below it come page locks, which are tried as well, and the locks
-//! of unmapping, which may be taken in reclaim.
-//!
-//! `bus1::mapped`, a spin lock, guards the pointer to the pool's file, which is no reference: the
-//! file clears it when it is released. Nothing is locked under it.
+//! The shrinker and senders only try to lock it: the one is also called by allocations under any
+//! lock, the others must not wait for the mappings of a receiver. The owner's own calls wait for it.
+//! Below it come page locks, of which the same holds, and the locks of unmapping, which may be taken
+//! in reclaim.
 
 use core::ops::Range;
 use core::ptr::{self, NonNull};
@@ -25,13 +22,15 @@ use kernel::fs::file::Offset;
 use kernel::fs::File;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
+use kernel::error::from_err_ptr;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
-use kernel::sync::{new_mutex, new_spinlock, Mutex, SpinLock};
+use kernel::sync::{new_mutex, Mutex};
 use pin_init::init_zeroed;
 
 use crate::entry::Entry;
 use crate::gfp::ACCOUNT_MAYFAIL;
+use crate::glue;
 
 /// Bytes of address space of a pool.
 pub(crate) const POOL_SIZE: u64 = 1 << 32;
@@ -89,64 +88,49 @@ impl<T> Drop for Part<T> {
 type Leaf = [Entry; PER_LEAF];
 type Branch = [Part<Leaf>; PER_BRANCH / PER_LEAF];
 
-/// The file that stands for a pool in mappings, or null. `mapping.rs` makes it.
-///
-/// Invariant: the file is valid memory as long as the pointer is here; its last reference may be
-/// gone.
-pub(crate) struct Mapped(*mut bindings::file);
+/// How thoroughly pages are looked for that can be freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Only pages that no page table has, and that nobody has locked.
+    Unmapped,
+    /// Only pages that nobody has locked.
+    Unlocked,
+    /// All idle pages. May sleep.
+    All,
+}
 
-// SAFETY: A file may be used from any thread.
-unsafe impl Send for Mapped {}
-
-impl Mapped {
-    /// Returns a reference to the file, if there is one that is not about to be released.
-    pub(crate) fn file(&mut self) -> Option<ARef<File>> {
-        // SAFETY: Null or valid memory by the invariant, and the pointer cannot change meanwhile.
-        let file = NonNull::new(unsafe { bindings::get_file_active(&mut self.0) })?;
-        // SAFETY: We own the reference that was taken; nobody takes positions of this file.
-        Some(unsafe { ARef::from_raw(file.cast()) })
-    }
-
-    /// Sets the file.
-    ///
-    /// # Safety
-    ///
-    /// The release of the file calls [`Mapped::clear`].
-    pub(crate) unsafe fn set(&mut self, file: &File) {
-        self.0 = file.as_ptr();
-    }
-
-    /// Forgets a file that is being released; a later one stays.
-    pub(crate) fn clear(&mut self, file: *mut bindings::file) {
-        if ptr::eq(self.0, file) {
-            self.0 = ptr::null_mut();
-        }
-    }
+/// A way through the pages of a pool, from the last one down.
+struct Scan {
+    /// The first page, and the one behind the next to look at.
+    left: Range<usize>,
+    /// How much may still be done: a look at a page or into a mapping. Missing pages of a leaf
+    /// count as one.
+    budget: usize,
+    effort: Effort,
 }
 
 /// The memory of one pool.
 #[pin_data]
 pub(crate) struct Memory {
     branches: [Part<Branch>; N_BRANCHES],
-    present: Atomic<usize>,
     /// The page behind the next one that the shrinker looks at.
     #[pin]
     hand: Mutex<usize>,
+    /// The file that all mappings have. It stands for nothing except them: it has an inode of its
+    /// own, and so an index of the mappings.
+    pub(crate) file: ARef<File>,
     /// Number of mappings, in all processes. `mapping.rs` counts them.
     pub(crate) mappings: Atomic<usize>,
-    #[pin]
-    pub(crate) mapped: SpinLock<Mapped>,
 }
 
 impl Memory {
     /// Makes a memory without pages, mapped nowhere.
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
             branches <- init_zeroed(),
-            present: Atomic::new(0),
             hand <- new_mutex!(N_PAGES, "bus1::hand"),
+            file: new_file()?,
             mappings: Atomic::new(0),
-            mapped <- new_spinlock!(Mapped(ptr::null_mut()), "bus1::mapped"),
         })
     }
 
@@ -169,19 +153,35 @@ impl Memory {
     ///
     /// # Errors
     ///
-    /// ENOMEM.
+    /// ENOMEM; EINTR if the caller was killed.
     #[inline]
     pub(crate) fn pin(&self, pages: Range<usize>) -> Result {
-        let mut page = pages.start;
-        while page < pages.end {
-            let entries = self.entries(page).unwrap_or_default();
-            let n = entries.len().min(pages.end - page);
-            let pinned = Entry::pin(&entries[..n]);
-            page += pinned;
-            if pinned == 0 || pinned < n {
-                let made = self.make(page..pages.end);
-                page += made.inspect_err(|_| self.unpin(pages.start..page))?;
-            }
+        let pinned = self.pin_row(pages.clone());
+        if pinned == pages.len() {
+            return Ok(());
+        }
+        self.pin_rows(pages.start, pages.start + pinned..pages.end)
+    }
+
+    /// Pins pages, up to the first that is missing or in the next leaf. Returns how many.
+    #[inline]
+    fn pin_row(&self, pages: Range<usize>) -> usize {
+        let entries = self.entries(pages.start).unwrap_or_default();
+        Entry::pin(&entries[..entries.len().min(pages.len())])
+    }
+
+    /// Pins pages, after those from `start` on up to them. On error none of these stay pinned.
+    #[cold]
+    fn pin_rows(&self, start: usize, mut pages: Range<usize>) -> Result {
+        while !pages.is_empty() {
+            let made = match glue::is_killed() {
+                true => Err(EINTR),
+                false => match self.pin_row(pages.clone()) {
+                    0 => self.make(pages.clone()),
+                    pinned => Ok(pinned),
+                },
+            };
+            pages.start += made.inspect_err(|_| self.unpin(start..pages.start))?;
         }
         Ok(())
     }
@@ -197,24 +197,14 @@ impl Memory {
         }
         let most = entries.iter().take(pages.len().min(ROW));
         let missing = most.take_while(|entry| entry.address().is_null()).count();
-        // If there is one meanwhile none is made, and the caller pins it.
-        Ok(self.fill(entries, Entry::new_row(missing.max(1))?))
-    }
-
-    /// Puts new pages into entries, up to the first that has a page, and frees the rest. Returns
-    /// how many were put in.
-    fn fill(&self, entries: &[Entry], new: impl Iterator<Item = Entry>) -> usize {
         let mut made = 0;
-        for (i, (entry, new)) in entries.iter().zip(new).enumerate() {
-            // Counted before it can be freed, so that the count never falls below 0.
-            self.present.add(1_usize, Relaxed);
-            if made == i && entry.fill(new) {
+        // Up to the first that has a page meanwhile, which the caller pins; the rest is freed.
+        for (i, new) in Entry::new_row(missing.max(1))?.enumerate() {
+            if made == i && entries[i].fill(new) {
                 made += 1;
-            } else {
-                self.present.fetch_sub(1_usize, Relaxed);
             }
         }
-        made
+        Ok(made)
     }
 
     /// Locks a page and takes a reference to it. Null if there is none, or if its memory is broken.
@@ -256,101 +246,110 @@ impl Memory {
     /// idle. Returns their number, and counts `budget` down. Does nothing while another task frees
     /// pages here. May be called in reclaim.
     pub(crate) fn sweep(&self, budget: &mut usize) -> usize {
-        let hand = self
-            .hand
-            .try_lock()
-            .filter(|_| self.present.load(Relaxed) != 0);
-        let Some(mut hand) = hand else {
+        let Some(mut hand) = self.hand.try_lock() else {
             return 0;
         };
+        let mut scan = Scan {
+            left: 0..*hand,
+            budget: *budget,
+            effort: Effort::Unlocked,
+        };
         // SAFETY: The hand is locked.
-        let freed = unsafe { self.reclaim(0, &mut hand, budget) };
-        if *hand == 0 {
-            *hand = N_PAGES;
-        }
+        let freed = unsafe { self.reclaim(&mut scan) };
+        *budget = scan.budget;
+        *hand = match scan.left.end {
+            0 => N_PAGES,
+            page => page,
+        };
         freed
     }
 
-    /// Frees those of `pages` that are idle, unless another task frees pages of this pool at the
-    /// moment: no sender waits for the mappings of a receiver.
-    pub(crate) fn trim(&self, pages: Range<usize>) {
-        let Some(_hand) = self.hand.try_lock() else {
-            return;
+    /// Frees those of `pages` that are idle, as far as `effort` goes: unless that is
+    /// [`Effort::All`], nothing is done while another task frees pages of this pool.
+    pub(crate) fn trim(&self, pages: Range<usize>, effort: Effort) {
+        let hand = match effort {
+            Effort::All => Some(self.hand.lock()),
+            _ => self.hand.try_lock(),
         };
-        let (mut hand, mut budget) = (pages.end, usize::MAX);
-        // SAFETY: The hand is locked.
-        unsafe { self.reclaim(pages.start, &mut hand, &mut budget) };
+        let mut scan = Scan {
+            left: pages,
+            budget: usize::MAX,
+            effort,
+        };
+        if hand.is_some() {
+            // SAFETY: The hand is locked.
+            unsafe { self.reclaim(&mut scan) };
+        }
     }
 
-    /// Frees idle pages from `start` on, and returns how many. High pages come first, since slices
-    /// are placed as low as possible.
-    ///
-    /// `hand` is the page behind the next one to look at, and `start` or less at the end; `budget`
-    /// is how many pages may still be looked at. Both go down on the way. Missing pages of a leaf
-    /// count as one.
+    /// Frees idle pages, and returns how many. High pages come first, since slices are placed as
+    /// low as possible.
     ///
     /// # Safety
     ///
     /// `self.hand` is locked.
-    unsafe fn reclaim(&self, start: usize, hand: &mut usize, budget: &mut usize) -> usize {
+    unsafe fn reclaim(&self, scan: &mut Scan) -> usize {
         let mut freed = 0;
-        while *hand > start && *budget > 0 {
-            let page = *hand - 1;
-            let leaf = page / PER_LEAF * PER_LEAF;
-            let Some(entries) = self.entries(start.max(leaf)) else {
+        while !scan.left.is_empty() && scan.budget > 0 {
+            let page = scan.left.end - 1;
+            let first = scan.left.start.max(page / PER_LEAF * PER_LEAF);
+            let Some(entries) = self.entries(first) else {
                 let branch = self.branches[page / PER_BRANCH].get();
                 let missing = branch.map_or(PER_BRANCH, |_| PER_LEAF);
-                *hand = page / missing * missing;
+                scan.left.end = page / missing * missing;
                 continue;
             };
-            let entries = &entries[..*hand - start.max(leaf)];
+            let entries = &entries[..scan.left.end - first];
             let from_above = || entries.iter().rev();
             let absent = from_above().take_while(|entry| entry.address().is_null());
             let absent = absent.count();
             // SAFETY: By the caller nobody else takes pages out.
-            let idle = |entry: &&Entry| unsafe { entry.try_lock_idle() };
+            let idle = |entry: &&Entry| unsafe { entry.lock_idle(scan.effort == Effort::All) };
             let n_locked = from_above().skip(absent).take(RUN).take_while(idle).count();
             let locked = &entries[entries.len() - absent - n_locked..entries.len() - absent];
             // A page that is in use is a look as well.
             let looked = n_locked.max(1);
-            *hand -= (absent + looked).min(entries.len());
-            *budget = budget.saturating_sub(looked);
-            // SAFETY: They were locked here.
-            freed += unsafe { self.free(*hand, locked) };
+            scan.left.end -= (absent + looked).min(entries.len());
+            scan.budget = scan.budget.saturating_sub(looked);
+            // SAFETY: By the caller, and they were locked here.
+            freed += unsafe { self.free(locked, scan) };
         }
         freed
     }
 
-    /// Unlocks pages, the first of which is `first`, and frees those that are still idle. Returns
-    /// how many. A page that page tables have leaves all of them first: otherwise the next page of
-    /// that entry could be written while the owner still sees this one.
+    /// Unlocks the pages that `scan` came to last, and frees those that are still idle. Returns how
+    /// many. A page that page tables have leaves all of them first: otherwise the next page of that
+    /// entry could be written while the owner still sees this one.
     ///
     /// # Safety
     ///
-    /// [`Entry::try_lock_idle`] locked the pages.
-    unsafe fn free(&self, first: usize, locked: &[Entry]) -> usize {
+    /// [`Entry::lock_idle`] locked the pages.
+    unsafe fn free(&self, locked: &[Entry], scan: &mut Scan) -> usize {
         // SAFETY: By the caller.
         let mapped = locked.iter().any(|entry| unsafe { entry.is_mapped() });
-        let is_free = !mapped || self.unmap(first, locked.len());
+        let mappings = self.mappings.load(Relaxed);
+        if mapped && scan.effort != Effort::Unmapped && mappings <= MAPPINGS_MAX {
+            scan.budget = scan.budget.saturating_sub(mappings);
+            let (start, size) = (scan.left.end * PAGE_SIZE, locked.len() * PAGE_SIZE);
+            let (start, size) = (start as Offset, size as Offset);
+            let file = self.file.as_ptr();
+            // SAFETY: The file is ours, and keeps its inode, of which the index is a part.
+            unsafe { bindings::unmap_mapping_range((*file).f_mapping, start, size, 1) };
+        }
         // SAFETY: By the caller.
-        let unlock = |entry: &&Entry| unsafe { entry.unlock(is_free) };
-        let freed = locked.iter().filter(unlock).count();
-        self.present.fetch_sub(freed, Relaxed);
-        freed
+        let unlock = |entry: &&Entry| unsafe { entry.unlock() };
+        locked.iter().filter(unlock).count()
     }
+}
 
-    /// Takes pages out of all page tables. False, with nothing done, if there are so many mappings
-    /// that this would take long.
-    fn unmap(&self, first: usize, n: usize) -> bool {
-        if self.mappings.load(Relaxed) > MAPPINGS_MAX {
-            return false;
-        }
-        let file = self.mapped.lock().file();
-        if let Some(file) = file {
-            let (start, size) = ((first * PAGE_SIZE) as Offset, (n * PAGE_SIZE) as Offset);
-            // SAFETY: The file is valid, and keeps its inode, of which the index is a part.
-            unsafe { bindings::unmap_mapping_range((*file.as_ptr()).f_mapping, start, size, 1) };
-        }
-        true
-    }
+/// Makes a file for mappings.
+///
+/// # Errors
+///
+/// ENOMEM, ENFILE.
+fn new_file() -> Result<ARef<File>> {
+    // SAFETY: It has no requirements.
+    let file = from_err_ptr(unsafe { glue::bus1_new_pool_file() })?;
+    // SAFETY: It is valid, we own the first reference, and nobody takes its position.
+    Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file).cast()) })
 }

@@ -30,8 +30,7 @@ impl bus::Host for Kernel {
     type Waker = Waiters;
 
     fn is_killed() -> bool {
-        // SAFETY: It has no requirements.
-        unsafe { glue::bus1_is_killed() }
+        glue::is_killed()
     }
 }
 

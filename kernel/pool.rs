@@ -10,12 +10,13 @@ use core::ptr;
 
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{Arc, SetOnce};
 use kernel::warn_on;
 
 use crate::bus;
 use crate::gfp::ACCOUNT_MAYFAIL;
-use crate::memory::{Memory, N_PAGES, POOL_SIZE};
+use crate::memory::{Effort, Memory, N_PAGES, POOL_SIZE};
 use crate::shrinker::{MemberReservation, Pools};
 
 /// The parts of a pool.
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pools: Arc<Pools>,
     /// The shrinker may hold it for a moment longer than the pool.
     pub(crate) memory: Arc<Memory>,
+    /// Idle pages below this offset stay, for the next message.
+    retained: Atomic<u64>,
     /// Charges that outlive the peer, until the last reference is dropped.
     kept: SetOnce<bus::KeptCharges>,
 }
@@ -54,19 +57,22 @@ impl Pool {
         let shared = Shared {
             pools: pools.clone(),
             memory: Arc::pin_init(Memory::new(), ACCOUNT_MAYFAIL)?,
+            retained: Atomic::new(0),
             kept: SetOnce::new(),
         };
         pools.enter(reservation, &shared.memory);
         Ok(Self(Arc::new(shared, ACCOUNT_MAYFAIL)?))
     }
 
-    /// Pins pages, after idle pages of the pool were freed.
+    /// Pins pages, after idle pages of the pool were freed. On error none stays that was made.
     #[cold]
     fn pin_again(&self, pages: Range<usize>) -> Result {
+        let memory = &self.0.memory;
         // Idle pages are charged to the senders that needed them first, and a limit on the memory
         // of a cgroup does not reach the shrinker.
-        self.0.memory.trim(0..N_PAGES);
-        self.0.memory.pin(pages)
+        memory.trim(0..N_PAGES, Effort::Unlocked);
+        let pinned = memory.pin(pages.clone());
+        pinned.inspect_err(|_| memory.trim(pages, Effort::Unmapped))
     }
 
     /// Cuts a pinned range where its pages do not lie in a row: calls `f` with each piece, and with
@@ -106,10 +112,21 @@ impl bus::Pool for Pool {
 
     fn unpin(&self, offset: u64, len: u64) {
         self.0.memory.unpin(pages_of(offset, len));
+        let (start, end) = (self.0.retained.load(Relaxed).max(offset), offset + len);
+        if start < end {
+            self.0.memory.trim(pages_of(start, end - start), Effort::All);
+        }
     }
 
-    fn trim(&self, offset: u64, len: u64) {
-        self.0.memory.trim(pages_of(offset, len));
+    fn abandon(&self, offset: u64, len: u64) {
+        let pages = pages_of(offset, len);
+        self.0.memory.unpin(pages.clone());
+        // What the owner reads stays: to take it out would make every message dearer to it.
+        self.0.memory.trim(pages, Effort::Unmapped);
+    }
+
+    fn retain(&self, end: u64) {
+        self.0.retained.store(end, Relaxed);
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {

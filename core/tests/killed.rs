@@ -194,3 +194,34 @@ fn a_destination_that_refuses_costs_no_memory_in_proportion_to_the_handles() {
     assert_eq!(send(RECEIVERS), send(RECEIVERS / 2));
     scene.end();
 }
+
+#[test]
+fn a_recall_of_credit_has_few_steps_between_looks() {
+    const CLAIMANTS: u32 = 300;
+    let world = World::by_default();
+    let receiver = world.open(1);
+    let senders: Vec<_> = (0..CLAIMANTS).map(|i| world.open(2 + i)).collect();
+    let to = |sender: &Client| receiver.transfer(0, sender).unwrap();
+    let ids: Vec<_> = senders.iter().map(to).collect();
+    for _ in 0..2 {
+        for (sender, id) in senders.iter().zip(&ids) {
+            sender.send(Letter::new(&[*id], b"credit")).unwrap();
+        }
+    }
+    // Each of them still has a message in the queue, and so keeps its credit.
+    for _ in &senders {
+        receiver.take().unwrap();
+    }
+    // Lower limits have all credit taken back, also where the caller was killed.
+    for killed in [None, Some(1)] {
+        let limits = [8192, 32768, 8 << 20, 2048];
+        let (result, looks) = killed_at(killed, || receiver.reset(0, limits));
+        assert_eq!(result, Ok(()));
+        assert!(
+            looks >= u64::from(CLAIMANTS) / STEPS || killed.is_some(),
+            "{looks} looks"
+        );
+    }
+    drop((receiver, senders));
+    world.end();
+}

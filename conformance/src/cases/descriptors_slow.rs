@@ -5,6 +5,7 @@
 //! Such a file is a TCP socket that lingers: its last close waits until the other end of the
 //! connection has taken all that was sent.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -19,6 +20,7 @@ use bus1_uapi as abi;
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
 use crate::host::Errno as E;
+use crate::sys::process::become_user;
 
 /// The other end of a connection whose first end lingers when it is closed.
 struct OtherEnd(TcpStream);
@@ -30,10 +32,26 @@ impl OtherEnd {
     }
 }
 
-/// Sends a socket that lingers; the message has the only reference to it.
-fn send_lingering(sender: &Peer, to: u64) -> OtherEnd {
+/// Most files of one opener that are being closed at a time.
+const WORKERS: usize = 4;
+
+/// Opens a file as user number `user` of the case.
+fn open_as<T: Send>(env: &Env, user: u32, open: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let opener = scope.spawn(|| {
+            become_user(env.uid(user), None).expect("run as root");
+            open()
+        });
+        opener.join().unwrap()
+    })
+}
+
+/// Sends a socket that lingers, which user number `opener` made; the message has the only reference
+/// to it.
+fn send_lingering(env: &Env, opener: u32, sender: &Peer, to: u64) -> OtherEnd {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut socket = open_as(env, opener, || TcpStream::connect(address).unwrap());
     let (other, _) = listener.accept().unwrap();
     set_socket_linger(&socket, Some(Duration::from_secs(3600))).unwrap();
     // More than the other end has room for.
@@ -75,61 +93,73 @@ fn expect_no_wait(other: OtherEnd, what: &str, act: impl FnOnce() + Send) {
 fn nobody_waits_for_files_that_are_not_taken(env: &Env) {
     let [receiver, sender] = env.peers();
     let to = sender.handle_of(&receiver);
-    let other = send_lingering(&sender, to);
+    let other = send_lingering(env, 1, &sender, to);
     expect_no_wait(other, "RECV", || {
         receiver.receive().flags(0).header().unwrap();
     });
-    let other = send_lingering(&sender, to);
+    let other = send_lingering(env, 1, &sender, to);
     expect_no_wait(other, "PEER_RESET", || {
         receiver.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
     });
     sender.expect_node_destroy(to);
 
     let to = sender.handle_of(&receiver);
-    let other = send_lingering(&sender, to);
+    let other = send_lingering(env, 1, &sender, to);
     expect_no_wait(other, "PEER_DISCONNECT", || receiver.disconnect().unwrap());
 
     let receiver = env.peer();
     let to = sender.handle_of(&receiver);
-    let other = send_lingering(&sender, to);
+    let other = send_lingering(env, 1, &sender, to);
     expect_no_wait(other, "close", || receiver.close());
 }
 
-#[case("abi.md#fds-dropped", kernel)]
-fn files_of_other_users_do_not_wait_for_a_slow_one(env: &Env) {
-    let receiver = env.peer();
-    let slow = env.peer_of(1);
-    let to = slow.handle_of(&receiver);
-    let other = send_lingering(&slow, to);
+/// Expects that a pipe that user number `opener` made is closed when its message is dropped.
+fn expect_closed(env: &Env, opener: u32, sender: &Peer, receiver: &Peer, to: u64) {
+    let (mut out, into) = open_as(env, opener, || std::io::pipe().unwrap());
+    let fds = [into.as_raw_fd(); 100];
+    sender.message().to(&[to]).fds(&fds).send().unwrap();
+    drop(into);
     receiver.receive().flags(0).header().unwrap();
-    let senders = [2, 3].map(|user| env.peer_of(user));
-    for sender in &senders {
-        let to = sender.handle_of(&receiver);
-        let (mut out, into) = std::io::pipe().unwrap();
-        let fds = [into.as_raw_fd(); 100];
-        sender.message().to(&[to]).fds(&fds).send().unwrap();
-        drop(into);
+    // It meets the end when the last writer is closed.
+    assert_eq!(out.read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+#[case("abi.md#fds-dropped", kernel)]
+fn files_of_other_openers_do_not_wait_for_a_slow_one(env: &Env) {
+    let (receiver, sender, to) = env.linked();
+    let mut slow = Vec::new();
+    let mut drop_slow = || {
+        slow.push(send_lingering(env, 1, &sender, to));
         receiver.receive().flags(0).header().unwrap();
-        // It meets the end when the last writer is closed.
-        assert_eq!(out.read_to_end(&mut Vec::new()).unwrap(), 0);
+    };
+    // Neither do files of the same opener, as long as a worker is left.
+    for _ in 1..WORKERS {
+        drop_slow();
+        expect_closed(env, 1, &sender, &receiver, to);
     }
-    other.drain();
+    // None is left for that opener, who sent none of them: the sender's other files go on.
+    drop_slow();
+    drop_slow();
+    for opener in [2, 3] {
+        expect_closed(env, opener, &sender, &receiver, to);
+    }
+    slow.into_iter().for_each(OtherEnd::drain);
 }
 
 #[case("abi.md#send-edquot-closing", "abi.md#fds-dropped", kernel, alone)]
-fn a_user_cannot_pile_up_files_to_be_closed(env: &Env) {
-    let [receiver, other_sender] = [0, 2].map(|user| env.peer_of(user));
-    let sender = env.peer_of(1);
-    let to = sender.handle_of(&receiver);
-    let other_to = other_sender.handle_of(&receiver);
-    let other = send_lingering(&sender, to);
-    receiver.receive().flags(0).header().unwrap();
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let fds = [null.as_raw_fd(); 64];
-    let send = |sender: &Peer, to: u64| sender.message().to(&[to]).fds(&fds).send();
-    let mut waiting = 1;
+fn an_opener_cannot_pile_up_files_to_be_closed(env: &Env) {
+    let (receiver, sender, to) = env.linked();
+    let slow = [(); WORKERS].map(|()| {
+        let other = send_lingering(env, 1, &sender, to);
+        receiver.receive().flags(0).header().unwrap();
+        other
+    });
+    let null = [1, 2].map(|user| open_as(env, user, || File::open("/dev/null").unwrap()));
+    let [fds, fds_of_other] = null.each_ref().map(|null| [null.as_raw_fd(); 64]);
+    let send = |fds: &[i32]| sender.message().to(&[to]).fds(fds).send();
+    let mut waiting = WORKERS;
     let error = loop {
-        match send(&sender, to) {
+        match send(&fds) {
             Ok(()) => receiver.receive().flags(0).header().unwrap(),
             Err(error) => break error,
         };
@@ -138,14 +168,15 @@ fn a_user_cannot_pile_up_files_to_be_closed(env: &Env) {
     assert_eq!(error, E::DQUOT);
     let most = env.bus().user_limits().fds as usize;
     assert!(
-        most - fds.len() < waiting && waiting <= most,
+        (most..most + fds.len()).contains(&waiting),
         "{waiting} files"
     );
-    // Files of another user are not counted with them.
-    assert_eq!(send(&other_sender, other_to), Ok(()));
-    other.drain();
+    // Files of another opener are not counted with them.
+    assert_eq!(send(&fds_of_other), Ok(()));
+    receiver.receive().flags(0).header().unwrap();
+    slow.into_iter().for_each(OtherEnd::drain);
     let started = Instant::now();
-    while send(&sender, to) == Err(E::DQUOT) {
+    while send(&fds) == Err(E::DQUOT) {
         assert!(started.elapsed() < PATIENCE, "they are still not closed");
         std::thread::yield_now();
     }

@@ -8,9 +8,9 @@
 //!
 //! # Rules for hosts
 //!
-//! - [`Pool::write`], and [`Pool::unpin`] for up to 4096 bytes, are called with spin locks held:
-//!   they must not call back into the core, nor sleep where a spin lock forbids that. Everything
-//!   else is called without any lock of the core.
+//! - [`Pool::write`], [`Pool::retain`], and [`Pool::unpin`] for up to 4096 bytes that the pool may
+//!   retain, are called with spin locks held: they must not call back into the core, nor sleep where
+//!   a spin lock forbids that. Everything else is called without any lock of the core.
 //! - The last reference to a [`Host::Pool`] or [`Host::Files`] is never dropped under a lock.
 
 use kernel::prelude::*;
@@ -84,12 +84,19 @@ pub trait Pool: Clone + Send + Sync + Unpin + 'static {
     fn pin(&self, offset: u64, len: u64) -> Result;
 
     /// Undoes one [`Pool::pin`] of exactly this range. The host may give memory that nothing
-    /// pins back to the system at any time.
+    /// pins back to the system at any time. Memory beyond what the pool may retain goes back at
+    /// once, for which the owner's call may sleep.
     fn unpin(&self, offset: u64, len: u64);
 
-    /// Gives the memory of a range that nothing pins back at once. It is for a host that keeps such
-    /// memory for the next message, and charges it to a task whose message failed.
-    fn trim(&self, _offset: u64, _len: u64) {}
+    /// Undoes one [`Pool::pin`] for a message that failed. None of its memory is retained if the
+    /// host charges the sender for it, except for pages that the owner has in use.
+    fn abandon(&self, offset: u64, len: u64) {
+        self.unpin(offset, len);
+    }
+
+    /// Lets the pool retain memory below `end` when nothing pins it. It is for a host that charges
+    /// memory to the senders. `end` only grows. Called with spin locks held.
+    fn retain(&self, _end: u64) {}
 
     /// Holds on to charges for memory that stays pinned, until the last reference to the pool is
     /// dropped; mappings are such references. Called at most once.

@@ -53,8 +53,12 @@ struct Memory {
     pins: Vec<(u64, u64)>,
     /// Number of calls of `pin` from now on that succeed, if not all.
     failing: Option<u32>,
-    /// Ranges that were given back at once.
-    trimmed: Vec<(u64, u64)>,
+    /// Number of ranges of messages that failed.
+    abandoned: usize,
+    /// Memory below this offset may stay when nothing pins it.
+    retained: u64,
+    /// End of the memory that stayed.
+    idle: u64,
     kept: Option<bus::KeptCharges>,
 }
 
@@ -79,9 +83,14 @@ impl Pool {
         self.0.lock().unwrap().failing = n;
     }
 
-    /// Returns the ranges that were given back at once.
-    pub fn trimmed(&self) -> Vec<(u64, u64)> {
-        self.0.lock().unwrap().trimmed.clone()
+    /// Returns the number of ranges that were given back because their message failed.
+    pub fn abandoned(&self) -> usize {
+        self.0.lock().unwrap().abandoned
+    }
+
+    /// Returns the most bytes that the pool holds without a pin.
+    pub fn idle(&self) -> u64 {
+        self.0.lock().unwrap().idle
     }
 
     /// Returns the number of pinned ranges.
@@ -122,6 +131,7 @@ impl bus::Pool for Pool {
         let place = memory.pins.iter().position(|&pin| pin == (offset, len));
         let place = place.expect("a range is unpinned that was not pinned");
         memory.pins.swap_remove(place);
+        memory.idle = memory.idle.max((offset + len).min(memory.retained));
     }
 
     fn keep(&self, kept: bus::KeptCharges) {
@@ -129,8 +139,15 @@ impl bus::Pool for Pool {
         assert!(last.is_none(), "charges are kept once");
     }
 
-    fn trim(&self, offset: u64, len: u64) {
-        self.0.lock().unwrap().trimmed.push((offset, len));
+    fn abandon(&self, offset: u64, len: u64) {
+        self.0.lock().unwrap().abandoned += 1;
+        self.unpin(offset, len);
+    }
+
+    fn retain(&self, end: u64) {
+        let mut memory = self.0.lock().unwrap();
+        assert!(memory.retained <= end, "a promise is taken back");
+        memory.retained = end;
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {

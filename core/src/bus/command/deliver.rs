@@ -36,7 +36,7 @@ impl<H: Host> Peer<H> {
         };
         let left = match removed {
             Removed::Message(message) if message.is_plain() => {
-                inbox.given.give(&message.slice);
+                inbox.slices.give(&message.slice);
                 inbox.keep(message).map(Removed::Message)
             }
             removed => Some(removed),
@@ -93,7 +93,7 @@ impl<H: Host> Peer<H> {
                 at += 8;
             }
             if chunks.len() == 0 {
-                inbox.given.give(&slice);
+                inbox.slices.give(&slice);
                 inbox.ledger.release(slice.payer, &back);
                 drop(guard);
                 drop(table);

@@ -319,7 +319,7 @@ impl<'p, H: Host> Pending<'p, H> {
     fn discard(&mut self) {
         if let Some(mut message) = self.message.take() {
             // While the slice is still this message's.
-            message.release_memory();
+            message.abandon_memory();
             message.discard(self.to());
         }
     }

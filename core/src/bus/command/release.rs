@@ -81,13 +81,13 @@ impl<H: Host> Peer<H> {
     ///
     /// ENXIO if none starts there.
     pub fn release_slice(&self, offset: u64) -> Result {
-        self.free_slice(|inbox| inbox.given.take_back(&inbox.slices, offset))
+        self.free_slice(|inbox| inbox.slices.take_back(offset))
     }
 
     /// Frees all received slices.
     pub(crate) fn release_slices(&self) {
         let mut from = 0;
-        let mut next = |inbox: &mut Inbox<H>| inbox.given.take_back_from(&inbox.slices, &mut from);
+        let mut next = |inbox: &mut Inbox<H>| inbox.slices.take_back_from(&mut from);
         while self.free_slice(&mut next).is_ok() {}
     }
 

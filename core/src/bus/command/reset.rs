@@ -34,7 +34,8 @@ impl<H: Host> Peer<H> {
         self.close_table()?;
         let doomed = self.detach_nodes(Doomed::in_transaction(&self.last_transaction), None);
         // What is left to be taken back in the instant of the destruction is little.
-        self.recall(Level::Peer, u32::MAX);
+        // A caller that was killed does not keep it from being taken back.
+        while self.recall(Level::Peer, u32::MAX).is_err() {}
         let remains = self.execute(&doomed, Also::Close);
         self.wake();
         self.release_handles();
@@ -60,7 +61,8 @@ impl<H: Host> Peer<H> {
             }
         }
         drop(inbox);
-        self.recall(Level::Peer, keepers);
+        // Credit that a killed caller leaves idle is recalled by those that need it.
+        let _ = self.recall(Level::Peer, keepers);
         if flush.seed {
             self.replace_seed(None)?;
         }
@@ -155,12 +157,12 @@ impl<H: Host> Peer<H> {
         // the user is charged. Nothing else keeps memory except references of senders that still
         // copy into the pool.
         let mut held = NOTHING;
-        for n_bytes in remains.given.n_bytes() {
+        for n_bytes in remains.slices.given() {
             held[SLICES] += 1;
             held[BYTES] += n_bytes;
         }
         let mut inbox = self.inbox.lock();
-        let kept = inbox.ledger.keep_charges(held);
+        let kept = inbox.ledger.keep_charges(held, remains.retained);
         let ledger = inbox.ledger.close();
         drop(inbox);
         drop(ledger);

@@ -127,7 +127,9 @@ impl<H: Host> Peer<H> {
         let mut table = self.table.lock();
         check(table.open)?;
         let mut inbox = self.inbox.lock();
-        if handle.notice.access(&inbox).id != promise.known {
+        let known = handle.notice.access(&inbox).id;
+        let is_taken = known == HANDLE_INVALID && table.by_id.get(&promise.id).is_some();
+        if known != promise.known || is_taken {
             return Ok(Kept::Stale);
         }
         // If it is dead, the peer may have been notified of other nodes of that destruction

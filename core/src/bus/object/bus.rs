@@ -132,7 +132,7 @@ impl<H: Host> Bus<H> {
             let busy = known.opening != 0 || !known.peers.is_empty();
             let books = known.user.account.lock();
             let is_whole = books.account.limits == known.user.limits.map(u64::from);
-            !busy && is_whole && books.sent.used == NOTHING
+            !busy && is_whole && books.retained == 0 && books.sent.used == NOTHING
         };
         let found = find_unused(&mut users.by_id, &mut users.hand, unused);
         for (gone, uid) in gone.iter_mut().zip(&found) {

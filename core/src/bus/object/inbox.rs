@@ -21,13 +21,17 @@ use crate::bus::object::{
     SliceReservation,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
-use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
+use crate::bus::pool::{Allocator, Slice, UNIT};
 use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, HANDLES};
 
 /// Number of blank messages that a peer keeps.
 const STOCK: usize = 4;
 /// Most bytes of memory that a peer keeps for the next message.
 const WARM_MAX: u64 = 4096;
+/// Most bytes of a pool that stay for later messages when nothing pins them.
+const RETAINED_MAX: u64 = 4 << 20;
+/// What a pool may retain grows in steps of so many bytes.
+const RETAINED_STEP: u64 = 4096;
 /// Most undecided transactions that stand in one queue, of all users together. Each costs every
 /// message to the peer, and each receipt, a look.
 const UNDECIDED_MAX: u64 = 256;
@@ -40,8 +44,9 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) open: bool,
     pub(crate) queue: Queue<Message<H>>,
     pub(crate) slices: Allocator,
-    pub(crate) given: GivenSlices,
     pub(crate) ledger: Ledger,
+    /// The pool retains memory below this offset when nothing pins it.
+    retained: u64,
     /// None once the peer is disconnected.
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
@@ -57,10 +62,11 @@ impl<H: Host> Unpin for Inbox<H> {}
 /// Contents of an inbox that was closed.
 pub(crate) struct Remains<H: Host> {
     pub(crate) queue: Queue<Message<H>>,
-    pub(crate) given: GivenSlices,
+    pub(crate) slices: Allocator,
+    /// Bytes of the pool that may be retained.
+    pub(crate) retained: u64,
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
-    _slices: Allocator,
     _stock: KVec<KBox<Message<H>>>,
 }
 
@@ -78,8 +84,8 @@ impl<H: Host> Inbox<H> {
             // A bit less than a power of two, which a small slice cuts out of without leaving its
             // bin.
             slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
-            given: memory.given,
             ledger: Ledger::new(user, peer)?,
+            retained: 0,
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
@@ -141,17 +147,30 @@ impl<H: Host> Inbox<H> {
     }
 
     /// Frees a slice, and gives `charges` back for it. True if it is still to be unpinned: a small
-    /// one that was is kept as it is.
+    /// one that was is kept as it is, if its memory may be retained.
     #[inline(always)]
     pub(crate) fn free(&mut self, slice: &Slice, pinned: bool, charges: &Amounts) -> bool {
         self.ledger.release(slice.payer, charges);
-        if !pinned || slice.size > WARM_MAX {
+        let retained = pinned && (slice.end() <= self.retained || self.retain(slice.end()));
+        if !retained || slice.size > WARM_MAX {
             self.slices.free(slice.number);
             return pinned;
         }
         let freed = self.slices.keep_warm(slice.number);
         self.unpin(freed);
         false
+    }
+
+    /// Has the pool retain memory up to `end`, or as far as its user's pools together may. Returns
+    /// whether it retains all of it.
+    #[cold]
+    fn retain(&mut self, end: u64) -> bool {
+        let wanted = end.next_multiple_of(RETAINED_STEP).min(RETAINED_MAX);
+        if let Some(pool) = self.pool.as_ref().filter(|_| wanted > self.retained) {
+            self.retained += self.ledger.retain(wanted - self.retained);
+            pool.retain(self.retained);
+        }
+        end <= self.retained
     }
 
     /// Unpins the memory that was kept warm.
@@ -167,9 +186,7 @@ impl<H: Host> Inbox<H> {
     #[cold]
     fn install(&mut self, reservations: &mut Reservations<H>) {
         if let Some(slices) = reservations.slices.take() {
-            // The index looks into the extents, which have the same numbers before and after.
             reservations.slices = Some(SliceReservation {
-                given: self.given.grow(&self.slices, slices.given),
                 extents: self.slices.grow(slices.extents),
                 ring: self.queue.grow(slices.ring),
             });
@@ -286,10 +303,10 @@ impl<H: Host> Inbox<H> {
         self.drop_warm();
         Remains {
             queue: self.queue.drain(),
-            given: core::mem::replace(&mut self.given, GivenSlices::EMPTY),
+            slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
+            retained: core::mem::take(&mut self.retained),
             pool: self.pool.take(),
             seed: self.seed.take(),
-            _slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
             _stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
     }

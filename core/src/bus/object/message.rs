@@ -195,12 +195,11 @@ impl<H: Host> Message<H> {
 
     /// Gives the memory behind the slice back, of a message that failed: none of it is kept for the
     /// next message, since the task that sent this one would go on paying for it.
-    pub(crate) fn release_memory(&mut self) {
+    pub(crate) fn abandon_memory(&mut self) {
         let Slice { offset, size, .. } = self.slice;
         if core::mem::take(&mut self.pinned) {
-            self.pool.unpin(offset, size);
+            self.pool.abandon(offset, size);
         }
-        self.pool.trim(offset, size);
     }
 
     /// Gives everything back that it owns of `peer`, to which it was sent, and of other peers; to

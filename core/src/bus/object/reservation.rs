@@ -7,10 +7,10 @@
 
 use kernel::prelude::*;
 
-use crate::bus::host::Host;
+use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{check, Inbox, Message, Peer};
 use crate::bus::order::Ring;
-use crate::bus::pool::{AllocError, ExtentArray, GivenSlices};
+use crate::bus::pool::{AllocError, ExtentArray};
 use crate::bus::quota::{only, Claimant, LedgerReservation, Level, QuotaError, HANDLES};
 use crate::errno::{EDQUOT, EXFULL};
 
@@ -45,13 +45,11 @@ impl From<AllocError> for Denied {
     }
 }
 
-/// Memory for a number of slices: for their extents, for the index of those that are given, and for
-/// as many messages in the queue's ring.
+/// Memory for a number of slices: for their extents, and for as many messages in the queue's ring.
 ///
 /// Each message has a slice until it left the ring, so there is always a slot for it.
 pub(crate) struct SliceReservation<H: Host> {
     pub(crate) extents: ExtentArray,
-    pub(crate) given: GivenSlices,
     pub(crate) ring: Ring<Message<H>>,
 }
 
@@ -64,7 +62,6 @@ impl<H: Host> SliceReservation<H> {
     pub(crate) fn new(n: usize) -> Result<Self> {
         let extents = ExtentArray::new(n)?;
         Ok(Self {
-            given: GivenSlices::new(extents.capacity())?,
             ring: Ring::new(extents.capacity())?,
             extents,
         })
@@ -135,7 +132,7 @@ impl<H: Host> Peer<H> {
                     if !recalled[level as usize] =>
                 {
                     recalled[level as usize] = true;
-                    self.recall(level, keepers);
+                    self.recall(level, keepers)?;
                 }
                 denied => reservations.get(self, denied)?,
             }
@@ -148,7 +145,12 @@ impl<H: Host> Peer<H> {
 
     /// Takes back the credit of `keepers` claimants, or a few more: of this peer, or of its user's
     /// peers.
-    pub(crate) fn recall(&self, level: Level, keepers: u32) {
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller was killed, after some of it.
+    pub(crate) fn recall(&self, level: Level, keepers: u32) -> Result {
+        let mut kill_check = KillCheck::default();
         let mut recalled = 0;
         while recalled < keepers {
             let n = match level {
@@ -159,10 +161,12 @@ impl<H: Host> Peer<H> {
                 },
             };
             if n == 0 {
-                return;
+                break;
             }
             recalled += n;
+            kill_check.step::<H>(u64::from(n))?;
         }
+        Ok(())
     }
 
     /// Charges one handle.

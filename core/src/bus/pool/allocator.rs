@@ -23,6 +23,7 @@
 //!
 //! None of its own; it lies in the peer's inbox.
 
+use core::num::NonZeroU64;
 use core::ops::Range;
 
 use kernel::prelude::*;
@@ -32,31 +33,39 @@ use crate::bus::pool::slice::UNIT;
 use crate::bus::pool::AllocError;
 
 /// No extent.
-pub(crate) const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 const BINS: usize = 128;
 /// Number of extents of the bin below that are tried when all above are empty.
 const TRIES: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// No extent uses this element of the array.
     Unused,
     Free,
     Reserved,
+    /// Reserved, and the user has it: `given.rs`.
+    Given {
+        /// The peer that is charged for it. IDs of peers begin at 1.
+        payer: NonZeroU64,
+        /// Bytes that it is charged for.
+        n_bytes: u32,
+    },
 }
 
 #[derive(Clone, Copy)]
-struct Extent {
-    state: State,
+pub(super) struct Extent {
+    pub(super) state: State,
     /// Start of the extent, in units; so is `len`.
-    start: u32,
-    len: u32,
+    pub(super) start: u32,
+    pub(super) len: u32,
     /// Neighbours in the address space.
     prev: u32,
     next: u32,
-    /// Neighbours in the bin, or in the list of unused elements.
+    /// The one before in the bin.
     bin_prev: u32,
-    bin_next: u32,
+    /// The next one in the bin, in the list of unused elements, or in the chain of given slices.
+    pub(super) bin_next: u32,
 }
 
 impl Extent {
@@ -73,7 +82,9 @@ impl Extent {
 
 /// Reserves and frees slices of one address space.
 pub(crate) struct Allocator {
-    extents: KVVec<Extent>,
+    pub(super) extents: KVVec<Extent>,
+    /// The first slice of each chain of given ones; a power of two of them, or none.
+    pub(super) chains: KVVec<u32>,
     /// The first extent of each bin.
     bins: [u32; BINS],
     /// A bit for each bin that is not empty.
@@ -105,6 +116,7 @@ impl Allocator {
     /// An allocator without space and memory.
     pub(crate) const EMPTY: Self = Self {
         extents: KVVec::new(),
+        chains: KVVec::new(),
         bins: [NONE; BINS],
         filled: 0,
         unused: NONE,
@@ -136,12 +148,14 @@ impl Allocator {
 
     /// Moves into a larger array. Returns the old one, to be freed without locks.
     pub(crate) fn grow(&mut self, mut memory: ExtentArray) -> ExtentArray {
-        if memory.0.capacity() > self.extents.capacity() {
+        if memory.capacity() > self.extents.capacity() {
             for extent in self.extents.iter() {
                 // There is room for all of them, so nothing is lost here.
-                let _ = memory.0.push_within_capacity(*extent);
+                let _ = memory.extents.push_within_capacity(*extent);
             }
-            core::mem::swap(&mut self.extents, &mut memory.0);
+            core::mem::swap(&mut self.extents, &mut memory.extents);
+            core::mem::swap(&mut self.chains, &mut memory.chains);
+            self.link_all_given();
         }
         memory
     }
@@ -184,6 +198,15 @@ impl Allocator {
 
     /// Finds a free extent of at least this length.
     fn find_free(&self, len: u32) -> Option<u32> {
+        // The one of its own bin that was freed last mostly fits, since slices of a size come again.
+        let last = self.bins[bin_of(len)];
+        if self
+            .extents
+            .get(last as usize)
+            .is_some_and(|e| e.len >= len)
+        {
+            return Some(last);
+        }
         let above = bin_above(len);
         let candidates = (self.filled >> above) << above;
         if candidates != 0 {
@@ -278,22 +301,10 @@ impl Allocator {
         Ok(i as u32)
     }
 
-    /// Returns the start of the slice of this number, in units.
-    #[inline]
-    pub(crate) fn start(&self, i: u32) -> u32 {
-        self.extents[i as usize].start
-    }
-
-    /// Returns the start of the slice of this number, in units. None if no slice has it.
-    #[inline]
-    pub(crate) fn start_of(&self, i: u32) -> Option<u32> {
-        Some(self.extents.get(i as usize)?.start)
-    }
-
     /// Returns the start of the slice of this number, in bytes.
     #[inline]
     pub(crate) fn offset(&self, i: u32) -> u64 {
-        u64::from(self.start(i)) * UNIT
+        u64::from(self.extents[i as usize].start) * UNIT
     }
 
     /// Returns the length of the slice of this number, in bytes.
@@ -371,8 +382,11 @@ impl Allocator {
     }
 }
 
-/// Memory for extents.
-pub(crate) struct ExtentArray(KVVec<Extent>);
+/// Memory for extents, and for the chains of those that are given.
+pub(crate) struct ExtentArray {
+    extents: KVVec<Extent>,
+    chains: KVVec<u32>,
+}
 
 impl ExtentArray {
     /// Allocates memory for at least `n` extents.
@@ -381,12 +395,17 @@ impl ExtentArray {
     ///
     /// ENOMEM.
     pub(crate) fn new(n: usize) -> Result<Self> {
-        Ok(Self(KVVec::with_capacity(n, GFP_KEPT)?))
+        let extents = KVVec::with_capacity(n, GFP_KEPT)?;
+        let n_chains = extents.capacity().next_power_of_two();
+        Ok(Self {
+            extents,
+            chains: KVVec::from_elem(NONE, n_chains, GFP_KEPT)?,
+        })
     }
 
     /// Returns the number of extents that there is room for.
     pub(crate) fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.extents.capacity()
     }
 }
 

@@ -286,3 +286,16 @@ proptest! {
         prop_assert!(reserve(&mut allocator, u64::from(units) * UNIT).is_some());
     }
 }
+
+/// Otherwise each round of such slices would go further up, and touch more memory.
+#[test]
+fn a_hole_of_exactly_the_right_size_is_filled() {
+    for len in 1..300 {
+        let mut allocator = new(1 << 20);
+        let first = reserve(&mut allocator, 8 * len).unwrap();
+        reserve(&mut allocator, 8).unwrap();
+        allocator.free(first);
+        let again = reserve(&mut allocator, 8 * len).unwrap();
+        assert_eq!(allocator.offset(again), 0, "{len} units");
+    }
+}

@@ -9,7 +9,6 @@ mod given;
 mod slice;
 
 pub(crate) use allocator::{Allocator, ExtentArray};
-pub(crate) use given::GivenSlices;
 pub(crate) use slice::{Size, Slice, UNIT};
 
 /// The reason why a slice cannot be reserved.

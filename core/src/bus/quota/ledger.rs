@@ -339,8 +339,13 @@ impl Ledger {
     }
 
     /// Keeps charges that the peer has when it is closed, for memory that stays pinned.
-    pub(crate) fn keep_charges(&self, amounts: Amounts) -> KeptCharges {
-        KeptCharges::new(&self.user, amounts)
+    pub(crate) fn keep_charges(&self, amounts: Amounts, retained: u64) -> KeptCharges {
+        KeptCharges::new(&self.user, amounts, retained)
+    }
+
+    /// Grants the peer's pool up to `n_bytes` more to retain. Returns how many.
+    pub(crate) fn retain(&self, n_bytes: u64) -> u64 {
+        self.user.retain(n_bytes)
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released

@@ -14,10 +14,13 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::quota::account::{Account, ShareReservation};
 use crate::bus::quota::level::Level;
-use crate::bus::quota::resource::{add, only, subtract, Amounts, Claimant, Limits, FDS};
+use crate::bus::quota::resource::{add, only, subtract, Amounts, Claimant, Limits, BYTES, FDS};
 use crate::bus::quota::QuotaError;
 use crate::bus::tree::find_unused;
 use crate::errno::EDQUOT;
+
+/// A user's pools together may retain this part of its limit in bytes.
+const RETAINED_DIVISOR: u64 = 8;
 
 /// The part of a user that the account lock guards.
 pub(crate) struct UserAccount {
@@ -27,6 +30,8 @@ pub(crate) struct UserAccount {
     pub(crate) keepers: u32,
     /// The peers, by ID, where a claimant may have credit.
     pub(crate) with_credit: RBTree<u64, ()>,
+    /// Bytes of memory that its peers' pools may retain when nothing pins them.
+    pub(crate) retained: u64,
     /// Descriptors that this user sent and nobody received yet, by receiving user and, in a share,
     /// receiving peer.
     pub(crate) sent: Account,
@@ -56,6 +61,7 @@ impl User {
             account: Account::new(Level::User, uid, limits),
             keepers: 0,
             with_credit: RBTree::new(),
+            retained: 0,
             sent: Account::new(Level::Sender, uid, limits),
             sent_to: RBTree::new(),
             hand: None,
@@ -69,27 +75,43 @@ impl User {
             GFP_KEPT,
         )
     }
+
+    /// Grants one of the user's pools up to `n_bytes` more to retain, until [`KeptCharges`] gives
+    /// them back. Returns how many.
+    pub(crate) fn retain(&self, n_bytes: u64) -> u64 {
+        let mut books = self.account.lock();
+        let most = self.limits[BYTES] / RETAINED_DIVISOR;
+        let granted = n_bytes.min(most - books.retained);
+        books.retained += granted;
+        granted
+    }
 }
 
-/// Charges for memory that stays pinned although its peer was disconnected. They take from the
-/// user's limits until this is dropped.
+/// Charges for the memory of a pool whose peer was disconnected, until this is dropped: what stays
+/// pinned takes from the user's limits, and what is retained from what its other pools may retain.
 pub struct KeptCharges {
     user: Arc<User>,
     amounts: Amounts,
+    retained: u64,
 }
 
 impl KeptCharges {
     /// Takes `amounts`, which the user is charged for and will not be any more, from its limits.
-    pub(crate) fn new(user: &Arc<User>, amounts: Amounts) -> Self {
+    pub(crate) fn new(user: &Arc<User>, amounts: Amounts, retained: u64) -> Self {
         subtract(&mut user.account.lock().account.limits, &amounts);
-        let user = user.clone();
-        Self { user, amounts }
+        Self {
+            user: user.clone(),
+            amounts,
+            retained,
+        }
     }
 }
 
 impl Drop for KeptCharges {
     fn drop(&mut self) {
-        add(&mut self.user.account.lock().account.limits, &self.amounts);
+        let mut books = self.user.account.lock();
+        add(&mut books.account.limits, &self.amounts);
+        books.retained -= self.retained;
     }
 }
 
