@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Files of messages, and the workers that close those that no receiver was given.
+//! Files of messages, and the workers that close the files that no receiver was given.
 //!
 //! The last reference to a file closes it, and that can take as long as the file's maker likes: a
 //! TCP socket with SO_LINGER waits for its peer. The task that drops a message must not wait for
-//! that, since it is mostly another's: one that receives, resets, disconnects or closes. So workers
-//! of our own do it. They are no part of the system's queues, nor is delayed fput().
+//! that, since it is mostly another user's: it receives, resets, disconnects or closes. So workers
+//! of the module do it. They are no part of the system's queues, nor is delayed fput().
 //!
 //! Each user has at most one worker at a time, which closes the files that this user sent one after
-//! the other. So a file that takes long holds up only files of the user who sent it, and no user
+//! the other. So a file that takes long holds up only files of the user that sent it, and no user
 //! can occupy all workers.
 //!
-//! Nothing is allocated when files are dropped: all that it takes is made with the [`Batch`]. A user
-//! with too many files that are still to be closed cannot send more of them.
+//! Nothing is allocated when files are dropped: the memory for that is allocated with the
+//! [`Batch`]. A user with too many files that are still to be closed cannot send more of them.
 //!
 //! # Locks
 //!
@@ -38,7 +38,7 @@ use crate::gfp::ACCOUNT_MAYFAIL;
 #[pin_data]
 struct Batch {
     files: KVec<ARef<File>>,
-    /// The user who sent them.
+    /// ID of the user that sent them.
     uid: u32,
     closer: Arc<Closer>,
     /// Memory for the user's backlog, if there is none yet.
@@ -102,7 +102,7 @@ impl Closer {
         unsafe { bindings::destroy_workqueue(self.queue.as_ptr()) };
     }
 
-    /// Has a batch closed that nobody else refers to.
+    /// Queues a batch to be closed, to which there is no other reference.
     fn add(self: &Arc<Self>, mut batch: Pin<UniqueArc<Batch>>) {
         let mut users = self.users.lock();
         let this = batch.as_mut().project();
@@ -117,7 +117,7 @@ impl Closer {
             drop(users);
             // SAFETY: The queue is there as long as files are in flight.
             let queue = unsafe { Queue::from_raw(self.queue.as_ptr()) };
-            // It was never queued, so it can be.
+            // The work was never queued, so this queues it.
             let _ = queue.enqueue(Arc::from(batch));
         }
     }

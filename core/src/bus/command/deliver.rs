@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed
-//! and becomes the user's. Nothing of this fails.
+//! The last steps of a receipt: takes the head, gives handles their IDs, completes the slice, and
+//! makes it the user's. Nothing of this fails.
 //!
 //! A plain message is taken and given in one critical section. Handles get their IDs after the
 //! message was taken, [`CHUNK`] at a time, so that no sender waits for a long list.
 //!
 //! # Locks
 //!
-//! The receiver's inbox; under its table, if handles or notices of destruction have to do with it.
+//! The receiver's inbox; its table around that for a notice of destruction, and for each chunk of
+//! handles.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -27,7 +28,7 @@ use crate::bus::quota::{subtract, HANDLES};
 /// Most handles that get their IDs in one critical section.
 const CHUNK: usize = 64;
 
-/// Remains of a received entry, to be ended without locks.
+/// Remains of a received entry, to be dealt with outside of the critical section.
 enum Leftover<H: Host> {
     /// Memory that is not kept for the next message.
     Blank(Option<BlankMessage<H>>),
@@ -39,10 +40,11 @@ enum Leftover<H: Host> {
 }
 
 impl<H: Host> Peer<H> {
-    /// Takes the head if it is still `key` and still makes `msg`; false if not.
+    /// Takes the head if it is still the entry at `key` and is still described by `msg`; false if
+    /// not.
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
-        // Only notices of destruction have to do with the table.
+        // Only a notice of destruction is described by the table.
         let by_table = msg.kind == MSG_NODE_DESTROY;
         let table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
@@ -92,7 +94,7 @@ impl<H: Host> Peer<H> {
             inbox.ledger.release(slice.payer, &back);
         });
         if given {
-            // Those that got INVALID.
+            // The handles that are left got INVALID.
             message.unlink_handles();
         } else {
             message.discard(self);
@@ -147,10 +149,14 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Returns whether the head is still `key` and still makes `msg`.
+    /// Returns whether the head is still the entry at `key`, and `msg` still describes it: the peer
+    /// still wants the entry, knows a destroyed node by the same ID, and the flag CONTINUE is
+    /// right.
+    ///
+    /// Needs no settle: no entry gets before one that was the head after a settle, since undecided
+    /// groups have moved behind that.
     #[inline(always)]
     fn head_makes(&self, key: &Key, msg: &Msg, table: Option<&Table<H>>) -> bool {
-        // Nothing gets before an entry that was the head once: what was undecided moved behind it.
         let Some(head) = self.queue.head() else {
             return false;
         };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! QUOTA: what a message may be, whose limit would refuse it, and what is used.
+//! QUOTA: reports the largest message, the limit that would refuse a message, and the amounts used.
+//!
+//! Changes nothing: idle credit counts as used, and is not recalled.
 //!
 //! # Locks
 //!
@@ -31,7 +33,7 @@ fn amounts([slices, handles, bytes, fds]: quota::Amounts) -> Amounts {
 }
 
 impl<H: Host> Peer<H> {
-    /// Returns the most of each resource that one message to `to` may have, where nobody holds
+    /// Returns the most of each resource that one message to `to` may have if nobody holds
     /// anything.
     fn most_to(&self, to: &Self) -> quota::Amounts {
         let mut most = to.inbox.lock().ledger.most(self.uid());

@@ -58,7 +58,7 @@ pub(crate) struct HolderNotice<H: Host> {
 pub(crate) struct Share {
     /// References of all kinds: the peer's, and those on their way to it.
     pub(crate) refs: u64,
-    /// It stands among the node's holders, not notified of its end yet.
+    /// It stands among the node's holders: its peer is not notified of the node's end yet.
     pub(crate) linked: bool,
 }
 
