@@ -8,14 +8,14 @@
 //! exactly. Nothing is drawn ahead of its use, so that many claimants that send little tie up
 //! little.
 //!
-//! A claimant that may have credit is a *keeper*. Where there are more than 64 keepers, a batch is a
-//! keeper's part of a quarter of the limit. A release applies the batch as it is then; a keeper that
-//! releases nothing keeps what it has while others come. `docs/design.md` says how much can lie
-//! idle.
+//! A claimant that may have credit is a *keeper*. Where there are more than 64 keepers, a batch is
+//! a keeper's part of a quarter of the limit. A release applies the batch as it is then; a keeper
+//! that releases nothing keeps what it has while others come. `docs/design.md` says how much can
+//! lie idle.
 //!
-//! If an account refuses a draw, and idle credit could change that, the caller *recalls* that credit
-//! ([`Ledger::recall`]) and tries once more. A recall that did not help is remembered in the share
-//! of the user that asked for it, so refusals do not cost in proportion to claimants.
+//! If an account refuses a draw, and idle credit could change that, the caller *recalls* that
+//! credit ([`Ledger::recall`]) and tries once more. A recall that did not help is remembered in the
+//! share of the user that asked for it, so refusals do not cost in proportion to claimants.
 //!
 //! # Invariants
 //!
