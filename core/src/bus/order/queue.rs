@@ -4,9 +4,10 @@
 //!
 //! # Pull
 //!
-//! Every step begins with a pull: groups that were committed meanwhile move to their place, and the
-//! clock rises to them. So a maker that commits enters no queue, and the next task that does finds
-//! the clock at or above all that was committed before.
+//! Every step that puts something in or looks for the head begins with a pull: groups that were
+//! committed meanwhile move to their place, and the clock rises to them. So a maker that commits
+//! enters no queue, and the next task that does finds the clock at or above all that was committed
+//! before.
 //!
 //! # Settle
 //!
