@@ -194,7 +194,7 @@ impl<H: Host> Peer<H> {
     pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
-        // One node alone needs no memory.
+        // A single node needs no memory.
         let mut first = None;
         let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_CALL)?;
         let mut kill_check = KillCheck::default();

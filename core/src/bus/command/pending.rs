@@ -37,7 +37,7 @@ pub(crate) struct Pending<'p, H: Host> {
     /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
-    /// The place that the message is staged at.
+    /// The staged key of the message, while it is staged.
     staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
     linked: Option<KVVec<Linked<H>>>,
@@ -258,7 +258,7 @@ impl<'p, H: Host> Pending<'p, H> {
         Ok(Some(put(&mut inbox.queue, message)))
     }
 
-    /// Queues the only part of a transaction, after `floor`.
+    /// Queues a message without other parts, after the timestamp `floor`.
     ///
     /// # Errors
     ///
@@ -273,7 +273,7 @@ impl<'p, H: Host> Pending<'p, H> {
         Ok(())
     }
 
-    /// Stages this part, unless it is empty. Returns the earliest time to commit at.
+    /// Stages this part, unless it is empty. Returns the lowest timestamp to commit at.
     ///
     /// # Errors
     ///

@@ -18,9 +18,9 @@ use crate::bus::quota::{Level, BYTES, NOTHING, RESOURCES, SLICES};
 /// The work of a reset beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flush {
-    /// Destroy the nodes that the seed does not pin, release handles and slices, drop the queue.
+    /// Destroy the nodes that the seed does not pin, release handles and slices, empty the queue.
     pub all: bool,
-    /// Drop the seed, before anything else.
+    /// Drop the seed, before all other steps.
     pub seed: bool,
 }
 
@@ -33,7 +33,7 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(Doomed::in_transaction(&self.last_transaction), None);
-        // What is left to be taken back in the instant of the destruction is little.
+        // So little credit is left to be taken back in the instant of the destruction.
         self.recall(Level::Peer, u32::MAX);
         let remains = self.execute(&doomed, Also::Close);
         self.wake();
@@ -70,7 +70,8 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Destroys the nodes that the seed does not pin, and releases everything else.
+    /// Destroys the nodes that the seed does not pin, drops committed entries, and releases slices
+    /// and handles.
     fn flush(&self) {
         let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
         let doomed = self.detach_nodes(Doomed::new(), seed.get().map(|seed| &**seed));
@@ -82,8 +83,8 @@ impl<H: Host> Peer<H> {
         self.release_handles();
     }
 
-    /// Returns a timestamp that all transactions of which a part is here, and that returned, are
-    /// before or at.
+    /// Returns a timestamp at or above that of each transaction which has a part here and whose
+    /// call returned.
     fn now(&self) -> u64 {
         let mut inbox = self.inbox.lock();
         inbox.queue.pull();
@@ -114,7 +115,8 @@ impl<H: Host> Peer<H> {
                     doomed.add(&mut inbox, handle);
                 }
                 drop(inbox);
-                // Without it no receipt puts the handle back, which nobody would take out again.
+                // Without this memory no receipt puts the handle back, which nobody would take out
+                // again.
                 handle.local.access_mut(table).reservation = None;
             }
             Detached::refs(0)

@@ -28,8 +28,8 @@ use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, H
 const STOCK: usize = 4;
 /// Most bytes of memory that a peer keeps for the next message.
 const WARM_MAX: u64 = 4096;
-/// Most undecided transactions that stand in one queue, of all users together. Each costs every
-/// message to the peer, and each receipt, a look.
+/// Most undecided SENDs in one queue, of all users together. Each costs every message to the peer,
+/// and each receipt, a look.
 const UNDECIDED_MAX: u64 = 256;
 /// Most entries that a purge looks at in one go.
 const PURGE_CHUNK: usize = 64;
@@ -176,15 +176,16 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Returns whether a transaction of user `uid` may stage a part at `place`.
+    /// Returns whether a transaction of user `uid` may stage a part under the staged key `place`.
     #[inline]
     pub(crate) fn admits(&mut self, place: &Key, uid: u32) -> bool {
         self.queue.pull();
         !self.queue.has_staged() || self.has_room_for(place, uid)
     }
 
-    /// Returns whether a user may have one more undecided transaction, or has this one already: the
-    /// first foreign user [`UNDECIDED_MAX`] / 4 at least, as with any other resource.
+    /// Returns whether a user may have one more undecided transaction in the queue, or has this one
+    /// already. The divisors are those of quotas: the first foreign user may have
+    /// [`UNDECIDED_MAX`] / 4.
     #[cold]
     fn has_room_for(&mut self, place: &Key, uid: u32) -> bool {
         let Crowd {

@@ -14,11 +14,11 @@ use crate::bus::order::queue::Queue;
 /// Numbers of transactions that have parts staged in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Crowd {
-    /// Those of one user.
+    /// Transactions of one user.
     pub(crate) of_user: u64,
-    /// Those of all users.
+    /// Transactions of all users.
     pub(crate) of_all: u64,
-    /// The users that have some.
+    /// Number of users that have some.
     pub(crate) users: u32,
 }
 
