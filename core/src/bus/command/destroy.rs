@@ -82,7 +82,7 @@ impl Doomed {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Carries out step 3 of the module's head: kills the undecided messages that are staged for
+    /// Carries out step 3 of the file header: kills the undecided messages that are staged for
     /// the nodes, or all that are staged if the owner is disconnected; then commits the destruction
     /// above `top` and above the clock.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
@@ -133,7 +133,7 @@ impl<H: Host> Peer<H> {
         remains
     }
 
-    /// Carries out steps 2 and 3 of the module's head.
+    /// Carries out steps 2 and 3 of the file header.
     fn tell_holders(&self, transaction: &Arc<Transaction>, also: Also) -> Option<Remains<H>> {
         let mut top = 0;
         loop {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A pending message: on its way to one destination, and turned back if it is dropped.
+//! A pending message: a message on its way to one destination. Its drop undoes all steps so far.
 //!
-//! It is reserved, pinned, filled and linked, which may fail or sleep; then it is delivered, or
-//! staged as one part of a transaction, which does neither.
+//! It is reserved, pinned, filled and linked, which may fail or sleep. Then it is delivered, or
+//! staged as one part of a transaction: both may be refused, and neither sleeps.
 //!
 //! # Locks
 //!
@@ -71,20 +71,20 @@ impl<'p, H: Host> Pending<'p, H> {
         handle.map_or(self.from, |handle| &handle.node.owner)
     }
 
-    /// Returns whether both go to the same peer.
+    /// Returns whether both messages go to the same peer.
     pub(crate) fn shares_peer(&self, other: &Self) -> bool {
         Arc::ptr_eq(self.to(), other.to())
     }
 
-    /// Returns whether the destination is there no more, if its peer is `open`. Exact under its
-    /// inbox.
+    /// Returns whether the destination is gone, if its peer is connected or not as `open` says.
+    /// Exact under its inbox.
     #[inline]
     fn is_gone_if(&self, open: bool) -> bool {
         let handle = self.handle.as_ref();
         !open || handle.is_some_and(|handle| handle.node.is_dead())
     }
 
-    /// Returns whether the destination is there no more. May be a moment late.
+    /// Returns whether the destination is gone. May be a moment late.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone_if(self.to().check_open().is_ok())
     }
@@ -218,7 +218,7 @@ impl<'p, H: Host> Pending<'p, H> {
                 continue;
             };
             *slot = Some(linked.handle.clone());
-            // Only for nodes that nobody holds yet.
+            // Only a reference to a node for which no release notice is owed has to be confirmed.
             if linked.unconfirmed.is_some() {
                 unconfirmed.push(linked, GFP_CALL)?;
             }
@@ -316,7 +316,7 @@ impl<'p, H: Host> Pending<'p, H> {
     /// Gives back everything that the message has. Nothing of that sleeps on user memory.
     fn discard(&mut self) {
         if let Some(mut message) = self.message.take() {
-            // While the slice is still this message's.
+            // Before the slice is freed.
             message.release_memory();
             message.discard(self.to());
         }

@@ -6,8 +6,9 @@
 //!
 //! # Locks
 //!
-//! The caller's table, the receiver's inbox, the accounts of users: one at a time, except that an
-//! inbox takes the account of its user.
+//! The caller's table, the receiver's inbox, the list of users, the accounts of users, the inboxes
+//! of the user's peers: one at a time, except that the account of a user is taken under the list of
+//! users, and under an inbox of its peers.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;

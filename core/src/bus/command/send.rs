@@ -189,7 +189,7 @@ impl<H: Host> Multicast<'_, '_, H> {
         Ok(())
     }
 
-    /// Carries out the numbered steps of the module's head. On error nothing was sent, and nothing
+    /// Carries out the numbered steps of the file header. On error nothing was sent, and nothing
     /// is staged.
     fn commit_several(
         &mut self,

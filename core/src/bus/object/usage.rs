@@ -4,7 +4,8 @@
 //!
 //! # Locks
 //!
-//! The inboxes of the user's peers, one after the other.
+//! The account of the user, also under the list of users; the inboxes of the user's peers, one
+//! after the other.
 
 use crate::bus::host::Host;
 use crate::bus::object::Peer;

@@ -12,16 +12,16 @@
 //! # Settle
 //!
 //! The first committed entry can be received at any time: to settle the queue is to move undecided
-//! groups that stand before that entry behind it, by their transactions' floors. A staged group
-//! only moves back. A group that is staged later gets a place above the clock, which is at or above
-//! every committed key's timestamp.
+//! groups that stand before that entry behind it, by their transactions' floors. No group gets
+//! before it later: a part that is staged, or that joins its group, gets a place above the clock,
+//! which is at or above every committed key's timestamp.
 //!
 //! # Invariants
 //!
 //! - The clock is even, never goes back, and after a pull is at least every committed key's
 //!   timestamp.
-//! - Messages without other parts in this queue are in the ring if they came last there when they
-//!   were committed; all other entries are in trees.
+//! - A message without other parts in this queue is in the ring, unless it was staged and stood
+//!   before a message of the ring when it was pulled; all other committed entries are in a tree.
 //! - Staged groups are in a tree by staged key: by the user and the number of the transaction. A
 //!   group that was staged when no other was is `lone` instead, outside of the tree.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
