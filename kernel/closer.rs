@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Files of messages, and the workers that close those that no receiver was given.
+//! Files of messages, and the workers that close the files that no receiver was given.
 //!
 //! The last reference to a file closes it, and that can take as long as the file's maker likes: a
 //! TCP socket with SO_LINGER waits for its peer. The task that drops a message must not wait for
-//! that, since it is mostly another's: one that receives, resets, disconnects or closes. So workers
-//! of our own do it. They are no part of the system's queues, nor is delayed fput().
+//! that, since it is mostly another user's: it receives, resets, disconnects or closes. So workers
+//! of the module do it. They are no part of the system's queues, nor is delayed fput().
 //!
 //! A file is closed on account of the user who opened it, for that one decides how long it takes:
 //! not the sender, who may have been handed it by a stranger. Each opener has at most

@@ -108,7 +108,7 @@ impl Entry {
     }
 
     /// Counts the bytes of these pages, at least one, that lie in a row.
-    // Not inlined, so that the way of slices within a page stays short.
+    // Not inlined, so that the path of slices within a page stays short.
     #[inline(never)]
     pub(crate) fn row(entries: &[Self]) -> usize {
         let first = entries[0].address();

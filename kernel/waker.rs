@@ -29,7 +29,7 @@ const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 const WRITABLE: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
 const HANGUP: u32 = bindings::POLLHUP;
 
-/// The wait queue of a peer, and what else the kernel has of it.
+/// The part of a peer that the kernel host has: its wait queue, and the closer of its files.
 #[pin_data]
 pub(crate) struct Waiters {
     /// For the files that the peer sends.

@@ -525,8 +525,8 @@ fn files_of_a_seed_go_with_it() {
     world.end();
 }
 
-/// Slices that the user has are pinned for as long as the pool is mapped, so they are charged for as
-/// long: closing and opening again would wipe the slate clean.
+/// Slices that the user has are pinned for as long as the pool is mapped, so they are charged for
+/// as long: closing and opening again would wipe the slate clean.
 #[test]
 fn what_a_disconnected_peer_was_given_stays_charged_with_its_pool() {
     let (world, r, s, [id, _]) = pair();

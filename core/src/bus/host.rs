@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The services that the core needs from the machine it runs on.
+//! The services that the core needs from the machine that it runs on.
 //!
 //! A host lends memory, descriptors and wake-ups, and moves bytes. It knows nothing of order,
-//! rights or quota, except that it holds charges. [`Host`] names the types of one host. The other half of a host, which reads
-//! arguments and writes results, is [`Caller`](crate::bus::Caller).
+//! rights or quota, except that it holds charges. [`Host`] names the types of one host. The other
+//! half of a host, which reads arguments and writes results, is [`Caller`](crate::bus::Caller).
 //!
 //! # Rules for hosts
 //!
@@ -27,14 +27,14 @@ pub trait Host: Sized + Send + Sync + 'static {
     type Waker: Waker;
 
     /// Returns whether the running task is being killed, so that it will never see the result of
-    /// its call. A host that cannot tell never says so.
+    /// its call. False on a host that cannot tell.
     fn is_killed() -> bool {
         false
     }
 }
 
-/// The steps of a call in loops that have no small bound. Every 64 steps it looks whether the caller
-/// was killed. A step is one look-up, one link, or 4096 bytes of a copy.
+/// The steps of a call in loops that have no small bound. Every 64 steps it looks whether the
+/// caller was killed. A step is one look-up, one link, or 4096 bytes of a copy.
 ///
 /// All such loops stand before the first staging: a call that ends in one leaves no trace.
 #[derive(Default)]
@@ -61,8 +61,8 @@ impl KillCheck {
     }
 }
 
-/// The descriptors of a message in flight: the files behind them, in the order in which they will be
-/// numbered. A clone is another reference to the same files.
+/// The descriptors of a message in flight: the files behind them, in the order in which the
+/// receiver gets their numbers. A clone is another reference to the same files.
 ///
 /// The end of a file can take as long as its maker likes, and no call may wait for that: a host
 /// sees to it when the last reference is dropped.

@@ -9,7 +9,7 @@ use kernel::sync::Arc;
 use crate::bus::host::{Host, Payload};
 use crate::bus::object::Peer;
 
-/// Descriptors that were given numbers in the receiver, but may still be taken back.
+/// Descriptors that were given numbers in the receiver, and may still be taken back.
 ///
 /// Dropping it without [`Installed::keep`] closes them.
 pub trait Installed {

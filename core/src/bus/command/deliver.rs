@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The last steps of a receipt: the head is taken, handles get their IDs, the slice is completed
-//! and becomes the user's. Nothing of this fails.
+//! The last steps of a receipt: takes the head, gives handles their IDs, completes the slice, and
+//! makes it the user's. Nothing of this fails.
 //!
 //! A plain message is taken and given in one critical section. Handles get their IDs after the
 //! message was taken, [`CHUNK`] at a time, so that no sender waits for a long list.
@@ -23,7 +23,8 @@ use crate::bus::quota::HANDLES;
 const CHUNK: usize = 64;
 
 impl<H: Host> Peer<H> {
-    /// Takes the head if it is still `key` and still makes `msg`; false if not.
+    /// Takes the head if it is still the entry at `key` and is still described by `msg`; false if
+    /// not.
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
         let mut guard = self.inbox.lock();
@@ -107,7 +108,12 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Returns whether the head is still `key` and still makes `msg`.
+    /// Returns whether the head is still the entry at `key`, and `msg` still describes it: the peer
+    /// still wants the entry, knows a destroyed node by the same ID, and the flag CONTINUE is
+    /// right.
+    ///
+    /// Needs no settle: no entry gets before one that was the head after a settle, since undecided
+    /// groups have moved behind that.
     #[inline(always)]
     fn head_makes(&self, key: &Key, msg: &Msg) -> bool {
         // Nothing gets before an entry that was the head once: what was undecided moved behind it.

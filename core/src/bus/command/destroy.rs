@@ -1,28 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The end of nodes, at one point of the order.
+//! The end of nodes, at one point of the order: a death is the commit of a transaction.
 //!
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
-//! 1. all nodes are doomed, or none if another call destroys one of them; then each becomes a part of
-//!    the transaction whose commit is its death. If the owner releases its handles, it drops the
-//!    pins;
-//! 2. one holder after the other is moved to the notified ones (`told`), and a notice is staged in
-//!    its queue. A peer that is linked meanwhile joins the holders, and is notified in turn;
-//! 3. when there is none left, still in the same critical section: messages that are staged for the
-//!    nodes and undecided are killed, and the transaction is committed, after all notices' places
-//!    and all that is committed here. So all nodes die, and all notices appear, by one exchange.
+//! 1. each node is doomed, which reserves its destruction for this call, and becomes a part of the
+//!    transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
+//!    call destroys one of them. If the owner releases its handles, it drops the pins;
+//! 2. one holder's handle after the other moves from the node's holders to the notified handles
+//!    (`told`), and a notice is staged in that holder's queue. A peer that is linked meanwhile
+//!    joins the holders, and is notified in turn;
+//! 3. in the critical section that finds no holder left: the transactions of messages that are
+//!    staged for the nodes are killed, unless they are decided; the queue is pulled; and the
+//!    transaction is committed above the places of all notices and above the owner's clock. So all
+//!    nodes die, and all notices appear, by one addition;
+//! 4. the notified holders are woken, and notices that no holder can want are taken out.
 //!
-//! No memory is allocated: it was set aside when the nodes and the handles were made.
+//! No memory is allocated from 1 on: it was set aside when the nodes and the handles were made.
 //!
-//! A message committed before 3 for one of the nodes is in the owner's clock, so its timestamp is
-//! lower; one that comes after 3 finds the node dead. A sender that was killed takes the owner's
-//! inbox before it reports, so nobody hears of the death before 3 is over. A handle that is linked
-//! before 3 belongs to a holder that is notified; after 3 none is linked.
+//! A message for one of the nodes that was committed before 3 is below the owner's clock after the
+//! pull, so its timestamp is lower than that of the death. A message that comes after 3 finds the
+//! node dead. A sender that was killed takes the owner's inbox before it reports, so nobody hears
+//! of the death before 3 is over. A handle that is linked before 3 belongs to a holder that is
+//! notified; after 3 none is linked.
 //!
 //! # Locks
 //!
-//! The owner's inbox for 1 and 3, and for each turn of 2; each holder's for its stage.
+//! The owner's inbox for 1 and 3, and for each turn of 2 and 4; its table around that to drop a
+//! pin; each holder's inbox to stage its notice.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -70,8 +75,9 @@ impl Doomed {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Commits the destruction after `top` and all that is ordered here. Messages that are staged
-    /// for its nodes, and undecided, are killed; all that are staged if the owner is disconnected.
+    /// Carries out step 3 of the file header: kills the undecided messages that are staged for
+    /// the nodes, or all that are staged if the owner is disconnected; then commits the destruction
+    /// above `top` and above the clock.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
         #[cfg(test)]
         let top = planted::unless(planted::Fault::DeathBelowNotices, top);
@@ -83,17 +89,18 @@ impl<H: Host> Inbox<H> {
             let node = message.node.as_ref();
             also == Also::Close || node.is_some_and(|node| node.dies_in(transaction))
         });
-        // A message that was committed before it could be killed is in the clock after this.
+        // A message that was committed before it could be killed is at or below the clock after
+        // this.
         self.queue.pull();
         let at = destruction_after(self.queue.clock().max(top));
-        // Nobody kills a transaction without messages.
+        // A transaction without messages is never killed.
         let died = transaction.commit(at);
         debug_assert!(died.is_some());
         self.queue.raise(died.unwrap_or(at));
     }
 }
 
-/// The effects on the owner in the instant of a destruction.
+/// The effects of a destruction on its owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Also {
     Nothing,
@@ -108,7 +115,7 @@ impl<H: Host> Peer<H> {
     /// anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Remains<H>> {
         let transaction = doomed.transaction.as_ref()?;
-        // 2 and 3
+        // 2 to 4
         let remains = self.tell_holders(transaction, also);
         loop {
             let told = self.inbox.lock().take_told(transaction.number.count);
@@ -122,7 +129,7 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Carries out steps 2 and 3 of the module's head.
+    /// Carries out steps 2 and 3 of the file header.
     fn tell_holders(&self, transaction: &Arc<Transaction>, also: Also) -> Option<Remains<H>> {
         let mut top = 0;
         loop {
@@ -166,7 +173,7 @@ impl<H: Host> Peer<H> {
     pub(crate) fn destroy_nodes(this: &Arc<Self>, ids: &[u64], also: Also) -> Result {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
-        // One node alone needs no memory.
+        // A single node needs no memory.
         let mut first = None;
         let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_CALL)?;
         let mut kill_check = KillCheck::default();
@@ -228,8 +235,8 @@ impl<H: Host> Peer<H> {
 }
 
 impl<H: Host> Handle<H> {
-    /// Stages the notice of the node's end at the holder. Returns a timestamp that it stands before;
-    /// None if the holder is disconnected.
+    /// Stages the notice of the node's end at the holder. Returns a timestamp above its place; None
+    /// if the holder is disconnected.
     fn stage_notice(this: &Arc<Self>, transaction: &Arc<Transaction>, part: u32) -> Option<u64> {
         let mut guard = this.holder.inbox.lock();
         let inbox = &mut *guard;

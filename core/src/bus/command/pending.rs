@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A pending message: on its way to one destination, and turned back if it is dropped.
+//! A pending message: a message on its way to one destination. Its drop undoes all steps so far.
 //!
-//! It is reserved, pinned, filled and linked, which may fail or sleep; then it is delivered, or
-//! staged as one part of a transaction, which does neither.
+//! It is reserved, pinned, filled and linked, which may fail or sleep. Then it is delivered, or
+//! staged as one part of a transaction: both may be refused, and neither sleeps.
 //!
 //! # Locks
 //!
@@ -38,7 +38,7 @@ pub(crate) struct Pending<'p, H: Host> {
     /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
-    /// The place that the message is staged at.
+    /// The staged key of the message, while it is staged.
     staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
     linked: Option<KVVec<Linked<H>>>,
@@ -218,7 +218,7 @@ impl<'p, H: Host> Pending<'p, H> {
                 continue;
             };
             *slot = Some(linked.handle.clone());
-            // Only for nodes that nobody holds yet.
+            // Only a reference to a node for which no release notice is owed has to be confirmed.
             if linked.unconfirmed.is_some() {
                 unconfirmed.push(linked, GFP_CALL)?;
             }
@@ -260,7 +260,7 @@ impl<'p, H: Host> Pending<'p, H> {
         Ok(Some(put(&mut inbox.queue, message)))
     }
 
-    /// Queues the only part of a transaction, after `floor`.
+    /// Queues a message without other parts, after the timestamp `floor`.
     ///
     /// # Errors
     ///
@@ -275,7 +275,7 @@ impl<'p, H: Host> Pending<'p, H> {
         Ok(())
     }
 
-    /// Stages this part, unless it is empty. Returns the earliest time to commit at.
+    /// Stages this part, unless it is empty. Returns the lowest timestamp to commit at.
     ///
     /// # Errors
     ///

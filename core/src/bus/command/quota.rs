@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! QUOTA: what a message may be, whose limit would refuse it, and what is used.
+//! QUOTA: reports the largest message, the limit that would refuse a message, and the amounts used.
+//!
+//! Changes nothing: idle credit counts as used, and is not recalled.
 //!
 //! # Locks
 //!
-//! The caller's table, the receiver's inbox, the accounts of users: one at a time, except that an
-//! inbox takes the account of its user.
+//! The caller's table, the receiver's inbox, the list of users, the accounts of users, the inboxes
+//! of the user's peers: one at a time, except that the account of a user is taken under the list of
+//! users, and under an inbox of its peers.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -31,7 +34,7 @@ fn amounts([slices, handles, bytes, fds]: quota::Amounts) -> Amounts {
 }
 
 impl<H: Host> Peer<H> {
-    /// Returns the most of each resource that one message to `to` may have, where nobody holds
+    /// Returns the most of each resource that one message to `to` may have if nobody holds
     /// anything.
     fn most_to(&self, to: &Self) -> quota::Amounts {
         let mut most = to.inbox.lock().ledger.most(self.uid());

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! RECV: from the head of the queue into the caller's hands.
+//! RECV: takes the next message or notice.
 //!
-//! 1. look at the head, without taking it;
-//! 2. write the result to the caller and, if asked to, give it the descriptors (no lock is held, so
-//!    a fault or a full descriptor table leaves the message where it is);
-//! 3. take the head, if it is still the same; otherwise start again;
+//! 1. settle the queue, and look at the head without taking it. A head that the peer no longer
+//!    wants is taken out and dropped, and the look begins anew; so is a part behind the head;
+//! 2. write the result to the caller and, if the caller wants them, install the descriptors. No
+//!    lock is held, so a fault or a full descriptor table leaves the message where it is;
+//! 3. take the head, if it is still the same and a look would still give the same result; otherwise
+//!    start again;
 //! 4. give handles their IDs, complete the slice, and make it the user's.
 //!
-//! Steps 3 and 4 are one critical section; see [`deliver`](super::deliver). No entry stores whether
-//! more parts follow: it is seen from the next entry, and one that the peer no longer wants does
-//! not count.
+//! Steps 3 and 4 cannot fail; see [`deliver`](super::deliver). No entry stores whether a part
+//! follows: RECV looks at the next entry, in 1 and again in 3.
 //!
 //! # Locks
 //!
@@ -30,9 +31,9 @@ pub struct Receiver<'c, C> {
     pub caller: &'c C,
     /// Address that the message is written to.
     pub msg_addr: u64,
-    /// Number of messages up to this one, and its address, if the caller wants it.
+    /// Number of messages up to this one, and the address for it, if the caller wants it.
     pub count: Option<Count>,
-    /// The slice has to end at or before this offset.
+    /// Offset that the slice has to end at or before.
     pub max_offset: u64,
     /// The caller wants descriptors.
     pub wants_files: bool,
@@ -43,7 +44,7 @@ pub struct Receiver<'c, C> {
 pub struct Count {
     /// Address that the number is written to.
     pub addr: u64,
-    /// The number, with the message that is received now.
+    /// The number, the message that is received now included.
     pub n: u64,
 }
 
@@ -93,11 +94,11 @@ impl<H: Host> Description<H> {
     }
 }
 
-/// The head of the queue, as it is found.
+/// The result of a look at the head of the queue.
 enum Look<H: Host> {
     /// An entry to be received, and its key.
     Found(Key, Description<H>),
-    /// The head or the part behind it, which nobody wants any more, and which was taken out.
+    /// The head or the part behind it, which the peer no longer wants, and which was taken out.
     Stale(Removed<H>),
 }
 
@@ -105,13 +106,13 @@ enum Look<H: Host> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Following {
     Wanted,
-    /// A part that nobody wants any more, which has to be taken out first.
+    /// A part that the peer no longer wants, which has to be taken out first.
     Unwanted(Key),
     Nothing,
 }
 
 impl<H: Host> Inbox<H> {
-    /// Looks at the head, and describes it. None if nothing is ready.
+    /// Settles the queue, looks at the head, and describes it. None if nothing is ready.
     // Inlined, so that the description is made where it stays.
     #[inline(always)]
     fn look(&mut self, wants_files: bool) -> Option<Look<H>> {
@@ -154,9 +155,9 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// Shows the receiver the message or notice at the head, and gives it the descriptors, before
-/// `take` makes that final. False if the head was another by then; so the receiver may be shown
-/// another one afterwards.
+/// Writes the message or notice at the head to the receiver, and installs the descriptors; then
+/// `take` makes that final. False, with the descriptors taken back, if a look at the head would
+/// give another result by then.
 ///
 /// # Errors
 ///
@@ -188,7 +189,8 @@ impl<H: Host> Peer<H> {
     ///
     /// # Errors
     ///
-    /// EAGAIN if nothing is ready, ERANGE, or an error of the receiver's; then nothing happened.
+    /// EAGAIN if nothing is ready; ERANGE if the slice ends beyond `max_offset`; ESHUTDOWN; EFAULT,
+    /// and the errors of [`Caller::install`]. Then nothing was taken.
     pub fn recv<C: Caller<H>>(&self, receiver: &Receiver<'_, C>) -> Result {
         loop {
             // 1

@@ -18,9 +18,9 @@ use crate::bus::quota::{Level, BYTES, NOTHING, RESOURCES, SLICES};
 /// The work of a reset beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flush {
-    /// Destroy the nodes that the seed does not pin, release handles and slices, drop the queue.
+    /// Destroy the nodes that the seed does not pin, release handles and slices, empty the queue.
     pub all: bool,
-    /// Drop the seed, before anything else.
+    /// Drop the seed, before all other steps.
     pub seed: bool,
 }
 
@@ -72,7 +72,8 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Destroys the nodes that the seed does not pin, and releases everything else.
+    /// Destroys the nodes that the seed does not pin, drops committed entries, and releases slices
+    /// and handles.
     fn flush(&self) {
         let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
         let doomed = self.detach_nodes(Doomed::default(), seed.get().map(|seed| &**seed));
@@ -112,7 +113,8 @@ impl<H: Host> Peer<H> {
                     doomed.add(&mut inbox, handle);
                 }
                 drop(inbox);
-                // Without it no receipt puts the handle back, which nobody would take out again.
+                // Without this memory no receipt puts the handle back, which nobody would take out
+                // again.
                 handle.local.access_mut(table).reservation = None;
             }
             Detached::refs(0)

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! SEND: from the caller's memory into one or many queues.
+//! SEND: sends one message to one or many nodes.
 //!
 //! All that can fail or sleep comes first and is undone by dropping a [`Pending`]: reserve at every
-//! destination, copy the payload, report errors, link the handles. Then the parts are
-//! staged and committed in a few bounded steps, between which nothing can block:
+//! destination, copy the payload, report errors, link the handles. Then the parts are staged and
+//! committed in a few bounded steps, between which nothing can block:
 //!
 //! 1. each part is staged at its queue, where its node is checked once more;
-//! 2. the transaction is committed by one exchange, above all their places and the floor that
-//!    receivers raised meanwhile.
+//! 2. the transaction is committed by one addition, above the places of all parts and above the
+//!    floor that receivers raised meanwhile.
 //!
-//! A destruction that finds a part staged for its node kills the transaction; then the parts are
-//! taken back, and either the call fails or, if it may be partial, the rest is sent anew. So they are
-//! where a user has too many undecided transactions at a destination. A message with one part is
-//! stamped and queued in one critical section.
+//! A part is refused if its node is dead, or if the user has too many undecided transactions in the
+//! queue. A destruction that finds a part staged for its node kills the transaction. In both cases
+//! all parts are taken back; then the call fails or, if it may be partial, the other parts are sent
+//! as a new transaction. A message with one part is stamped and queued in one critical section.
 //!
 //! # Locks
 //!
@@ -79,10 +79,10 @@ impl<H: Host, P: Payload<H>> Outgoing<'_, H, P> {
     }
 }
 
-/// The reason why a multicast was taken back.
+/// The reason why the parts of a message were taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// A destination was destroyed after its part was staged.
+    /// A destruction killed the transaction after a part was staged for one of its nodes.
     Killed,
     /// The destination of this part refused it.
     At { part: usize, error: Error },
@@ -91,7 +91,7 @@ enum Refusal {
 /// A message on its way to all of its destinations.
 struct Multicast<'p, 'w, H: Host> {
     from: &'p Arc<Peer<H>>,
-    /// In the order of the destinations, as far as these were come to.
+    /// One part for each destination that was come to, in their order.
     parts: KVVec<Pending<'p, H>>,
     n_destinations: usize,
     /// Makes the errors of the destinations known.
@@ -150,7 +150,8 @@ impl<H: Host> Multicast<'_, '_, H> {
         Ok(())
     }
 
-    /// Queues all parts at one point of the order, after `floor`, and leaves the queued ones empty.
+    /// Queues all parts at one point of the order, after the timestamp `floor`, and leaves the
+    /// queued ones empty.
     fn commit(&mut self, floor: u64) -> Result {
         // Each turn except the last finds one more destination that fails.
         loop {
@@ -190,7 +191,7 @@ impl<H: Host> Multicast<'_, '_, H> {
         Ok(())
     }
 
-    /// Carries out the numbered steps of the module's head. On error nothing was sent, and nothing
+    /// Carries out the numbered steps of the file header. On error nothing was sent, and nothing
     /// is staged.
     fn commit_several(
         &mut self,
@@ -263,11 +264,11 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Sends bytes, at most 0x7ffff000, to one destination. The way of most messages.
+    /// Sends bytes, at most 0x7ffff000, to one destination, as most messages are sent.
     ///
     /// # Errors
     ///
-    /// The errors of [`Peer::send`].
+    /// The errors of [`Peer::send`], except those for handles and files.
     pub fn send_bytes<P: Payload<H>>(
         this: &Arc<Self>,
         id: u64,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! HANDLE_TRANSFER: a right given without a message.
+//! HANDLE_TRANSFER: gives a handle to another peer without a message.
 //!
-//! 1. the node is linked for the destination, without which nothing is known of its ID there;
+//! 1. the node is linked for the destination, whose handle says by which ID it knows the node;
 //! 2. the ID is promised: the one that the destination knows the node by, or a new one;
 //! 3. the promise is written to the caller;
 //! 4. the reference becomes the user's, if the destination knows the node as it did in 2; where
@@ -60,7 +60,7 @@ impl<H: Host> Peer<H> {
         Ok(())
     }
 
-    /// Carries out the numbered steps of the module's head. False if they are to be done again.
+    /// Carries out the numbered steps of the file header. False if they are to be done again.
     fn try_transfer(
         this: &Arc<Self>,
         source: &Handle<H>,

@@ -4,8 +4,9 @@
 //!
 //! # Locks
 //!
-//! `users` (rank 3) is taken by open, when a peer goes, and to recall idle credit for a SEND that
-//! would be refused; never on the way of a message that is granted. It is held for a few steps.
+//! `users` (rank 3) is taken by open, when a peer goes, to recall idle credit for a SEND that would
+//! be refused, and to sum up a user's charges; never to send a message that is granted. It is held
+//! for a few steps.
 
 use kernel::prelude::*;
 use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Nodes of one peer that are being destroyed, so that each step of a destruction finds the next one
-//! at once.
+//! Nodes of one peer that are being destroyed: each step of a destruction finds the next holder
+//! that is to be notified at once.
 //!
 //! # Invariants
 //!
 //! - A node is here from the moment that it becomes a part of a destruction until its holders were
 //!   woken.
-//! - A node that has holders which are not notified is in `waiting`.
+//! - A node that has holders which are not notified yet is in `waiting`.
 //!
 //! # Locks
 //!
@@ -34,9 +34,9 @@ pub(crate) type DyingReservation<H> = RBTreeNodeReservation<DeathKey, Arc<Handle
 
 /// Nodes that are being destroyed.
 pub(crate) struct Dying<H: Host> {
-    /// Those that may have holders to be notified.
+    /// Nodes that may have holders to be notified.
     waiting: ByPart<H>,
-    /// Those all of whose holders were notified.
+    /// Nodes whose holders were all notified.
     notified: ByPart<H>,
 }
 
@@ -78,8 +78,8 @@ impl<H: Host> Dying<H> {
 }
 
 impl<H: Host> Inbox<H> {
-    /// Takes the next step of the destruction of this number: moves one holder of one node to those
-    /// that were notified.
+    /// Takes the next step of the destruction of this number: moves one handle of one node from the
+    /// holders to the notified handles, `told`.
     pub(crate) fn step_of_death(&mut self, count: u64) -> Step<H> {
         let first = DeathKey { count, part: 0 };
         let here = self.dying.waiting.cursor_lower_bound(&first);
@@ -99,8 +99,8 @@ impl<H: Host> Inbox<H> {
         Step::Notify(key.part, handle)
     }
 
-    /// Takes the holders of a node that died in the destruction of this number, all of which were
-    /// notified. None if there is no more node.
+    /// Takes the notified handles of a node that died in the destruction of this number. None if
+    /// there is no more such node.
     pub(crate) fn take_told(&mut self, count: u64) -> Option<Holders<H>> {
         let first = DeathKey { count, part: 0 };
         let here = self.dying.notified.cursor_lower_bound(&first)?;

@@ -196,15 +196,16 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Returns whether a transaction of user `uid` may stage a part at `place`.
+    /// Returns whether a transaction of user `uid` may stage a part under the staged key `place`.
     #[inline]
     pub(crate) fn admits(&mut self, place: &Key, uid: u32) -> bool {
         self.queue.pull();
         !self.queue.has_staged() || self.has_room_for(place, uid)
     }
 
-    /// Returns whether a user may have one more undecided transaction, or has this one already: the
-    /// first foreign user [`UNDECIDED_MAX`] / 4 at least, as with any other resource.
+    /// Returns whether a user may have one more undecided transaction in the queue, or has this one
+    /// already. The divisors are those of quotas: the first foreign user may have
+    /// [`UNDECIDED_MAX`] / 4.
     #[cold]
     fn has_room_for(&mut self, place: &Key, uid: u32) -> bool {
         let Crowd {

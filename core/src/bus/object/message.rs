@@ -34,10 +34,10 @@ pub(crate) enum Notice<H: Host> {
 
 /// State of the notice that a node or a handle may cause.
 pub(crate) enum NoticeState<H: Host> {
-    /// Not queued or staged.
+    /// In no queue.
     Idle(EntryReservation<H>),
-    /// Queued: a release notice at this key, a notice of destruction staged at this place, or
-    /// committed since.
+    /// In the queue: a release notice at this key; a notice of destruction under this staged key,
+    /// or committed since.
     Queued(Key),
     /// Taken out of the queue: a task may give its memory back, if the notice can come again.
     Removed,

@@ -6,13 +6,14 @@
 //!
 //! - A node belongs to one peer and keeps its ID for life.
 //! - `holders` has the handle of every peer that holds a reference of any kind, until the node's
-//!   destruction moves it to `told`; both are empty once the node is dead and all holders are
-//!   notified.
+//!   destruction notifies that peer and moves the handle to `told`, the notified handles. Both are
+//!   empty once the destruction has woken all holders.
 //! - `strong` counts all references of all handles except the owner's pin.
-//! - A node is dead once the transaction in `death`, its destruction, is committed; so all nodes of
-//!   one destruction die with all its notices, by one exchange.
+//! - A node is dead once the transaction in `death`, its destruction, is committed. So all nodes of
+//!   one destruction die, and all its notices appear, by one addition.
 //! - A release notice is queued only while `strong` is 0 on a live node. `release_owed` says that
-//!   one is owed when that comes to pass: the count really rose since the last notice was received.
+//!   one is owed when `strong` falls to 0: a reference was confirmed since the last notice was
+//!   queued, or that notice was withdrawn.
 //!
 //! # Locks and memory order
 //!
@@ -58,8 +59,8 @@ enum Life {
 /// The part of a node that the owner's inbox guards.
 pub(crate) struct Shared<H: Host> {
     pub(crate) holders: Holders<H>,
-    /// Holders that the destruction under way has notified already. They stay known, so that a peer
-    /// that is given the node again meanwhile gets the handle that it has.
+    /// Handles whose holders the destruction has notified. They stay known until all holders are
+    /// woken, so that a peer that is given the node again meanwhile gets the handle that it has.
     pub(crate) told: Holders<H>,
     pub(crate) strong: u64,
     /// The notice that nobody else holds the node any more.

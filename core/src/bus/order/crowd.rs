@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Crowds: the undecided transactions that users have in a queue. Each costs every step at the queue
-//! a look, so the queue's owner bounds them.
+//! Crowds: the undecided transactions that users have in a queue. Each of them costs every step at
+//! the queue a look, so the queue's caller bounds them.
 //!
 //! # Locks
 //!
-//! None of its own; see [`queue`](super::queue).
+//! None of its own; the queue lies in the peer's inbox.
 
 use crate::bus::order::group::{Entry, Queued};
 use crate::bus::order::key::Key;
@@ -14,17 +14,17 @@ use crate::bus::order::queue::Queue;
 /// Numbers of transactions that have parts staged in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Crowd {
-    /// Those of one user.
+    /// Transactions of one user.
     pub(crate) of_user: u64,
-    /// Those of all users.
+    /// Transactions of all users.
     pub(crate) of_all: u64,
-    /// The users that have some.
+    /// Number of users that have some.
     pub(crate) users: u32,
 }
 
 impl<M: Queued> Queue<M> {
-    /// Counts the groups of messages that are staged here, by their makers' users. The caller pulls
-    /// before.
+    /// Counts the groups of messages that are staged here, by their makers' users. Groups that were
+    /// committed since the last pull are counted too.
     #[cold]
     pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
         // The tree is in the order of users.
@@ -45,7 +45,8 @@ impl<M: Queued> Queue<M> {
         crowd
     }
 
-    /// Returns whether the transaction of the part at `place` has a part here that is staged.
+    /// Returns whether the transaction of the part with the staged key `place` has a part here that
+    /// is staged.
     pub(crate) fn is_staged(&mut self, place: &Key) -> bool {
         self.staged_mut(place).is_some()
     }

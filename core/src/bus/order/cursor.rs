@@ -2,12 +2,13 @@
 
 //! Walks over the committed entries of a queue, between the steps of which the lock may be free.
 //!
-//! A walk passes each entry once: those of the ring, then those of the tree. Entries may be taken out
-//! and put in meanwhile; those that are put in before the place that the walk has come to are missed.
+//! A walk passes each entry once: first the messages of the ring, then the tree. Entries may be
+//! taken out and put in meanwhile. The walk misses an entry that is put in before the place that it
+//! has come to.
 //!
 //! # Locks
 //!
-//! None of its own; see [`queue`](super::queue).
+//! None of its own; the queue lies in the peer's inbox.
 
 use crate::bus::order::group::{Queued, Removed};
 use crate::bus::order::key::Key;
@@ -79,7 +80,8 @@ impl<M: Queued> Queue<M> {
         Some(Key { part, ..*key })
     }
 
-    /// Counts the next committed entries from `cursor` on, at most `most`, and moves it behind them.
+    /// Counts the next committed entries from `cursor` on, at most `most`. Moves `cursor` behind
+    /// them.
     pub(crate) fn count_from(&self, cursor: &mut Cursor, most: usize) -> usize {
         let mut n = 0;
         for _ in 0..most {

@@ -4,9 +4,10 @@
 //!
 //! The parts of a transaction are consecutive in each queue. So they are staged, moved, committed
 //! and looked at as one, however many they are. A group stands in the memory that its first part
-//! brought along, and the others stand in theirs: nothing is allocated to move it.
+//! brought along, and the other parts stand in their own: nothing is allocated to move a group.
 //!
-//! An entry without other parts is a group of its own, unless it is in the ring.
+//! A notice without other parts is a group of its own. A message without other parts is in the
+//! ring, or also a group of its own.
 //!
 //! # Invariants
 //!
@@ -27,10 +28,10 @@ pub(crate) trait Queued: Sized {
     /// Any other entry that can stand in the queue.
     type Notice;
 
-    /// Returns the part of the message that is the queue's.
+    /// Returns the part of the message that belongs to the queue.
     fn links(&self) -> &Links<Self>;
 
-    /// Returns the part of the message that is the queue's.
+    /// Returns the part of the message that belongs to the queue, to be changed.
     fn links_mut(&mut self) -> &mut Links<Self>;
 }
 
@@ -57,7 +58,7 @@ pub(crate) enum Entry<M: Queued> {
     Notice(M::Notice),
 }
 
-/// An entry that stays in the queue.
+/// A reference to an entry that stays in the queue.
 pub(crate) enum EntryRef<'q, M: Queued> {
     Message(&'q M),
     Notice(&'q M::Notice),
@@ -120,17 +121,18 @@ pub(crate) type Tree<M> = RBTree<Key, Option<Group<M>>>;
 /// Memory for one entry of a tree.
 pub(crate) type EntryReservation<M> = RBTreeNodeReservation<Key, Option<Group<M>>>;
 
-/// A transaction that may still be undecided.
+/// The transaction of a staged group, and the group's place.
 pub(crate) struct Staged {
+    /// May be undecided, committed since the last pull, or killed.
     pub(crate) transaction: Arc<Transaction>,
-    /// A timestamp that it will be committed above: odd, and above the clock of the queue when the
-    /// last of its parts was staged.
+    /// Place of the group: a timestamp that the transaction will be committed above. It is odd, and
+    /// above the clock as it was when the last part was staged.
     pub(crate) after: u64,
 }
 
 impl Staged {
-    /// Moves the group behind `timestamp`, where it stands before that. False if its transaction
-    /// was committed meanwhile.
+    /// Moves the group behind `timestamp`, if it stands before that, by its transaction's floor.
+    /// False if the transaction was committed meanwhile.
     pub(crate) fn move_behind(&mut self, timestamp: u64) -> bool {
         if self.after > timestamp {
             return true;
@@ -138,7 +140,7 @@ impl Staged {
         match self.transaction.raise(timestamp) {
             Fate::Undecided { floor } => self.after = floor + 1,
             Fate::Committed(_) => return false,
-            // It is its maker's, and passed over until then.
+            // Passed over until its maker takes it back.
             Fate::Killed => (),
         }
         true
@@ -153,7 +155,7 @@ pub(crate) struct Group<M: Queued> {
     pub(crate) rest: Tree<M>,
     /// Number of parts.
     pub(crate) len: usize,
-    /// None if it was committed, and for the parts in `rest`.
+    /// None once the group is at its committed place, and for each part in `rest`.
     pub(crate) staged: Option<Staged>,
 }
 
@@ -169,7 +171,8 @@ impl<M: Queued> Group<M> {
         }
     }
 
-    /// Returns the timestamp that it was committed at, if it was staged before.
+    /// Returns the timestamp that a staged group was committed at; None if its transaction is not
+    /// committed, or the group is at its committed place already.
     pub(crate) fn committed_at(&self) -> Option<u64> {
         self.staged.as_ref()?.transaction.committed_at()
     }
@@ -232,7 +235,7 @@ impl<M: Queued> Group<M> {
     }
 }
 
-/// Takes a part out of the group of this key.
+/// Takes a part out of the group at `key`, and the group out of the tree if no part is left.
 pub(crate) fn take<M: Queued>(tree: &mut Tree<M>, key: &Key, part: u32) -> Option<Removed<M>> {
     let mut found = tree.find_mut(key)?;
     let group = found.get_mut().as_mut()?;

@@ -3,10 +3,14 @@
 //! Keys: places in the global order.
 //!
 //! Every queue has a clock that is even and never goes back. Messages commit at multiples of 4,
-//! destructions at 2 more than a multiple of 4, so that the two never tie; a staged part stands at
-//! the odd number after its queue's clock. Timestamps of different transactions may be equal; then
-//! their numbers decide, which are made of the sender's ID and a count of its own, so there is no
-//! counter that all share.
+//! destructions at 2 more than a multiple of 4, so that the two never tie; the place of a staged
+//! group is odd. Timestamps of different transactions may be equal; then their numbers decide. A
+//! number consists of the maker's ID and the maker's own count, so there is no counter that all
+//! share.
+//!
+//! A *staged key* ([`Transaction::staged_key`](super::transaction::Transaction::staged_key)) is no
+//! place in the order. It finds a part among the staged ones, and its timestamp is the maker's
+//! user.
 
 /// Number that distinguishes transactions of the same timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +26,7 @@ impl Number {
     pub(crate) const ALONE: Self = Self { maker: 0, count: 0 };
 }
 
-/// The place of an entry.
+/// The place of a committed entry in the order, or the staged key of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) timestamp: u64,
@@ -32,7 +36,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Before all keys.
+    /// Lowest key.
     pub(crate) const FIRST: Self = Self::alone(0);
 
     /// Returns the key of an entry that has no other parts.
@@ -44,7 +48,7 @@ impl Key {
         }
     }
 
-    /// Returns a key that only has a part.
+    /// Returns the key of a part in the tree of its group.
     pub(crate) const fn of_part(part: u32) -> Self {
         Self {
             part,
@@ -52,7 +56,7 @@ impl Key {
         }
     }
 
-    /// Returns the key of the group that the entry is in.
+    /// Returns the key of the entry's group.
     pub(crate) const fn of_group(&self) -> Self {
         Self { part: 0, ..*self }
     }
@@ -65,7 +69,7 @@ impl Key {
         }
     }
 
-    /// Returns whether the entry is one of several parts, perhaps.
+    /// Returns whether the entry may be one of several parts.
     #[inline]
     pub(crate) fn is_part(&self) -> bool {
         self.number != Number::ALONE

@@ -2,8 +2,9 @@
 
 //! Order: the place of each entry in each queue.
 //!
-//! A [`queue`] is generic in its entries, and knows neither peers nor messages. The argument for
-//! the order as a whole is in `docs/ordering.md`.
+//! A [`queue`] is generic in its entries, and knows neither peers nor messages. A [`transaction`]
+//! decides the fate of all parts of one operation. `docs/ordering.md` has the algorithm and its
+//! proof.
 
 mod crowd;
 mod cursor;

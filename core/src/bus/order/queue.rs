@@ -2,22 +2,28 @@
 
 //! A queue: committed entries in their order, and staged groups that may still come between.
 //!
-//! Every step begins with a pull: groups that were committed meanwhile move to their place, and the
-//! clock rises to them. So a maker raises no clock before it commits, and a task that comes later
-//! finds the clock at or above all that was committed before.
+//! # Pull
 //!
-//! The first committed entry can be received at any time: undecided groups that stand before it
-//! move behind it, by their transaction's floor. A staged group only moves back, and one that is
-//! staged later gets a place above the clock, which is above every committed key.
+//! Every step that puts something in or looks for the head begins with a pull: groups that were
+//! committed meanwhile move to their place, and the clock rises to them. So a maker that commits
+//! enters no queue, and the next task that does finds the clock at or above all that was committed
+//! before.
+//!
+//! # Settle
+//!
+//! The first committed entry can be received at any time: to settle the queue is to move undecided
+//! groups that stand before that entry behind it, by their transactions' floors. No group gets
+//! before it later: a part that is staged, or that joins its group, gets a place above the clock,
+//! which is at or above every committed key's timestamp.
 //!
 //! # Invariants
 //!
 //! - The clock is even, never goes back, and after a pull is at least every committed key's
 //!   timestamp.
-//! - Messages without other parts in this queue are in the ring if they came last there when they
-//!   were committed; all other entries are in trees.
-//! - Staged groups are in a tree, by the user and the number of the transaction; except that a group
-//!   is `lone` if nothing else was staged when it was.
+//! - A message without other parts in this queue is in the ring, unless it was staged and stood
+//!   before a message of the ring when it was pulled; all other committed entries are in a tree.
+//! - Staged groups are in a tree by staged key: by the user and the number of the transaction. A
+//!   group that was staged when no other was is `lone` instead, outside of the tree.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
 //!
 //! # Bounds
@@ -25,7 +31,7 @@
 //! A step looks once at each staged group, and a receipt may move each. [`Queue::crowd`] counts
 //! the groups that a user has, for the caller to bound them.
 //!
-//! A walk over all entries, from which the lock is free in between, is in [`cursor`](super::cursor).
+//! [`cursor`](super::cursor) walks over all entries with the lock free between the steps.
 //!
 //! # Locks
 //!
@@ -48,25 +54,26 @@ use crate::bus::order::transaction::Transaction;
 use crate::bus::planted;
 use crate::bus::tree::retain;
 
-/// Latest time at which messages are put in. Behind it as many destructions fit, which must not
-/// fail.
+/// Latest clock at which messages are put in. The timestamps above are left to destructions, which
+/// must not fail.
 const CLOCK_MAX: u64 = 1 << 63;
 
-/// The first committed entry, once it is settled.
+/// A committed entry with its key, mostly the first one.
 pub(crate) struct Head<'q, M: Queued> {
     pub(crate) key: Key,
     pub(crate) entry: EntryRef<'q, M>,
 }
 
 impl<'q, M: Queued> Head<'q, M> {
-    /// Returns the entry of a message of the ring.
+    /// Makes the entry of a message in the ring.
     pub(super) fn of_message(message: &'q M) -> Self {
         let (key, entry) = (message.links().key, EntryRef::Message(message));
         Self { key, entry }
     }
 }
 
-/// A group that is staged and not in the tree, with the memory to stand there.
+/// A staged group that is not in the tree, since no other group was staged when it was; with the
+/// memory to stand there.
 struct Lone<M: Queued> {
     group: Group<M>,
     memory: EntryReservation<M>,
@@ -75,11 +82,12 @@ struct Lone<M: Queued> {
 /// The queue of one peer.
 pub(crate) struct Queue<M: Queued> {
     clock: u64,
-    /// Messages that were committed, each alone.
+    /// Committed messages without other parts in this queue.
     pub(super) ring: Ring<M>,
-    /// All else that was committed.
+    /// All other committed entries.
     pub(super) committed: Tree<M>,
     lone: Option<Lone<M>>,
+    /// All other staged groups.
     staged: Tree<M>,
     /// Does nothing except order accesses; not every kernel has the same function for that.
     barrier: Atomic<u32>,
@@ -98,7 +106,7 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Returns the latest timestamp that this queue knows of.
+    /// Returns the clock: the latest timestamp that this queue knows of.
     pub(crate) fn clock(&self) -> u64 {
         self.clock
     }
@@ -109,7 +117,8 @@ impl<M: Queued> Queue<M> {
         self.clock > CLOCK_MAX
     }
 
-    /// Raises the clock to a timestamp that a transaction of this queue's peer was committed at.
+    /// Raises the clock to `timestamp`, at which a destruction by this queue's peer was committed.
+    /// Raises no floor: [`Transaction::raise`] does.
     pub(crate) fn raise(&mut self, timestamp: u64) {
         self.clock = self.clock.max(timestamp);
     }
@@ -119,14 +128,14 @@ impl<M: Queued> Queue<M> {
         self.ring.grow(memory)
     }
 
-    /// Takes a timestamp for an entry that is committed now, after everything here and after
-    /// `floor`.
+    /// Takes a key for an entry that is committed now, after everything here and after `floor`.
     fn tick(&mut self, floor: u64) -> Key {
         self.clock = message_after(self.clock.max(floor));
         Key::alone(self.clock)
     }
 
-    /// Commits a message that has no other parts.
+    /// Commits a message that has no other parts, after everything here and after the timestamp
+    /// `floor`.
     #[inline]
     pub(crate) fn push(&mut self, floor: u64, mut message: KBox<M>) {
         #[cfg(test)]
@@ -136,7 +145,7 @@ impl<M: Queued> Queue<M> {
         self.ring.push(message);
     }
 
-    /// Commits a notice that has no other parts.
+    /// Commits a notice that has no other parts, after everything here. Returns its key.
     pub(crate) fn push_notice(
         &mut self,
         notice: M::Notice,
@@ -162,7 +171,7 @@ impl<M: Queued> Queue<M> {
         Iterator::chain(lone, self.staged.values().flatten())
     }
 
-    /// Returns the group of a transaction that is staged here.
+    /// Returns the staged group of the part with this staged key.
     pub(super) fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
         match &mut self.lone {
             Some(lone) if lone.is_at(place) => Some(&mut lone.group),
@@ -170,8 +179,9 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Stages one part of a transaction, if it has memory for an entry in a tree. Returns the
-    /// timestamp at which this queue is prepared to see it committed.
+    /// Stages one part of a transaction, if it has memory for an entry in a tree. A part that joins
+    /// its group moves the group behind the clock. Returns the lowest timestamp that the
+    /// transaction may be committed at, as far as this queue goes.
     pub(crate) fn stage(
         &mut self,
         transaction: &Arc<Transaction>,
@@ -221,7 +231,7 @@ impl<M: Queued> Queue<M> {
         self.clock
     }
 
-    /// Takes a staged part out; None if it is not there any more.
+    /// Takes out the part with this staged key; None if it is not staged here any more.
     pub(crate) fn unstage(&mut self, place: &Key) -> Option<Removed<M>> {
         match self.lone.take_if(|lone| lone.is_at(place)) {
             Some(mut lone) if lone.group.part != place.part || !lone.group.rest.is_empty() => {
@@ -244,7 +254,8 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Moves all that was committed meanwhile to its place, and raises the clock to it.
+    /// Pulls: moves each group that was committed meanwhile to its place, and raises the clock to
+    /// its timestamp.
     #[inline]
     pub(crate) fn pull(&mut self) {
         #[cfg(test)]
@@ -258,8 +269,8 @@ impl<M: Queued> Queue<M> {
     }
 
     fn pull_staged(&mut self) {
-        // A commit takes no lock of this queue. So that no look at a word is earlier than the step
-        // by which this task came to know that the maker's call returned; see the transaction.
+        // A commit takes no lock of this queue. The barrier keeps each look at a word behind the
+        // step by which this task came to know that the maker's call returned; see `transaction`.
         self.barrier.fetch_add(0u32, Full);
         if let Some(lone) = self
             .lone
@@ -271,7 +282,7 @@ impl<M: Queued> Queue<M> {
             return;
         }
         let mut staged = core::mem::replace(&mut self.staged, RBTree::new());
-        // The group that is taken from its node, which goes next.
+        // The group that was taken from its tree node, which `retain` hands out next.
         let taken = Cell::new(None);
         let is_undecided = |group: &mut Option<Group<M>>| {
             taken.set(group.take_if(|group| group.committed_at().is_some()));
@@ -285,7 +296,7 @@ impl<M: Queued> Queue<M> {
         self.staged = staged;
     }
 
-    /// Puts a group to the place where it was committed.
+    /// Moves a group to the place where it was committed.
     fn commit(&mut self, mut group: Group<M>, memory: EntryReservation<M>) {
         let Some(staged) = group.staged.take() else {
             return;
@@ -318,8 +329,8 @@ impl<M: Queued> Queue<M> {
         self.ring.first().is_none() || self.ring.last().is_some_and(is_behind)
     }
 
-    /// Has the first committed entry be the next to be received: undecided groups before it move
-    /// behind it.
+    /// Settles the queue: makes the first committed entry the next to be received. Undecided groups
+    /// that stand before it move behind it.
     #[inline]
     pub(crate) fn settle(&mut self) {
         if self.has_staged() {
@@ -343,8 +354,8 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Returns the first committed entry. It may be received only after [`Queue::settle`] under the
-    /// same lock, or if it was received so before.
+    /// Returns the first committed entry. It is the next to be received only if the queue was
+    /// settled in the same critical section, or if this entry was the head after an earlier settle.
     #[inline(always)]
     pub(crate) fn head(&self) -> Option<Head<'_, M>> {
         let listed = self.ring.first().map(Head::of_message);
@@ -372,7 +383,7 @@ impl<M: Queued> Queue<M> {
         })
     }
 
-    /// Returns the entry of the tree at `key`.
+    /// Returns the entry of the tree at `key`, with its key.
     pub(super) fn entry_of(&self, key: Key) -> Option<Head<'_, M>> {
         let entry = self.get(&key)?;
         Some(Head { key, entry })
@@ -411,13 +422,13 @@ impl<M: Queued> Queue<M> {
         self.entry_of(Key { part, ..*key })
     }
 
-    /// Takes a committed part or notice out of the tree.
+    /// Takes out the part or notice that is committed at `key`.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Removed<M>> {
         take(&mut self.committed, &key.of_group(), key.part)
     }
 
-    /// Takes all out, to be dropped without locks. The clock stays, the memory does not: nothing
-    /// may be put in after.
+    /// Takes all entries out, to be dropped without locks. The clock stays, the memory does not:
+    /// nothing may be put in afterwards.
     pub(crate) fn drain(&mut self) -> Self {
         let mut empty = Self::new(Ring::EMPTY);
         empty.clock = self.clock;
@@ -462,7 +473,7 @@ impl<M: Queued> Queue<M> {
 }
 
 impl<M: Queued> Lone<M> {
-    /// Returns whether it is the group of the part that is staged at `place`.
+    /// Returns whether it is the group of the part with this staged key.
     fn is_at(&self, place: &Key) -> bool {
         let staged = self.group.staged.as_ref();
         staged.is_some_and(|staged| staged.transaction.number == place.number)

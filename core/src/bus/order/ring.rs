@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! A ring queue: messages in the order in which they will be received.
+//! A ring queue: committed messages in the order in which they will be received.
 //!
-//! Most messages come after all that are committed. So they need no tree: they are put in at the
-//! end, and taken out in front.
+//! Most messages are committed behind all others. So they need no tree: they are put in at the end,
+//! and taken out in front.
 //!
 //! The owner grows the ring so that there is always a slot for one more, before it puts one in. A
 //! message that is taken out in the middle leaves a hole; the holes are passed over, or closed when
-//! there is no other slot. Only that and growing take time in proportion: they move pointers and
-//! look at no message, 16,384 of which take less than 50 µs.
+//! there is no other slot. To close the holes and to grow take time in proportion to the messages:
+//! both move pointers and look at no message, and 16,384 of them take less than 50 µs.
 //!
 //! # Invariants
 //!
 //! - The number of slots is a power of two. A position goes on counting when the slots start anew.
-//! - The first slot from `head` to `tail` is no hole.
+//! - The slot at `head` is no hole, unless the ring is empty.
 //! - A message keeps its position or moves towards the end: a purge remembers one while the lock is
 //!   free.
 //!

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
 //! The order as a whole: transactions over several queues take their steps in random schedules, in
-//! which makers stop for ever and others are killed. All queues agree on an order that is consistent
-//! and causal, and nothing that was committed is kept back.
+//! which makers stop for ever and others are killed. All queues agree on an order that is
+//! consistent and causal, and nothing that was committed is kept back.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -8,10 +8,13 @@
 //!
 //! # The word
 //!
-//! While the transaction is undecided, its word holds a floor. A receiver that has to deliver an
-//! entry behind which an undecided part stands raises the floor above that entry; the maker then
-//! commits above the floor. So no receiver waits for a maker. The maker commits by one addition,
-//! which takes the floor as it is at that instant: no receiver makes a maker try again.
+//! While the transaction is undecided, its word holds a floor. A receiver whose next entry stands
+//! behind an undecided part raises the floor above that entry, and moves the part behind it. So no
+//! receiver waits for a maker. The maker commits by one addition, which takes the floor as it is at
+//! that instant, and the timestamp is above it: no receiver makes a maker try again.
+//!
+//! A destruction kills a transaction by a compare-and-exchange, which fails once the maker has
+//! committed. A commit that comes second finds the transaction killed, and has no effect.
 //!
 //! # Memory order
 //!
@@ -32,21 +35,21 @@ use crate::bus::order::key::{Key, Number};
 use crate::bus::planted;
 
 // The low bits of the word; the others are the floor, a multiple of 4.
-/// Set by the maker, once.
+/// Added by the maker, once.
 const COMMITTED: u64 = 1;
-/// Set by a destruction, unless the maker was first. What the maker sets then is void.
+/// Set by a destruction, unless the maker was first. An addition of the maker that follows is void.
 const KILLED: u64 = 2;
 const STATE: u64 = COMMITTED | KILLED;
 
-/// Distance from an entry to the floor that is raised above it. It spares the receiver from raising
-/// the floor anew for each of the next 256 entries. It is constant: if it grew with the number of
-/// moves, a chain of transactions could run the clocks out.
+/// Distance from an entry to the floor that is raised above it. The receiver need not raise the
+/// floor anew for each of the next 256 entries. The distance is constant: if it grew with the
+/// number of moves, a chain of transactions could run the clocks out.
 pub(crate) const SLACK: u64 = 4 * 256;
 
 /// State of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It will be committed above this timestamp, or killed.
+    /// It will be committed above the floor, or killed.
     Undecided { floor: u64 },
     /// It was committed at this timestamp.
     Committed(u64),
@@ -56,7 +59,7 @@ pub(crate) enum Fate {
 
 /// One operation with parts in several queues.
 pub(crate) struct Transaction {
-    /// Breaks ties between equal timestamps.
+    /// Number that breaks ties between equal timestamps.
     pub(crate) number: Number,
     /// The user of its maker.
     pub(crate) uid: u32,
@@ -81,7 +84,8 @@ impl Transaction {
         Ok(Arc::new(new, GFP_KEPT)?)
     }
 
-    /// Returns the place of one of its parts in a queue, while that is staged there.
+    /// Returns the staged key of one of its parts: finds the part while it is staged in a queue,
+    /// wherever its group moves. Staged keys are in the order of users.
     pub(crate) fn staged_key(&self, part: u32) -> Key {
         Key {
             timestamp: u64::from(self.uid),
@@ -90,7 +94,7 @@ impl Transaction {
         }
     }
 
-    /// Returns its state.
+    /// Returns the state of the transaction.
     #[inline]
     pub(crate) fn fate(&self) -> Fate {
         // Acquire pairs with the Full in `commit`.
@@ -106,7 +110,7 @@ impl Transaction {
         }
     }
 
-    /// Returns the timestamp that it was committed at, if it was.
+    /// Returns the timestamp that the transaction was committed at; None if it is not committed.
     #[inline]
     pub(crate) fn committed_at(&self) -> Option<u64> {
         match self.fate() {
@@ -115,9 +119,9 @@ impl Transaction {
         }
     }
 
-    /// Commits the transaction at `at`, or at the first timestamp of its kind above the floor.
-    /// Returns that timestamp; None if the transaction was killed before. Only the maker calls
-    /// this, once.
+    /// Commits the transaction by one addition: at `at`, or at the first timestamp of its kind
+    /// above the floor if that is higher. Returns the timestamp; None if the transaction was killed
+    /// before. Only the maker calls this, once.
     #[must_use]
     pub(crate) fn commit(&self, at: u64) -> Option<u64> {
         self.at.store(at, Relaxed);
@@ -126,10 +130,11 @@ impl Transaction {
         (before & KILLED == 0).then(|| above(before & !STATE, at))
     }
 
-    /// Raises the floor above `timestamp`, if the transaction is undecided. Returns its state.
+    /// Raises the floor above `timestamp`, if the transaction is undecided. Returns the state of
+    /// the transaction. Raises no clock: [`Queue::raise`](super::Queue::raise) does.
     ///
-    /// Tries again only if the maker decided it, or another receiver raised the floor, in between;
-    /// the slack makes the latter rare.
+    /// A receiver calls this. It tries again only if the transaction was decided, or another
+    /// receiver raised the floor, in between; the slack makes the latter rare.
     pub(crate) fn raise(&self, timestamp: u64) -> Fate {
         let mut fate = self.fate();
         while let Fate::Undecided { floor } = fate {
@@ -149,10 +154,10 @@ impl Transaction {
         fate
     }
 
-    /// Kills the transaction, unless it is decided.
+    /// Kills the transaction, unless it is decided. A destruction calls this.
     pub(crate) fn kill(&self) {
         while let Fate::Undecided { floor } = self.fate() {
-            // Full, since the killer goes on to act as if no part were ever there.
+            // Full, since the destruction goes on as if no part had ever been there.
             if self.word.cmpxchg(floor, floor | KILLED, Full).is_ok() {
                 break;
             }
@@ -160,7 +165,7 @@ impl Transaction {
     }
 }
 
-/// Returns `at`, or the first timestamp of its kind behind an entry that stands just above `floor`.
+/// Returns `at`, or the first timestamp of its kind behind the place `floor + 1` if that is higher.
 fn above(floor: u64, at: u64) -> u64 {
     #[cfg(test)]
     let floor = planted::unless(planted::Fault::FloorIgnored, floor);

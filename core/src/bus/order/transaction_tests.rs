@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! The fate of a transaction: it is decided once, above every floor, and a commit carries the stores
+//! The fate of a transaction is decided once, above every floor, and a commit carries the stores
 //! before it.
 
 use super::*;

@@ -3,13 +3,18 @@
 //! The quota of one peer: its own account, and the amounts that it draws for that from its user's.
 //!
 //! A claimant draws from both accounts at once. The amounts that it releases stay with it as
-//! credit, up to two batches of 1/256 of a limit, the peer's or the user's, whichever is smaller,
-//! so most messages are covered by it and touch neither account; limits below 4096 are booked
-//! exactly. Where more than 64 claimants keep credit, a batch is their part of a quarter of the
-//! limit. Nothing is drawn ahead of its use, so that many claimants that send little tie up little.
+//! *credit*, up to two batches of 1/256 of a limit, the peer's or the user's, whichever is smaller.
+//! So most messages are covered by credit and touch neither account. Limits below 4096 are booked
+//! exactly. Nothing is drawn ahead of its use, so that many claimants that send little tie up
+//! little.
 //!
-//! If an account refuses a draw, and idle credit could change that, the caller takes that credit
-//! back ([`Ledger::recall`]) and tries once more. A recall that did not help is remembered in the
+//! A claimant that may have credit is a *keeper*. Where there are more than 64 keepers, a batch is
+//! a keeper's part of a quarter of the limit. A release applies the batch as it is then; a keeper
+//! that releases nothing keeps what it has while others come. `docs/design.md` says how much can
+//! lie idle.
+//!
+//! If an account refuses a draw, and idle credit could change that, the caller *recalls* that
+//! credit ([`Ledger::recall`]) and tries once more. A recall that did not help is remembered in the
 //! share of the user that asked for it, so refusals do not cost in proportion to claimants.
 //!
 //! # Invariants
@@ -44,10 +49,10 @@ pub(super) const RECALL_CHUNK: u32 = 64;
 #[derive(Default)]
 pub(crate) struct Claim {
     pub(super) held: Amounts,
-    /// The part of it that is not used.
+    /// The part of `held` that is not used.
     pub(super) credit: Amounts,
     uid: u32,
-    /// It claimed since it was looked at.
+    /// The peer claimed since the claim was last looked at.
     recent: bool,
 }
 
@@ -92,11 +97,12 @@ pub(crate) struct Ledger {
     pub(super) keeping: RBTree<u64, Claim>,
     /// Number of claims in `keeping`.
     keepers: u32,
-    /// The most credit of each resource that a claimant keeps: two batches.
+    /// The most credit of each resource that a release leaves to a claimant: two batches, as they
+    /// were at the last draw.
     most_credit: Amounts,
     /// Memory for the peer's entry among those of its user with credit, while it is not there.
     entry: Option<RBTreeNodeReservation<u64, ()>>,
-    /// Where the search for claims goes on that are not used: in `claims`, and in `keeping`.
+    /// Places where the search for unused claims goes on: in `claims`, and in `keeping`.
     hands: [Option<u64>; 2],
     /// The youngest peer, by its ID, whose claim was dropped.
     youngest: u64,
@@ -180,8 +186,8 @@ impl Ledger {
         self.release_exactly(peer, amounts);
     }
 
-    /// Gives back amounts of a claimant that are not kept as credit. After a recall nothing is kept
-    /// until the next draw, or it would not be known to lie idle.
+    /// Gives back amounts of a claimant that are not kept as credit. After a recall the claimant
+    /// keeps nothing until its next draw, which makes it a keeper again.
     #[cold]
     fn release_exactly(&mut self, peer: u64, amounts: &Amounts) {
         let Some(claim) = self.claim_mut(peer) else {

@@ -338,8 +338,8 @@ fn small_limits_are_booked_exactly() {
     }
 }
 
-/// As many claimants as keep whole batches leave half of a limit; thousands of them are granted what
-/// they ask for in any case.
+/// As many claimants as keep whole batches leave half of a limit; thousands of them are granted
+/// what they ask for in any case.
 #[test]
 fn idle_credit_is_bounded() {
     for n in [64, 4000] {

@@ -5,11 +5,11 @@
 /// The kind of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// That of a receiving peer.
+    /// The account of a receiving peer.
     Peer,
-    /// That of a receiving user.
+    /// The account of a receiving user.
     User,
-    /// That of a sending user, for its descriptors in flight.
+    /// The account of a sending user, for its descriptors in flight.
     Sender,
 }
 

@@ -223,9 +223,11 @@ impl Record {
             return;
         }
         assert_eq!(node.refs, 0);
-        let last = party.got.iter().rev().find(
-            |got| matches!(got.what, What::Released(released) if self.nodes[released].id == node.id),
-        );
+        let last = party
+            .got
+            .iter()
+            .rev()
+            .find(|got| matches!(got.what, What::Released(of) if self.nodes[of].id == node.id));
         let last = last.expect("no release notice");
         assert!(last.end >= node.fall, "the last release has no notice");
     }

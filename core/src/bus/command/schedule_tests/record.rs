@@ -99,8 +99,8 @@ pub(super) struct Got {
     /// The moments when the RECV began and returned.
     pub(super) begin: Moment,
     pub(super) end: Moment,
-    /// Acts of the peer that were over before it began, and that had begun before it returned, which
-    /// may make a part unwanted.
+    /// Acts of the peer that were over before it began, and that had begun before it returned,
+    /// which may make a part unwanted.
     pub(super) acts: [u64; 2],
     /// For a release: the moment when the last reference that is known fell.
     pub(super) fall: Moment,
