@@ -111,10 +111,16 @@ impl<'p, H: Host> Pending<'p, H> {
             message.files = resolved.files.clone();
             message.sent_fds = sent_fds;
         }
-        self.reserve_slots(size.n_handles)?;
-        let message = self.message.as_mut().filter(|_| is_part);
-        if let Some(message) = message.filter(|message| message.links.reservation.is_none()) {
-            message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
+        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
+        // kernel.
+        if size.n_handles != 0 {
+            self.reserve_slots(size.n_handles)?;
+        }
+        match &mut self.message {
+            Some(message) if is_part && message.links.reservation.is_none() => {
+                message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
+            }
+            _ => (),
         }
         Ok(())
     }
@@ -125,16 +131,11 @@ impl<'p, H: Host> Pending<'p, H> {
     /// # Errors
     ///
     /// ENOMEM.
-    #[inline]
+    #[cold]
     pub(crate) fn reserve_slots(&mut self, n: usize) -> Result {
         let Some(message) = &mut self.message else {
             return Ok(());
         };
-        // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
-        // kernel.
-        if n == 0 {
-            return Ok(());
-        }
         match Handles::from_elem(None, n, GFP_KEPT) {
             Ok(slots) => message.handles = slots,
             Err(error) => {
