@@ -158,7 +158,7 @@ impl<H: Host> Inbox<H> {
     fn retain(&mut self, end: u64) -> bool {
         let wanted = end.next_multiple_of(RETAINED_STEP).min(RETAINED_MAX);
         if let Some(pool) = self.pool.as_ref().filter(|_| wanted > self.retained) {
-            self.retained += self.ledger.retain(wanted - self.retained);
+            self.retained += self.ledger.user.retain(wanted - self.retained);
             pool.retain(self.retained);
         }
         end <= self.retained
@@ -306,11 +306,10 @@ impl<H: Host> Inbox<H> {
         // Only slices that the user was given stay pinned.
         self.drop_warm();
         let mut held = NOTHING;
-        let given = self.slices.given();
-        (held[SLICES], held[BYTES]) = (given.n_slices, given.n_bytes);
+        (held[SLICES], held[BYTES]) = (self.slices.n_given, self.slices.n_given_bytes);
         Self {
             open: false,
-            kept: Some(self.ledger.keep_charges(held, self.retained)),
+            kept: Some(KeptCharges::new(&self.ledger.user, held, self.retained)),
             queue: self.queue.drain(),
             slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
             ledger: self.ledger.close(),

@@ -29,7 +29,6 @@ use core::ops::Range;
 use kernel::prelude::*;
 
 use crate::bus::allocation::GFP_KEPT;
-use crate::bus::pool::given::GivenAmounts;
 use crate::bus::pool::slice::UNIT;
 use crate::bus::pool::AllocError;
 
@@ -86,7 +85,10 @@ pub(crate) struct Allocator {
     pub(super) extents: KVVec<Extent>,
     /// The first slice of each chain of given ones; a power of two of them, or none.
     pub(super) chains: KVVec<u32>,
-    pub(super) given: GivenAmounts,
+    /// Number of given slices.
+    pub(crate) n_given: u64,
+    /// Bytes that are charged for them.
+    pub(crate) n_given_bytes: u64,
     /// The first extent of each bin.
     bins: [u32; BINS],
     /// A bit for each bin that is not empty.
@@ -119,10 +121,8 @@ impl Allocator {
     pub(crate) const EMPTY: Self = Self {
         extents: KVVec::new(),
         chains: KVVec::new(),
-        given: GivenAmounts {
-            n_slices: 0,
-            n_bytes: 0,
-        },
+        n_given: 0,
+        n_given_bytes: 0,
         bins: [NONE; BINS],
         filled: 0,
         unused: NONE,

@@ -17,21 +17,7 @@ use core::num::NonZeroU64;
 use crate::bus::pool::allocator::{Allocator, State, NONE};
 use crate::bus::pool::slice::{Slice, UNIT};
 
-/// What the user has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GivenAmounts {
-    /// Number of slices.
-    pub(crate) n_slices: u64,
-    /// Bytes that are charged for them.
-    pub(crate) n_bytes: u64,
-}
-
 impl Allocator {
-    /// Returns what the user has.
-    pub(crate) fn given(&self) -> GivenAmounts {
-        self.given
-    }
-
     /// Returns the chain of slices that start at `start`, in units.
     #[inline]
     fn chain_of(&self, start: u32) -> usize {
@@ -65,8 +51,8 @@ impl Allocator {
         if let Some(payer) = payer {
             let n_bytes = slice.n_bytes;
             self.extents[slice.number as usize].state = State::Given { payer, n_bytes };
-            self.given.n_slices += 1;
-            self.given.n_bytes += u64::from(n_bytes);
+            self.n_given += 1;
+            self.n_given_bytes += u64::from(n_bytes);
             self.link_given(slice.number);
         }
     }
@@ -99,8 +85,8 @@ impl Allocator {
             Some(before) => before.bin_next = next,
             None => self.chains[chain] = next,
         }
-        self.given.n_slices -= 1;
-        self.given.n_bytes -= u64::from(n_bytes);
+        self.n_given -= 1;
+        self.n_given_bytes -= u64::from(n_bytes);
         Some(Slice {
             number,
             offset,

@@ -60,7 +60,7 @@ impl Allocator {
         let numbers = 0..self.extents.len() as u32;
         let given: Vec<u32> = numbers.filter(|&number| self.is_given(number)).collect();
         assert_eq!(chained, given);
-        assert_eq!(self.given().n_slices, given.len() as u64);
+        assert_eq!(self.n_given, given.len() as u64);
     }
 }
 
