@@ -229,7 +229,10 @@ impl Cargo {
                 next: None,
                 work <- new_work!("bus1::close"),
             }? Error);
-            parcels.push(UniqueArc::pin_init(parcel, ACCOUNT_MAYFAIL)?, ACCOUNT_MAYFAIL)?;
+            parcels.push(
+                UniqueArc::pin_init(parcel, ACCOUNT_MAYFAIL)?,
+                ACCOUNT_MAYFAIL,
+            )?;
         }
         Ok(Self(Some(Arc::new(parcels, ACCOUNT_MAYFAIL)?)))
     }

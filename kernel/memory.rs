@@ -18,11 +18,11 @@ use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 use kernel::bindings;
+use kernel::error::from_err_ptr;
 use kernel::fs::file::Offset;
 use kernel::fs::File;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::error::from_err_ptr;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::{new_mutex, Mutex};

@@ -114,7 +114,9 @@ impl bus::Pool for Pool {
         self.0.memory.unpin(pages_of(offset, len));
         let (start, end) = (self.0.retained.load(Relaxed).max(offset), offset + len);
         if start < end {
-            self.0.memory.trim(pages_of(start, end - start), Effort::All);
+            self.0
+                .memory
+                .trim(pages_of(start, end - start), Effort::All);
         }
     }
 

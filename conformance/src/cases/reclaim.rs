@@ -20,6 +20,8 @@ use crate::sys::process::{fork, End};
 const MESSAGE: usize = 2 << 20;
 /// Messages that fill a pool.
 const MANY: usize = 12;
+/// Most bytes that a pool retains when no slice needs them.
+const RETAINED: usize = 4 << 20;
 /// Memory of the process itself, and memory that the system counts ahead.
 const LITTLE: usize = 6 << 20;
 
@@ -112,6 +114,22 @@ fn memory_comes_back_under_pressure(env: &Env) {
         }
         expect_fall_to(&cgroup, 0, press);
     }
+}
+
+#[case("abi.md#mmap-retained", kernel, alone)]
+fn a_release_gives_back_all_beyond_what_a_pool_retains(env: &Env) {
+    let cgroup = Cgroup::new("conformance");
+    let [receiver, sender] = env.peers();
+    let to = sender.handle_of(&receiver);
+    let view = receiver.door().map(receiver.door().pool_size()).unwrap();
+    let offsets = fill(&cgroup, &sender, to, &receiver);
+    for offset in offsets {
+        // The pages are in page tables.
+        let mut bytes = vec![0; MESSAGE];
+        view.read(offset, &mut bytes);
+        receiver.release_slice(offset).unwrap();
+    }
+    expect_fall_to(&cgroup, RETAINED, || ());
 }
 
 #[case("abi.md#slice-lives", kernel, alone)]

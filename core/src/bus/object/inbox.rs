@@ -167,7 +167,7 @@ impl<H: Host> Inbox<H> {
     fn retain(&mut self, end: u64) -> bool {
         let wanted = end.next_multiple_of(RETAINED_STEP).min(RETAINED_MAX);
         if let Some(pool) = self.pool.as_ref().filter(|_| wanted > self.retained) {
-            self.retained += self.ledger.retain(wanted - self.retained);
+            self.retained += self.ledger.user.retain(wanted - self.retained);
             pool.retain(self.retained);
         }
         end <= self.retained

@@ -38,7 +38,7 @@ use crate::bus::quota::level::Level;
 use crate::bus::quota::resource::{
     add, covers, subtract, Amounts, Claimant, ALL, NOTHING, PEER_LIMITS,
 };
-use crate::bus::quota::user::{KeptCharges, User};
+use crate::bus::quota::user::User;
 use crate::bus::quota::QuotaError;
 use crate::bus::tree::find_unused;
 
@@ -90,7 +90,7 @@ impl LedgerReservation {
 pub(crate) struct Ledger {
     /// The peer's charges, with its own limits.
     pub(crate) account: Account,
-    pub(super) user: Arc<User>,
+    pub(crate) user: Arc<User>,
     /// The peer's ID.
     peer: u64,
     pub(super) claims: RBTree<u64, Claim>,
@@ -342,16 +342,6 @@ impl Ledger {
             n += 1;
         }
         n
-    }
-
-    /// Keeps charges that the peer has when it is closed, for memory that stays pinned.
-    pub(crate) fn keep_charges(&self, amounts: Amounts, retained: u64) -> KeptCharges {
-        KeptCharges::new(&self.user, amounts, retained)
-    }
-
-    /// Grants the peer's pool up to `n_bytes` more to retain. Returns how many.
-    pub(crate) fn retain(&self, n_bytes: u64) -> u64 {
-        self.user.retain(n_bytes)
     }
 
     /// Gives back everything that any claimant holds here. Nothing may be claimed or released
