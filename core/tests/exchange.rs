@@ -235,6 +235,42 @@ fn another_thread_takes_the_second() {
 }
 
 #[test]
+fn a_call_that_has_received_reports_it_whatever_fails_from_then_on() {
+    // Two messages take the writes message, count, message, count; each is installed before its
+    // count. From write number `at` on all fail, and all installations where `installs` have been.
+    for (at, installs) in (0..6).flat_map(|at| (0..=2).map(move |installs| (at, installs))) {
+        let scene = Scene::new();
+        for text in [b"1", b"2"] {
+            let letter = Letter {
+                fds: &[7],
+                ..Letter::new(&scene.to_a, text)
+            };
+            scene.b.send(letter).unwrap();
+        }
+        let mut hooks = Hooks::default();
+        for n in 0..12 {
+            let result = if n < at { Ok(()) } else { Err(EFAULT) };
+            hooks.write = hooks.write.then(move || result);
+        }
+        for n in 0..4 {
+            let result = if n < installs { Ok(()) } else { Err(EMFILE) };
+            hooks.install = hooks.install.then(move || result);
+        }
+        let (results, left) = scene.a.exchange(&wait(4), &[&hooks]);
+        let received = installs.min(at / 2);
+        let rest = scene.a.take_all().len();
+        assert_eq!(rest, 2 - received, "{results:?} with {at}, {installs}");
+        if received > 0 {
+            assert_eq!((results[0], left.n), (Ok(()), received as u64));
+        } else {
+            assert!(results[0].is_err());
+            assert_eq!(left.n, 4, "there is room for all still");
+        }
+        scene.end();
+    }
+}
+
+#[test]
 fn a_fault_leaves_messages_that_were_not_written() {
     // At each write in turn: message, count, message, count.
     for at in 0..4 {

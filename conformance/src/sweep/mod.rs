@@ -142,8 +142,7 @@ pub fn run(
                     tally.injected += walk.injected;
                     writeln!(
                         out,
-                        "test sweep::{name} ({mode}) ... ok: {} failed, the command refused {} \
-                         times and survived {}",
+                        "test sweep::{name} ({mode}) ... ok: {} failed, refused {}, survived {}",
                         walk.injected, walk.refused, walk.survived
                     )?;
                 }

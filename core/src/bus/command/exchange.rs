@@ -10,6 +10,7 @@
 //! Nothing is held while it waits, and no message is taken before it was written to the caller: the
 //! messages of a caller that dies are left to the other tasks that have the peer.
 
+use core::cell::Cell;
 use core::mem::offset_of;
 
 use kernel::prelude::*;
@@ -97,28 +98,43 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 
     /// Receives the messages that are ready, as far as there is room. Fails if there is none.
     fn recv_several(&self, left: &CmdExchangeHead) -> Result {
-        let count = self.field(offset_of!(CmdExchange, n_msgs))?;
+        let count = Count {
+            addr: self.field(offset_of!(CmdExchange, n_msgs))?,
+            n: 0,
+            written: Cell::new(0),
+        };
         let mut receiver = Receiver {
             caller: self.caller,
             msg_addr: left.ptr_msgs,
-            count: None,
+            // A caller with room for one message needs no count.
+            count: (left.n_msgs != 1).then_some(count),
             max_offset: left.max_offset,
             wants_files: left.flags & EXCHANGE_FLAG_INSTALL_FDS != 0,
         };
         for n in 0..left.n_msgs {
-            // A caller with room for one message needs no count.
-            receiver.count = (left.n_msgs != 1).then_some(Count {
-                addr: count,
-                n: n + 1,
-            });
+            if let Some(count) = &mut receiver.count {
+                count.n = n + 1;
+            }
             match self.peer.recv(&receiver) {
                 Ok(()) => (),
                 Err(error) if n == 0 => return Err(error),
-                // The message will come up again. The attempt may have written `n + 1` already.
-                Err(_) => return self.caller.write(count, &n.to_ne_bytes()),
+                // The message will come up again.
+                Err(_) => return self.count_again(&receiver, n),
             }
             receiver.msg_addr = receiver.msg_addr.wrapping_add(Msg::SIZE as u64);
         }
         Ok(())
+    }
+
+    /// Writes the number of messages, if it is not there: another task took the next one after it
+    /// was counted. A write that is not needed must not fail a call that has received messages.
+    #[cold]
+    fn count_again(&self, receiver: &Receiver<'_, C>, n: u64) -> Result {
+        match &receiver.count {
+            Some(count) if count.written.get() != n => {
+                self.caller.write(count.addr, &n.to_ne_bytes())
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -17,6 +17,8 @@
 //!
 //! The inbox for 1 and 3; table and inbox for 4.
 
+use core::cell::Cell;
+
 use kernel::prelude::*;
 
 use crate::abi::*;
@@ -40,12 +42,14 @@ pub struct Receiver<'c, C> {
 }
 
 /// A number of messages, and the address that it is written to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Count {
     /// Address that the number is written to.
     pub addr: u64,
     /// The number, the message that is received now included.
     pub n: u64,
+    /// The number that the caller's memory has, once a message was received.
+    pub written: Cell<u64>,
 }
 
 /// A message or a notice as it is written to the caller.
@@ -170,13 +174,18 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
 ) -> Result<bool> {
     let caller = receiver.caller;
     caller.write(receiver.msg_addr, &msg.to_bytes())?;
-    if let Some(Count { addr, n }) = receiver.count {
-        caller.write(addr, &n.to_ne_bytes())?;
+    let installed = match files {
+        Some(files) => Some(caller.install(files)?),
+        None => None,
+    };
+    // The last step that can fail: a failure before it leaves the count of the message before.
+    if let Some(Count { addr, n, written }) = &receiver.count {
+        caller.write(*addr, &n.to_ne_bytes())?;
+        written.set(*n);
     }
-    let Some(files) = files else {
+    let Some(installed) = installed else {
         return Ok(take(&[]));
     };
-    let installed = caller.install(files)?;
     let taken = take(installed.numbers());
     if taken {
         installed.keep();
