@@ -13,7 +13,7 @@ use kernel::sync::Arc;
 use crate::bus::command::destroy::{Also, Doomed};
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{check, Detached, Handle, Peer, Remains, Seed, SeedRef, Table};
-use crate::bus::quota::{Level, BYTES, NOTHING, RESOURCES, SLICES};
+use crate::bus::quota::{KeptCharges, Level, BYTES, NOTHING, RESOURCES, SLICES};
 
 /// The work of a reset beside setting limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl<H: Host> Peer<H> {
             held[BYTES] += n_bytes;
         }
         let mut inbox = self.inbox.lock();
-        let kept = inbox.ledger.keep_charges(held, remains.retained);
+        let kept = KeptCharges::new(&self.user, held, remains.retained);
         let ledger = inbox.ledger.close();
         drop(inbox);
         drop(ledger);
