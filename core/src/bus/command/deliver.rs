@@ -13,11 +13,12 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::{Msg, HANDLE_INVALID, MSG_NODE_DESTROY};
+use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA, MSG_NODE_RELEASE};
+use crate::bus::command::recv::handle_of;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Gained, Handle, Inbox,
-    Message, Notice, NoticeState, Peer, Removed, Table,
+    charges, clear, slice_charges, BlankMessage, EntryReservation, Gained, Handle, Inbox, Message,
+    Notice, NoticeState, Peer, Removed, Table,
 };
 use crate::bus::order::Key;
 use crate::bus::pool::{Layout, Slice};
@@ -41,8 +42,8 @@ impl<H: Host> Peer<H> {
     /// Takes the head if it is still `key` and still makes `msg`; false if not.
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
-        // Only notices of destruction have to do with the table.
-        let by_table = msg.kind == MSG_NODE_DESTROY;
+        // Only notices that are for a handle have to do with the table.
+        let by_table = ![MSG_DATA, MSG_NODE_RELEASE].contains(&msg.kind);
         let table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
@@ -86,10 +87,15 @@ impl<H: Host> Peer<H> {
             timestamp,
             fds,
         };
+        let mut due = false;
         let given = self.give(receipt, |inbox, kept| {
             back[HANDLES] -= kept;
             inbox.ledger.release(slice.payer, &back);
+            due = inbox.ledger.take_due();
         });
+        if due {
+            self.look_at_waits();
+        }
         if given {
             // Those that got INVALID.
             message.unlink_handles();
@@ -156,7 +162,7 @@ impl<H: Host> Inbox<H> {
         if head.key != *key || !self.wants(head.entry) {
             return false;
         }
-        if let (EntryRef::Notice(Notice::Destroyed(handle)), Some(table)) = (head.entry, table) {
+        if let (Some(handle), Some(table)) = (handle_of(head.entry), table) {
             if handle.local.access(table).id != msg.destination {
                 return false;
             }

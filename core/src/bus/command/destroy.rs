@@ -169,8 +169,8 @@ impl<H: Host> Peer<H> {
             local.pinned = false;
             local.refs -= 1;
             Detached {
-                refs: 1,
                 with_pin: true,
+                ..Detached::ONE
             }
         };
         drop(table);

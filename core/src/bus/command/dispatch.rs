@@ -16,7 +16,7 @@ use crate::abi::*;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::destroy::Also;
 use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, WakeHint};
+use crate::bus::host::{Host, KillCheck, Payload, WakeHint};
 use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;
@@ -192,17 +192,25 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     #[inline]
     pub(crate) fn send(&self, cmd: &[u8; CmdSend::SIZE], hint: WakeHint) -> Result {
         let cmd = CmdSend::from_bytes(cmd);
-        check_flags(cmd.flags, SEND_FLAG_CONTINUE | SEND_FLAG_SEED)?;
+        check_flags(
+            cmd.flags,
+            SEND_FLAG_CONTINUE | SEND_FLAG_SEED | SEND_FLAG_ROOM,
+        )?;
         let few = cmd.n_vecs <= VECS_MAX && cmd.n_fds <= FD_MAX;
         ensure(few && cmd.n_destinations <= INT_MAX, EMSGSIZE)?;
         let most = self.peer.user_limits()[HANDLES];
         ensure(cmd.n_destinations.max(cmd.n_handles) <= most, EINVAL)?;
         let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
-        if (cmd.flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
+        let other_flags = cmd.flags & !SEND_FLAG_ROOM;
+        if (other_flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
             return self.send_any(&cmd, payload, hint);
         }
         let id = self.number(cmd.ptr_destinations)?;
         Peer::send_bytes(self.peer, id, &mut payload, hint).or_else(|error| {
+            let error = match cmd.flags {
+                0 => error,
+                _ => self.peer.wait_after(error, id, payload.len()),
+            };
             // All other errors are not the destination's fault.
             if cmd.ptr_errors != 0 && ![ESHUTDOWN, ENOMEM, EFAULT].contains(&error) {
                 self.write_errors(cmd.ptr_errors, &mut core::iter::once(-error.to_errno()))?;
@@ -223,16 +231,18 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             self.caller.files(&fds)
         };
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
+        let waits = cmd.flags & SEND_FLAG_ROOM != 0;
         let out = Outgoing {
             destinations: &destinations,
             handles: &handles,
             files: (cmd.n_fds != 0).then_some(&mut files),
             payload,
             partial,
+            waits,
             hint,
         };
         if seed {
-            return Peer::send_seed(self.peer, out, cmd.n_destinations == 0);
+            return Peer::send_seed(self.peer, out, cmd.n_destinations == 0 && !waits);
         }
         Peer::send(self.peer, out, &mut |errors| {
             if cmd.ptr_errors == 0 && !partial {

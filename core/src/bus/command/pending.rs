@@ -16,10 +16,11 @@ use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
 use crate::bus::host::{Host, KillCheck, Payload, Pool, WakeHint, Waker};
 use crate::bus::object::{
     charges, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer, Removed,
+    SentFds,
 };
 use crate::bus::order::{Key, Queue, Transaction};
 use crate::bus::pool::{Size, Slice};
-use crate::bus::quota::{Amounts, SentFds};
+use crate::bus::quota::Amounts;
 use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 
 /// The handles and files that a message passes on.
@@ -105,7 +106,7 @@ impl<'p, H: Host> Pending<'p, H> {
         ensure(size.n_fds == 0 || !self.is_gone(), self.gone())?;
         let sent_fds = match size.n_fds {
             0 => None,
-            n => Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?),
+            n => Some(SentFds::charge(self.from, self.to(), n)?),
         };
         self.book(size, &charges(size))?;
         let Some(message) = &mut self.message else {
@@ -125,8 +126,7 @@ impl<'p, H: Host> Pending<'p, H> {
                 Err(error) => {
                     // Without slots the message does not know of these charges.
                     let payer = message.slice.payer;
-                    let mut inbox = self.to().inbox.lock();
-                    inbox.discharge_handles(payer, size.n_handles);
+                    self.to().discharge_handles(payer, size.n_handles);
                     return Err(error.into());
                 }
             }

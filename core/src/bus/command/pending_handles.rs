@@ -59,9 +59,8 @@ impl<'p, H: Host> PendingHandles<'p, H> {
 
 impl<H: Host> Drop for PendingHandles<'_, H> {
     fn drop(&mut self) {
-        let mut inbox = self.peer.inbox.lock();
-        inbox.discharge_handles(self.claimant.peer, self.n_charged);
-        drop(inbox);
+        self.peer
+            .discharge_handles(self.claimant.peer, self.n_charged);
         for handle in self.slots.iter().flatten() {
             handle.unlink(Detached::ONE);
         }

@@ -17,11 +17,14 @@
 //! The inbox for 1; table and inbox for 3 and 4.
 
 use kernel::prelude::*;
+use kernel::sync::Arc;
 
 use crate::abi::*;
 use crate::bus::command::caller::{Caller, Installed};
 use crate::bus::host::{Files, Host};
-use crate::bus::object::{check, ensure, EntryRef, Head, Inbox, Message, Notice, Peer, Removed};
+use crate::bus::object::{
+    check, ensure, EntryRef, Handle, Head, Inbox, Message, Notice, Peer, Removed,
+};
 use crate::bus::order::Key;
 
 /// The choices of a caller that receives, and the addresses that the result is written to.
@@ -109,7 +112,7 @@ impl<H: Host> Inbox<H> {
         self.queue.settle();
         let head = self.queue.head()?;
         let key = head.key;
-        // The ID of a destroyed node is in the table; see `Peer::recv`.
+        // The ID of a handle is in the table; see `Peer::recv`.
         let mut description = match head.entry {
             _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
             EntryRef::Message(message) => Description::of_message(message, wants_files),
@@ -119,6 +122,7 @@ impl<H: Host> Inbox<H> {
             EntryRef::Notice(Notice::Destroyed(_)) => {
                 Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
             }
+            EntryRef::Notice(Notice::Room(_)) => Description::of_notice(MSG_ROOM, HANDLE_INVALID),
         };
         if let Some(next) = self.following(&key) {
             let next_key = next.key;
@@ -196,8 +200,8 @@ impl<H: Host> Peer<H> {
                     continue;
                 }
             };
-            if msg.kind == MSG_NODE_DESTROY {
-                match self.destroyed_id(&key) {
+            if msg.kind != MSG_DATA && msg.destination == HANDLE_INVALID {
+                match self.id_of(&key) {
                     Some(id) => msg.destination = id,
                     None => continue,
                 }
@@ -210,13 +214,19 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Returns the ID that the peer knows a destroyed node by; None if the notice at `key` is gone.
-    fn destroyed_id(&self, key: &Key) -> Option<u64> {
+    /// Returns the ID of the handle that the notice at `key` is for; None if the notice is gone.
+    fn id_of(&self, key: &Key) -> Option<u64> {
         let table = self.table.lock();
         let inbox = self.inbox.lock();
-        match inbox.queue.get(key)? {
-            EntryRef::Notice(Notice::Destroyed(handle)) => Some(handle.local.access(&table).id),
-            _ => None,
-        }
+        let handle = handle_of(inbox.queue.get(key)?)?;
+        Some(handle.local.access(&table).id)
+    }
+}
+
+/// Returns the handle of the receiver that a notice is for.
+pub(crate) fn handle_of<H: Host>(entry: EntryRef<'_, H>) -> Option<&Arc<Handle<H>>> {
+    match entry {
+        EntryRef::Notice(Notice::Destroyed(handle) | Notice::Room(handle)) => Some(handle),
+        _ => None,
     }
 }

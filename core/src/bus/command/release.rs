@@ -77,7 +77,7 @@ impl<H: Host> Peer<H> {
                     self.wake();
                 }
             }
-            Removed::Notice(Notice::Destroyed(_), _) => (),
+            Removed::Notice(Notice::Destroyed(_) | Notice::Room(_), _) => (),
         }
     }
 
@@ -108,9 +108,13 @@ impl<H: Host> Peer<H> {
         check(inbox.open)?;
         let slice = take(&mut inbox).ok_or(ENXIO)?;
         let pool = inbox.free_given(&slice);
+        let due = inbox.ledger.take_due();
         drop(inbox);
         if let Some(pool) = pool {
             pool.unpin(slice.offset, slice.size);
+        }
+        if due {
+            self.look_at_waits();
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ impl<H: Host> Peer<H> {
             self.drop_remains(remains);
         }
         self.bus.leave(self);
+        // What it held may be room for others of the user.
+        self.look_at_waits();
         Ok(())
     }
 
@@ -61,6 +63,7 @@ impl<H: Host> Peer<H> {
         }
         drop(inbox);
         self.recall(Level::Peer, keepers);
+        self.look_at_waits();
         if flush.seed {
             self.replace_seed(None)?;
         }

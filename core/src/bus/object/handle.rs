@@ -16,8 +16,8 @@ use crate::abi::HANDLE_INVALID;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
-    Unconfirmed,
+    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, RoomNotice, Table,
+    TableReservation, Unconfirmed, WaitPlace,
 };
 use crate::bus::order::Key;
 #[cfg(test)]
@@ -52,6 +52,8 @@ pub(crate) struct HolderNotice<H: Host> {
     pub(crate) destroy: NoticeState<H>,
     /// The peer has user references, so it wants that notice.
     pub(crate) held: bool,
+    /// The notice that the node may have room.
+    pub(crate) room: RoomNotice<H>,
 }
 
 /// The part of a handle that the inbox of the node's owner guards.
@@ -60,6 +62,8 @@ pub(crate) struct Share {
     pub(crate) refs: u64,
     /// It stands among the node's holders, not notified of its end yet.
     pub(crate) linked: bool,
+    /// The place of the holder's wait for room at the node.
+    pub(crate) wait: Option<WaitPlace>,
 }
 
 /// A peer's right to one node.
@@ -99,6 +103,8 @@ pub(crate) struct Detached {
     pub(crate) refs: u64,
     /// One of them is the owner's pin.
     pub(crate) with_pin: bool,
+    /// The peer's wait for room ended with them, or others wait for what it gave back.
+    pub(crate) ends_waits: bool,
 }
 
 impl Detached {
@@ -110,6 +116,7 @@ impl Detached {
         Self {
             refs,
             with_pin: false,
+            ends_waits: false,
         }
     }
 }
@@ -138,10 +145,12 @@ impl<H: Host> NewHandle<H> {
         let notice = HolderNotice {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
             held: false,
+            room: RoomNotice::None,
         };
         let share = Share {
             refs: 1,
             linked: true,
+            wait: None,
         };
         let handle = Handle {
             node: node.clone(),
@@ -222,7 +231,7 @@ impl<H: Host> Handle<H> {
 
     /// Gives references back.
     pub(crate) fn unlink(&self, detached: Detached) {
-        let Detached { refs, with_pin } = detached;
+        let Detached { refs, with_pin, .. } = detached;
         let owner = &self.node.owner;
         let mut guard = owner.inbox.lock();
         let inbox = &mut *guard;
@@ -242,6 +251,10 @@ impl<H: Host> Handle<H> {
         if wake {
             owner.wake();
         }
+        if detached.ends_waits {
+            self.end_wait();
+            self.holder.look_at_waits();
+        }
         if unused {
             self.withdraw_notice();
         }
@@ -256,7 +269,14 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        if self.share.access(&self.node.owner.inbox.lock()).refs != 0 {
+        let inbox = self.node.owner.inbox.lock();
+        let share = self.share.access(&inbox);
+        let (is_used, waits) = (share.refs != 0, share.wait.is_some());
+        drop(inbox);
+        if waits {
+            self.end_wait();
+        }
+        if is_used {
             return;
         }
         let mut guard = self.holder.inbox.lock();

@@ -18,7 +18,7 @@ use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
     ensure, slice_charges, BlankMessage, Denied, Dying, EntryRef, Message, Notice, NoticeState,
-    Removed, Reservations, Seed, SliceReservation,
+    Removed, Reservations, RoomNotice, Seed, SliceReservation, Waits,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, GivenSlices, Slice, UNIT};
@@ -48,6 +48,8 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
     pub(crate) dying: Dying<H>,
+    /// Waits for room that the peer's own limits, or its pool, have to give.
+    pub(crate) waits: Waits<H>,
     /// Charges for slices that the user has, once the peer is disconnected.
     pub(crate) kept: Option<KeptCharges>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
@@ -77,6 +79,7 @@ impl<H: Host> Inbox<H> {
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
+            waits: Waits::new(),
             kept: None,
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
@@ -238,7 +241,9 @@ impl<H: Host> Inbox<H> {
         match entry {
             EntryRef::Message(message) => !message.is_stale(self),
             EntryRef::Notice(Notice::Released(node)) => !node.is_released(self),
-            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).held,
+            EntryRef::Notice(Notice::Destroyed(handle) | Notice::Room(handle)) => {
+                handle.notice.access(self).held
+            }
         }
     }
 
@@ -266,6 +271,10 @@ impl<H: Host> Inbox<H> {
                 &mut handle.notice.access_mut(self).destroy
             }
             Removed::Notice(Notice::Released(node), _) => &mut node.shared.access_mut(self).release,
+            Removed::Notice(Notice::Room(handle), _) => {
+                handle.notice.access_mut(self).room = RoomNotice::None;
+                return;
+            }
         };
         *state = NoticeState::Removed;
     }
@@ -299,8 +308,9 @@ impl<H: Host> Inbox<H> {
             ledger: self.ledger.close(),
             pool: self.pool.take(),
             seed: self.seed.take(),
-            // Calls that destroy nodes go on.
+            // Calls that destroy nodes go on, and end the waits for them.
             dying: Dying::new(),
+            waits: Waits::new(),
             stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
     }

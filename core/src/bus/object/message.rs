@@ -14,10 +14,10 @@ use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Files, Host, Pool};
-use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
+use crate::bus::object::{Detached, Handle, Inbox, Node, Peer, SentFds};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
-use crate::bus::quota::{Amounts, SentFds, BYTES, FDS, HANDLES, NOTHING, SLICES};
+use crate::bus::quota::{Amounts, BYTES, FDS, HANDLES, NOTHING, SLICES};
 
 /// Handles on their way; None where the node was dead already when the message was made, and where
 /// none is linked yet.
@@ -29,6 +29,8 @@ pub(crate) enum Notice<H: Host> {
     Destroyed(Arc<Handle<H>>),
     /// No other peer holds this node of the peer any more.
     Released(Arc<Node<H>>),
+    /// The node of this handle refused a message, and may have room for it now.
+    Room(Arc<Handle<H>>),
 }
 
 /// State of the notice that a node or a handle may cause.
@@ -100,7 +102,7 @@ pub(crate) struct Message<H: Host> {
     pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,
     /// The charge on the sender's user, which ends when it is dropped.
-    pub(crate) sent_fds: Option<SentFds>,
+    pub(crate) sent_fds: Option<SentFds<H>>,
 }
 
 impl<H: Host> Queued for Message<H> {
@@ -243,7 +245,11 @@ impl<H: Host> Message<H> {
             unpin = inbox.free(slice, self.pinned);
             inbox.ledger.release(slice.payer, &charges);
         }
+        let due = inbox.ledger.take_due();
         drop(inbox);
+        if due {
+            peer.look_at_waits();
+        }
         if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {
             pool.unpin(slice.offset, slice.size);
         }

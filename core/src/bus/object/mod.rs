@@ -6,7 +6,7 @@
 //! which use them, are one floor above.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   bus, dying, handle, inbox, message, node, peer, reservation, seed, table (together)
+//   bus, dying, handle, inbox, message, node, peer, reservation, room, seed, table, waits (together)
 //   resolver, usage
 
 mod bus;
@@ -18,9 +18,11 @@ mod node;
 mod peer;
 mod reservation;
 mod resolver;
+mod room;
 mod seed;
 mod table;
 mod usage;
+mod waits;
 
 pub use bus::{Bus, Usage};
 pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
@@ -35,5 +37,7 @@ pub(crate) use peer::{check, ensure};
 pub use peer::{Info, Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
+pub(crate) use room::{RoomNotice, WaitReservation};
 pub(crate) use seed::{Seed, SeedRef, SeedReservation};
 pub(crate) use table::{creates, Gained, Table, TableReservation};
+pub(crate) use waits::{Enlisted, SentFds, UserWaits, Wait, WaitEntry, WaitPlace, Waits};

@@ -162,7 +162,7 @@ impl<H: Host> Peer<H> {
         let mut recalled = 0;
         while recalled < keepers {
             let n = match level {
-                Level::Peer => self.inbox.lock().ledger.recall(),
+                Level::Peer => self.recall_some(),
                 _ => self.bus.recall(&self.user),
             };
             if n == 0 {

@@ -148,9 +148,14 @@ impl<H: Host> Table<H> {
         let entry = self.by_id.remove_node(&id);
         handle.local.access_mut(self).reservation = entry.map(|node| node.into_reservation());
         handle.notice.access_mut(inbox).held = false;
+        let waited = handle.withdraw_room(inbox);
         if handle.is_anchor() {
             handle.node.shared.access_mut(inbox).anchor_released = true;
         }
-        Detached { refs, with_pin }
+        Detached {
+            refs,
+            with_pin,
+            ends_waits: waited | inbox.ledger.take_due(),
+        }
     }
 }

@@ -8,9 +8,23 @@
 
 use crate::bus::host::Host;
 use crate::bus::object::Peer;
-use crate::bus::quota::Amounts;
+use crate::bus::pool::Size;
+use crate::bus::quota::{only, Amounts, FDS};
 
 impl<H: Host> Peer<H> {
+    /// Returns whether its user may not have as many descriptors more in flight to `to` now.
+    pub(crate) fn refuses_fds(&self, to: &Self, size: &Size) -> bool {
+        if size.n_fds == 0 {
+            return false;
+        }
+        let books = self.user.account.lock();
+        let held = only(FDS, books.sent_to(to.id()));
+        let refused = books
+            .sent
+            .refuses(to.uid(), &held, &only(FDS, size.n_fds as u64));
+        refused.is_some()
+    }
+
     /// Sums up what the peers of its user use. Exact while nothing else happens; takes time in
     /// proportion to the peers where a claimant has credit.
     pub(crate) fn used_by_user(&self) -> Amounts {
