@@ -63,13 +63,13 @@ impl<H: Host> Peer<H> {
         }
         drop(inbox);
         self.recall(Level::Peer, keepers);
-        self.look_at_waits();
         if flush.seed {
             self.replace_seed(None)?;
         }
         if flush.all {
             self.flush();
         }
+        self.look_at_waits();
         Ok(())
     }
 

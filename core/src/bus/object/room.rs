@@ -84,9 +84,9 @@ impl<H: Host> Handle<H> {
     #[cold]
     pub(crate) fn wait_for_room(this: &Arc<Self>, size: &Size, memory: WaitReservation<H>) {
         let WaitReservation { notice, entry } = memory;
-        let n = this.holder.waits.n.fetch_add(1, Relaxed);
+        let n = this.holder.waits.n.fetch_add(1_u32, Relaxed);
         if let Err(unused) = this.prepare_room(notice) {
-            this.holder.waits.n.fetch_sub(1, Relaxed);
+            this.holder.waits.n.fetch_sub(1_u32, Relaxed);
             return drop(unused);
         }
         if n >= WAITS_MAX {
@@ -146,7 +146,7 @@ impl<H: Host> Handle<H> {
         self.share.access_mut(inbox).wait = Some(WaitPlace { level, uid, ticket });
         let is_first = match level {
             Level::Sender => {
-                self.holder.waits.n_sending.fetch_add(1, Relaxed);
+                self.holder.waits.n_sending.fetch_add(1_u32, Relaxed);
                 false
             }
             _ => inbox.ledger.begin_wait(level),
@@ -206,7 +206,7 @@ impl<H: Host> Handle<H> {
         let taken = self.in_list(inbox, place.level, |waits| waits.take(place));
         match place.level {
             Level::Sender => {
-                self.holder.waits.n_sending.fetch_sub(1, Relaxed);
+                self.holder.waits.n_sending.fetch_sub(1_u32, Relaxed);
             }
             level => inbox.ledger.end_wait(level),
         }
@@ -254,7 +254,7 @@ impl<H: Host> Handle<H> {
             RoomNotice::Prepared(memory) => memory,
             other => return notice.room = other,
         };
-        holder.waits.n.fetch_sub(1, Relaxed);
+        holder.waits.n.fetch_sub(1_u32, Relaxed);
         if !inbox.open || !is_wanted {
             drop(guard);
             return drop(memory);
@@ -271,7 +271,7 @@ impl<H: Host> Handle<H> {
         match self.notice.access_mut(inbox).room.take() {
             RoomNotice::None => false,
             RoomNotice::Prepared(_) => {
-                self.holder.waits.n.fetch_sub(1, Relaxed);
+                self.holder.waits.n.fetch_sub(1_u32, Relaxed);
                 true
             }
             RoomNotice::Queued(timestamp) => {
