@@ -43,7 +43,7 @@ impl<H: Host> Peer<H> {
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
         // Only notices that are for a handle have to do with the table.
-        let by_table = ![MSG_DATA, MSG_NODE_RELEASE].contains(&msg.kind);
+        let by_table = msg.kind != MSG_DATA && msg.kind != MSG_NODE_RELEASE;
         let table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;
@@ -162,8 +162,9 @@ impl<H: Host> Inbox<H> {
         if head.key != *key || !self.wants(head.entry) {
             return false;
         }
-        if let (Some(handle), Some(table)) = (handle_of(head.entry), table) {
-            if handle.local.access(table).id != msg.destination {
+        if let Some(table) = table {
+            let handle = handle_of(head.entry);
+            if handle.is_some_and(|handle| handle.local.access(table).id != msg.destination) {
                 return false;
             }
         }

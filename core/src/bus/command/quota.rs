@@ -55,7 +55,7 @@ impl<H: Host> Peer<H> {
     /// # Errors
     ///
     /// ENXIO; EHOSTUNREACH if its node is destroyed.
-    pub(crate) fn known(&self, id: u64) -> Result<Arc<Handle<H>>> {
+    fn known(&self, id: u64) -> Result<Arc<Handle<H>>> {
         let handle = self.table.lock().by_id.get(&id).cloned().ok_or(ENXIO)?;
         ensure(!handle.node.is_dead(), EHOSTUNREACH)?;
         Ok(handle)

@@ -83,8 +83,8 @@ impl<H: Host> Peer<H> {
             n_bytes,
             ..Size::default()
         });
-        // Of a node that the call would have made nothing is left.
-        let handle = self.known(id).ok();
+        // Of a node that the call would have made nothing is left. One that died since is notified.
+        let handle = self.table.lock().by_id.get(&id).cloned();
         let error = waits.prepare(handle.as_ref(), error);
         waits.begin(Err(error));
         error

@@ -181,12 +181,16 @@ impl<H: Host> Message<H> {
     }
 
     /// Sets the node that the message is for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn address(&mut self, node: Option<&Arc<Node<H>>>) {
         match (&self.node, node) {
             (Some(last), Some(node)) if Arc::ptr_eq(last, node) => (),
-            _ => self.node = node.cloned(),
+            _ => self.address_anew(node),
         }
+    }
+
+    fn address_anew(&mut self, node: Option<&Arc<Node<H>>>) {
+        self.node = node.cloned();
     }
 
     /// Returns whether the user of the node's owner dropped the node, so that nobody wants this any
