@@ -60,9 +60,14 @@ pub(crate) struct Description<H: Host> {
 }
 
 impl<H: Host> Description<H> {
-    /// Describes a notice; its ID is to be filled in, unless it is `destination`.
+    /// Describes a notice; the ID of a handle is to be filled in.
     #[cold]
-    fn of_notice(kind: u64, destination: u64) -> Self {
+    fn of_notice(notice: &Notice<H>) -> Self {
+        let (kind, destination) = match notice {
+            Notice::Released(node) => (MSG_NODE_RELEASE, node.id),
+            Notice::Destroyed(_) => (MSG_NODE_DESTROY, HANDLE_INVALID),
+            Notice::Room(_) => (MSG_ROOM, HANDLE_INVALID),
+        };
         let offset = OFFSET_INVALID;
         let msg = Msg {
             kind,
@@ -116,13 +121,7 @@ impl<H: Host> Inbox<H> {
         let mut description = match head.entry {
             _ if !self.wants(head.entry) => return self.pop(&key).map(Look::Stale),
             EntryRef::Message(message) => Description::of_message(message, wants_files),
-            EntryRef::Notice(Notice::Released(node)) => {
-                Description::of_notice(MSG_NODE_RELEASE, node.id)
-            }
-            EntryRef::Notice(Notice::Destroyed(_)) => {
-                Description::of_notice(MSG_NODE_DESTROY, HANDLE_INVALID)
-            }
-            EntryRef::Notice(Notice::Room(_)) => Description::of_notice(MSG_ROOM, HANDLE_INVALID),
+            EntryRef::Notice(notice) => Description::of_notice(notice),
         };
         if let Some(next) = self.following(&key) {
             let next_key = next.key;
@@ -200,11 +199,8 @@ impl<H: Host> Peer<H> {
                     continue;
                 }
             };
-            if msg.kind != MSG_DATA && msg.destination == HANDLE_INVALID {
-                match self.id_of(&key) {
-                    Some(id) => msg.destination = id,
-                    None => continue,
-                }
+            if msg.kind != MSG_DATA && !self.fill_in_id(&key, &mut msg) {
+                continue;
             }
             ensure(end <= receiver.max_offset, ERANGE)?;
             // 2 to 4
@@ -214,12 +210,20 @@ impl<H: Host> Peer<H> {
         }
     }
 
-    /// Returns the ID of the handle that the notice at `key` is for; None if the notice is gone.
-    fn id_of(&self, key: &Key) -> Option<u64> {
+    /// Fills in the ID of the handle that the notice at `key` is for, if it is for one. False if the
+    /// notice is gone.
+    #[cold]
+    fn fill_in_id(&self, key: &Key, msg: &mut Msg) -> bool {
+        if msg.destination != HANDLE_INVALID {
+            return true;
+        }
         let table = self.table.lock();
         let inbox = self.inbox.lock();
-        let handle = handle_of(inbox.queue.get(key)?)?;
-        Some(handle.local.access(&table).id)
+        let handle = inbox.queue.get(key).and_then(handle_of);
+        if let Some(handle) = handle {
+            msg.destination = handle.local.access(&table).id;
+        }
+        handle.is_some()
     }
 }
 

@@ -108,13 +108,9 @@ impl<H: Host> Peer<H> {
         check(inbox.open)?;
         let slice = take(&mut inbox).ok_or(ENXIO)?;
         let pool = inbox.free_given(&slice);
-        let due = inbox.ledger.take_due();
-        drop(inbox);
+        self.unlock(inbox);
         if let Some(pool) = pool {
             pool.unpin(slice.offset, slice.size);
-        }
-        if due {
-            self.look_at_waits();
         }
         Ok(())
     }

@@ -240,10 +240,14 @@ impl<H: Host> Inbox<H> {
     pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
         match entry {
             EntryRef::Message(message) => !message.is_stale(self),
-            EntryRef::Notice(Notice::Released(node)) => !node.is_released(self),
-            EntryRef::Notice(Notice::Destroyed(handle) | Notice::Room(handle)) => {
-                handle.notice.access(self).held
-            }
+            EntryRef::Notice(notice) => self.wants_notice(notice),
+        }
+    }
+
+    fn wants_notice(&self, notice: &Notice<H>) -> bool {
+        match notice {
+            Notice::Released(node) => !node.is_released(self),
+            Notice::Destroyed(handle) | Notice::Room(handle) => handle.notice.access(self).held,
         }
     }
 

@@ -249,11 +249,7 @@ impl<H: Host> Message<H> {
             unpin = inbox.free(slice, self.pinned);
             inbox.ledger.release(slice.payer, &charges);
         }
-        let due = inbox.ledger.take_due();
-        drop(inbox);
-        if due {
-            peer.look_at_waits();
-        }
+        peer.unlock(inbox);
         if let Some(pool) = self.pool.as_ref().filter(|_| unpin) {
             pool.unpin(slice.offset, slice.size);
         }

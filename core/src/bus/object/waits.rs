@@ -15,11 +15,11 @@
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::{new_spinlock, Arc, SpinLock};
+use kernel::sync::{new_spinlock, Arc, SpinLock, SpinLockGuard};
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
-use crate::bus::object::{Handle, Peer};
+use crate::bus::object::{Handle, Inbox, Peer};
 use crate::bus::pool::Size;
 use crate::bus::quota::{self, Level};
 
@@ -194,10 +194,23 @@ impl<H: Host> Peer<H> {
     /// Looks at them if something was given back since the last look.
     #[cold]
     pub(crate) fn look_at_waits_if_due(&self) {
-        let due = self.inbox.lock().ledger.take_due();
-        if due {
-            self.look_at_waits();
+        self.unlock(self.inbox.lock());
+    }
+
+    /// Unlocks its inbox, and looks at the waits that something given back under it may have ended.
+    #[inline(always)]
+    pub(crate) fn unlock(&self, inbox: SpinLockGuard<'_, Inbox<H>>) {
+        if inbox.ledger.due {
+            return self.unlock_and_look(inbox);
         }
+        drop(inbox);
+    }
+
+    #[cold]
+    fn unlock_and_look(&self, mut inbox: SpinLockGuard<'_, Inbox<H>>) {
+        inbox.ledger.due = false;
+        drop(inbox);
+        self.look_at_waits();
     }
 }
 

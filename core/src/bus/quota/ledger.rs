@@ -103,7 +103,7 @@ pub(crate) struct Ledger {
     /// Waits for room in the peer's own account.
     pub(super) waits: u32,
     /// Something was given back to an account that has waits.
-    pub(super) due: bool,
+    pub(crate) due: bool,
 }
 
 impl Ledger {

@@ -37,10 +37,8 @@ impl Ledger {
     }
 
     /// Returns whether something was given back, since the last call, to an account with waits.
-    #[inline]
     pub(crate) fn take_due(&mut self) -> bool {
-        // Mostly it is not: nothing is written then.
-        self.due && core::mem::take(&mut self.due)
+        core::mem::take(&mut self.due)
     }
 
     /// Returns whether no message takes anything from the peer's account.
