@@ -85,9 +85,9 @@ impl<H: Host> Handle<H> {
     pub(crate) fn wait_for_room(this: &Arc<Self>, size: &Size, memory: WaitReservation<H>) {
         let WaitReservation { notice, entry } = memory;
         let n = this.holder.waits.n.fetch_add(1_u32, Relaxed);
-        if let Err(unused) = this.prepare_room(notice) {
+        if this.prepare_room(notice).is_err() {
             this.holder.waits.n.fetch_sub(1_u32, Relaxed);
-            return drop(unused);
+            return;
         }
         if n >= WAITS_MAX {
             return Self::notify_room(this);
@@ -256,8 +256,9 @@ impl<H: Host> Handle<H> {
         };
         holder.waits.n.fetch_sub(1_u32, Relaxed);
         if !inbox.open || !is_wanted {
+            // The memory is freed without the lock.
             drop(guard);
-            return drop(memory);
+            return;
         }
         let key = inbox.queue.push_notice(Notice::Room(this.clone()), memory);
         this.notice.access_mut(inbox).room = RoomNotice::Queued(key.timestamp);
