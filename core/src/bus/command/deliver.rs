@@ -13,7 +13,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA, MSG_NODE_RELEASE};
+use crate::abi::{Msg, HANDLE_INVALID, MSG_DATA};
 use crate::bus::command::recv::handle_of;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
@@ -42,8 +42,8 @@ impl<H: Host> Peer<H> {
     /// Takes the head if it is still `key` and still makes `msg`; false if not.
     #[inline]
     pub(crate) fn take_head(&self, key: &Key, msg: &Msg, fds: &[i32]) -> bool {
-        // Only notices that are for a handle have to do with the table.
-        let by_table = msg.kind != MSG_DATA && msg.kind != MSG_NODE_RELEASE;
+        // A notice may be for a handle, whose ID is in the table.
+        let by_table = msg.kind != MSG_DATA;
         let table = by_table.then(|| self.table.lock());
         let mut guard = self.inbox.lock();
         let inbox = &mut *guard;

@@ -16,7 +16,7 @@ use crate::abi::*;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::destroy::Also;
 use crate::bus::command::{Caller, Flush, Outgoing, Receiver};
-use crate::bus::host::{Host, KillCheck, Payload, WakeHint};
+use crate::bus::host::{Host, KillCheck, WakeHint};
 use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;
@@ -201,16 +201,11 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let most = self.peer.user_limits()[HANDLES];
         ensure(cmd.n_destinations.max(cmd.n_handles) <= most, EINVAL)?;
         let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
-        let other_flags = cmd.flags & !SEND_FLAG_ROOM;
-        if (other_flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
+        if (cmd.flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
             return self.send_any(&cmd, payload, hint);
         }
         let id = self.number(cmd.ptr_destinations)?;
         Peer::send_bytes(self.peer, id, &mut payload, hint).or_else(|error| {
-            let error = match cmd.flags {
-                0 => error,
-                _ => self.peer.wait_after(error, id, payload.len()),
-            };
             // All other errors are not the destination's fault.
             if cmd.ptr_errors != 0 && ![ESHUTDOWN, ENOMEM, EFAULT].contains(&error) {
                 self.write_errors(cmd.ptr_errors, &mut core::iter::once(-error.to_errno()))?;

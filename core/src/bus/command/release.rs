@@ -9,7 +9,9 @@
 use kernel::prelude::*;
 
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{check, creates, ensure, Detached, Inbox, Node, Notice, Peer, Removed};
+use crate::bus::object::{
+    check, creates, ensure, Detached, Freed, Inbox, Node, Notice, Peer, Removed,
+};
 use crate::bus::order::Cursor;
 use crate::bus::pool::Slice;
 
@@ -107,10 +109,15 @@ impl<H: Host> Peer<H> {
         let mut inbox = self.inbox.lock();
         check(inbox.open)?;
         let slice = take(&mut inbox).ok_or(ENXIO)?;
-        let pool = inbox.free_given(&slice);
-        self.unlock(inbox);
-        if let Some(pool) = pool {
-            pool.unpin(slice.offset, slice.size);
+        let freed = inbox.free_given(&slice);
+        drop(inbox);
+        if let Some(Freed { unpin_from, due }) = freed {
+            if let Some(pool) = unpin_from {
+                pool.unpin(slice.offset, slice.size);
+            }
+            if due {
+                self.look_at_waits();
+            }
         }
         Ok(())
     }

@@ -8,14 +8,14 @@
 //!
 //! # Locks
 //!
-//! The caller's table, for one look-up; for the rest see `object/room.rs`.
+//! None of its own; see `object/room.rs`.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::host::Host;
-use crate::bus::object::{Handle, Peer, WaitReservation};
+use crate::bus::object::{Handle, WaitReservation};
 use crate::bus::pool::Size;
 use crate::errno::{EDQUOT, EXFULL};
 
@@ -71,22 +71,5 @@ impl<H: Host> NewWaits<H> {
         for NewWait { handle, memory } in self.all {
             Handle::wait_for_room(&handle, &self.size, memory);
         }
-    }
-}
-
-impl<H: Host> Peer<H> {
-    /// Begins the wait of a message of `n_bytes` bytes that the handle of this ID refused with
-    /// `error`, if that may pass. Returns the error of the call.
-    #[cold]
-    pub(crate) fn wait_after(&self, error: Error, id: u64, n_bytes: u64) -> Error {
-        let mut waits = NewWaits::new(Size {
-            n_bytes,
-            ..Size::default()
-        });
-        // Of a node that the call would have made nothing is left. One that died since is notified.
-        let handle = self.table.lock().by_id.get(&id).cloned();
-        let error = waits.prepare(handle.as_ref(), error);
-        waits.begin(Err(error));
-        error
     }
 }

@@ -57,6 +57,14 @@ pub(crate) struct Inbox<H: Host> {
     stock: KVec<BlankMessage<H>>,
 }
 
+/// The rest of the work after a slice was freed.
+pub(crate) struct Freed<H: Host> {
+    /// The pool to unpin the slice from.
+    pub(crate) unpin_from: Option<H::Pool>,
+    /// Waits for room are to be looked at.
+    pub(crate) due: bool,
+}
+
 // Pinned data is behind pointers; nothing in the inbox itself minds being moved.
 impl<H: Host> Unpin for Inbox<H> {}
 
@@ -283,15 +291,17 @@ impl<H: Host> Inbox<H> {
         *state = NoticeState::Removed;
     }
 
-    /// Frees a slice that was taken from the user. Returns the pool to unpin it from, unless it is
-    /// kept warm.
+    /// Frees a slice that was taken from the user. Returns what is left to do without the lock.
     #[inline(always)]
-    pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<H::Pool> {
+    pub(crate) fn free_given(&mut self, slice: &Slice) -> Option<Freed<H>> {
         let unpin = self.free(slice, true);
         self.ledger.release(slice.payer, &slice_charges(slice));
-        // Mostly the slice is kept warm.
-        if unpin {
-            return self.pool.clone();
+        // Mostly the slice is kept warm, and nobody waits for room.
+        if unpin || self.ledger.due {
+            return Some(Freed {
+                unpin_from: self.pool.clone().filter(|_| unpin),
+                due: self.ledger.take_due(),
+            });
         }
         None
     }

@@ -27,7 +27,7 @@ mod waits;
 pub use bus::{Bus, Usage};
 pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
 pub(crate) use handle::{Creation, Detached, Handle, Linked, NewHandle};
-pub(crate) use inbox::Inbox;
+pub(crate) use inbox::{Freed, Inbox};
 pub(crate) use message::{
     charges, clear, slice_charges, BlankMessage, EntryRef, EntryReservation, Handles, Head,
     Message, Notice, NoticeState, Removed,
