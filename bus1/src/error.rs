@@ -207,7 +207,8 @@ impl Error {
     /// Returns whether the same call can succeed later without a change to it, once the receiver
     /// has caught up: [`Quota`](Self::Quota), [`PoolFull`](Self::PoolFull).
     ///
-    /// There is no notice of that moment. Wait a little between attempts, longer each time.
+    /// [`Peer::send_when_room`](crate::Peer::send_when_room) waits for that moment, and
+    /// [`Outgoing::notify_room`](crate::Outgoing::notify_room) asks for a notice of it.
     ///
     /// ```
     /// use bus1::Error;

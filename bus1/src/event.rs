@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bus1_uapi::{Msg, MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE};
+use bus1_uapi::{Msg, MSG_DATA, MSG_NODE_DESTROY, MSG_NODE_RELEASE, MSG_ROOM};
 use rustix::io::Errno as Raw;
 
 use crate::error::{Error, Result};
@@ -51,6 +51,12 @@ pub enum Event {
     ///
     /// For own nodes it comes after [`Node::destroy`](crate::Node::destroy).
     NodeDestroyed(HandleId),
+
+    /// The node of this [`Handle`](crate::Handle) refused a message that was sent with
+    /// [`Outgoing::notify_room`](crate::Outgoing::notify_room), and may have room for it now, or is
+    /// destroyed: the message can be sent again. Others may take the room first; then sending
+    /// fails as before, and the notice comes again.
+    Room(HandleId),
 }
 
 impl Event {
@@ -65,6 +71,7 @@ impl Event {
             // SAFETY: the caller's promise.
             MSG_DATA => Event::Message(unsafe { Message::new(registry, msg, pool) }),
             MSG_NODE_RELEASE => Event::NodeReleased(HandleId::from_raw(msg.destination)),
+            MSG_ROOM => Event::Room(HandleId::from_raw(msg.destination)),
             MSG_NODE_DESTROY => {
                 registry.destroyed(msg.destination);
                 Event::NodeDestroyed(HandleId::from_raw(msg.destination))

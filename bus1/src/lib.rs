@@ -98,7 +98,7 @@
 //   event, node
 //   exchange
 //   peer
-//   send, recv, usage
+//   send, recv, room, usage
 //   call
 
 mod call;
@@ -121,6 +121,7 @@ mod outgoing;
 mod peer;
 mod recv;
 mod registry;
+mod room;
 mod send;
 mod transport;
 mod usage;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use bus1_ioctl::SendArgs;
+use bus1_uapi::SEND_FLAG_ROOM;
 
 use crate::error::{Error, Result};
 use crate::handle::Handle;
@@ -50,6 +51,7 @@ pub struct Outgoing<'a> {
     ids: Vec<u64>,
     fds: Vec<BorrowedFd<'a>>,
     owner: HandlesOf<'a>,
+    flags: u64,
 }
 
 /// The owner of the handles that a message carries.
@@ -107,13 +109,48 @@ impl<'a> Outgoing<'a> {
         self
     }
 
+    /// Asks for an [`Event::Room`](crate::Event::Room) of each destination that refuses the message
+    /// for now ([`Error::Quota`], [`Error::PoolFull`]): it comes once, when the message might be
+    /// granted, or the node is destroyed. At most one is outstanding for each handle. Sending does
+    /// not wait; [`Peer::send_when_room`](crate::Peer::send_when_room) does. A seed has no
+    /// destination, so it has no notice.
+    ///
+    /// ```
+    /// use bus1::{Error, Event, Host, Limits, Outgoing, Peer};
+    ///
+    /// let receiver = Peer::open_on(Host::Embedded)?;
+    /// let sender = Peer::open_on(Host::Embedded)?;
+    /// receiver.set_limits(Limits { slices: 2, ..receiver.limits()? })?;
+    /// let node = receiver.create_node()?;
+    /// let to = receiver.transfer(node.handle(), &sender)?.expect("the node is alive");
+    ///
+    /// let message = Outgoing::new().payload(b"news").notify_room();
+    /// sender.send(&to, &message)?;
+    /// assert_eq!(sender.send(&to, &message), Err(Error::Quota));
+    /// assert!(sender.try_recv()?.is_none());
+    ///
+    /// drop(receiver.recv()?);
+    /// assert!(matches!(sender.recv()?, Event::Room(id) if id == to.id()));
+    /// sender.send(&to, &message)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn notify_room(mut self) -> Self {
+        self.flags = SEND_FLAG_ROOM;
+        self
+    }
+
+    /// Returns the flags of SEND that it asks for.
+    pub(crate) fn flags(&self) -> u64 {
+        self.flags
+    }
+
     /// Returns the length of the payload in bytes.
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.vecs.iter().map(|vec| vec.len()).sum()
     }
 
-    /// Returns the argument of SEND for a peer, without flags and destinations.
+    /// Returns the argument of SEND for a peer, without destinations.
     ///
     /// # Errors
     ///
@@ -125,6 +162,7 @@ impl<'a> Outgoing<'a> {
             HandlesOf::Several => return Err(Error::WrongPeer),
         }
         Ok(SendArgs::new()
+            .flags(self.flags)
             .payload(&self.vecs)
             .handles(&self.ids)
             .fds(&self.fds))

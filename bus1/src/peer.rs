@@ -36,7 +36,8 @@ const FIRST_NODE: u64 = 4;
 /// It has a descriptor ([`AsFd`], [`descriptor`](Self::descriptor)) that is readable when
 /// [`try_recv`](Self::try_recv) may find something. It works with edge-triggered runtimes such as
 /// tokio's `AsyncFd`: on readiness receive until `None`, then clear it. It is always writable:
-/// there is no notice of a receiver that has room again.
+/// a receiver that has room again is an event to receive, see
+/// [`Outgoing::notify_room`](crate::Outgoing::notify_room).
 ///
 /// ```
 /// use bus1::{Host, Outgoing, Peer};

@@ -255,7 +255,7 @@ impl Peer {
         let registry = self.registry();
         let message = message
             .args(registry)?
-            .flags(flags)
+            .flags(flags | message.flags())
             .destinations(&to.ids)
             .results(&mut to.results);
         registry.connection.send(message)

@@ -151,3 +151,21 @@ fn many_claimants() {
     drop(clients);
     end(world, [r, s]);
 }
+
+/// However many wait, the call that makes room looks at a few, or notifies them one at a time.
+#[test]
+fn many_waits_for_room() {
+    let (world, r, s, ids) = scene();
+    while s.send(Letter::new(&ids[..1], b"")).is_ok() {}
+    let letter = Letter {
+        flags: SEND_FLAG_CONTINUE | SEND_FLAG_ROOM,
+        ..Letter::new(&ids, b"")
+    };
+    bounded("send", BOUND, || s.send(letter).unwrap());
+    bounded("one release", BOUND, || r.take().unwrap());
+    let few = s.take_all().len();
+    assert!((1..=8).contains(&few), "{few} were notified");
+    bounded("all releases", BOUND, || r.take_all());
+    assert_eq!(few + s.take_all().len(), ids.len());
+    end(world, [r, s]);
+}

@@ -81,7 +81,7 @@ impl Thread<'_> {
                     handles: &handles,
                     data: b"storm",
                     fds: random.one(&[&[][..], &[], &[1, 2]]),
-                    flags: random.one(&[0, SEND_FLAG_CONTINUE]),
+                    flags: random.one(&[0, SEND_FLAG_CONTINUE]) | random.one(&[0, SEND_FLAG_ROOM]),
                 };
                 let _ = client.send(letter);
             }

@@ -41,6 +41,9 @@ pub const NODES_DESTROY_FLAG_RELEASE_HANDLES: u64 = 1 << 0;
 pub const SEND_FLAG_CONTINUE: u64 = 1 << 0;
 /// `SEND`: the message becomes the sending peer's own seed.
 pub const SEND_FLAG_SEED: u64 = 1 << 1;
+/// `SEND`: a destination that refuses by `EDQUOT` or `EXFULL` is reported again, once, by a
+/// [`MSG_ROOM`] when it may have room.
+pub const SEND_FLAG_ROOM: u64 = 1 << 8;
 
 /// `EXCHANGE`: send [`CmdExchange::send`].
 pub const EXCHANGE_FLAG_SEND: u64 = 1 << 0;
@@ -68,6 +71,9 @@ pub const MSG_DATA: u64 = 1;
 pub const MSG_NODE_DESTROY: u64 = 2;
 /// [`Msg::kind`]: nobody else refers to an own node any more.
 pub const MSG_NODE_RELEASE: u64 = 3;
+/// [`Msg::kind`]: a node that refused a message may have room for it now, or is destroyed; sent
+/// only after a SEND with [`SEND_FLAG_ROOM`].
+pub const MSG_ROOM: u64 = 16;
 
 /// [`Msg::flags`]: the next part of the same transaction follows.
 pub const MSG_FLAG_CONTINUE: u64 = 1 << 0;

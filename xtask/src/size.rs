@@ -26,8 +26,12 @@ const COUNTED: &[&str] = &["core/src/bus", "kernel"];
 const BEYOND: &[&str] = &[
     "core/src/bus/command/exchange.rs",
     "core/src/bus/command/quota.rs",
+    "core/src/bus/command/room.rs",
     "core/src/bus/object/info.rs",
+    "core/src/bus/object/room.rs",
+    "core/src/bus/object/waits.rs",
     "core/src/bus/quota/query.rs",
+    "core/src/bus/quota/waits.rs",
 ];
 /// How many lines of code the others may have together.
 const LIMIT: usize = 6900;

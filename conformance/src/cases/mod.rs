@@ -43,6 +43,7 @@ mod quota_query;
 mod quota_users;
 mod reclaim;
 mod recv;
+mod room;
 mod seeds;
 mod send_limits;
 mod send_multicast;

@@ -14,6 +14,7 @@ fn name(msg: &abi::Msg) -> String {
         abi::MSG_DATA => "DATA",
         abi::MSG_NODE_DESTROY => "NODE_DESTROY",
         abi::MSG_NODE_RELEASE => "NODE_RELEASE",
+        abi::MSG_ROOM => "ROOM",
         _ => "an unknown type",
     };
     format!(
@@ -87,6 +88,12 @@ impl Peer {
     #[track_caller]
     pub fn expect_node_destroy(&self, id: u64) -> Message {
         self.expect_notice(abi::MSG_NODE_DESTROY, id)
+    }
+
+    /// Receives the next message, which has to be ROOM for the handle `id`.
+    #[track_caller]
+    pub fn expect_room(&self, id: u64) -> Message {
+        self.expect_notice(abi::MSG_ROOM, id)
     }
 
     /// Calls RECV, which has to fail with EAGAIN.

@@ -96,6 +96,11 @@ impl<'a> Send<'a> {
         self.flags(abi::SEND_FLAG_SEED)
     }
 
+    /// Adds SEND_FLAG_ROOM.
+    pub fn room(self) -> Self {
+        self.flags(abi::SEND_FLAG_ROOM)
+    }
+
     /// Changes the finished structure at will.
     pub fn edit(mut self, edit: impl FnOnce(&mut abi::CmdSend) + 'a) -> Self {
         self.edits.push(Box::new(edit));

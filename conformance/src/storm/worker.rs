@@ -194,7 +194,9 @@ impl<'a> Worker<'a> {
         let sent = match self.random.random_range(0..32) {
             0 => message.seed().send(),
             1..12 => message.to(&to).proceed().send(),
-            12 => message.to(&to).vector(NOWHERE, 64).send(),
+            12 => message.to(&to).room().vector(NOWHERE, 64).send(),
+            13..16 => message.to(&to).room().proceed().send(),
+            16..22 => message.to(&to).room().send(),
             _ => message.to(&to).send(),
         };
         allow("SEND", sent, &UNSENT)?;

@@ -48,4 +48,10 @@ pub use quota::{
 };
 
 /// Names of the locks, lowest rank first; a debug host checks the order.
-pub const LOCK_ORDER: [&str; 4] = ["bus1::table", "bus1::inbox", "bus1::users", "bus1::account"];
+pub const LOCK_ORDER: [&str; 5] = [
+    "bus1::table",
+    "bus1::inbox",
+    "bus1::users",
+    "bus1::account",
+    "bus1::waits",
+];

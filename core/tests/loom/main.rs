@@ -25,6 +25,7 @@
 //!   the receiver's own release and flush.
 //! - Counts: releases against each other and against messages in flight; one notice each.
 //! - Conservation: disconnects and flushes against senders; every model ends with all zero.
+//! - Room: a refused SEND against what makes room and against what ends its wait.
 //! - Two threads that receive from one peer; idle credit that is recalled.
 //!
 //! # Not covered
@@ -47,6 +48,7 @@ mod counts;
 mod floors;
 mod handles;
 mod order;
+mod room;
 
 use bus1_core::abi::*;
 use common::*;

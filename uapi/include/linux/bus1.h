@@ -96,6 +96,7 @@ struct bus1_cmd_nodes_destroy {
 /* struct bus1_cmd_send, @flags */
 #define BUS1_SEND_FLAG_CONTINUE		(1ULL << 0)	/* go on past a failed destination */
 #define BUS1_SEND_FLAG_SEED		(1ULL << 1)	/* make it the peer's own seed */
+#define BUS1_SEND_FLAG_ROOM		(1ULL << 8)	/* notify of room after EDQUOT, EXFULL */
 
 /**
  * struct bus1_cmd_send - send one message to any number of nodes
@@ -135,6 +136,7 @@ struct bus1_cmd_send {
 #define BUS1_MSG_DATA			1	/* a message from a peer */
 #define BUS1_MSG_NODE_DESTROY		2	/* a node was destroyed by its owner */
 #define BUS1_MSG_NODE_RELEASE		3	/* nobody else refers to an own node now */
+#define BUS1_MSG_ROOM			16	/* a node that refused may have room now */
 
 /* struct bus1_msg, @flags */
 #define BUS1_MSG_FLAG_CONTINUE		(1ULL << 0)	/* the transaction's next part follows */

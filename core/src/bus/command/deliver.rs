@@ -96,8 +96,12 @@ impl<H: Host> Peer<H> {
             if chunks.len() == 0 {
                 inbox.slices.give(&slice);
                 inbox.ledger.release(slice.payer, &back);
+                let due = inbox.ledger.take_due();
                 drop(guard);
                 drop(table);
+                if due {
+                    self.look_at_waits();
+                }
                 // Those that got INVALID.
                 return message.unlink_handles();
             }
@@ -123,7 +127,7 @@ impl<H: Host> Inbox<H> {
         if head.key != *key || !self.wants(head.entry) {
             return false;
         }
-        if let EntryRef::Notice(Notice::Destroyed(handle)) = head.entry {
+        if let EntryRef::Notice(Notice::Destroyed(handle) | Notice::Room(handle)) = head.entry {
             if handle.notice.access(self).id != msg.destination {
                 return false;
             }

@@ -185,7 +185,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     #[inline]
     pub(crate) fn send(&self, cmd: &[u8; CmdSend::SIZE], hint: WakeHint) -> Result {
         let cmd = CmdSend::from_bytes(cmd);
-        check_flags(cmd.flags, SEND_FLAG_CONTINUE | SEND_FLAG_SEED)?;
+        check_flags(
+            cmd.flags,
+            SEND_FLAG_CONTINUE | SEND_FLAG_SEED | SEND_FLAG_ROOM,
+        )?;
         let few = cmd.n_vecs <= VECS_MAX && cmd.n_fds <= FD_MAX;
         ensure(few && cmd.n_destinations <= INT_MAX, EMSGSIZE)?;
         let most = self.peer.user_limits()[HANDLES];
@@ -216,16 +219,18 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             self.caller.files(&fds)
         };
         let partial = cmd.flags & SEND_FLAG_CONTINUE != 0;
+        let waits = cmd.flags & SEND_FLAG_ROOM != 0;
         let out = Outgoing {
             destinations: &destinations,
             handles: &handles,
             files: (cmd.n_fds != 0).then_some(&mut files),
             payload,
             partial,
+            waits,
             hint,
         };
         if seed {
-            return Peer::send_seed(self.peer, out, cmd.n_destinations == 0);
+            return Peer::send_seed(self.peer, out, cmd.n_destinations == 0 && !waits);
         }
         Peer::send(self.peer, out, &mut |errors| {
             if cmd.ptr_errors == 0 && !partial {

@@ -12,6 +12,7 @@ mod quota;
 mod recv;
 mod release;
 mod reset;
+mod room;
 #[cfg(test)]
 mod schedule_tests;
 mod seed;

@@ -16,11 +16,11 @@ use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
 use crate::bus::host::{Host, KillCheck, Payload, WakeHint, Waker};
 use crate::bus::object::{
     charges, check, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer,
-    Removed,
+    Removed, SentFds,
 };
 use crate::bus::order::{Key, Queue, Transaction};
 use crate::bus::pool::Size;
-use crate::bus::quota::{Amounts, SentFds};
+use crate::bus::quota::Amounts;
 use crate::errno::{EDQUOT, EHOSTUNREACH};
 
 /// The handles and files that a message passes on.
@@ -99,7 +99,7 @@ impl<'p, H: Host> Pending<'p, H> {
             0 => None,
             n => {
                 self.check_early()?;
-                Some(SentFds::charge(&self.from.user, self.to().claimant(), n)?)
+                Some(SentFds::charge(self.from, self.to(), n)?)
             }
         };
         self.book(size, &charges(size))?;
@@ -141,7 +141,7 @@ impl<'p, H: Host> Pending<'p, H> {
             Err(error) => {
                 // Without slots the message does not know of these charges.
                 let payer = message.slice.payer;
-                self.to().inbox.lock().discharge_handles(payer, n);
+                self.to().discharge_handles(payer, n);
                 return Err(error.into());
             }
         }

@@ -46,13 +46,8 @@ impl<H: Host> Peer<H> {
     /// Returns the limit that would refuse a message of this size to `to` now, and the resource.
     /// Idle credit counts as used: SEND would recall it.
     fn refusal(&self, to: &Self, size: &Size) -> Option<(Level, usize)> {
-        let sent = quota::only(FDS, size.n_fds as u64);
-        let books = self.user.account.lock();
-        let held = quota::only(FDS, books.sent_to(to.id()));
-        let refused = books.sent.refuses(to.uid(), &held, &sent);
-        drop(books);
-        if let Some(resource) = refused {
-            return Some((Level::Sender, resource));
+        if self.refuses_fds(to, size) {
+            return Some((Level::Sender, FDS));
         }
         let ledger = &to.inbox.lock().ledger;
         ledger.refuses(self.claimant(), &charges(size))
@@ -75,6 +70,8 @@ impl<H: Host> Pending<'_, H> {
     /// would refuse it even where nobody holds anything.
     #[cold]
     pub(crate) fn refused(&self, size: &Size, error: Error) -> Error {
+        // What was claimed until the refusal is back.
+        self.to().look_at_waits_if_due();
         let mut most = self.from.most_to(self.to());
         // A peer that allows no slices accepts no message now, whatever its size.
         most[SLICES] = 1;

@@ -64,7 +64,12 @@ pub(crate) struct Description<H: Host> {
 impl<H: Host> Description<H> {
     /// Describes a notice.
     #[cold]
-    fn of_notice(kind: u64, destination: u64) -> Self {
+    fn of_notice(inbox: &Inbox<H>, notice: &Notice<H>) -> Self {
+        let (kind, destination) = match notice {
+            Notice::Released(node) => (MSG_NODE_RELEASE, node.id),
+            Notice::Destroyed(handle) => (MSG_NODE_DESTROY, handle.notice.access(inbox).id),
+            Notice::Room(handle) => (MSG_ROOM, handle.notice.access(inbox).id),
+        };
         let offset = OFFSET_INVALID;
         let msg = Msg {
             kind,
@@ -132,12 +137,7 @@ impl<H: Host> Inbox<H> {
         }
         let mut description = match head.entry {
             EntryRef::Message(message) => Description::of_message(message, wants_files),
-            EntryRef::Notice(Notice::Released(node)) => {
-                Description::of_notice(MSG_NODE_RELEASE, node.id)
-            }
-            EntryRef::Notice(Notice::Destroyed(handle)) => {
-                Description::of_notice(MSG_NODE_DESTROY, handle.notice.access(self).id)
-            }
+            EntryRef::Notice(notice) => Description::of_notice(self, notice),
         };
         if following == Following::Wanted {
             description.msg.flags = MSG_FLAG_CONTINUE;

@@ -71,7 +71,7 @@ impl<H: Host> Peer<H> {
                     self.wake();
                 }
             }
-            Removed::Notice(Notice::Destroyed(_), _) => (),
+            Removed::Notice(Notice::Destroyed(_) | Notice::Room(_), _) => (),
         }
     }
 
@@ -104,7 +104,7 @@ impl<H: Host> Peer<H> {
         let unpin = inbox.free(&slice, true, &slice_charges(&slice));
         // Mostly the slice is kept warm.
         let pool = if unpin { inbox.pool.clone() } else { None };
-        drop(inbox);
+        self.unlock(inbox);
         if let Some(pool) = pool {
             pool.unpin(slice.offset, slice.size);
         }

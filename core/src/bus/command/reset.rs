@@ -43,6 +43,8 @@ impl<H: Host> Peer<H> {
             self.drop_remains(remains);
         }
         self.bus.leave(self);
+        // What it held may be room for others of the user.
+        self.look_at_waits();
         Ok(())
     }
 
@@ -69,6 +71,7 @@ impl<H: Host> Peer<H> {
         if flush.all {
             self.flush();
         }
+        self.look_at_waits();
         Ok(())
     }
 

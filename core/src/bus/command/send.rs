@@ -24,6 +24,7 @@ use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
+use crate::bus::command::room::NewWaits;
 use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint};
 use crate::bus::object::{charges, ensure, Distinct, Handles, Peer, Resolver};
 use crate::bus::order::{message_after, Transaction};
@@ -45,6 +46,8 @@ pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     pub payload: P,
     /// A destination that fails does not stop the others.
     pub partial: bool,
+    /// The sender waits for room at destinations that refuse for now.
+    pub waits: bool,
     /// The caller's next step, for the wake-ups.
     pub hint: WakeHint,
 }
@@ -97,6 +100,7 @@ struct Multicast<'p, 'w, H: Host> {
     /// Makes the errors of the destinations known.
     write: &'w mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
     partial: bool,
+    waits: Option<NewWaits<H>>,
     hint: WakeHint,
 }
 
@@ -113,6 +117,10 @@ impl<H: Host> Multicast<'_, '_, H> {
 
     /// Ends a part whose destination failed. Fails if that fails the whole.
     fn failed(&mut self, part: usize, error: Error) -> Result {
+        let error = match &mut self.waits {
+            Some(waits) => waits.prepare(self.parts[part].handle.as_ref(), error),
+            None => error,
+        };
         self.parts[part].fail(error);
         if self.partial {
             return Ok(());
@@ -148,6 +156,28 @@ impl<H: Host> Multicast<'_, '_, H> {
             }
         }
         Ok(())
+    }
+
+    /// Sends the message to all destinations.
+    fn send<P: Payload<H>>(
+        &mut self,
+        resolver: &mut Resolver<'_, H>,
+        out: &mut Outgoing<'_, H, P>,
+        resolved: &Resolved<H>,
+    ) -> Result {
+        self.reserve(resolver, out.destinations, resolved)?;
+        fill_all(&mut self.parts, &mut out.payload)?;
+        if self.partial {
+            self.tell()?;
+        }
+        let mut floor = 0;
+        if !resolved.handles.is_empty() {
+            let mut kill_check = KillCheck::default();
+            for pending in self.parts.iter_mut() {
+                floor = floor.max(pending.link(&resolved.handles, &mut kill_check)?);
+            }
+        }
+        self.commit(floor)
     }
 
     /// Queues all parts at one point of the order, after the timestamp `floor`, and leaves the
@@ -245,21 +275,16 @@ impl<H: Host> Peer<H> {
             n_destinations: out.destinations.len(),
             write,
             partial: out.partial,
+            waits: out.waits.then(|| NewWaits::new(resolved.size)),
             hint: out.hint,
         };
-        all.reserve(&mut resolver, out.destinations, &resolved)?;
-        fill_all(&mut all.parts, &mut out.payload)?;
-        if all.partial {
-            all.tell()?;
+        let sent = all.send(&mut resolver, &mut out, &resolved);
+        if let Some(waits) = all.waits.take() {
+            // Not while charges of its own are in the way.
+            drop(all);
+            waits.begin(sent);
         }
-        let mut floor = 0;
-        if !resolved.handles.is_empty() {
-            let mut kill_check = KillCheck::default();
-            for pending in all.parts.iter_mut() {
-                floor = floor.max(pending.link(&resolved.handles, &mut kill_check)?);
-            }
-        }
-        all.commit(floor)?;
+        sent?;
         resolver.finish();
         Ok(())
     }

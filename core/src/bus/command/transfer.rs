@@ -104,7 +104,7 @@ impl<H: Host> Peer<H> {
         let kept =
             write(promise.id).and_then(|()| self.keep_promise(handle, promise, claimant.peer));
         if is_new && kept != Ok(Kept::Given) {
-            self.inbox.lock().discharge_handles(claimant.peer, 1);
+            self.discharge_handles(claimant.peer, 1);
         }
         kept
     }

@@ -15,13 +15,14 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
-use crate::bus::object::Peer;
+use crate::bus::object::{Peer, UserWaits};
 use crate::bus::quota::{add, Amounts, Limits, User, FDS, NOTHING};
 use crate::bus::tree::{find_unused, FOUND};
 
 /// A user with its peers.
 struct Registered<H: Host> {
     user: Arc<User>,
+    waits: Arc<UserWaits<H>>,
     peers: RBTree<u64, Arc<Peer<H>>>,
     /// Peers that are being made.
     opening: u64,
@@ -87,8 +88,8 @@ impl<H: Host> Bus<H> {
     {
         let id = this.last_peer.fetch_add(1, Relaxed) + 1;
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
-        let user = this.enter(uid)?;
-        let peer = Peer::new(this, id, &user, pool, waker);
+        let (user, waits) = this.enter(uid)?;
+        let peer = Peer::new(this, id, &user, &waits, pool, waker);
         let mut users = this.users.lock();
         if let Some(known) = users.by_id.get_mut(&uid) {
             known.opening -= 1;
@@ -101,15 +102,17 @@ impl<H: Host> Bus<H> {
     }
 
     /// Returns the user of this ID, for a peer that is being opened.
-    fn enter(&self, uid: u32) -> Result<Arc<User>> {
+    fn enter(&self, uid: u32) -> Result<(Arc<User>, Arc<UserWaits<H>>)> {
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
         let fresh = User::new(uid, self.limits)?;
+        let waits = UserWaits::new()?;
         let mut users = self.users.lock();
         let known = match users.by_id.entry(uid) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
                 let known = Registered {
                     user: fresh.clone(),
+                    waits: waits.clone(),
                     peers: RBTree::new(),
                     opening: 0,
                 };
@@ -117,7 +120,7 @@ impl<H: Host> Bus<H> {
             }
         };
         known.opening += 1;
-        Ok(known.user.clone())
+        Ok((known.user.clone(), known.waits.clone()))
     }
 
     /// Forgets a peer, and a few users that have none and nothing in flight.

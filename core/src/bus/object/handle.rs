@@ -16,8 +16,8 @@ use crate::abi::HANDLE_INVALID;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
-    Unconfirmed,
+    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, RoomNotice, Table,
+    TableReservation, Unconfirmed, WaitPlace,
 };
 use crate::bus::order::Key;
 #[cfg(test)]
@@ -48,6 +48,8 @@ pub(crate) struct Local<H: Host> {
 pub(crate) struct HolderNotice<H: Host> {
     /// The notice that the node was destroyed, which comes once.
     pub(crate) destroy: NoticeState<H>,
+    /// The notice that the node may have room.
+    pub(crate) room: RoomNotice<H>,
     /// The holder's ID of it, INVALID while it is not in the table. It changes under the table lock
     /// as well.
     pub(crate) id: u64,
@@ -69,6 +71,8 @@ pub(crate) struct Handle<H: Host> {
     /// References of all kinds: the peer's, and those on their way to it. The inbox of the node's
     /// owner guards them.
     refs: LockedBy<u64, Inbox<H>>,
+    /// The place of the holder's wait for room at the node. The inbox of the node's owner guards it.
+    pub(crate) wait: LockedBy<Option<WaitPlace>, Inbox<H>>,
 }
 
 /// A reference that was just given.
@@ -99,6 +103,8 @@ pub(crate) struct Detached {
     pub(crate) refs: u64,
     /// One of them is the owner's pin.
     pub(crate) with_pin: bool,
+    /// The peer's wait for room ended with them, or others wait for what it gave back.
+    pub(crate) ends_waits: bool,
 }
 
 impl Detached {
@@ -110,6 +116,7 @@ impl Detached {
         Self {
             refs,
             with_pin: false,
+            ends_waits: false,
         }
     }
 }
@@ -136,6 +143,7 @@ impl<H: Host> NewHandle<H> {
         };
         let notice = HolderNotice {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
+            room: RoomNotice::None,
             id: HANDLE_INVALID,
         };
         let handle = Handle {
@@ -144,6 +152,7 @@ impl<H: Host> NewHandle<H> {
             local: LockedBy::new(&holder.table, local),
             notice: LockedBy::new(&holder.inbox, notice),
             refs: LockedBy::new(&node.owner.inbox, 1),
+            wait: LockedBy::new(&node.owner.inbox, None),
         };
         Ok(Self {
             handle: Arc::new(handle, GFP_KEPT)?,
@@ -216,7 +225,7 @@ impl<H: Host> Handle<H> {
 
     /// Gives references back.
     pub(crate) fn unlink(&self, detached: Detached) {
-        let Detached { refs, with_pin } = detached;
+        let Detached { refs, with_pin, .. } = detached;
         let owner = &self.node.owner;
         let mut guard = owner.inbox.lock();
         let inbox = &mut *guard;
@@ -236,6 +245,10 @@ impl<H: Host> Handle<H> {
         if wake {
             owner.wake();
         }
+        if detached.ends_waits {
+            self.end_wait();
+            self.holder.look_at_waits();
+        }
         if unused {
             self.withdraw_notice();
         }
@@ -250,7 +263,14 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        if *self.refs.access(&self.node.owner.inbox.lock()) != 0 {
+        let inbox = self.node.owner.inbox.lock();
+        let is_used = *self.refs.access(&inbox) != 0;
+        let waits = self.wait.access(&inbox).is_some();
+        drop(inbox);
+        if waits {
+            self.end_wait();
+        }
+        if is_used {
             return;
         }
         let mut guard = self.holder.inbox.lock();

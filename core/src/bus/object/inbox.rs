@@ -17,8 +17,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
-    SliceReservation,
+    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations,
+    RoomNotice, Seed, SliceReservation, Waits,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, Slice, UNIT};
@@ -51,6 +51,8 @@ pub(crate) struct Inbox<H: Host> {
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
     pub(crate) dying: Dying<H>,
+    /// Waits for room that the peer's own limits, or its pool, have to give.
+    pub(crate) waits: Waits<H>,
     /// Blank messages, for the next ones: a peer that keeps up with its senders needs no new
     /// memory.
     stock: KVec<KBox<Message<H>>>,
@@ -67,6 +69,7 @@ pub(crate) struct Remains<H: Host> {
     pub(crate) retained: u64,
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
+    _waits: Waits<H>,
     _stock: KVec<KBox<Message<H>>>,
 }
 
@@ -89,6 +92,7 @@ impl<H: Host> Inbox<H> {
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
+            waits: Waits::new(),
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
     }
@@ -264,8 +268,16 @@ impl<H: Host> Inbox<H> {
     pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
         match entry {
             EntryRef::Message(message) => !message.is_stale(self),
-            EntryRef::Notice(Notice::Released(node)) => !node.is_released(self),
-            EntryRef::Notice(Notice::Destroyed(handle)) => handle.notice.access(self).is_wanted(),
+            EntryRef::Notice(notice) => self.wants_notice(notice),
+        }
+    }
+
+    fn wants_notice(&self, notice: &Notice<H>) -> bool {
+        match notice {
+            Notice::Released(node) => !node.is_released(self),
+            Notice::Destroyed(handle) | Notice::Room(handle) => {
+                handle.notice.access(self).is_wanted()
+            }
         }
     }
 
@@ -293,6 +305,10 @@ impl<H: Host> Inbox<H> {
                 &mut handle.notice.access_mut(self).destroy
             }
             Removed::Notice(Notice::Released(node), _) => &mut node.shared.access_mut(self).release,
+            Removed::Notice(Notice::Room(handle), _) => {
+                handle.notice.access_mut(self).room = RoomNotice::None;
+                return;
+            }
         };
         *state = NoticeState::Removed;
     }
@@ -308,6 +324,7 @@ impl<H: Host> Inbox<H> {
             retained: core::mem::take(&mut self.retained),
             pool: self.pool.take(),
             seed: self.seed.take(),
+            _waits: core::mem::replace(&mut self.waits, Waits::new()),
             _stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
     }

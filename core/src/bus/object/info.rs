@@ -10,7 +10,8 @@
 use crate::bus::host::Host;
 use crate::bus::object::Peer;
 use crate::bus::order::Cursor;
-use crate::bus::quota::{Amounts, Limits, FDS};
+use crate::bus::pool::Size;
+use crate::bus::quota::{only, Amounts, Limits, FDS};
 
 /// Most handles or entries that are counted in one go.
 const COUNT_CHUNK: usize = 64;
@@ -87,6 +88,17 @@ impl<H: Host> Peer<H> {
             user_limits: self.user.limits,
             sent_fds,
         }
+    }
+
+    /// Returns whether its user may not have as many descriptors more in flight to `to` now.
+    pub(crate) fn refuses_fds(&self, to: &Self, size: &Size) -> bool {
+        if size.n_fds == 0 {
+            return false;
+        }
+        let books = self.user.account.lock();
+        let held = only(FDS, books.sent_to(to.id()));
+        let wanted = only(FDS, size.n_fds as u64);
+        books.sent.refuses(to.uid(), &held, &wanted).is_some()
     }
 
     /// Sums up what the peers of its user use. Exact while nothing else happens; takes time in

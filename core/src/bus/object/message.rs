@@ -15,10 +15,10 @@ use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Files, Host, Pool};
-use crate::bus::object::{Detached, Handle, Inbox, Node, Peer};
+use crate::bus::object::{Detached, Handle, Inbox, Node, Peer, SentFds};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
-use crate::bus::quota::{Amounts, SentFds, BYTES};
+use crate::bus::quota::{Amounts, BYTES};
 
 /// Handles on their way; None where the node was dead already when the message was made, and where
 /// none is linked yet. Before they are linked, those that the sender has.
@@ -30,6 +30,8 @@ pub(crate) enum Notice<H: Host> {
     Destroyed(Arc<Handle<H>>),
     /// No other peer holds this node of the peer any more.
     Released(Arc<Node<H>>),
+    /// The node of this handle refused a message, and may have room for it now.
+    Room(Arc<Handle<H>>),
 }
 
 /// State of the notice that a node or a handle may cause.
@@ -92,7 +94,7 @@ pub(crate) struct Message<H: Host> {
     pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,
     /// The charge on the sender's user, which ends when it is dropped.
-    pub(crate) sent_fds: Option<SentFds>,
+    pub(crate) sent_fds: Option<SentFds<H>>,
 }
 
 impl<H: Host> Queued for Message<H> {
@@ -151,12 +153,16 @@ impl<H: Host> Message<H> {
     }
 
     /// Sets the node that the message is for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn address(&mut self, node: Option<&Arc<Node<H>>>) {
         match (&self.node, node) {
             (Some(last), Some(node)) if Arc::ptr_eq(last, node) => (),
-            _ => self.node = node.cloned(),
+            _ => self.address_anew(node),
         }
+    }
+
+    fn address_anew(&mut self, node: Option<&Arc<Node<H>>>) {
+        self.node = node.cloned();
     }
 
     /// Returns whether the user of the node's owner dropped the node, so that nobody wants this any
@@ -215,7 +221,7 @@ impl<H: Host> Message<H> {
         if inbox.open {
             unpin = inbox.free(slice, self.pinned, &charges);
         }
-        drop(inbox);
+        peer.unlock(inbox);
         if unpin {
             self.pool.unpin(slice.offset, slice.size);
         }

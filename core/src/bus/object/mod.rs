@@ -6,7 +6,7 @@
 //! which use them, are one floor above.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   bus, dying, handle, inbox, message, node, peer, reservation, seed, table (together)
+//   bus, dying, handle, inbox, message, node, peer, reservation, room, seed, table, waits (together)
 //   info, resolver
 
 mod bus;
@@ -19,8 +19,10 @@ mod node;
 mod peer;
 mod reservation;
 mod resolver;
+mod room;
 mod seed;
 mod table;
+mod waits;
 
 pub use bus::{Bus, Usage};
 pub(crate) use dying::{DeathKey, Dying, DyingReservation, Step};
@@ -36,5 +38,7 @@ pub(crate) use peer::{check, ensure};
 pub use peer::{Peer, Ready};
 pub(crate) use reservation::{Denied, Reservations, SliceReservation};
 pub(crate) use resolver::{Distinct, Resolver};
+pub(crate) use room::{RoomNotice, WaitReservation};
 pub(crate) use seed::{Seed, SeedRef};
 pub(crate) use table::{creates, Table, TableReservation};
+pub(crate) use waits::{Enlisted, SentFds, UserWaits, Wait, WaitEntry, WaitPlace, Waits};

@@ -21,7 +21,7 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, WakeHint, Waker};
-use crate::bus::object::{Bus, Inbox, Table};
+use crate::bus::object::{Bus, Inbox, Table, UserWaits};
 use crate::bus::order::{Number, Transaction};
 use crate::bus::quota::{Amounts, Claimant, Limits, User};
 use crate::errno::ESHUTDOWN;
@@ -32,6 +32,7 @@ pub struct Peer<H: Host> {
     id: u64,
     pub(crate) bus: Arc<Bus<H>>,
     pub(crate) user: Arc<User>,
+    pub(crate) waits: Arc<UserWaits<H>>,
     transactions: Atomic<u64>,
     /// Set with the inbox's `open` cleared, for tasks that ask without its lock.
     pub(crate) closed: Atomic<bool>,
@@ -77,6 +78,7 @@ impl<H: Host> Peer<H> {
         bus: &Arc<Bus<H>>,
         id: u64,
         user: &Arc<User>,
+        waits: &Arc<UserWaits<H>>,
         pool: H::Pool,
         waker: impl PinInit<H::Waker, E>,
     ) -> Result<Arc<Self>>
@@ -94,6 +96,7 @@ impl<H: Host> Peer<H> {
                 id,
                 bus: bus.clone(),
                 user: user.clone(),
+                waits: waits.clone(),
                 transactions: Atomic::new(0),
                 closed: Atomic::new(false),
                 last_transaction,

@@ -154,9 +154,9 @@ impl<H: Host> Peer<H> {
         let mut recalled = 0;
         while recalled < keepers {
             let n = match level {
-                Level::Peer => self.inbox.lock().ledger.recall(),
+                Level::Peer => self.recall_some(),
                 _ => match self.bus.peer_with_credit(&self.user, 0) {
-                    Some(peer) => peer.inbox.lock().ledger.recall(),
+                    Some(peer) => peer.recall_some(),
                     None => 0,
                 },
             };

@@ -95,7 +95,7 @@ impl<'p, H: Host> Resolver<'p, H> {
             drop(guard);
             // Another thread made it first.
             if new.is_some() {
-                self.peer.inbox.lock().discharge_handles(self.peer.id(), 1);
+                self.peer.discharge_handles(self.peer.id(), 1);
             }
             return Ok(handle);
         }

@@ -141,7 +141,10 @@ impl<H: Host> Table<H> {
         }
         local.refs -= 1;
         local.pinned &= !with_pin;
-        Detached { refs: 1, with_pin }
+        Detached {
+            with_pin,
+            ..Detached::ONE
+        }
     }
 
     /// Takes a handle out of the table, with all its user references. The caller has a reference to
@@ -158,9 +161,14 @@ impl<H: Host> Table<H> {
         // The caller has a reference of its own, so the one in the tree is not the last.
         let entry = self.by_id.remove_node(&id);
         handle.local.access_mut(self).reservation = entry.map(|node| node.into_reservation());
+        let waited = handle.withdraw_room(inbox);
         if handle.is_anchor() {
             handle.node.shared.access_mut(inbox).anchor_released = true;
         }
-        Detached { refs, with_pin }
+        Detached {
+            refs,
+            with_pin,
+            ends_waits: waited | inbox.ledger.take_due(),
+        }
     }
 }

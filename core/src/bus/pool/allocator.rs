@@ -251,6 +251,12 @@ impl Allocator {
         Some(warm)
     }
 
+    /// Returns whether `size` bytes could be reserved, as far as room goes.
+    pub(crate) fn has_room(&self, size: u64) -> bool {
+        let len = u32::try_from(size / UNIT);
+        len.is_ok_and(|len| self.find_free(len).is_some())
+    }
+
     /// Reserves `size` bytes, a multiple of [`UNIT`] other than 0. Returns the slice's number.
     ///
     /// # Errors

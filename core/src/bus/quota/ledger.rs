@@ -106,6 +106,10 @@ pub(crate) struct Ledger {
     hands: [Option<u64>; 2],
     /// The youngest peer, by its ID, whose claim was dropped.
     youngest: u64,
+    /// Waits for room in the peer's own account.
+    pub(super) waits: u32,
+    /// Something was given back to an account that has waits.
+    pub(crate) due: bool,
 }
 
 impl Ledger {
@@ -127,6 +131,8 @@ impl Ledger {
             entry: Some(RBTreeNodeReservation::new(GFP_KEPT)?),
             hands: [None; 2],
             youngest: 0,
+            waits: 0,
+            due: false,
         })
     }
 
@@ -205,6 +211,7 @@ impl Ledger {
         self.account.release(uid, held, amounts);
         let mut books = self.user.account.lock();
         books.account.release(uid, &here, amounts);
+        self.due |= self.waits | books.waits != 0;
     }
 
     /// Claims from both accounts the amounts that the claimant's credit lacks.
@@ -247,13 +254,16 @@ impl Ledger {
         let grown = peers.check(uid, held, amounts, &mut reservation.peer, keepers)?;
         let here = peers.used_by(uid);
         let mut books = self.user.account.lock();
+        let has_waits = self.waits | books.waits != 0;
         let (keepers, users) = (books.keepers, &mut books.account);
         let users_grown = users.check(uid, &here, amounts, &mut reservation.user, keepers)?;
         users.grant(uid, &here, amounts, &users_grown);
         // One more may keep some now.
         let (here, all) = (self.keepers + 1, keepers + 1);
-        self.most_credit = core::array::from_fn(|r| {
-            2 * batch(peers.limits[r], here).min(batch(users.limits[r], all))
+        self.most_credit = core::array::from_fn(|r| match has_waits {
+            // All that is given back has to pass the accounts.
+            true => 0,
+            false => 2 * batch(peers.limits[r], here).min(batch(users.limits[r], all)),
         });
         drop(books);
         peers.grant(uid, held, amounts, &grown);
@@ -298,14 +308,17 @@ impl Ledger {
         }
     }
 
-    /// Lets a claimant keep credit from now on.
+    /// Lets a claimant keep credit from now on, unless waits began since the draw.
     fn keep(&mut self, peer: u64) {
+        let mut books = self.user.account.lock();
+        if books.waits != 0 {
+            return;
+        }
         let Some(claim) = self.claims.remove_node(&peer) else {
             return;
         };
         self.keeping.insert(claim);
         self.keepers += 1;
-        let mut books = self.user.account.lock();
         books.keepers += 1;
         if let Some(entry) = self.entry.take() {
             books.with_credit.insert(entry.into_node(self.peer, ()));

@@ -13,6 +13,7 @@ mod level;
 mod query;
 mod resource;
 mod user;
+mod waits;
 
 pub(crate) use ledger::{Ledger, LedgerReservation};
 pub(crate) use level::{divisor, Level};

@@ -28,6 +28,8 @@ pub(crate) struct UserAccount {
     pub(crate) account: Account,
     /// Number of claimants that may have credit, over all peers.
     pub(crate) keepers: u32,
+    /// Waits for room in the account.
+    pub(super) waits: u32,
     /// The peers, by ID, where a claimant may have credit.
     pub(crate) with_credit: RBTree<u64, ()>,
     /// Bytes of memory that its peers' pools may retain when nothing pins them.
@@ -60,6 +62,7 @@ impl User {
         let books = UserAccount {
             account: Account::new(Level::User, uid, limits),
             keepers: 0,
+            waits: 0,
             with_credit: RBTree::new(),
             retained: 0,
             sent: Account::new(Level::Sender, uid, limits),

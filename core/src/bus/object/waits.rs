@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+
+//! Lists of waits for room, by the account that refused.
+//!
+//! # Invariants
+//!
+//! - A wait is in one list, and the handle has its place there; both change together, under
+//!   the inbox of the node's owner.
+//!
+//! # Locks
+//!
+//! A [`Waits`] lies in the inbox of a peer, for what that peer's limits and its pool refused, or in
+//! a [`UserWaits`], whose lock (rank 5) is the last: nothing is taken under it.
+
+use kernel::prelude::*;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_spinlock, Arc, SpinLock, SpinLockGuard};
+
+use crate::bus::allocation::GFP_KEPT;
+use crate::bus::host::Host;
+use crate::bus::object::{Handle, Inbox, Peer};
+use crate::bus::pool::Size;
+use crate::bus::quota::{self, Level};
+
+/// Most waits in a list that are looked at after something was given back.
+const LOOKS: usize = 8;
+
+/// A refused message that a peer waits to send.
+pub(crate) struct Wait<H: Host> {
+    pub(crate) handle: Arc<Handle<H>>,
+    pub(crate) size: Size,
+}
+
+/// A wait with its memory in a list.
+pub(crate) struct Enlisted<H: Host> {
+    pub(crate) wait: Wait<H>,
+    pub(crate) entry: WaitEntry<H>,
+}
+
+/// The place of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitPlace {
+    /// The account that refused, whose list it is in.
+    pub(crate) level: Level,
+    /// The user that waits.
+    pub(crate) uid: u32,
+    pub(crate) ticket: u64,
+}
+
+/// Finds a wait in its list. A later wait of a user has a higher ticket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WaitKey {
+    uid: u32,
+    ticket: u64,
+}
+
+/// Memory for a wait in a list.
+pub(crate) type WaitEntry<H> = RBTreeNodeReservation<WaitKey, Option<Wait<H>>>;
+
+/// Waits for room in one account.
+pub(crate) struct Waits<H: Host> {
+    by_user: RBTree<WaitKey, Option<Wait<H>>>,
+    len: usize,
+    last_ticket: u64,
+    /// The user whose wait was looked at last.
+    last_uid: Option<u32>,
+}
+
+// The waits are behind pointers.
+impl<H: Host> Unpin for Waits<H> {}
+
+impl<H: Host> Waits<H> {
+    /// Makes an empty list.
+    pub(crate) fn new() -> Self {
+        Self {
+            by_user: RBTree::new(),
+            len: 0,
+            last_ticket: 0,
+            last_uid: None,
+        }
+    }
+
+    /// Puts a wait behind all others of its user. Returns its ticket.
+    pub(crate) fn put(&mut self, new: Enlisted<H>) -> u64 {
+        self.last_ticket += 1;
+        let key = WaitKey {
+            uid: new.wait.handle.holder.uid(),
+            ticket: self.last_ticket,
+        };
+        let node = new.entry.into_node(key, Some(new.wait));
+        self.by_user.insert(node);
+        self.len += 1;
+        key.ticket
+    }
+
+    /// Takes a wait out.
+    pub(crate) fn take(&mut self, place: WaitPlace) -> Option<Enlisted<H>> {
+        let WaitPlace { uid, ticket, .. } = place;
+        let key = WaitKey { uid, ticket };
+        let wait = self.by_user.get_mut(&key)?.take()?;
+        let entry = self.by_user.remove_node(&key)?.into_reservation();
+        self.len -= 1;
+        Some(Enlisted { wait, entry })
+    }
+
+    /// Returns the number of waits that are to be looked at now: a few, or all if the account is
+    /// idle.
+    pub(crate) fn turns(&self, is_idle: bool) -> usize {
+        match is_idle {
+            true => self.len,
+            false => self.len.min(LOOKS),
+        }
+    }
+
+    /// Returns the wait whose turn it is, the first of the next user, with its ticket.
+    pub(crate) fn next(&mut self) -> Option<Turn<H>> {
+        let next = self.last_uid.and_then(|uid| uid.checked_add(1));
+        let from = WaitKey {
+            uid: next.unwrap_or(0),
+            ticket: 0,
+        };
+        let here = self.by_user.cursor_lower_bound(&from);
+        let here = here.or_else(|| self.by_user.cursor_front())?;
+        let (key, wait) = here.current();
+        self.last_uid = Some(key.uid);
+        let wait = wait.as_ref()?;
+        Some(Turn {
+            handle: wait.handle.clone(),
+            size: wait.size,
+            ticket: key.ticket,
+        })
+    }
+}
+
+/// A wait that is to be looked at.
+pub(crate) struct Turn<H: Host> {
+    pub(crate) handle: Arc<Handle<H>>,
+    pub(crate) size: Size,
+    pub(crate) ticket: u64,
+}
+
+/// The waits that concern the accounts of one user.
+#[pin_data]
+pub(crate) struct UserWaits<H: Host> {
+    /// Number of waits of the user's peers, in any list.
+    pub(crate) n: Atomic<u32>,
+    /// Number of waits in `sending`. Raised before the account is asked for the last time, and
+    /// looked at after something was given back; the account's lock orders the two.
+    pub(crate) n_sending: Atomic<u32>,
+    /// For room at the peers of the user.
+    #[pin]
+    pub(crate) receiving: SpinLock<Waits<H>>,
+    /// Of the user's peers, for descriptors in flight.
+    #[pin]
+    pub(crate) sending: SpinLock<Waits<H>>,
+}
+
+impl<H: Host> UserWaits<H> {
+    /// Makes empty lists.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                n: Atomic::new(0),
+                n_sending: Atomic::new(0),
+                receiving <- new_spinlock!(Waits::new(), "bus1::waits"),
+                sending <- new_spinlock!(Waits::new(), "bus1::waits"),
+            }),
+            GFP_KEPT,
+        )
+    }
+}
+
+impl<H: Host> Peer<H> {
+    /// Looks at the waits that something that was given back at this peer may have ended.
+    #[cold]
+    pub(crate) fn look_at_waits(&self) {
+        let inbox = self.inbox.lock();
+        let is_idle = inbox.ledger.is_idle();
+        let turns = inbox.waits.turns(is_idle);
+        drop(inbox);
+        for _ in 0..turns {
+            let turn = self.inbox.lock().waits.next();
+            look(turn, Level::Peer, is_idle);
+        }
+        let waits = &self.waits.receiving;
+        look_at(waits, Level::User, self.user.is_idle());
+    }
+
+    /// Looks at them if something was given back since the last look.
+    #[cold]
+    pub(crate) fn look_at_waits_if_due(&self) {
+        self.unlock(self.inbox.lock());
+    }
+
+    /// Unlocks its inbox, and looks at the waits that something given back under it may have ended.
+    #[inline(always)]
+    pub(crate) fn unlock(&self, inbox: SpinLockGuard<'_, Inbox<H>>) {
+        if inbox.ledger.due {
+            return self.unlock_and_look(inbox);
+        }
+        drop(inbox);
+    }
+
+    #[cold]
+    fn unlock_and_look(&self, mut inbox: SpinLockGuard<'_, Inbox<H>>) {
+        inbox.ledger.due = false;
+        drop(inbox);
+        self.look_at_waits();
+    }
+}
+
+/// Giving back, in the steps that have no inbox locked already.
+impl<H: Host> Peer<H> {
+    /// Takes the credit of a few claimants. Returns their number, 0 if none has any.
+    pub(crate) fn recall_some(&self) -> u32 {
+        let n = self.inbox.lock().ledger.recall();
+        self.look_at_waits_if_due();
+        n
+    }
+
+    /// Gives back what peer `payer` was charged for `n` handles.
+    pub(crate) fn discharge_handles(&self, payer: u64, n: usize) {
+        self.inbox.lock().discharge_handles(payer, n);
+        self.look_at_waits_if_due();
+    }
+}
+
+/// Looks at waits for room in the account of a user.
+fn look_at<H: Host>(waits: &SpinLock<Waits<H>>, level: Level, is_idle: bool) {
+    let turns = waits.lock().turns(is_idle);
+    for _ in 0..turns {
+        let turn = waits.lock().next();
+        look(turn, level, is_idle);
+    }
+}
+
+/// Looks at one wait.
+fn look<H: Host>(turn: Option<Turn<H>>, level: Level, is_idle: bool) {
+    let Some(Turn {
+        handle,
+        size,
+        ticket,
+    }) = turn
+    else {
+        return;
+    };
+    let place = WaitPlace {
+        level,
+        uid: handle.holder.uid(),
+        ticket,
+    };
+    Handle::look_for_room(&handle, place, (!is_idle).then_some(size));
+}
+
+/// Descriptors in flight, charged to the user that sent them, until this is dropped; then the waits
+/// for that are looked at.
+pub(crate) struct SentFds<H: Host> {
+    // Dropped in this order.
+    _charge: quota::SentFds,
+    _waits: SendingWaits<H>,
+}
+
+/// The waits of the user that sent descriptors.
+struct SendingWaits<H: Host> {
+    user: Arc<quota::User>,
+    waits: Arc<UserWaits<H>>,
+}
+
+impl<H: Host> SentFds<H> {
+    /// Charges `n` descriptors that `from` sends to `to`.
+    ///
+    /// # Errors
+    ///
+    /// EDQUOT if the user has too many in flight; ENOMEM.
+    pub(crate) fn charge(from: &Peer<H>, to: &Peer<H>, n: usize) -> Result<Self> {
+        Ok(Self {
+            _charge: quota::SentFds::charge(&from.user, to.claimant(), n)?,
+            _waits: SendingWaits {
+                user: from.user.clone(),
+                waits: from.waits.clone(),
+            },
+        })
+    }
+}
+
+impl<H: Host> Drop for SendingWaits<H> {
+    fn drop(&mut self) {
+        let Self { user, waits } = self;
+        if waits.n_sending.load(Relaxed) != 0 {
+            look_at(&waits.sending, Level::Sender, user.sends_no_fds());
+        }
+    }
+}
