@@ -298,12 +298,17 @@ impl<H: Host> Inbox<H> {
         self.ledger.release(slice.payer, &slice_charges(slice));
         // Mostly the slice is kept warm, and nobody waits for room.
         if unpin || self.ledger.due {
-            return Some(Freed {
-                unpin_from: self.pool.clone().filter(|_| unpin),
-                due: self.ledger.take_due(),
-            });
+            return Some(self.freed(unpin));
         }
         None
+    }
+
+    #[cold]
+    fn freed(&mut self, unpin: bool) -> Freed<H> {
+        Freed {
+            unpin_from: self.pool.clone().filter(|_| unpin),
+            due: self.ledger.take_due(),
+        }
     }
 
     /// Closes the inbox. Returns its contents, to be dropped without locks.
