@@ -98,28 +98,39 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 
     /// Receives the messages that are ready, as far as there is room. Fails if there is none.
     fn recv_several(&self, left: &CmdExchangeHead) -> Result {
-        let count = Count {
-            addr: self.field(offset_of!(CmdExchange, n_msgs))?,
-            n: 0,
-            written: Cell::new(0),
-        };
-        let mut receiver = Receiver {
+        let receiver = Receiver {
             caller: self.caller,
             msg_addr: left.ptr_msgs,
-            // A caller with room for one message needs no count.
-            count: (left.n_msgs != 1).then_some(count),
+            count: None,
             max_offset: left.max_offset,
             wants_files: left.flags & EXCHANGE_FLAG_INSTALL_FDS != 0,
         };
-        for n in 0..left.n_msgs {
-            if let Some(count) = &mut receiver.count {
-                count.n = n + 1;
-            }
+        match left.n_msgs {
+            // A caller with room for one message needs no count.
+            1 => self.peer.recv(&receiver),
+            most => self.recv_and_count(receiver, most),
+        }
+    }
+
+    /// Receives at most `most` messages, and counts them in the argument.
+    #[inline(never)]
+    fn recv_and_count(&self, receiver: Receiver<'_, C>, most: u64) -> Result {
+        let count = Count {
+            addr: self.field(offset_of!(CmdExchange, n_msgs))?,
+            n: Cell::new(0),
+            written: Cell::new(0),
+        };
+        let mut receiver = Receiver {
+            count: Some(&count),
+            ..receiver
+        };
+        for n in 0..most {
+            count.n.set(n + 1);
             match self.peer.recv(&receiver) {
                 Ok(()) => (),
                 Err(error) if n == 0 => return Err(error),
                 // The message will come up again.
-                Err(_) => return self.count_again(&receiver, n),
+                Err(_) => return self.count_again(&count, n),
             }
             receiver.msg_addr = receiver.msg_addr.wrapping_add(Msg::SIZE as u64);
         }
@@ -129,12 +140,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     /// Writes the number of messages, if it is not there: another task took the next one after it
     /// was counted. A write that is not needed must not fail a call that has received messages.
     #[cold]
-    fn count_again(&self, receiver: &Receiver<'_, C>, n: u64) -> Result {
-        match &receiver.count {
-            Some(count) if count.written.get() != n => {
-                self.caller.write(count.addr, &n.to_ne_bytes())
-            }
-            _ => Ok(()),
+    fn count_again(&self, count: &Count, n: u64) -> Result {
+        if count.written.get() == n {
+            return Ok(());
         }
+        self.caller.write(count.addr, &n.to_ne_bytes())
     }
 }

@@ -34,7 +34,7 @@ pub struct Receiver<'c, C> {
     /// Address that the message is written to.
     pub msg_addr: u64,
     /// Number of messages up to this one, and the address for it, if the caller wants it.
-    pub count: Option<Count>,
+    pub count: Option<&'c Count>,
     /// Offset that the slice has to end at or before.
     pub max_offset: u64,
     /// The caller wants descriptors.
@@ -47,9 +47,23 @@ pub struct Count {
     /// Address that the number is written to.
     pub addr: u64,
     /// The number, the message that is received now included.
-    pub n: u64,
+    pub n: Cell<u64>,
     /// The number that the caller's memory has, once a message was received.
     pub written: Cell<u64>,
+}
+
+impl Count {
+    /// Writes the number to the receiver.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT.
+    #[cold]
+    fn write<H: Host, C: Caller<H>>(&self, caller: &C) -> Result {
+        caller.write(self.addr, &self.n.get().to_ne_bytes())?;
+        self.written.set(self.n.get());
+        Ok(())
+    }
 }
 
 /// A message or a notice as it is written to the caller.
@@ -174,18 +188,15 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
 ) -> Result<bool> {
     let caller = receiver.caller;
     caller.write(receiver.msg_addr, &msg.to_bytes())?;
-    let installed = match files {
-        Some(files) => Some(caller.install(files)?),
-        None => None,
-    };
-    // The last step that can fail: a failure before it leaves the count of the message before.
-    if let Some(Count { addr, n, written }) = &receiver.count {
-        caller.write(*addr, &n.to_ne_bytes())?;
-        written.set(*n);
-    }
-    let Some(installed) = installed else {
+    // The count is the last step that can fail: a failure before it leaves that of the message
+    // before.
+    let write_count = || receiver.count.map_or(Ok(()), |count| count.write(caller));
+    let Some(files) = files else {
+        write_count()?;
         return Ok(take(&[]));
     };
+    let installed = caller.install(files)?;
+    write_count()?;
     let taken = take(installed.numbers());
     if taken {
         installed.keep();
