@@ -13,8 +13,6 @@ use kernel::container_of;
 use kernel::error::{from_result, to_result};
 use kernel::mm::virt::VmaNew;
 use kernel::prelude::*;
-use kernel::seq_file::SeqFile;
-use kernel::seq_print;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
 use kernel::warn_on;
@@ -23,6 +21,7 @@ use crate::abi::CMD_PEER_DISCONNECT;
 use crate::bus::{dispatch, Bus, Usage};
 use crate::caller::Task;
 use crate::closer::Workers;
+use crate::fdinfo::show_fdinfo;
 use crate::glue::{self, Operations};
 use crate::mapping;
 use crate::peer::{Kernel, PeerFile};
@@ -197,29 +196,4 @@ unsafe extern "C" fn mmap(file: *mut file, vma: *mut bindings::vm_area_struct) -
     // SAFETY: The mapping is being set up.
     let vma = unsafe { VmaNew::from_raw(vma) };
     from_result(|| mapping::map(&peer.pool()?, vma).map(|()| 0))
-}
-
-/// Shows numbers about a peer.
-///
-/// # Safety
-///
-/// Called for a file with our operations; `seq` is valid.
-unsafe extern "C" fn show_fdinfo(seq: *mut bindings::seq_file, file: *mut file) {
-    // SAFETY: The caller holds the file.
-    let info = unsafe { PeerFile::from_raw(file) }.peer.info();
-    // SAFETY: The caller lends us `seq`.
-    let seq = unsafe { SeqFile::from_raw(seq) };
-    seq_print!(seq, "bus1-peer:\t{}\n", info.id);
-    seq_print!(seq, "bus1-nodes:\t{}\n", info.nodes);
-    seq_print!(seq, "bus1-handles:\t{}\n", info.handles);
-    seq_print!(seq, "bus1-queued:\t{}\n", info.queued);
-    seq_print!(seq, "bus1-staged:\t{}\n", info.staged);
-    seq_print!(seq, "bus1-slices:\t{}\n", info.slices);
-    let kinds = ["slices", "handles", "bytes", "fds"];
-    for (r, name) in kinds.iter().enumerate() {
-        seq_print!(seq, "bus1-charged-{name}:\t{}\n", info.charged[r]);
-        seq_print!(seq, "bus1-user-charged-{name}:\t{}\n", info.user_charged[r]);
-        seq_print!(seq, "bus1-user-max-{name}:\t{}\n", info.user_limits[r]);
-    }
-    seq_print!(seq, "bus1-user-sent-fds:\t{}\n", info.sent_fds);
 }

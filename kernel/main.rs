@@ -14,10 +14,11 @@
 //! - `memory`: the pages of a pool, and the way out of page tables
 //! - `shrinker`: the list of all pools
 //! - `pool`: the memory of one peer, as the core uses it
-//! - `mapping`, `waker`: the memory of one peer, as its owner sees it; waiters
+//! - `mapping`, `sleep`: the memory of one peer, as its owner sees it; the sleep of a waiter
+//! - `waker`: waiters
 //! - `peer`: the types of this host; whether a file is a peer, and whose
 //! - `file`: descriptors in messages
-//! - `caller`: the task that makes a call
+//! - `caller`, `fdinfo`: the task that makes a call; numbers about a peer
 //! - `device`: the file operations of `/dev/bus1`
 
 #![crate_name = "bus1"]
@@ -35,6 +36,7 @@ mod closer;
 mod device;
 mod entry;
 mod errno;
+mod fdinfo;
 mod file;
 mod gfp;
 mod glue;
@@ -43,6 +45,7 @@ mod memory;
 mod peer;
 mod pool;
 mod shrinker;
+mod sleep;
 mod waker;
 
 use bus::{Bus, Limits, BYTES};

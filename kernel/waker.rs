@@ -17,13 +17,11 @@ use core::ptr;
 use kernel::bindings::{self, file, poll_table_struct, TASK_INTERRUPTIBLE};
 use kernel::prelude::*;
 use kernel::sync::{static_lock_class, Arc};
-use kernel::task::Task;
 use kernel::types::Opaque;
 
-use crate::abi::DEADLINE_NEVER;
 use crate::bus;
 use crate::closer::Closer;
-use crate::glue;
+use crate::sleep;
 
 const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 const WRITABLE: u32 = bindings::POLLOUT | bindings::POLLWRNORM;
@@ -116,42 +114,7 @@ impl bus::Waker for Waiters {
     }
 
     fn wait(&self, ready: &mut dyn FnMut() -> bool, deadline: u64) -> Result {
-        let (head, entry) = (self.head.get(), Opaque::uninit());
-        let entry = entry.get();
-        // SAFETY: The queue is initialised. The entry is ours to write, and stays where it is until
-        // it has left the queue. The task passes the barrier of "Memory order" above.
-        let signal = unsafe {
-            bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as c_int);
-            bindings::prepare_to_wait_event(head, entry, TASK_INTERRUPTIBLE as c_int)
-        };
-        let result = match signal {
-            0 if ready() => Ok(()),
-            0 => sleep(deadline),
-            _ => Err(ERESTARTSYS),
-        };
-        // SAFETY: It was prepared. If it was woken it has left the queue already.
-        unsafe { bindings::finish_wait(head, entry) };
-        // A message that can be received goes before a signal and the deadline.
-        result.or_else(|error| if ready() { Ok(()) } else { Err(error) })
+        // SAFETY: The queue is initialised, and lies in the peer, which the caller holds.
+        unsafe { sleep::wait_in(self.head.get(), ready, deadline) }
     }
-}
-
-/// Sleeps in the state in which the task is, until it is woken.
-///
-/// # Errors
-///
-/// ETIMEDOUT at the deadline.
-fn sleep(deadline: u64) -> Result {
-    if deadline == DEADLINE_NEVER {
-        // SAFETY: All callers may sleep.
-        unsafe { bindings::schedule() };
-        return Ok(());
-    }
-    // SAFETY: All callers may sleep. The time namespace and the slack are the running task's own.
-    let woken = unsafe {
-        let mut at = glue::bus1_host_time(i64::try_from(deadline).unwrap_or(i64::MAX));
-        let slack = (*Task::current_raw()).timer_slack_ns;
-        bindings::schedule_hrtimeout_range(&mut at, slack, bindings::hrtimer_mode_HRTIMER_MODE_ABS)
-    };
-    (woken != 0).then_some(()).ok_or(ETIMEDOUT)
 }

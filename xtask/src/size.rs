@@ -32,9 +32,11 @@ const BEYOND: &[&str] = &[
     "core/src/bus/object/waits.rs",
     "core/src/bus/quota/query.rs",
     "core/src/bus/quota/waits.rs",
+    "kernel/fdinfo.rs",
+    "kernel/sleep.rs",
 ];
 /// How many lines of code the others may have together.
-const LIMIT: usize = 6900;
+const LIMIT: usize = 6800;
 /// How many lines of code the others should have together.
 const AIM: usize = 6000;
 /// How many lines of code all may have together.

@@ -70,7 +70,11 @@ impl<H: Host> Peer<H> {
         let mut queued = 0;
         while !matches!(cursor, Cursor::End) {
             let inbox = self.inbox.lock();
-            queued += inbox.queue.count_from(&mut cursor, COUNT_CHUNK) as u64;
+            for _ in 0..COUNT_CHUNK {
+                let at = inbox.queue.advance(&mut cursor);
+                let entry = at.and_then(|at| inbox.queue.entry_at(&at));
+                queued += u64::from(entry.is_some());
+            }
         }
         let (charged, user_charged) = (self.used(), self.used_by_user());
         let sent_fds = self.user.account.lock().sent.used[FDS];

@@ -79,19 +79,6 @@ impl<M: Queued> Queue<M> {
         let part = group.as_ref()?.part;
         Some(Key { part, ..*key })
     }
-
-    /// Counts the next committed entries from `cursor` on, at most `most`. Moves `cursor` behind
-    /// them.
-    pub(crate) fn count_from(&self, cursor: &mut Cursor, most: usize) -> usize {
-        let mut n = 0;
-        for _ in 0..most {
-            let Some(at) = self.advance(cursor) else {
-                break;
-            };
-            n += usize::from(self.entry_at(&at).is_some());
-        }
-        n
-    }
 }
 
 #[cfg(test)]
