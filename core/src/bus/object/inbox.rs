@@ -69,7 +69,6 @@ pub(crate) struct Remains<H: Host> {
     pub(crate) retained: u64,
     pub(crate) pool: Option<H::Pool>,
     pub(crate) seed: Option<Arc<Seed<H>>>,
-    _waits: Waits<H>,
     _stock: KVec<KBox<Message<H>>>,
 }
 
@@ -313,7 +312,8 @@ impl<H: Host> Inbox<H> {
         *state = NoticeState::Removed;
     }
 
-    /// Closes the inbox, except for the ledger. Returns its contents, to be dropped without locks.
+    /// Closes the inbox, except for the ledger, and for waits, which the end of their nodes ends.
+    /// Returns its contents, to be dropped without locks.
     pub(crate) fn close(&mut self) -> Remains<H> {
         self.open = false;
         // Only slices that the user was given stay pinned.
@@ -324,7 +324,6 @@ impl<H: Host> Inbox<H> {
             retained: core::mem::take(&mut self.retained),
             pool: self.pool.take(),
             seed: self.seed.take(),
-            _waits: core::mem::replace(&mut self.waits, Waits::new()),
             _stock: core::mem::replace(&mut self.stock, KVec::new()),
         }
     }
