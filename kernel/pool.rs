@@ -102,7 +102,10 @@ impl bus::Pool for Pool {
     fn pin(&self, offset: u64, len: u64) -> Result {
         let pages = pages_of(offset, len);
         let pinned = self.0.memory.pin(pages.clone());
-        pinned.or_else(|_| self.pin_again(pages))
+        match pinned {
+            Err(error) if error == ENOMEM => self.pin_again(pages),
+            pinned => pinned,
+        }
     }
 
     fn keep(&self, kept: bus::KeptCharges) {

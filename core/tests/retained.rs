@@ -12,8 +12,11 @@ use std::slice::from_ref;
 use bus1_core::abi::*;
 use common::*;
 
-/// Limits by which the pools of a user retain 8192 bytes together.
-const FEW: [u32; 4] = [1024, 1024, 8192, 64];
+/// Bytes that each pool may retain, whatever others do.
+const OWN: u64 = 4096;
+/// Bytes that the pools of a user may retain on top, together, by these limits.
+const TOGETHER: u64 = 65536;
+const FEW: [u32; 4] = [1024, 1024, 65536, 64];
 
 /// Fills the pools of `receivers` and has each given back as
 /// `give_back` does. Returns the bytes that each pool retains.
@@ -51,7 +54,8 @@ fn the_pools_of_a_user_retain_no_more_than_its_bound_together() {
             true => receiver.flush(PEER_RESET_FLAG_FLUSH).unwrap(),
         });
         let sum: u64 = idle.iter().sum();
-        assert!((4096..=8192).contains(&sum), "{idle:?}");
+        let most = 16 * OWN + TOGETHER;
+        assert!((TOGETHER / 2..=most).contains(&sum), "{idle:?}");
         drop(receivers);
         world.end();
     }
@@ -68,7 +72,8 @@ fn a_closed_peer_returns_what_its_pool_retained_once_the_pool_goes() {
     }
     // The pools are still mapped, and so is what they retain.
     let second = world.open(1);
-    assert_eq!(idle(&world, from_ref(&second), release_all), [0]);
+    let late = idle(&world, from_ref(&second), release_all);
+    assert!((1..=OWN).contains(&late[0]), "{late:?}");
     drop((first, mapped, second));
     let third = world.open(1);
     assert_eq!(idle(&world, from_ref(&third), release_all), most[..1]);

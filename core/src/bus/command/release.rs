@@ -71,7 +71,8 @@ impl<H: Host> Peer<H> {
                     self.wake();
                 }
             }
-            Removed::Notice(Notice::Destroyed(_) | Notice::Room(_), _) => (),
+            Removed::Notice(Notice::Room(handle), _) => self.pass_room_on(&handle.node.owner),
+            Removed::Notice(Notice::Destroyed(_), _) => (),
         }
     }
 

@@ -69,6 +69,10 @@ impl<H: Host> NewWaits<H> {
             return;
         }
         for NewWait { handle, memory } in self.all {
+            // The notices would be of no use.
+            if H::is_killed() {
+                return;
+            }
             Handle::wait_for_room(&handle, &self.size, memory);
         }
     }

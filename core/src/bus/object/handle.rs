@@ -103,7 +103,8 @@ pub(crate) struct Detached {
     pub(crate) refs: u64,
     /// One of them is the owner's pin.
     pub(crate) with_pin: bool,
-    /// The peer's wait for room ended with them, or others wait for what it gave back.
+    /// The peer's wait for room ended with them, or its notice went, or others wait for what it gave
+    /// back.
     pub(crate) ends_waits: bool,
 }
 
@@ -248,6 +249,7 @@ impl<H: Host> Handle<H> {
         if detached.ends_waits {
             self.end_wait();
             self.holder.look_at_waits();
+            self.holder.pass_room_on(owner);
         }
         if unused {
             self.withdraw_notice();

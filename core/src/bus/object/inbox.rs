@@ -32,6 +32,9 @@ const WARM_MAX: u64 = 4096;
 const RETAINED_MAX: u64 = 4 << 20;
 /// What a pool may retain grows in steps of so many bytes.
 const RETAINED_STEP: u64 = 4096;
+/// Bytes that each pool may retain, whatever others do: a peer that keeps up with its senders needs
+/// no new page.
+const RETAINED_MIN: u64 = WARM_MAX;
 /// Most undecided transactions that stand in one queue, of all users together. Each costs every
 /// message to the peer, and each receipt, a look.
 const UNDECIDED_MAX: u64 = 256;
@@ -80,6 +83,7 @@ impl<H: Host> Inbox<H> {
     /// ENOMEM.
     pub(crate) fn new(user: &Arc<User>, peer: u64, pool: H::Pool) -> Result<Self> {
         let memory = SliceReservation::new(8)?;
+        pool.retain(RETAINED_MIN);
         Ok(Self {
             open: true,
             queue: Queue::new(memory.ring),
@@ -87,7 +91,7 @@ impl<H: Host> Inbox<H> {
             // bin.
             slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
             ledger: Ledger::new(user, peer)?,
-            retained: 0,
+            retained: RETAINED_MIN,
             pool: Some(pool),
             seed: None,
             dying: Dying::new(),
@@ -321,7 +325,7 @@ impl<H: Host> Inbox<H> {
         Remains {
             queue: self.queue.drain(),
             slices: core::mem::replace(&mut self.slices, Allocator::EMPTY),
-            retained: core::mem::take(&mut self.retained),
+            retained: self.retained - RETAINED_MIN,
             pool: self.pool.take(),
             seed: self.seed.take(),
             _stock: core::mem::replace(&mut self.stock, KVec::new()),

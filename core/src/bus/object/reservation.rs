@@ -109,7 +109,12 @@ impl<H: Host> Peer<H> {
     ) -> Result<T> {
         // Mostly nothing is lacking.
         let booked = book(&mut self.inbox.lock(), None);
-        booked.or_else(|denied| self.book_again(denied, book))
+        booked.or_else(|denied| {
+            let booked = self.book_again(denied, book);
+            // What a claim returned that then failed for another reason.
+            self.look_at_waits_if_due();
+            booked
+        })
     }
 
     /// Books something that was denied once.

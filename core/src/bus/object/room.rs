@@ -71,10 +71,9 @@ impl<H: Host> WaitReservation<H> {
 
 /// The outcome of an attempt to begin a wait.
 enum Begun {
-    /// It is in its list; the first one in that of this level.
-    First(Level),
-    InList,
-    /// There is room, or never will be.
+    /// It is in the list of this level, where so many claimants have credit to be recalled.
+    InList(Level, u32),
+    /// There is room, or never will be; or too many wait.
     Over,
 }
 
@@ -95,16 +94,16 @@ impl<H: Host> Handle<H> {
         let wait = Wait {
             handle: this.clone(),
             size: *size,
+            looks: 0,
         };
         match this.begin_wait(Enlisted { wait, entry }) {
             Begun::Over => return Self::notify_room(this),
-            Begun::First(level) => {
-                // The caller was killed, and credit that is left would hide what comes back.
-                if this.node.owner.recall(level, u32::MAX).is_err() {
+            Begun::InList(level, keepers) => {
+                // Credit that is left, since the caller was killed, would hide what comes back.
+                if this.node.owner.recall(level, keepers).is_err() {
                     this.end_wait();
                 }
             }
-            Begun::InList => (),
         }
         // Released meanwhile, when it may not have been in the list yet.
         if !this.is_waiting() {
@@ -140,19 +139,23 @@ impl<H: Host> Handle<H> {
         if self.wait.access(inbox).is_some() {
             // Of a wait whose handle was released and gained again; that one goes on.
             drop(guard);
-            return Begun::InList;
+            return Begun::InList(Level::Peer, 0);
         }
         let Some(level) = self.refuses(inbox, &size) else {
             drop(guard);
             return Begun::Over;
         };
         let ticket = self.in_list(inbox, level, |waits| waits.put(new));
+        let Ok(ticket) = ticket else {
+            drop(guard);
+            return Begun::Over;
+        };
         let uid = self.holder.uid();
         *self.wait.access_mut(inbox) = Some(WaitPlace { level, uid, ticket });
-        let is_first = match level {
+        let keepers = match level {
             Level::Sender => {
                 self.holder.waits.n_sending.fetch_add(1_u32, Relaxed);
-                false
+                0
             }
             _ => inbox.ledger.begin_wait(level),
         };
@@ -163,10 +166,7 @@ impl<H: Host> Handle<H> {
             drop(taken);
             return Begun::Over;
         }
-        match is_first {
-            true => Begun::First(level),
-            false => Begun::InList,
-        }
+        Begun::InList(level, keepers)
     }
 
     /// Returns the account that refuses a message of this size now; that of the peer also for its
@@ -218,21 +218,23 @@ impl<H: Host> Handle<H> {
         taken
     }
 
-    /// Ends the wait at `place` if what was refused could be granted now, or in any case without a
-    /// `size`. Otherwise the wait goes to the end of its user's.
-    pub(crate) fn look_for_room(this: &Arc<Self>, place: WaitPlace, size: Option<Size>) {
+    /// Ends the wait in the list of this level if what was refused could be granted now, if that
+    /// was asked often enough, or in any case without a `size`. Otherwise the wait goes to the end
+    /// of its user's. The wait may have got another place since the caller found it: it is looked at
+    /// all the same, since the other look may have been too early.
+    pub(crate) fn look_for_room(this: &Arc<Self>, level: Level, size: Option<Size>) {
         let mut guard = this.node.owner.inbox.lock();
         let inbox = &mut *guard;
-        if *this.wait.access(inbox) != Some(place) {
+        let place = *this.wait.access(inbox);
+        let Some(place) = place.filter(|place| place.level == level) else {
             return;
-        }
-        let level = place.level;
+        };
         if size.is_some_and(|size| this.refuses(inbox, &size) == Some(level)) {
-            let put_back = |waits: &mut Waits<H>| waits.take(place).map(|same| waits.put(same));
-            let ticket = this.in_list(inbox, level, put_back);
-            let place = ticket.map(|ticket| WaitPlace { ticket, ..place });
-            *this.wait.access_mut(inbox) = place;
-            return;
+            let ticket = this.in_list(inbox, level, |waits| waits.put_back(place));
+            if let Some(ticket) = ticket {
+                *this.wait.access_mut(inbox) = Some(WaitPlace { ticket, ..place });
+                return;
+            }
         }
         let taken = this.take_wait(inbox);
         drop(guard);
@@ -283,7 +285,7 @@ impl<H: Host> Handle<H> {
             RoomNotice::Queued(timestamp) => {
                 // The caller has a reference to the handle, so this one is not the last.
                 inbox.queue.remove(&Key::alone(timestamp));
-                false
+                true
             }
         }
     }

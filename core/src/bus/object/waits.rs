@@ -23,13 +23,21 @@ use crate::bus::object::{Handle, Inbox, Peer};
 use crate::bus::pool::Size;
 use crate::bus::quota::{self, Level};
 
-/// Most waits in a list that are looked at after something was given back.
+/// Most waits in a list that are looked at after something was given back. Each one that is notified
+/// looks at one more when it receives the notice, so that one that gives up delays no other.
 const LOOKS: usize = 8;
+/// Most waits in a list. One beyond is notified at once.
+const LIST_MAX: usize = 1024;
+/// Most looks in vain at one wait; then it is notified, and its sender tries again. So nobody makes
+/// others look for ever by waiting.
+const PATIENCE: u32 = 64;
 
 /// A refused message that a peer waits to send.
 pub(crate) struct Wait<H: Host> {
     pub(crate) handle: Arc<Handle<H>>,
     pub(crate) size: Size,
+    /// Number of looks in vain.
+    pub(crate) looks: u32,
 }
 
 /// A wait with its memory in a list.
@@ -81,8 +89,12 @@ impl<H: Host> Waits<H> {
         }
     }
 
-    /// Puts a wait behind all others of its user. Returns its ticket.
-    pub(crate) fn put(&mut self, new: Enlisted<H>) -> u64 {
+    /// Puts a wait behind all others of its user. Returns its ticket, or the wait if there are too
+    /// many.
+    pub(crate) fn put(&mut self, new: Enlisted<H>) -> Result<u64, Enlisted<H>> {
+        if self.len >= LIST_MAX {
+            return Err(new);
+        }
         self.last_ticket += 1;
         let key = WaitKey {
             uid: new.wait.handle.holder.uid(),
@@ -91,7 +103,20 @@ impl<H: Host> Waits<H> {
         let node = new.entry.into_node(key, Some(new.wait));
         self.by_user.insert(node);
         self.len += 1;
-        key.ticket
+        Ok(key.ticket)
+    }
+
+    /// Puts a wait that was looked at in vain behind all others of its user. Returns its new ticket;
+    /// None, and it stays, if there were too many such looks.
+    pub(crate) fn put_back(&mut self, place: WaitPlace) -> Option<u64> {
+        let WaitPlace { uid, ticket, .. } = place;
+        let wait = self.by_user.get_mut(&WaitKey { uid, ticket })?.as_mut()?;
+        wait.looks += 1;
+        if wait.looks >= PATIENCE {
+            return None;
+        }
+        let taken = self.take(place)?;
+        self.put(taken).ok()
     }
 
     /// Takes a wait out.
@@ -104,16 +129,16 @@ impl<H: Host> Waits<H> {
         Some(Enlisted { wait, entry })
     }
 
-    /// Returns the number of waits that are to be looked at now: a few, or all if the account is
+    /// Returns the number of waits that are to be looked at now: `looks`, or all if the account is
     /// idle.
-    pub(crate) fn turns(&self, is_idle: bool) -> usize {
+    pub(crate) fn turns(&self, looks: usize, is_idle: bool) -> usize {
         match is_idle {
             true => self.len,
-            false => self.len.min(LOOKS),
+            false => self.len.min(looks),
         }
     }
 
-    /// Returns the wait whose turn it is, the first of the next user, with its ticket.
+    /// Returns the wait whose turn it is, the first of the next user.
     pub(crate) fn next(&mut self) -> Option<Turn<H>> {
         let next = self.last_uid.and_then(|uid| uid.checked_add(1));
         let from = WaitKey {
@@ -128,7 +153,6 @@ impl<H: Host> Waits<H> {
         Some(Turn {
             handle: wait.handle.clone(),
             size: wait.size,
-            ticket: key.ticket,
         })
     }
 }
@@ -137,7 +161,6 @@ impl<H: Host> Waits<H> {
 pub(crate) struct Turn<H: Host> {
     pub(crate) handle: Arc<Handle<H>>,
     pub(crate) size: Size,
-    pub(crate) ticket: u64,
 }
 
 /// The waits that concern the accounts of one user.
@@ -173,22 +196,43 @@ impl<H: Host> UserWaits<H> {
             GFP_KEPT,
         )
     }
+
+    /// Looks at so many waits for descriptors in flight, of this user.
+    fn look_at_sending(&self, user: &quota::User, looks: usize) {
+        if self.n_sending.load(Relaxed) != 0 {
+            look_at(&self.sending, Level::Sender, looks, user.sends_no_fds());
+        }
+    }
 }
 
 impl<H: Host> Peer<H> {
     /// Looks at the waits that something that was given back at this peer may have ended.
     #[cold]
     pub(crate) fn look_at_waits(&self) {
+        self.look_at_some_waits(LOOKS);
+    }
+
+    /// Looks at so many waits in each list of this peer and its user, or at all if the account is
+    /// idle.
+    fn look_at_some_waits(&self, looks: usize) {
         let inbox = self.inbox.lock();
         let is_idle = inbox.ledger.is_idle();
-        let turns = inbox.waits.turns(is_idle);
+        let turns = inbox.waits.turns(looks, is_idle);
         drop(inbox);
         for _ in 0..turns {
             let turn = self.inbox.lock().waits.next();
             look(turn, Level::Peer, is_idle);
         }
         let waits = &self.waits.receiving;
-        look_at(waits, Level::User, self.user.is_idle());
+        look_at(waits, Level::User, looks, self.user.is_idle());
+    }
+
+    /// Looks at one more wait in each list that a wait of this peer for room at `owner` may have been
+    /// in: that one was notified, and may not use the room.
+    #[cold]
+    pub(crate) fn pass_room_on(&self, owner: &Self) {
+        owner.look_at_some_waits(1);
+        self.waits.look_at_sending(&self.user, 1);
     }
 
     /// Looks at them if something was given back since the last look.
@@ -231,8 +275,8 @@ impl<H: Host> Peer<H> {
 }
 
 /// Looks at waits for room in the account of a user.
-fn look_at<H: Host>(waits: &SpinLock<Waits<H>>, level: Level, is_idle: bool) {
-    let turns = waits.lock().turns(is_idle);
+fn look_at<H: Host>(waits: &SpinLock<Waits<H>>, level: Level, looks: usize, is_idle: bool) {
+    let turns = waits.lock().turns(looks, is_idle);
     for _ in 0..turns {
         let turn = waits.lock().next();
         look(turn, level, is_idle);
@@ -241,20 +285,9 @@ fn look_at<H: Host>(waits: &SpinLock<Waits<H>>, level: Level, is_idle: bool) {
 
 /// Looks at one wait.
 fn look<H: Host>(turn: Option<Turn<H>>, level: Level, is_idle: bool) {
-    let Some(Turn {
-        handle,
-        size,
-        ticket,
-    }) = turn
-    else {
-        return;
-    };
-    let place = WaitPlace {
-        level,
-        uid: handle.holder.uid(),
-        ticket,
-    };
-    Handle::look_for_room(&handle, place, (!is_idle).then_some(size));
+    if let Some(Turn { handle, size }) = turn {
+        Handle::look_for_room(&handle, level, (!is_idle).then_some(size));
+    }
 }
 
 /// Descriptors in flight, charged to the user that sent them, until this is dropped; then the waits
@@ -290,9 +323,6 @@ impl<H: Host> SentFds<H> {
 
 impl<H: Host> Drop for SendingWaits<H> {
     fn drop(&mut self) {
-        let Self { user, waits } = self;
-        if waits.n_sending.load(Relaxed) != 0 {
-            look_at(&waits.sending, Level::Sender, user.sends_no_fds());
-        }
+        self.waits.look_at_sending(&self.user, LOOKS);
     }
 }

@@ -96,7 +96,7 @@ pub(crate) struct Ledger {
     pub(super) claims: RBTree<u64, Claim>,
     pub(super) keeping: RBTree<u64, Claim>,
     /// Number of claims in `keeping`.
-    keepers: u32,
+    pub(crate) keepers: u32,
     /// The most credit of each resource that a release leaves to a claimant: two batches, as they
     /// were at the last draw.
     most_credit: Amounts,

@@ -70,7 +70,7 @@ proptest! {
                     *waits = !*waits;
                     if !*waits {
                         bench.ledgers[at].end_wait(level);
-                    } else if bench.ledgers[at].begin_wait(level) {
+                    } else if bench.ledgers[at].begin_wait(level) != 0 {
                         bench.recall_all();
                     }
                 }

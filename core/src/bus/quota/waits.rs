@@ -15,16 +15,20 @@ use crate::bus::quota::resource::{FDS, SLICES};
 use crate::bus::quota::user::User;
 
 impl Ledger {
-    /// Counts a wait at the account of this level. Returns whether it is the first there: then idle
-    /// credit is to be recalled.
-    pub(crate) fn begin_wait(&mut self, level: Level) -> bool {
+    /// Counts a wait at the account of this level. Returns the number of claimants that keep credit
+    /// there, which is to be recalled: there will not be more until the last wait ends.
+    pub(crate) fn begin_wait(&mut self, level: Level) -> u32 {
         let mut books = self.user.account.lock();
-        let waits = match level {
-            Level::Peer => &mut self.waits,
-            _ => &mut books.waits,
-        };
-        *waits += 1;
-        *waits == 1
+        match level {
+            Level::Peer => {
+                self.waits += 1;
+                self.keepers
+            }
+            _ => {
+                books.waits += 1;
+                books.keepers
+            }
+        }
     }
 
     /// Counts a wait less.
