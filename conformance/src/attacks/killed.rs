@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The time from SIGKILL to the end of a process that is in a large SEND.
+
+use std::time::{Duration, Instant};
+
+use super::{Report, Times};
+use crate::env::Env;
+use crate::sys::process::{fork, End};
+
+/// Destinations and handles of a message: as many as the attack was about, and as many as quota
+/// grants.
+const SHAPES: [Shape; 3] = [
+    Shape::new(8000, 65_536),
+    Shape::new(8000, 8),
+    Shape::new(100, 600),
+];
+/// Processes killed for each shape.
+const KILLS: usize = 30;
+
+struct Shape {
+    destinations: usize,
+    handles: usize,
+}
+
+impl Shape {
+    const fn new(destinations: usize, handles: usize) -> Self {
+        Self {
+            destinations,
+            handles,
+        }
+    }
+}
+
+/// Kills processes in the middle of SENDs with CONTINUE, at different moments.
+pub fn measure(env: &Env, report: &mut Report) {
+    for Shape {
+        destinations,
+        handles,
+    } in SHAPES
+    {
+        let (receiver, sender) = (env.peer(), env.peer());
+        let to: Vec<u64> = (0..destinations)
+            .map(|_| sender.handle_of(&receiver))
+            .collect();
+        let carried: Vec<u64> = (0..handles).map(|_| sender.new_node()).collect();
+        let mut sent = 0;
+        let mut kills = Vec::new();
+        for kill in 0..KILLS {
+            let child = fork(|| loop {
+                let message = sender.message().to(&to).handles(&carried).proceed();
+                let _ = message.send();
+            });
+            std::thread::sleep(Duration::from_millis(50 + 3 * kill as u64));
+            let started = Instant::now();
+            child.kill();
+            assert_eq!(child.wait(), End::Signal(libc::SIGKILL));
+            kills.push(started.elapsed());
+            while let Ok(msg) = receiver.receive().header() {
+                sent += 1;
+                receiver.release_slice(msg.offset).unwrap();
+            }
+        }
+        let what = format!(
+            "from SIGKILL to the end, {destinations} destinations with {handles} handles \
+             ({sent} messages got through)"
+        );
+        report.figure(what, Times::from(kills));
+    }
+}
