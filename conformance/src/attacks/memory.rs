@@ -54,7 +54,7 @@ fn slices(env: &Env, report: &mut Report) {
                 }
             }
         }
-        let what = format!("MiB kept in slices that 64 peers of {whose} sent");
+        let what = format!("MiB kept by one receiver in slices that 64 peers of {whose} sent");
         report.count(
             what,
             kept,
@@ -131,7 +131,7 @@ pub fn cgroup(env: &Env, report: &mut Report) {
     };
     let errno = E::from_raw_os_error(errno);
     let what = "a multicast beyond the limit of its cgroup";
-    report.figure(what, format_args!("{errno:?} (expected NOMEM)"));
+    report.figure(what, format_args!("{errno} (expected ENOMEM)"));
     report.count("processes killed for it", cgroup.oom_kills(), 0);
     std::thread::sleep(std::time::Duration::from_secs(1));
     let what = format!("KiB of {} charged to the cgroup 1 s later", limit >> 10);
