@@ -226,6 +226,10 @@ fn run_sweep(filter: Option<&str>) -> std::io::Result<ExitCode> {
 const ATTACKERS: u32 = 930_000;
 
 fn measure_attacks(args: &AttackArgs) -> std::io::Result<ExitCode> {
+    if args.host == Kind::Embedded {
+        eprintln!("conformance: attacks need processes; use --host kernel");
+        return Ok(ExitCode::FAILURE);
+    }
     let out = &mut std::io::stdout();
     if attacks::run(args.host, ATTACKERS, &args.filter, out)? == 0 {
         eprintln!("conformance: no attack has that in its name");

@@ -46,27 +46,47 @@ pub fn measure(env: &Env, report: &mut Report) {
             .map(|_| sender.handle_of(&receiver))
             .collect();
         let carried: Vec<u64> = (0..handles).map(|_| sender.new_node()).collect();
+        let call = || {
+            sender
+                .message()
+                .to(&to)
+                .handles(&carried)
+                .proceed()
+                .outcome()
+        };
+        let take_all = || {
+            let mut taken = 0;
+            while let Ok(msg) = receiver.receive().header() {
+                taken += 1;
+                receiver.release_slice(msg.offset).unwrap();
+            }
+            taken
+        };
+        let shape = format!("{destinations} destinations with {handles} handles");
+        let started = Instant::now();
+        let outcome = call();
+        let took = started.elapsed();
+        let result = outcome.result;
+        let errno = outcome.errors.iter().find(|&&errno| errno != 0);
+        let taken = take_all();
+        report.figure(
+            format_args!("one call, {shape}"),
+            format_args!("{result:?} in {took:.1?}, {taken} messages, first error {errno:?}"),
+        );
         let mut sent = 0;
         let mut kills = Vec::new();
         for kill in 0..KILLS {
             let child = fork(|| loop {
-                let message = sender.message().to(&to).handles(&carried).proceed();
-                let _ = message.send();
+                call();
             });
             std::thread::sleep(Duration::from_millis(200 + 20 * kill as u64));
             let started = Instant::now();
             child.kill();
             assert_eq!(child.wait(), End::Signal(libc::SIGKILL));
             kills.push(started.elapsed());
-            while let Ok(msg) = receiver.receive().header() {
-                sent += 1;
-                receiver.release_slice(msg.offset).unwrap();
-            }
+            sent += take_all();
         }
-        let what = format!(
-            "from SIGKILL to the end, {destinations} destinations with {handles} handles \
-             ({sent} messages got through)"
-        );
+        let what = format!("from SIGKILL to the end, {shape}, {sent} messages got through");
         report.figure(what, Times::from(kills));
     }
 }

@@ -30,36 +30,45 @@ fn send_all(sender: &Peer, to: u64, bytes: &[u8]) -> usize {
     std::iter::from_fn(|| send().ok()).count()
 }
 
-/// The bytes that a hostile receiver keeps by never releasing a slice, of its own user's senders
-/// and of a service.
+/// Sends what a receiver is granted and receives it, over and over, until nothing more is granted.
+/// No slice is released. Returns the number of messages.
+fn keep_all(receiver: &Peer, sender: &Peer, to: u64, bytes: &[u8]) -> usize {
+    let all = receiver.door().pool_size();
+    let mut kept = 0;
+    loop {
+        let sent = send_all(sender, to, bytes);
+        while receiver.receive().max_offset(all).header().is_ok() {}
+        if sent == 0 {
+            return kept;
+        }
+        kept += sent;
+    }
+}
+
+/// Senders to each hostile receiver.
+const SENDERS: usize = 16;
+
+/// The bytes that hostile receivers of one user keep by never releasing a slice, of senders of that
+/// user and of a service.
 fn slices(env: &Env, report: &mut Report) {
     let bytes = vec![7; MIB];
     let limit = env.bus().user_limits().bytes as usize / MIB;
-    for (user, whose) in [(0, "its own user"), (1, "another user")] {
-        let receiver = env.peer();
-        receiver.limit(Limits::MOST).unwrap();
-        let node = receiver.new_node();
-        let mut kept = 0;
-        for _ in 0..64 {
-            let sender = env.peer_of(user);
-            let to = receiver.give(&sender, node).unwrap();
-            // Until what it has received and keeps is refused.
-            loop {
-                let sent = send_all(&sender, to, &bytes);
-                kept += sent;
-                let all = receiver.door().pool_size();
-                while receiver.receive().max_offset(all).header().is_ok() {}
-                if sent == 0 {
-                    break;
+    for (user, whose) in [(0, "their user"), (1, "another user")] {
+        for n in [1, 64] {
+            let receivers: Vec<Peer> = (0..n).map(|_| env.peer()).collect();
+            let mut kept = 0;
+            for receiver in &receivers {
+                receiver.limit(Limits::MOST).unwrap();
+                let node = receiver.new_node();
+                for _ in 0..SENDERS {
+                    let sender = env.peer_of(user);
+                    let to = receiver.give(&sender, node).unwrap();
+                    kept += keep_all(receiver, &sender, to, &bytes);
                 }
             }
+            let what = format!("MiB kept by {n} receivers, senders of {whose}");
+            report.count(what, kept, format_args!("at most {limit}"));
         }
-        let what = format!("MiB kept by one receiver in slices that 64 peers of {whose} sent");
-        report.count(
-            what,
-            kept,
-            format_args!("at most {limit}, the user's limit"),
-        );
     }
 }
 
