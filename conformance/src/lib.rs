@@ -2,6 +2,7 @@
 
 //! One suite for every host of bus1.
 //!
+//! - [`attacks`]: what one client can do to others, measured.
 //! - [`cases`]: the effects of every command, case by case, each with the requirements that it
 //!   checks; [`run`] runs them.
 //! - [`history`]: senders and receivers at full speed, and a checker that compares their
@@ -14,6 +15,7 @@
 //! The suite knows a host only by its binary interface ([`host`]). It checks the
 //! effects that a user of the interface can see.
 
+pub mod attacks;
 pub mod cases;
 pub mod client;
 pub mod env;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bus1_conformance::host::{self, Kind};
-use bus1_conformance::{cases, history, run, storm, sweep};
+use bus1_conformance::{attacks, cases, history, run, storm, sweep};
 use clap::{Args, Parser, Subcommand};
 
 /// One suite for every host of bus1
@@ -34,12 +34,24 @@ enum Command {
         /// Run only commands whose name contains this
         filter: Option<String>,
     },
+    /// Measure what one client can do to others (root); no figure is a failure
+    Attacks(AttackArgs),
     /// Run the part of a case that is another program
     #[command(hide = true)]
     TakeOver {
         /// Number of the inherited descriptor
         fd: i32,
     },
+}
+
+#[derive(Args)]
+struct AttackArgs {
+    /// The host to attack
+    #[arg(long, default_value = "kernel")]
+    host: Kind,
+    /// Run only attacks whose name contains this
+    #[arg(default_value = "")]
+    filter: String,
 }
 
 #[derive(Args)]
@@ -121,6 +133,7 @@ fn main() -> ExitCode {
         Some(Command::History(args)) => check_history(&args),
         Some(Command::Storm(args)) => run_storm(&args),
         Some(Command::Sweep { filter }) => run_sweep(filter.as_deref()),
+        Some(Command::Attacks(args)) => measure_attacks(&args),
         Some(Command::TakeOver { fd }) => Ok(take_over(fd)),
     };
     match result {
@@ -207,6 +220,22 @@ fn run_sweep(filter: Option<&str>) -> std::io::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The first of the users that attacks run as.
+const ATTACKERS: u32 = 930_000;
+
+fn measure_attacks(args: &AttackArgs) -> std::io::Result<ExitCode> {
+    if args.host == Kind::Embedded {
+        eprintln!("conformance: attacks need processes; use --host kernel");
+        return Ok(ExitCode::FAILURE);
+    }
+    let out = &mut std::io::stdout();
+    if attacks::run(args.host, ATTACKERS, &args.filter, out)? == 0 {
+        eprintln!("conformance: no attack has that in its name");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The user that histories run as.

@@ -23,11 +23,11 @@ use crate::host::Errno as E;
 use crate::sys::process::become_user;
 
 /// The other end of a connection whose first end lingers when it is closed.
-struct OtherEnd(TcpStream);
+pub struct OtherEnd(TcpStream);
 
 impl OtherEnd {
     /// Takes all that was sent, up to the end of the connection.
-    fn drain(mut self) {
+    pub fn drain(mut self) {
         self.0.read_to_end(&mut Vec::new()).unwrap();
     }
 }
@@ -48,7 +48,7 @@ fn open_as<T: Send>(env: &Env, user: u32, open: impl FnOnce() -> T + Send) -> T 
 
 /// Sends a socket that lingers, which user number `opener` made; the message has the only reference
 /// to it.
-fn send_lingering(env: &Env, opener: u32, sender: &Peer, to: u64) -> OtherEnd {
+pub fn send_lingering(env: &Env, opener: u32, sender: &Peer, to: u64) -> OtherEnd {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut socket = open_as(env, opener, || TcpStream::connect(address).unwrap());

@@ -21,7 +21,7 @@ const NODES: usize = 3000;
 const ROUNDS: u32 = 200;
 
 /// Sends to all of `to` for ever, with no claim to any CPU.
-fn send_slowly(peer: &Peer, to: &[u64]) -> i32 {
+pub fn send_slowly(peer: &Peer, to: &[u64]) -> i32 {
     thread::be_idle();
     loop {
         match peer.message().to(to).send() {
