@@ -109,17 +109,25 @@ impl<H: Host> Peer<H> {
     ) -> Result<T> {
         // Mostly nothing is lacking.
         let booked = book(&mut self.inbox.lock(), None);
-        booked.or_else(|denied| {
-            let booked = self.book_again(denied, book);
-            // What a claim returned that then failed for another reason.
-            self.look_at_waits_if_due();
-            booked
-        })
+        booked.or_else(|denied| self.book_again(denied, book))
     }
 
     /// Books something that was denied once.
     #[cold]
     fn book_again<T>(
+        &self,
+        denied: Denied,
+        book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
+    ) -> Result<T> {
+        let booked = self.get_and_book(denied, book);
+        // A claim may have been given back, since something else was lacking.
+        self.look_at_waits_if_due();
+        booked
+    }
+
+    /// Gets the memory that is lacking, or recalls credit, and books, until that is granted or
+    /// refused for good.
+    fn get_and_book<T>(
         &self,
         mut denied: Denied,
         mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
