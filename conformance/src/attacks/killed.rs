@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Report, Times};
+use crate::client::Limits;
 use crate::env::Env;
 use crate::sys::process::{fork, End};
 
@@ -41,7 +42,10 @@ pub fn measure(env: &Env, report: &mut Report) {
         handles,
     } in SHAPES
     {
-        let (receiver, sender) = (env.peer(), env.peer());
+        let [receiver, sender] = env.peers();
+        // As much as the user's limits grant.
+        receiver.limit(Limits::MOST).unwrap();
+        sender.limit(Limits::MOST).unwrap();
         let to: Vec<u64> = (0..destinations)
             .map(|_| sender.handle_of(&receiver))
             .collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The cost of a refused SEND, and what it does to others, by the number of claimants of the victim.
+//! The cost of a refused SEND, and what it does to others, by the claimants of the victim.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
