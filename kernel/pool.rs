@@ -64,14 +64,19 @@ impl Pool {
         Ok(Self(Arc::new(shared, ACCOUNT_MAYFAIL)?))
     }
 
-    /// Pins pages, after idle pages of the pool were freed. On error none stays that was made.
+    /// Pins pages that could not be pinned for `error`: for want of memory once more, after idle
+    /// pages of the pool were freed. On error none stays that was made.
     #[cold]
-    fn pin_again(&self, pages: Range<usize>) -> Result {
+    fn pin_again(&self, pages: Range<usize>, error: Error) -> Result {
         let memory = &self.0.memory;
-        // Idle pages are charged to the senders that needed them first, and a limit on the memory
-        // of a cgroup does not reach the shrinker.
-        memory.trim(0..N_PAGES, Effort::Unlocked);
-        let pinned = memory.pin(pages.clone());
+        let pinned = if error == ENOMEM {
+            // Idle pages are charged to the senders that needed them first, and a limit on the
+            // memory of a cgroup does not reach the shrinker.
+            memory.trim(0..N_PAGES, Effort::Unlocked);
+            memory.pin(pages.clone())
+        } else {
+            Err(error)
+        };
         pinned.inspect_err(|_| memory.trim(pages, Effort::Unmapped))
     }
 
@@ -102,10 +107,7 @@ impl bus::Pool for Pool {
     fn pin(&self, offset: u64, len: u64) -> Result {
         let pages = pages_of(offset, len);
         let pinned = self.0.memory.pin(pages.clone());
-        match pinned {
-            Err(error) if error == ENOMEM => self.pin_again(pages),
-            pinned => pinned,
-        }
+        pinned.or_else(|error| self.pin_again(pages, error))
     }
 
     fn keep(&self, kept: bus::KeptCharges) {
