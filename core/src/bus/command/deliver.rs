@@ -120,7 +120,6 @@ impl<H: Host> Inbox<H> {
     /// groups have moved behind that.
     #[inline(always)]
     fn head_makes(&self, key: &Key, msg: &Msg) -> bool {
-        // Nothing gets before an entry that was the head once: what was undecided moved behind it.
         let Some(head) = self.queue.head() else {
             return false;
         };

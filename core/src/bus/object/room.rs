@@ -4,13 +4,13 @@
 //!
 //! `docs/room.md` has the design. The state of a wait is in two parts of the handle:
 //!
-//! - `notice.room`, under the holder's inbox: whether a wait is outstanding, with the memory for its
-//!   notice, or the notice is queued. So there is at most one for each handle.
+//! - `notice.room`, under the holder's inbox: whether a wait is outstanding, with the memory for
+//!   its notice, or the notice is queued. So there is at most one for each handle.
 //! - `wait`, under the inbox of the node's owner: the place of the wait in a list.
 //!
 //! A task that ends a wait takes it out of its list first, and queues the notice after, if the
-//! holder still wants it. A task that begins one prepares the notice first, and looks after the wait
-//! was put into its list whether the holder still wants it.
+//! holder still wants it. A task that begins one prepares the notice first, and looks after the
+//! wait was put into its list whether the holder still wants it.
 //!
 //! # Locks
 //!
@@ -220,8 +220,8 @@ impl<H: Host> Handle<H> {
 
     /// Ends the wait in the list of this level if what was refused could be granted now, if that
     /// was asked often enough, or in any case without a `size`. Otherwise the wait goes to the end
-    /// of its user's. The wait may have got another place since the caller found it: it is looked at
-    /// all the same, since the other look may have been too early.
+    /// of its user's. The wait may have got another place since the caller found it: it is looked
+    /// at all the same, since the other look may have been too early.
     pub(crate) fn look_for_room(this: &Arc<Self>, level: Level, size: Option<Size>) {
         let mut guard = this.node.owner.inbox.lock();
         let inbox = &mut *guard;

@@ -23,8 +23,8 @@ use crate::bus::object::{Handle, Inbox, Peer};
 use crate::bus::pool::Size;
 use crate::bus::quota::{self, Level};
 
-/// Most waits in a list that are looked at after something was given back. Each one that is notified
-/// looks at one more when it receives the notice, so that one that gives up delays no other.
+/// Most waits in a list that are looked at after something was given back. The receipt of a notice
+/// looks at one more, so that a sender that gives up delays no other.
 const LOOKS: usize = 8;
 /// Most waits in a list. One beyond is notified at once.
 const LIST_MAX: usize = 1024;
@@ -106,8 +106,8 @@ impl<H: Host> Waits<H> {
         Ok(key.ticket)
     }
 
-    /// Puts a wait that was looked at in vain behind all others of its user. Returns its new ticket;
-    /// None, and it stays, if there were too many such looks.
+    /// Puts a wait that was looked at in vain behind all others of its user. Returns its new
+    /// ticket; None, and it stays, if there were too many such looks.
     pub(crate) fn put_back(&mut self, place: WaitPlace) -> Option<u64> {
         let WaitPlace { uid, ticket, .. } = place;
         let wait = self.by_user.get_mut(&WaitKey { uid, ticket })?.as_mut()?;
@@ -227,15 +227,16 @@ impl<H: Host> Peer<H> {
         look_at(waits, Level::User, looks, self.user.is_idle());
     }
 
-    /// Looks at one more wait in each list that a wait of this peer for room at `owner` may have been
-    /// in: that one was notified, and may not use the room.
+    /// Looks at one more wait in each list that a wait of this peer for room at `owner` may have
+    /// been in: that one was notified, and may not use the room.
     #[cold]
     pub(crate) fn pass_room_on(&self, owner: &Self) {
         owner.look_at_some_waits(1);
         self.waits.look_at_sending(&self.user, 1);
     }
 
-    /// Looks at them if something was given back since the last look.
+    /// Looks at the waits at this peer and its user, if something was given back since the last
+    /// look.
     #[cold]
     pub(crate) fn look_at_waits_if_due(&self) {
         self.unlock(self.inbox.lock());
@@ -252,7 +253,7 @@ impl<H: Host> Peer<H> {
 
     #[cold]
     fn unlock_and_look(&self, mut inbox: SpinLockGuard<'_, Inbox<H>>) {
-        inbox.ledger.due = false;
+        inbox.ledger.take_due();
         drop(inbox);
         self.look_at_waits();
     }
