@@ -25,12 +25,12 @@
  * The limits of each user, in the order of bus::Limits. Parameters that are
  * declared in Rust are not shown in sysfs.
  */
-static unsigned long user_max[4] = { 131072, 524288, 0, 32768 };
+static unsigned long user_max[4] = { 131072, 2097152, 0, 32768 };
 
 module_param_named(user_slices_max, user_max[0], ulong, 0444);
 MODULE_PARM_DESC(user_slices_max, "Slices of each user (default 131072)");
 module_param_named(user_handles_max, user_max[1], ulong, 0444);
-MODULE_PARM_DESC(user_handles_max, "Handles of each user (default 524288)");
+MODULE_PARM_DESC(user_handles_max, "Handles of each user (default 2097152)");
 module_param_named(user_inflight_bytes_max, user_max[2], ulong, 0444);
 MODULE_PARM_DESC(user_inflight_bytes_max,
 		 "Bytes that each user may be sent and keep (default: an eighth of the memory)");

@@ -6,6 +6,7 @@
 //! bounds. Times are compared only within one run. Two attacks have no user in common.
 
 mod files;
+mod holding;
 mod killed;
 mod memory;
 mod pairs;
@@ -16,6 +17,7 @@ mod stalled;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::env::{Env, USERS};
@@ -29,7 +31,7 @@ struct Attack {
 }
 
 /// All attacks: first those that count, then those that take times, then those that fill memory.
-const ATTACKS: [Attack; 13] = [
+const ATTACKS: [Attack; 14] = [
     attack("subscribers", shares::subscribers),
     attack("foreign", shares::foreign),
     attack("descriptors", shares::descriptors),
@@ -39,6 +41,7 @@ const ATTACKS: [Attack; 13] = [
     attack("stalled", stalled::measure),
     attack("refused", refused::measure),
     attack("killed", killed::measure),
+    attack("holding", holding::measure),
     attack("files", files::measure),
     attack("pairs", pairs::measure),
     attack("cgroup", memory::cgroup),
@@ -96,6 +99,15 @@ pub fn run(
         attacks += 1;
     }
     Ok(attacks)
+}
+
+/// Ends a thread that loops until this flag is set, also when a measurement fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Durations of one kind of call, in order of length.

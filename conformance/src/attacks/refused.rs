@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bus1_uapi as abi;
 
-use super::{ratio, Report, Times};
+use super::{ratio, Report, Stop, Times};
 use crate::client::{Limits, Peer};
 use crate::env::Env;
 use crate::host::Errno as E;
@@ -18,15 +18,6 @@ const CLAIMANTS: [usize; 2] = [16, 15_000];
 const REFUSALS: usize = 3000;
 /// Measured calls of the innocent sender, which nobody takes: as many as it is granted.
 const CALLS: usize = 90;
-
-/// Ends the attacker, also when a measurement fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Opens `n` peers of one user.
 fn open(env: &Env, user: u32, n: usize) -> Vec<Peer> {

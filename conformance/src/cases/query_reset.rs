@@ -18,7 +18,7 @@ fn defaults_are_the_published_ones(env: &Env) {
     let users = env.bus().user_limits();
     let peers = Limits::DEFAULT;
     assert_eq!(users.slices, 8 * peers.slices);
-    assert_eq!(users.handles, 8 * peers.handles);
+    assert_eq!(users.handles, 32 * peers.handles);
     assert_eq!(users.fds, 8 * peers.fds);
     assert!(users.bytes >= peers.bytes);
 }

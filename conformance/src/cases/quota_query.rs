@@ -138,7 +138,7 @@ fn the_level_and_the_resource_are_told(env: &Env) {
     assert_eq!(told([0, 0, 600]), (abi::QUOTA_LEVEL_PEER, abi::QUOTA_FDS));
     receiver.limit(Limits::MOST).unwrap();
     assert_eq!(
-        told([0, 40000, 0]),
+        told([0, 140_000, 0]),
         (abi::QUOTA_LEVEL_USER, abi::QUOTA_HANDLES)
     );
     assert_eq!(

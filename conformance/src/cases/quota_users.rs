@@ -217,3 +217,32 @@ fn flood_at_one_peer_leaves_the_users_others_room(env: &Env) {
         "that user had its share, and got {more} more"
     );
 }
+
+/// Peers of one user that its publisher reaches at once.
+const SUBSCRIBERS: usize = 300;
+/// Bytes that it sends to each, on a machine of 4 GiB.
+const PUBLISHED: usize = 64 << 10;
+
+/// Each subscriber holds a handle of the publisher, and the publisher one of each.
+#[case("abi.md#quota-wide", "abi.md#limit-start")]
+fn a_publisher_reaches_300_subscribers_of_its_user(env: &Env) {
+    let of_4_gib = (4 << 30) / 8;
+    // A limit that is an eighth of less memory grants as much less.
+    let most = PUBLISHED * limit(env, Resource::Bytes) / of_4_gib;
+    let bytes = vec![7; PUBLISHED.min(most)];
+    let publisher = env.peer();
+    let door = publisher.new_node();
+    let subscribers: Vec<Peer> = (0..SUBSCRIBERS).map(|_| env.peer()).collect();
+    let registered = subscribers.iter().map(|subscriber| {
+        publisher.give(subscriber, door).unwrap();
+        subscriber.give(&publisher, subscriber.new_node()).unwrap()
+    });
+    let to: Vec<u64> = registered.collect();
+    for _ in 0..2 {
+        assert_eq!(publisher.message().to(&to).bytes(&bytes).send(), Ok(()));
+        for subscriber in &subscribers {
+            let message = subscriber.expect_data();
+            assert_eq!(message.bytes, bytes);
+        }
+    }
+}

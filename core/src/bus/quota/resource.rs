@@ -29,10 +29,13 @@ pub(crate) const NOTHING: Amounts = [0; RESOURCES];
 pub const PEER_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
 
 /// Returns the limits of a user unless the administrator sets others, on a machine with this many
-/// bytes of memory: eight times those of a peer, and an eighth of the memory.
+/// bytes of memory: eight times those of a peer, 32 times of handles, and an eighth of the memory.
+///
+/// A service that many peers of its own user register with holds a handle of each, and each of
+/// those holds some, too. By the divisors between receiving peers, 300 of them need 32 times.
 pub const fn user_limits(memory: u64) -> Limits {
     let [slices, handles, _, fds] = PEER_LIMITS;
-    [8 * slices, 8 * handles, memory / 8, 8 * fds]
+    [8 * slices, 32 * handles, memory / 8, 8 * fds]
 }
 
 /// Returns `amount` of one resource and nothing of the others.
