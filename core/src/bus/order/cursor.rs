@@ -52,7 +52,7 @@ impl<M: Queued> Queue<M> {
     pub(crate) fn entry_at(&self, at: &Cursor) -> Option<Head<'_, M>> {
         match at {
             Cursor::Ring(at) => self.ring.get(*at).map(Head::of_message),
-            Cursor::Tree(key) => self.entry_of(*key),
+            Cursor::Tree(key) => self.get(*key),
             Cursor::End => None,
         }
     }
