@@ -27,7 +27,7 @@ pub(crate) enum Cursor {
 impl<M: Queued> Queue<M> {
     /// Returns the start of all that is committed.
     pub(crate) fn cursor(&self) -> Cursor {
-        Cursor::Ring(self.ring.head())
+        Cursor::Ring(self.ring.head)
     }
 
     /// Moves `cursor` behind the next committed entry. Returns its place, from which it may have

@@ -76,6 +76,18 @@ struct Lone<M: Queued> {
     memory: EntryReservation<M>,
 }
 
+/// The undecided transactions that users have in a queue. Each of them costs every step at the queue
+/// a look, so the queue's caller bounds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// Transactions of one user.
+    pub(crate) of_user: u64,
+    /// Transactions of all users.
+    pub(crate) of_all: u64,
+    /// Number of users that have some.
+    pub(crate) users: u32,
+}
+
 /// The queue of one peer.
 pub(crate) struct Queue<M: Queued> {
     clock: u64,
@@ -163,13 +175,13 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Returns the staged groups.
-    pub(super) fn staged(&self) -> impl Iterator<Item = &Group<M>> {
+    fn staged(&self) -> impl Iterator<Item = &Group<M>> {
         let lone = self.lone.iter().map(|lone| &lone.group);
         Iterator::chain(lone, self.staged.values().flatten())
     }
 
     /// Returns the staged group of the part with this staged key.
-    pub(super) fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
+    fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
         self.put_lone_into_tree();
         self.staged.get_mut(&place.of_group())?.as_mut()
     }
@@ -224,7 +236,7 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Puts the lone group into the tree.
-    pub(super) fn put_lone_into_tree(&mut self) {
+    fn put_lone_into_tree(&mut self) {
         if let Some(Lone { group, memory }) = self.lone.take() {
             if let Some(staged) = &group.staged {
                 let key = staged.transaction.staged_key(0);
@@ -251,30 +263,34 @@ impl<M: Queued> Queue<M> {
         // A commit takes no lock of this queue. The barrier keeps each look at a word behind the
         // step by which this task came to know that the maker's call returned; see `transaction`.
         self.barrier.fetch_add(0u32, Full);
-        if let Some(lone) = self
+        let committed = self
             .lone
-            .take_if(|lone| lone.group.committed_at().is_some())
-        {
-            self.commit(lone.group, lone.memory);
+            .as_ref()
+            .and_then(|lone| lone.group.committed_at());
+        if let Some(timestamp) = committed {
+            if let Some(Lone { group, memory }) = self.lone.take() {
+                self.commit(group, timestamp, memory);
+            }
         }
         if self.staged.is_empty() {
             return;
         }
         let mut staged = core::mem::replace(&mut self.staged, RBTree::new());
-        let take_committed =
-            |group: &mut Option<Group<M>>| group.take_if(|group| group.committed_at().is_some());
-        take_out(&mut staged, take_committed, |group, memory| {
-            self.commit(group, memory);
+        let take_committed = |group: &mut Option<Group<M>>| {
+            let timestamp = group.as_ref()?.committed_at()?;
+            Some((group.take()?, timestamp))
+        };
+        take_out(&mut staged, take_committed, |(group, timestamp), memory| {
+            self.commit(group, timestamp, memory);
         });
         self.staged = staged;
     }
 
-    /// Moves a group to the place where it was committed.
-    fn commit(&mut self, mut group: Group<M>, memory: EntryReservation<M>) {
+    /// Moves a group to its place, since its transaction was committed at `timestamp`.
+    fn commit(&mut self, mut group: Group<M>, timestamp: u64, memory: EntryReservation<M>) {
         let Some(staged) = group.staged.take() else {
             return;
         };
-        let timestamp = staged.transaction.committed_at().unwrap_or(self.clock);
         #[cfg(feature = "broken-order")]
         let timestamp = timestamp.min(staged.after + 1);
         self.clock = self.clock.max(timestamp);
@@ -432,6 +448,34 @@ impl<M: Queued> Queue<M> {
                 staged.transaction.kill();
             }
         }
+    }
+
+    /// Counts the groups of messages that are staged here, by their makers' users. Groups that were
+    /// committed since the last pull are counted too.
+    #[cold]
+    pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
+        // The tree is in the order of users.
+        self.put_lone_into_tree();
+        let mut crowd = Crowd::default();
+        let mut last = None;
+        for group in self.staged() {
+            // Destructions cannot be refused, so they take nobody's room.
+            let (Some(staged), Entry::Message(_)) = (&group.staged, &group.first) else {
+                continue;
+            };
+            let user = staged.transaction.uid;
+            crowd.of_all += 1;
+            crowd.of_user += u64::from(user == uid);
+            crowd.users += u32::from(last != Some(user));
+            last = Some(user);
+        }
+        crowd
+    }
+
+    /// Returns whether the transaction of the part with the staged key `place` has a part here that
+    /// is staged.
+    pub(crate) fn is_staged(&mut self, place: &Key) -> bool {
+        self.staged_mut(place).is_some()
     }
 
     /// Counts the entries that are staged.

@@ -106,7 +106,7 @@ pub(crate) struct Allocator {
     /// The first unused element.
     unused: u32,
     /// Number of slices in use.
-    n_used: u32,
+    pub(crate) n_used: u32,
     /// The extent that was freed last and waits for the next slice of its size, or NONE.
     warm: u32,
 }
@@ -150,11 +150,6 @@ impl Allocator {
         new.at(whole).len = (size / UNIT) as u32;
         new.insert_free(whole);
         Ok(new)
-    }
-
-    /// Returns the number of slices in use.
-    pub(crate) fn n_used(&self) -> u32 {
-        self.n_used
     }
 
     /// Moves into a larger array. Returns the old one, to be freed without locks.

@@ -62,7 +62,7 @@ impl Allocator {
             (before, at, was_free) = (i, at + extent.len, extent.state == State::Free);
             i = extent.next;
         }
-        assert_eq!(used, self.n_used());
+        assert_eq!(used, self.n_used);
 
         let mut linked = Vec::new();
         for (bin, &first) in self.bins.iter().enumerate() {
@@ -280,7 +280,7 @@ proptest! {
                 }
                 Op::Free(_) => (),
             }
-            prop_assert_eq!(allocator.n_used(), used.len() as u32);
+            prop_assert_eq!(allocator.n_used, used.len() as u32);
         }
         for (_, number) in used.into_values() {
             allocator.free(number);

@@ -102,7 +102,7 @@ fn a_given_slice_is_taken_back_by_its_offset() {
         allocator.assert_chains();
     }
     assert!(allocator.take_back_from(&mut from).is_none());
-    assert_eq!(allocator.n_used(), 34);
+    assert_eq!(allocator.n_used, 34);
 }
 
 /// Slices of one chain are taken back in any order, wherever in it they are.
