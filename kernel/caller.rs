@@ -67,30 +67,10 @@ impl Task<'_> {
     /// EFAULT, also if the range lies outside of user memory.
     #[inline]
     fn range(&self, addr: u64) -> Result<Range> {
-        let (mut start, mut len) = (0, 0);
-        // SAFETY: Both may be written; the address is checked there.
-        copied(unsafe { glue::bus1_get_iovec(&mut start, &mut len, addr, self.compat) })?;
-        Ok(Range { start, len })
-    }
-
-    /// Reads `n` iovecs.
-    ///
-    /// # Errors
-    ///
-    /// EFAULT, ENOMEM.
-    #[inline]
-    fn ranges(&self, addr: u64, n: usize) -> Result<Ranges> {
-        if n <= 1 {
-            let range = (n == 1).then(|| self.range(addr)).transpose()?;
-            return Ok(Ranges::One(range));
-        }
-        let size = if self.compat { 8 } else { size_of::<iovec>() };
-        let mut ranges = KVVec::with_capacity(n, ACCOUNT_MAYFAIL)?;
-        for i in 0..n {
-            let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
-            ranges.push(self.range(addr)?, ACCOUNT_MAYFAIL)?;
-        }
-        Ok(Ranges::Many(ranges))
+        let mut range = Range::default();
+        let (start, len) = (&mut range.start, &mut range.len);
+        copied(glue::bus1_get_iovec(start, len, addr, self.compat))?;
+        Ok(range)
     }
 }
 
@@ -103,8 +83,7 @@ impl Caller<Kernel> for Task<'_> {
         // Most reads are of one number, for which there is a shorter way.
         if let Ok(to) = <&mut [u8; 8]>::try_from(&mut *to) {
             let mut number = 0;
-            // SAFETY: It may be written; the address is checked there.
-            let read = unsafe { glue::bus1_get_user(&mut number, addr) };
+            let read = glue::bus1_get_user(&mut number, addr);
             *to = number.to_ne_bytes();
             return copied(read);
         }
@@ -127,15 +106,24 @@ impl Caller<Kernel> for Task<'_> {
     /// length is negative, EMSGSIZE if they are too long in all. ENOMEM at any time.
     #[inline]
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
-        let ranges = self.ranges(addr, n)?;
+        let size = if self.compat { 8 } else { size_of::<iovec>() };
+        let mut payload = Payload::default();
+        for i in 0..n {
+            let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
+            let range = self.range(addr)?;
+            match i {
+                0 => payload.first = range,
+                _ => payload.others.push(range, ACCOUNT_MAYFAIL)?,
+            }
+        }
         let mut len = 0_u64;
-        for range in ranges.as_slice() {
+        for range in payload.ranges() {
             len = len.saturating_add(u64::try_from(range.len).map_err(|_| EINVAL)?);
         }
         if len > BYTES_MAX {
             return Err(EMSGSIZE);
         }
-        Ok(Payload { ranges, len })
+        Ok(Payload { len, ..payload })
     }
 
     fn files(&self, fds: &[i32]) -> Result<Cargo> {
@@ -152,32 +140,28 @@ impl Caller<Kernel> for Task<'_> {
 }
 
 /// A part of the payload: one iovec.
+#[derive(Default)]
 struct Range {
     start: u64,
     /// As large as an `ssize_t` of the caller; negative ones are refused in [`Task::payload`].
     len: i64,
 }
 
-/// All parts. Most messages have one or none, which then lies in place.
-enum Ranges {
-    One(Option<Range>),
-    Many(KVVec<Range>),
-}
-
-impl Ranges {
-    #[inline]
-    fn as_slice(&self) -> &[Range] {
-        match self {
-            Self::One(range) => range.as_slice(),
-            Self::Many(ranges) => ranges,
-        }
-    }
-}
-
 /// The payload of a message in the sender's memory.
+#[derive(Default)]
 pub(crate) struct Payload {
-    ranges: Ranges,
+    /// The first part. Most payloads have no other, or none at all.
+    first: Range,
+    others: KVVec<Range>,
     len: u64,
+}
+
+impl Payload {
+    /// Returns all parts.
+    #[inline]
+    fn ranges(&self) -> impl Iterator<Item = &Range> {
+        Iterator::chain(core::iter::once(&self.first), self.others.iter())
+    }
 }
 
 impl bus::Payload<Kernel> for Payload {
@@ -185,13 +169,13 @@ impl bus::Payload<Kernel> for Payload {
         self.len
     }
 
-    fn copy_to(&mut self, pool: &Pool, offset: u64) -> Result {
+    fn copy_to(&mut self, pool: &Arc<Pool>, offset: u64) -> Result {
         let mut at = offset;
-        for range in self.ranges.as_slice() {
+        for range in self.ranges() {
             let len = range.len as u64;
             pool.pieces(at, len, |piece, done| {
                 // A part may be as long as a payload; there are few parts.
-                if done != 0 && glue::is_killed() {
+                if done != 0 && glue::bus1_is_killed() {
                     return Err(EINTR);
                 }
                 let addr = range.start.checked_add(done).ok_or(EFAULT)?;

@@ -37,7 +37,7 @@ use crate::bus;
 use crate::errno::EDQUOT;
 use crate::gfp::ACCOUNT_MAYFAIL;
 
-/// Most files of one opener that are being closed at a time.
+/// Most workers of one opener, each of which closes one file.
 const WORKERS_MAX: usize = 4;
 
 /// A file of a message, with all that it takes to have it closed by a worker.
@@ -50,24 +50,24 @@ struct Parcel {
     closer: Arc<Closer>,
     /// Memory for the opener's backlog, if there is none yet.
     backlog: Option<RBTreeNodeReservation<u32, Backlog>>,
-    /// The next one of the backlog.
+    /// The next one that waits for a worker.
     next: Option<Owned>,
     #[pin]
     work: Work<Parcel>,
 }
 
-type Owned = Pin<UniqueArc<Parcel>>;
+type Owned = Pin<KBox<Parcel>>;
 
 impl_has_work! {
     impl HasWork<Self> for Parcel { self.work }
 }
 
-/// The files of one opener that workers are closing, or are going to close.
+/// The files of one opener that are still to be closed.
 struct Backlog {
+    /// Their number. The opener has as many workers, up to [`WORKERS_MAX`].
     n_files: usize,
-    n_workers: usize,
-    /// Those that no worker has begun with.
-    first: Option<Owned>,
+    /// The first of those that have no worker yet.
+    waiting: Option<Owned>,
 }
 
 /// The workers.
@@ -78,7 +78,7 @@ pub(crate) struct Closer {
     most: usize,
     /// Number of files that are still to be closed, of all openers.
     n_files: Atomic<usize>,
-    /// Users who opened files that are to be closed, by ID. Each has a worker.
+    /// Users who opened files that are still to be closed, by ID.
     #[pin]
     openers: SpinLock<RBTree<u32, Backlog>>,
 }
@@ -89,7 +89,7 @@ unsafe impl Send for Closer {}
 unsafe impl Sync for Closer {}
 
 /// The closer with its workqueue: on drop it waits until all files are closed, and ends the workers.
-pub(crate) struct Workers(Arc<Closer>);
+pub(crate) struct Workers(pub(crate) Arc<Closer>);
 
 impl Workers {
     /// Makes a closer without work, for users of these limits.
@@ -110,11 +110,6 @@ impl Workers {
             openers <- new_spinlock!(RBTree::new(), "bus1::closer"),
         }? Error))?;
         Ok(Self(new.into()))
-    }
-
-    /// Returns a reference to the closer, for a peer.
-    pub(crate) fn closer(&self) -> Arc<Closer> {
-        self.0.clone()
     }
 }
 
@@ -142,64 +137,58 @@ impl Closer {
         let this = parcel.as_mut().project();
         if let Some(backlog) = openers.get_mut(this.opener) {
             backlog.n_files += 1;
-            if backlog.n_workers == WORKERS_MAX {
-                *this.next = backlog.first.take();
-                backlog.first = Some(parcel);
+            if backlog.n_files > WORKERS_MAX {
+                *this.next = backlog.waiting.take();
+                backlog.waiting = Some(parcel);
                 return;
             }
-            backlog.n_workers += 1;
         } else if let Some(reservation) = this.backlog.take() {
             let backlog = Backlog {
                 n_files: 1,
-                n_workers: 1,
-                first: None,
+                waiting: None,
             };
             openers.insert(reservation.into_node(*this.opener, backlog));
         }
         drop(openers);
-        // SAFETY: The queue is there as long as files are in flight.
-        let queue = unsafe { Queue::from_raw(self.queue.as_ptr()) };
-        // It was never queued, so it can be.
-        let _ = queue.enqueue(Arc::from(parcel));
+        self.begin(parcel);
     }
 
-    /// Closes a file. Returns the next one of the opener, if no other worker has begun with it.
-    fn close(&self, parcel: &mut Owned) -> Option<Owned> {
-        let this = parcel.as_mut().project();
-        if let Some(file) = this.file.take() {
-            // SAFETY: The reference is given up. The worker holds no locks.
-            unsafe { bindings::__fput_sync(ARef::into_raw(file).as_ptr().cast()) };
-        }
+    /// Gives a worker to a parcel that had none.
+    fn begin(&self, parcel: Owned) {
+        // SAFETY: The queue is there as long as files are in flight or workers close some.
+        unsafe { Queue::from_raw(self.queue.as_ptr()) }.enqueue(parcel);
+    }
+
+    /// Notes that a file of this opener was closed. The next one gets the worker.
+    fn end(&self, opener: u32) {
         self.n_files.fetch_sub(1_usize, Relaxed);
         let mut openers = self.openers.lock();
-        let backlog = openers.get_mut(this.opener)?;
+        let Some(backlog) = openers.get_mut(&opener) else {
+            return;
+        };
         backlog.n_files -= 1;
-        if let Some(mut next) = backlog.first.take() {
-            backlog.first = next.as_mut().project().next.take();
-            return Some(next);
+        if let Some(mut next) = backlog.waiting.take() {
+            backlog.waiting = next.as_mut().project().next.take();
+            drop(openers);
+            self.begin(next);
+        } else if backlog.n_files == 0 {
+            let last = openers.remove_node(&opener);
+            drop(openers);
+            drop(last);
         }
-        backlog.n_workers -= 1;
-        let is_last = backlog.n_workers == 0;
-        let last = is_last.then(|| openers.remove_node(this.opener));
-        drop(openers);
-        drop(last);
-        None
     }
 }
 
 impl WorkItem for Parcel {
-    type Pointer = Arc<Self>;
+    type Pointer = Owned;
 
-    fn run(this: Arc<Self>) {
-        let closer = this.closer.clone();
-        // It stays to the end: work in the same place would wait for this worker.
-        let Some(mut first) = Arc::into_unique_or_drop(this) else {
-            return;
-        };
-        let mut next = closer.close(&mut first);
-        while let Some(mut parcel) = next {
-            next = closer.close(&mut parcel);
+    fn run(mut this: Owned) {
+        let this = this.as_mut().project();
+        if let Some(file) = this.file.take() {
+            // SAFETY: The reference is given up. The worker holds no locks.
+            unsafe { bindings::__fput_sync(ARef::into_raw(file).as_ptr().cast()) };
         }
+        this.closer.end(*this.opener);
     }
 }
 
@@ -229,10 +218,7 @@ impl Cargo {
                 next: None,
                 work <- new_work!("bus1::close"),
             }? Error);
-            parcels.push(
-                UniqueArc::pin_init(parcel, ACCOUNT_MAYFAIL)?,
-                ACCOUNT_MAYFAIL,
-            )?;
+            parcels.push(KBox::pin_init(parcel, ACCOUNT_MAYFAIL)?, ACCOUNT_MAYFAIL)?;
         }
         Ok(Self(Some(Arc::new(parcels, ACCOUNT_MAYFAIL)?)))
     }
@@ -256,8 +242,6 @@ impl Drop for Cargo {
         let Some(mut parcels) = last else {
             return;
         };
-        // SAFETY: Nothing minds that the list itself is moved.
-        let parcels = unsafe { parcels.as_mut().get_unchecked_mut() };
         for parcel in parcels.drain_all() {
             parcel.closer.clone().add(parcel);
         }

@@ -18,18 +18,18 @@ use kernel::types::Opaque;
 use kernel::warn_on;
 
 use crate::abi::CMD_PEER_DISCONNECT;
-use crate::bus::{dispatch, Bus, Usage};
+use crate::bus::{dispatch, Bus, Limits, Usage};
 use crate::caller::Task;
 use crate::closer::Workers;
 use crate::fdinfo::show_fdinfo;
-use crate::glue::{self, Operations};
+use crate::glue;
 use crate::mapping;
 use crate::peer::{Kernel, PeerFile};
 use crate::pool::Pool;
 use crate::shrinker::Pools;
 use crate::waker::Waiters;
 
-static PEER_FILE: Operations<file_operations> = Operations(file_operations {
+const PEER_FILE: &file_operations = &file_operations {
     owner: glue::OWNER,
     open: Some(open),
     release: Some(release),
@@ -41,7 +41,7 @@ static PEER_FILE: Operations<file_operations> = Operations(file_operations {
     show_fdinfo: Some(show_fdinfo),
     llseek: Some(bindings::noop_llseek),
     ..pin_init::zeroed()
-});
+};
 
 /// The device.
 #[pin_data(PinnedDrop)]
@@ -59,23 +59,23 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// Makes the device appear, until it is dropped.
-    pub(crate) fn register(
-        bus: Arc<Bus<Kernel>>,
-        pools: Arc<Pools>,
-        workers: Workers,
-    ) -> impl PinInit<Self, Error> {
+    /// Makes the device appear, until it is dropped, for users of these limits.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM, and those of misc_register().
+    pub(crate) fn register(limits: Limits) -> impl PinInit<Self, Error> {
         let misc = bindings::miscdevice {
             minor: bindings::MISC_DYNAMIC_MINOR as c_int,
             name: c"bus1".as_char_ptr(),
-            fops: &PEER_FILE.0,
+            fops: PEER_FILE,
             mode: 0o666,
             ..pin_init::zeroed()
         };
         try_pin_init!(Self {
-            bus,
-            pools,
-            workers,
+            bus: Bus::new(limits)?,
+            pools: Pools::new()?,
+            workers: Workers::new(&limits)?,
             // The last one: the device may be opened at once.
             misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
                 // SAFETY: `slot` is valid for writing, and pinned until it is unregistered.
@@ -116,7 +116,7 @@ unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut file) -> c_in
             &device.bus,
             uid,
             Pool::new(&device.pools)?,
-            Waiters::new(device.workers.closer()),
+            Waiters::new(device.workers.0.clone()),
         )?;
         // SAFETY: The file is ours while it is being opened.
         unsafe { PeerFile::attach(file, peer) };

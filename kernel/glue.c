@@ -19,8 +19,6 @@
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 
-#include "glue.h"
-
 /*
  * The limits of each user, in the order of bus::Limits. Parameters that are
  * declared in Rust are not shown in sysfs.

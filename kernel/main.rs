@@ -48,10 +48,8 @@ mod shrinker;
 mod sleep;
 mod waker;
 
-use bus::{Bus, Limits, BYTES};
-use closer::Workers;
+use bus::{Limits, BYTES};
 use device::Device;
-use shrinker::Pools;
 
 module! {
     type: Device,
@@ -80,10 +78,6 @@ fn limits() -> Result<Limits> {
 
 impl kernel::InPlaceModule for Device {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| {
-            let limits = limits()?;
-            let (bus, pools) = (Bus::new(limits)?, Pools::new()?);
-            Ok(Device::register(bus, pools, Workers::new(&limits)?))
-        })
+        pin_init::pin_init_scope(|| Ok(Device::register(limits()?)))
     }
 }

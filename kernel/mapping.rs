@@ -47,17 +47,16 @@ use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::{Arc, ArcBorrow};
 
-use crate::glue::Operations;
 use crate::memory::{MAPPINGS_MAX, N_PAGES};
-use crate::pool::{Pool, Shared};
+use crate::pool::Pool;
 
-static POOL_MAPPING: Operations<vm_operations_struct> = Operations(vm_operations_struct {
+const POOL_MAPPING: &vm_operations_struct = &vm_operations_struct {
     open: Some(opened),
     close: Some(closed),
     may_split: Some(may_split),
     fault: Some(fault),
     ..pin_init::zeroed()
-});
+};
 
 /// Makes `vma` a mapping of the pool.
 ///
@@ -65,7 +64,7 @@ static POOL_MAPPING: Operations<vm_operations_struct> = Operations(vm_operations
 ///
 /// EPERM if it is to be written or executed; EINVAL if it is beyond the end of the pool; ENOMEM,
 /// also if there are too many mappings.
-pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
+pub(crate) fn map(pool: &Arc<Pool>, vma: &VmaNew) -> Result {
     if vma.flags() & (flags::WRITE | flags::EXEC) != 0 {
         return Err(EPERM);
     }
@@ -81,7 +80,7 @@ pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
     // It would make a core dump of up to 4 GiB.
     vma.set_dontdump();
     // From here on nothing fails, so it ends in `closed`.
-    let mappings = &pool.0.memory.mappings;
+    let mappings = &pool.memory.mappings;
     if mappings.fetch_add(1_usize, Relaxed) >= MAPPINGS_MAX {
         mappings.fetch_sub(1_usize, Relaxed);
         return Err(ENOMEM);
@@ -89,9 +88,9 @@ pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
     // SAFETY: The mapping is being set up. It takes a reference of its own to the file, and one to
     // the pool, which `closed` drops; the operations are static, and the file keeps the module.
     unsafe {
-        bindings::vma_set_file(vma.as_ptr(), pool.0.memory.file.as_ptr());
-        (*vma.as_ptr()).vm_private_data = pool.0.clone().into_raw().cast_mut().cast();
-        (*vma.as_ptr()).vm_ops = &POOL_MAPPING.0;
+        bindings::vma_set_file(vma.as_ptr(), pool.memory.file.as_ptr());
+        (*vma.as_ptr()).vm_private_data = pool.clone().into_raw().cast_mut().cast();
+        (*vma.as_ptr()).vm_ops = POOL_MAPPING;
     }
     Ok(())
 }
@@ -101,7 +100,7 @@ pub(crate) fn map(pool: &Pool, vma: &VmaNew) -> Result {
 /// # Safety
 ///
 /// [`map`] set the mapping up, or one that it is a copy of, and it stays meanwhile.
-unsafe fn pool<'a>(vma: *mut bindings::vm_area_struct) -> ArcBorrow<'a, Shared> {
+unsafe fn pool<'a>(vma: *mut bindings::vm_area_struct) -> ArcBorrow<'a, Pool> {
     // SAFETY: By the caller the mapping owns a reference.
     unsafe { ArcBorrow::from_raw((*vma).vm_private_data.cast()) }
 }
@@ -126,7 +125,7 @@ unsafe extern "C" fn opened(vma: *mut bindings::vm_area_struct) {
 /// Called for a mapping that [`map`] set up, or for a copy.
 unsafe extern "C" fn closed(vma: *mut bindings::vm_area_struct) {
     // SAFETY: By the caller. The mapping gives its reference up.
-    let pool = unsafe { Arc::<Shared>::from_raw((*vma).vm_private_data.cast()) };
+    let pool = unsafe { Arc::<Pool>::from_raw((*vma).vm_private_data.cast()) };
     pool.memory.mappings.fetch_sub(1_usize, Relaxed);
 }
 

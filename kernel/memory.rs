@@ -174,7 +174,7 @@ impl Memory {
     #[cold]
     fn pin_rows(&self, start: usize, mut pages: Range<usize>) -> Result {
         while !pages.is_empty() {
-            let made = match glue::is_killed() {
+            let made = match glue::bus1_is_killed() {
                 true => Err(EINTR),
                 false => match self.pin_row(pages.clone()) {
                     0 => self.make(pages.clone()),
@@ -348,8 +348,7 @@ impl Memory {
 ///
 /// ENOMEM, ENFILE.
 fn new_file() -> Result<ARef<File>> {
-    // SAFETY: It has no requirements.
-    let file = from_err_ptr(unsafe { glue::bus1_new_pool_file() })?;
+    let file = from_err_ptr(glue::bus1_new_pool_file())?;
     // SAFETY: It is valid, we own the first reference, and nobody takes its position.
     Ok(unsafe { ARef::from_raw(NonNull::new_unchecked(file).cast()) })
 }

@@ -25,12 +25,12 @@ use crate::waker::Waiters;
 pub(crate) struct Kernel;
 
 impl bus::Host for Kernel {
-    type Pool = Pool;
+    type Pool = Arc<Pool>;
     type Files = Cargo;
     type Waker = Waiters;
 
     fn is_killed() -> bool {
-        glue::is_killed()
+        glue::bus1_is_killed()
     }
 }
 

@@ -17,14 +17,14 @@ use kernel::warn_on;
 use crate::bus;
 use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::memory::{Effort, Memory, N_PAGES, POOL_SIZE};
-use crate::shrinker::{MemberReservation, Pools};
+use crate::shrinker::Pools;
 
-/// The parts of a pool.
+/// The pool of one peer.
 ///
 /// Invariant: until a message is queued, its range is written by its sender only, which has it
 /// pinned; afterwards by the receiver, under the peer's lock. So no two tasks in the kernel write
 /// the same byte at once; user space can only read.
-pub(crate) struct Shared {
+pub(crate) struct Pool {
     pools: Arc<Pools>,
     /// The shrinker may hold it for a moment longer than the pool.
     pub(crate) memory: Arc<Memory>,
@@ -34,15 +34,11 @@ pub(crate) struct Shared {
     kept: SetOnce<bus::KeptCharges>,
 }
 
-impl Drop for Shared {
+impl Drop for Pool {
     fn drop(&mut self) {
         self.pools.leave(&self.memory);
     }
 }
-
-/// A reference to a pool.
-#[derive(Clone)]
-pub(crate) struct Pool(pub(crate) Arc<Shared>);
 
 /// Returns the numbers of the pages that a range touches.
 fn pages_of(offset: u64, len: u64) -> Range<usize> {
@@ -52,23 +48,22 @@ fn pages_of(offset: u64, len: u64) -> Range<usize> {
 
 impl Pool {
     /// Makes an empty pool, whose memory the shrinker of `pools` can take back.
-    pub(crate) fn new(pools: &Arc<Pools>) -> Result<Self> {
-        let reservation = MemberReservation::new(ACCOUNT_MAYFAIL)?;
-        let shared = Shared {
+    pub(crate) fn new(pools: &Arc<Pools>) -> Result<Arc<Self>> {
+        let new = Self {
             pools: pools.clone(),
             memory: Arc::pin_init(Memory::new(), ACCOUNT_MAYFAIL)?,
             retained: Atomic::new(0),
             kept: SetOnce::new(),
         };
-        pools.enter(reservation, &shared.memory);
-        Ok(Self(Arc::new(shared, ACCOUNT_MAYFAIL)?))
+        pools.enter(&new.memory)?;
+        Ok(Arc::new(new, ACCOUNT_MAYFAIL)?)
     }
 
     /// Pins pages that could not be pinned for `error`: for want of memory once more, after idle
     /// pages of the pool were freed. On error none stays that was made.
     #[cold]
     fn pin_again(&self, pages: Range<usize>, error: Error) -> Result {
-        let memory = &self.0.memory;
+        let memory = &self.memory;
         let pinned = if error == ENOMEM {
             // Idle pages are charged to the senders that needed them first, and a limit on the
             // memory of a cgroup does not reach the shrinker.
@@ -90,7 +85,7 @@ impl Pool {
         let mut done = 0;
         while done < len {
             let (at, left) = ((offset + done) as usize, (len - done) as usize);
-            let piece = self.0.memory.piece(at, left);
+            let piece = self.memory.piece(at, left);
             warn_on!(piece.is_none());
             let piece = piece.ok_or(EFAULT)?;
             f(piece, done)?;
@@ -100,46 +95,44 @@ impl Pool {
     }
 }
 
-impl bus::Pool for Pool {
+impl bus::Pool for Arc<Pool> {
     const SIZE: u64 = POOL_SIZE;
 
     #[inline]
     fn pin(&self, offset: u64, len: u64) -> Result {
         let pages = pages_of(offset, len);
-        let pinned = self.0.memory.pin(pages.clone());
+        let pinned = self.memory.pin(pages.clone());
         pinned.or_else(|error| self.pin_again(pages, error))
     }
 
     fn keep(&self, kept: bus::KeptCharges) {
-        let is_first = self.0.kept.populate(kept);
+        let is_first = self.kept.populate(kept);
         warn_on!(!is_first);
     }
 
     fn unpin(&self, offset: u64, len: u64) {
-        self.0.memory.unpin(pages_of(offset, len));
-        let (start, end) = (self.0.retained.load(Relaxed).max(offset), offset + len);
+        self.memory.unpin(pages_of(offset, len));
+        let (start, end) = (self.retained.load(Relaxed).max(offset), offset + len);
         if start < end {
-            self.0
-                .memory
-                .trim(pages_of(start, end - start), Effort::All);
+            self.memory.trim(pages_of(start, end - start), Effort::All);
         }
     }
 
     fn abandon(&self, offset: u64, len: u64) {
         let pages = pages_of(offset, len);
-        self.0.memory.unpin(pages.clone());
+        self.memory.unpin(pages.clone());
         // What the owner reads stays: to take it out would make every message dearer to it.
-        self.0.memory.trim(pages, Effort::Unmapped);
+        self.memory.trim(pages, Effort::Unmapped);
     }
 
     fn retain(&self, end: u64) {
-        self.0.retained.store(end, Relaxed);
+        self.retained.store(end, Relaxed);
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
         let _ = self.pieces(offset, bytes.len() as u64, |piece, done| {
             let from = bytes.as_ptr().wrapping_add(done as usize);
-            // SAFETY: The piece lies in pinned pages and, by the invariant of `Shared`, is ours to
+            // SAFETY: The piece lies in pinned pages and, by the invariant of [`Pool`], is ours to
             // write. The pieces together are as long as `bytes`.
             unsafe { ptr::copy_nonoverlapping(from, piece.cast(), piece.len()) };
             Ok(())

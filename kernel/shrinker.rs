@@ -15,10 +15,11 @@ use core::ptr::NonNull;
 
 use kernel::bindings::{self, shrink_control, shrinker};
 use kernel::prelude::*;
-use kernel::rbtree::{RBTree, RBTreeNodeReservation};
+use kernel::rbtree::{RBTree, RBTreeNode};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 use crate::entry;
+use crate::gfp::ACCOUNT_MAYFAIL;
 use crate::memory::Memory;
 
 const SHRINK_STOP: usize = usize::MAX;
@@ -41,9 +42,6 @@ impl List {
         Some(memory.clone())
     }
 }
-
-/// Memory for an entry of the list.
-pub(crate) type MemberReservation = RBTreeNodeReservation<usize, Arc<Memory>>;
 
 fn address_of(memory: &Arc<Memory>) -> usize {
     Arc::as_ptr(memory).addr()
@@ -95,9 +93,14 @@ impl Pools {
     }
 
     /// Puts the memory of a pool into the list, in which it is until [`Pools::leave`].
-    pub(crate) fn enter(&self, reservation: MemberReservation, memory: &Arc<Memory>) {
-        let node = reservation.into_node(address_of(memory), memory.clone());
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn enter(&self, memory: &Arc<Memory>) -> Result {
+        let node = RBTreeNode::new(address_of(memory), memory.clone(), ACCOUNT_MAYFAIL)?;
         self.list.lock().members.insert(node);
+        Ok(())
     }
 
     /// Takes the memory of a pool out of the list, if it is in it.

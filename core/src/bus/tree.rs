@@ -3,24 +3,25 @@
 //! Entries of a tree: those that are taken out in one pass, and those that are not used any more, a
 //! few at a time.
 
-use kernel::rbtree::{RBTree, RBTreeNode};
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 
-/// Keeps the entries of `tree` for which `keep` holds, and hands the others to `out`.
-pub(crate) fn retain<K: Ord + Copy, V>(
+/// Offers `take` each value of `tree`. Removes the entries from whose values it takes something,
+/// and hands to `out` what was taken, with the entry's memory.
+pub(crate) fn take_out<K: Ord + Copy, V, T>(
     tree: &mut RBTree<K, V>,
-    mut keep: impl FnMut(&mut V) -> bool,
-    mut out: impl FnMut(RBTreeNode<K, V>),
+    mut take: impl FnMut(&mut V) -> Option<T>,
+    mut out: impl FnMut(T, RBTreeNodeReservation<K, V>),
 ) {
     let mut cursor = tree.cursor_front_mut();
     while let Some(mut here) = cursor {
-        cursor = if keep(here.current_mut().1) {
-            here.move_next()
-        } else {
+        cursor = if let Some(taken) = take(here.current_mut().1) {
             let last = here.peek_next().is_none();
             let (next, node) = here.remove_current();
-            out(node);
+            out(taken, node.into_reservation());
             // At the end the cursor falls back to the one before, which was seen already.
             next.filter(|_| !last)
+        } else {
+            here.move_next()
         };
     }
 }

@@ -87,8 +87,7 @@ impl<H: Host> Inbox<H> {
         Ok(Self {
             open: true,
             queue: Queue::new(memory.ring),
-            // A bit less than a power of two, which a small slice cuts out of without leaving its
-            // bin.
+            // The largest size that `reserve_slice` lets pass.
             slices: Allocator::new(H::Pool::SIZE - UNIT, memory.extents)?,
             ledger: Ledger::new(user, peer)?,
             retained: RETAINED_MIN,

@@ -86,7 +86,7 @@ impl<H: Host> Peer<H> {
             nodes,
             queued,
             staged: inbox.queue.n_staged() as u64,
-            slices: u64::from(inbox.slices.n_used()),
+            slices: u64::from(inbox.slices.n_used),
             charged,
             user_charged,
             user_limits: self.user.limits,

@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{check, Inbox, Message, Peer};
 use crate::bus::order::Ring;
-use crate::bus::pool::{AllocError, ExtentArray};
+use crate::bus::pool::{AllocError, Extent};
 use crate::bus::quota::{only, Claimant, LedgerReservation, Level, QuotaError, HANDLES};
 use crate::errno::{EDQUOT, EXFULL};
 
@@ -49,21 +49,20 @@ impl From<AllocError> for Denied {
 ///
 /// Each message has a slice until it left the ring, so there is always a slot for it.
 pub(crate) struct SliceReservation<H: Host> {
-    pub(crate) extents: ExtentArray,
+    pub(crate) extents: KVVec<Extent>,
     pub(crate) ring: Ring<Message<H>>,
 }
 
 impl<H: Host> SliceReservation<H> {
-    /// Allocates memory for at least `n` slices.
+    /// Allocates memory for `n` slices.
     ///
     /// # Errors
     ///
     /// ENOMEM.
     pub(crate) fn new(n: usize) -> Result<Self> {
-        let extents = ExtentArray::new(n)?;
         Ok(Self {
-            ring: Ring::new(extents.capacity())?,
-            extents,
+            extents: Extent::new_array(n)?,
+            ring: Ring::new(n)?,
         })
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Cursor {
 impl<M: Queued> Queue<M> {
     /// Returns the start of all that is committed.
     pub(crate) fn cursor(&self) -> Cursor {
-        Cursor::Ring(self.ring.head())
+        Cursor::Ring(self.ring.head)
     }
 
     /// Moves `cursor` behind the next committed entry. Returns its place, from which it may have
@@ -52,7 +52,7 @@ impl<M: Queued> Queue<M> {
     pub(crate) fn entry_at(&self, at: &Cursor) -> Option<Head<'_, M>> {
         match at {
             Cursor::Ring(at) => self.ring.get(*at).map(Head::of_message),
-            Cursor::Tree(key) => self.entry_of(*key),
+            Cursor::Tree(key) => self.get(*key),
             Cursor::End => None,
         }
     }

@@ -6,7 +6,6 @@
 //! decides the fate of all parts of one operation. `docs/ordering.md` has the algorithm and its
 //! proof.
 
-mod crowd;
 mod cursor;
 mod group;
 mod key;
@@ -16,10 +15,9 @@ mod ring;
 mod test_queue;
 mod transaction;
 
-pub(crate) use crowd::Crowd;
 pub(crate) use cursor::Cursor;
 pub(crate) use group::{EntryRef, EntryReservation, Links, Queued, Removed};
 pub(crate) use key::{destruction_after, message_after, Key, Number};
-pub(crate) use queue::Queue;
+pub(crate) use queue::{Crowd, Queue};
 pub(crate) use ring::Ring;
 pub(crate) use transaction::Transaction;

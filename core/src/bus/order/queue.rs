@@ -22,8 +22,8 @@
 //!   timestamp.
 //! - A message without other parts in this queue is in the ring, unless it was staged and stood
 //!   before a message of the ring when it was pulled; all other committed entries are in a tree.
-//! - Staged groups are in a tree by staged key: by the user and the number of the transaction. A
-//!   group that was staged when no other was is `lone` instead, outside of the tree.
+//! - Staged groups are in a tree by staged key: by the user and the number of the transaction. The
+//!   only staged group may be `lone` instead, outside of the tree.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
 //!
 //! # Bounds
@@ -36,8 +36,6 @@
 //! # Locks
 //!
 //! None of its own; a queue lies in the peer's inbox.
-
-use core::cell::Cell;
 
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
@@ -52,7 +50,7 @@ use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
 #[cfg(test)]
 use crate::bus::planted;
-use crate::bus::tree::retain;
+use crate::bus::tree::take_out;
 
 /// Latest clock at which messages are put in. The timestamps above are left to destructions, which
 /// must not fail.
@@ -72,11 +70,22 @@ impl<'q, M: Queued> Head<'q, M> {
     }
 }
 
-/// A staged group that is not in the tree, since no other group was staged when it was; with the
-/// memory to stand there.
+/// The only staged group, with the memory to stand in the tree. Mostly no other comes.
 struct Lone<M: Queued> {
     group: Group<M>,
     memory: EntryReservation<M>,
+}
+
+/// The undecided transactions that users have in a queue. Each of them costs every step at the queue
+/// a look, so the queue's caller bounds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// Transactions of one user.
+    pub(crate) of_user: u64,
+    /// Transactions of all users.
+    pub(crate) of_all: u64,
+    /// Number of users that have some.
+    pub(crate) users: u32,
 }
 
 /// The queue of one peer.
@@ -86,8 +95,8 @@ pub(crate) struct Queue<M: Queued> {
     pub(super) ring: Ring<M>,
     /// All other committed entries.
     pub(super) committed: Tree<M>,
+    /// If there is one, `staged` is empty.
     lone: Option<Lone<M>>,
-    /// All other staged groups.
     staged: Tree<M>,
     /// Does nothing except order accesses; not every kernel has the same function for that.
     barrier: Atomic<u32>,
@@ -166,17 +175,15 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Returns the staged groups.
-    pub(super) fn staged(&self) -> impl Iterator<Item = &Group<M>> {
+    fn staged(&self) -> impl Iterator<Item = &Group<M>> {
         let lone = self.lone.iter().map(|lone| &lone.group);
         Iterator::chain(lone, self.staged.values().flatten())
     }
 
     /// Returns the staged group of the part with this staged key.
-    pub(super) fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
-        match &mut self.lone {
-            Some(lone) if lone.is_at(place) => Some(&mut lone.group),
-            _ => self.staged.get_mut(&place.of_group())?.as_mut(),
-        }
+    fn staged_mut(&mut self, place: &Key) -> Option<&mut Group<M>> {
+        self.put_lone_into_tree();
+        self.staged.get_mut(&place.of_group())?.as_mut()
     }
 
     /// Stages one part of a transaction, if it has memory for an entry in a tree. A part that joins
@@ -204,48 +211,32 @@ impl<M: Queued> Queue<M> {
             },
             false => place,
         };
-        let has_staged = self.has_staged();
-        // Mostly nothing is.
-        let joined = match has_staged {
-            true => self.staged_mut(&place),
-            false => None,
-        };
-        if let Some(group) = joined {
-            group.join(part, entry, memory);
-            if let Some(staged) = &mut group.staged {
-                staged.after = after;
-            }
-            return self.clock;
-        }
-        let staged = Staged {
+        let staged = Some(Staged {
             transaction: transaction.clone(),
             after,
-        };
-        let group = Group::new(part, entry, Some(staged));
-        if has_staged {
+        });
+        if !self.has_staged() {
+            let group = Group::new(part, entry, staged);
+            self.lone = Some(Lone { group, memory });
+        } else if let Some(group) = self.staged_mut(&place) {
+            group.join(part, entry, memory);
+            group.staged = staged;
+        } else {
+            let group = Group::new(part, entry, staged);
             let node = memory.into_node(place.of_group(), Some(group));
             self.staged.insert(node);
-        } else {
-            self.lone = Some(Lone { group, memory });
         }
         self.clock
     }
 
     /// Takes out the part with this staged key; None if it is not staged here any more.
     pub(crate) fn unstage(&mut self, place: &Key) -> Option<Removed<M>> {
-        match self.lone.take_if(|lone| lone.is_at(place)) {
-            Some(mut lone) if lone.group.part != place.part || !lone.group.rest.is_empty() => {
-                let removed = lone.group.take(place.part);
-                self.lone = Some(lone);
-                removed
-            }
-            Some(lone) => Some(lone.group.first.with(lone.memory)),
-            None => take(&mut self.staged, &place.of_group(), place.part),
-        }
+        self.put_lone_into_tree();
+        take(&mut self.staged, &place.of_group(), place.part)
     }
 
     /// Puts the lone group into the tree.
-    pub(super) fn put_lone_into_tree(&mut self) {
+    fn put_lone_into_tree(&mut self) {
         if let Some(Lone { group, memory }) = self.lone.take() {
             if let Some(staged) = &group.staged {
                 let key = staged.transaction.staged_key(0);
@@ -272,36 +263,34 @@ impl<M: Queued> Queue<M> {
         // A commit takes no lock of this queue. The barrier keeps each look at a word behind the
         // step by which this task came to know that the maker's call returned; see `transaction`.
         self.barrier.fetch_add(0u32, Full);
-        if let Some(lone) = self
+        let committed = self
             .lone
-            .take_if(|lone| lone.group.committed_at().is_some())
-        {
-            self.commit(lone.group, lone.memory);
+            .as_ref()
+            .and_then(|lone| lone.group.committed_at());
+        if let Some(timestamp) = committed {
+            if let Some(Lone { group, memory }) = self.lone.take() {
+                self.commit(group, timestamp, memory);
+            }
         }
         if self.staged.is_empty() {
             return;
         }
         let mut staged = core::mem::replace(&mut self.staged, RBTree::new());
-        // The group that was taken from its tree node, which `retain` hands out next.
-        let taken = Cell::new(None);
-        let is_undecided = |group: &mut Option<Group<M>>| {
-            taken.set(group.take_if(|group| group.committed_at().is_some()));
-            group.is_some()
+        let take_committed = |group: &mut Option<Group<M>>| {
+            let timestamp = group.as_ref()?.committed_at()?;
+            Some((group.take()?, timestamp))
         };
-        retain(&mut staged, is_undecided, |node| {
-            if let Some(group) = taken.take() {
-                self.commit(group, node.into_reservation());
-            }
+        take_out(&mut staged, take_committed, |(group, timestamp), memory| {
+            self.commit(group, timestamp, memory);
         });
         self.staged = staged;
     }
 
-    /// Moves a group to the place where it was committed.
-    fn commit(&mut self, mut group: Group<M>, memory: EntryReservation<M>) {
+    /// Moves a group to its place, since its transaction was committed at `timestamp`.
+    fn commit(&mut self, mut group: Group<M>, timestamp: u64, memory: EntryReservation<M>) {
         let Some(staged) = group.staged.take() else {
             return;
         };
-        let timestamp = staged.transaction.committed_at().unwrap_or(self.clock);
         #[cfg(feature = "broken-order")]
         let timestamp = timestamp.min(staged.after + 1);
         self.clock = self.clock.max(timestamp);
@@ -383,12 +372,6 @@ impl<M: Queued> Queue<M> {
         })
     }
 
-    /// Returns the entry of the tree at `key`, with its key.
-    pub(super) fn entry_of(&self, key: Key) -> Option<Head<'_, M>> {
-        let entry = self.get(&key)?;
-        Some(Head { key, entry })
-    }
-
     /// Takes the first committed entry out, whose key is `key`.
     #[inline]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<M>> {
@@ -400,9 +383,10 @@ impl<M: Queued> Queue<M> {
     }
 
     /// Returns the part or notice that is committed at `key`.
-    pub(crate) fn get(&self, key: &Key) -> Option<EntryRef<'_, M>> {
+    pub(super) fn get(&self, key: Key) -> Option<Head<'_, M>> {
         let group = self.committed.get(&key.of_group())?.as_ref()?;
-        group.get(key.part)
+        let entry = group.get(key.part)?;
+        Some(Head { key, entry })
     }
 
     /// Returns the entry that follows the head, at `key`, in the same transaction.
@@ -419,7 +403,7 @@ impl<M: Queued> Queue<M> {
     fn following_grouped(&self, key: &Key) -> Option<Head<'_, M>> {
         let group = self.committed.get(&key.of_group())?.as_ref()?;
         let part = group.rest.cursor_front()?.current().0.part;
-        self.entry_of(Key { part, ..*key })
+        self.get(Key { part, ..*key })
     }
 
     /// Takes out the part or notice that is committed at `key`.
@@ -466,17 +450,37 @@ impl<M: Queued> Queue<M> {
         }
     }
 
+    /// Counts the groups of messages that are staged here, by their makers' users. Groups that were
+    /// committed since the last pull are counted too.
+    #[cold]
+    pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
+        // The tree is in the order of users.
+        self.put_lone_into_tree();
+        let mut crowd = Crowd::default();
+        let mut last = None;
+        for group in self.staged() {
+            // Destructions cannot be refused, so they take nobody's room.
+            let (Some(staged), Entry::Message(_)) = (&group.staged, &group.first) else {
+                continue;
+            };
+            let user = staged.transaction.uid;
+            crowd.of_all += 1;
+            crowd.of_user += u64::from(user == uid);
+            crowd.users += u32::from(last != Some(user));
+            last = Some(user);
+        }
+        crowd
+    }
+
+    /// Returns whether the transaction of the part with the staged key `place` has a part here that
+    /// is staged.
+    pub(crate) fn is_staged(&mut self, place: &Key) -> bool {
+        self.staged_mut(place).is_some()
+    }
+
     /// Counts the entries that are staged.
     pub(crate) fn n_staged(&self) -> usize {
         self.staged().map(|group| group.len).sum()
-    }
-}
-
-impl<M: Queued> Lone<M> {
-    /// Returns whether it is the group of the part with this staged key.
-    fn is_at(&self, place: &Key) -> bool {
-        let staged = self.group.staged.as_ref();
-        staged.is_some_and(|staged| staged.transaction.number == place.number)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::bus::allocation::GFP_KEPT;
 pub(crate) struct Ring<M> {
     slots: KVVec<Option<KBox<M>>>,
     /// The position of the first message.
-    head: u32,
+    pub(super) head: u32,
     /// The position behind the last message.
     tail: u32,
 }
@@ -85,16 +85,6 @@ impl<M> Ring<M> {
         &mut self.slots[index]
     }
 
-    /// Makes sure that there is a slot for one more.
-    #[inline]
-    fn make_room(&mut self) {
-        if self.tail.wrapping_sub(self.head) as usize == self.slots.len() {
-            self.close_holes();
-            let before = self.head.wrapping_sub(1);
-            debug_assert!(self.slot(before).is_none(), "a ring without room");
-        }
-    }
-
     /// Moves all to the end, so that there is no hole any more.
     #[cold]
     fn close_holes(&mut self) {
@@ -112,9 +102,13 @@ impl<M> Ring<M> {
     /// Puts a message in behind all others.
     #[inline]
     pub(crate) fn push(&mut self, message: KBox<M>) {
-        self.make_room();
         let at = self.tail;
-        *self.slot(at) = Some(message);
+        if at.wrapping_sub(self.head) as usize == self.slots.len() {
+            self.close_holes();
+        }
+        let slot = self.slot(at);
+        debug_assert!(slot.is_none(), "a ring without room");
+        *slot = Some(message);
         self.tail = at.wrapping_add(1);
     }
 
@@ -133,11 +127,6 @@ impl<M> Ring<M> {
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<KBox<M>> {
         self.remove(self.head)
-    }
-
-    /// Returns the position of the first message.
-    pub(crate) fn head(&self) -> u32 {
-        self.head
     }
 
     /// Returns the first position at or behind `from` where a message stands or stood; None at the

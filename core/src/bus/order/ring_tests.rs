@@ -23,7 +23,7 @@ fn message(n: u64) -> KBox<u64> {
 
 /// Counts the messages.
 fn count(ring: &Ring<u64>) -> usize {
-    let (mut from, mut n) = (ring.head(), 0);
+    let (mut from, mut n) = (ring.head, 0);
     while let Some(here) = ring.seek(from) {
         n += usize::from(ring.get(here).is_some());
         from = here.wrapping_add(1);
@@ -34,7 +34,7 @@ fn count(ring: &Ring<u64>) -> usize {
 /// Takes all messages out that `n` divides, as a purge does.
 fn purge(ring: &mut Ring<u64>, n: u64) -> Vec<u64> {
     let mut out = Vec::new();
-    let mut from = ring.head();
+    let mut from = ring.head;
     while let Some(here) = ring.seek(from) {
         from = here.wrapping_add(1);
         if ring.get(here).is_some_and(|at| at.is_multiple_of(n)) {

@@ -98,10 +98,7 @@ impl Transaction {
     #[inline]
     pub(crate) fn fate(&self) -> Fate {
         // Acquire pairs with the Full in `commit`.
-        self.fate_of(self.word.load(Acquire))
-    }
-
-    fn fate_of(&self, word: u64) -> Fate {
+        let word = self.word.load(Acquire);
         let floor = word & !STATE;
         match word & STATE {
             0 => Fate::Undecided { floor },

@@ -8,8 +8,8 @@
 //! the pages that are touched few; otherwise it coalesces with its free neighbours.
 //!
 //! Extents live in one array and name each other by index, which is the number of the slice. The
-//! array only grows when asked to, because memory cannot be allocated under the lock that this
-//! lies under.
+//! elements that no extent uses are linked in a list. The array only grows when asked to, because
+//! memory cannot be allocated under the lock that this lies under.
 //!
 //! # Invariants
 //!
@@ -23,7 +23,6 @@
 //!
 //! None of its own; it lies in the peer's inbox.
 
-use core::num::NonZeroU64;
 use core::ops::Range;
 
 use kernel::prelude::*;
@@ -46,15 +45,16 @@ pub(super) enum State {
     Reserved,
     /// Reserved, and the user has it: `given.rs`.
     Given {
-        /// The peer that is charged for it. IDs of peers begin at 1.
-        payer: NonZeroU64,
+        /// The ID of the peer that is charged for it.
+        payer: u64,
         /// Bytes that it is charged for.
         n_bytes: u32,
     },
 }
 
+/// An element of the array, and the extent that uses it.
 #[derive(Clone, Copy)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     pub(super) state: State,
     /// Start of the extent, in units; so is `len`.
     pub(super) start: u32,
@@ -66,6 +66,8 @@ pub(super) struct Extent {
     bin_prev: u32,
     /// The next one in the bin, in the list of unused elements, or in the chain of given slices.
     pub(super) bin_next: u32,
+    /// The first slice of the chain with the number of this element, whatever extent uses it.
+    pub(super) chain: u32,
 }
 
 impl Extent {
@@ -77,14 +79,26 @@ impl Extent {
         next: NONE,
         bin_prev: NONE,
         bin_next: NONE,
+        chain: NONE,
     };
+
+    /// Allocates an array of `n` elements that no extent uses, each linked to the next.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    pub(crate) fn new_array(n: usize) -> Result<KVVec<Self>> {
+        let mut elements = KVVec::from_elem(Self::UNUSED, n, GFP_KEPT)?;
+        for (next, element) in (1..).zip(elements.iter_mut()) {
+            element.bin_next = next;
+        }
+        Ok(elements)
+    }
 }
 
 /// Reserves and frees slices of one address space.
 pub(crate) struct Allocator {
     pub(super) extents: KVVec<Extent>,
-    /// The first slice of each chain of given ones; a power of two of them, or none.
-    pub(super) chains: KVVec<u32>,
     /// The first extent of each bin.
     bins: [u32; BINS],
     /// A bit for each bin that is not empty.
@@ -92,7 +106,7 @@ pub(crate) struct Allocator {
     /// The first unused element.
     unused: u32,
     /// Number of slices in use.
-    n_used: u32,
+    pub(crate) n_used: u32,
     /// The extent that was freed last and waits for the next slice of its size, or NONE.
     warm: u32,
 }
@@ -116,7 +130,6 @@ impl Allocator {
     /// An allocator without space and memory.
     pub(crate) const EMPTY: Self = Self {
         extents: KVVec::new(),
-        chains: KVVec::new(),
         bins: [NONE; BINS],
         filled: 0,
         unused: NONE,
@@ -124,37 +137,31 @@ impl Allocator {
         warm: NONE,
     };
 
-    /// Makes an allocator of `size` free bytes.
+    /// Makes an allocator of `size` free bytes, with room for as many extents as `memory` has
+    /// elements.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new(size: u64, memory: ExtentArray) -> Result<Self> {
+    pub(crate) fn new(size: u64, memory: KVVec<Extent>) -> Result<Self> {
         let mut new = Self::EMPTY;
         drop(new.grow(memory));
-        let whole = Extent {
-            len: (size / UNIT) as u32,
-            ..Extent::UNUSED
-        };
-        new.extents.push(whole, GFP_KEPT)?;
-        new.insert_free(0);
+        let whole = new.unused_element().map_err(|_| ENOMEM)?;
+        new.at(whole).len = (size / UNIT) as u32;
+        new.insert_free(whole);
         Ok(new)
     }
 
-    /// Returns the number of slices in use.
-    pub(crate) fn n_used(&self) -> u32 {
-        self.n_used
-    }
-
     /// Moves into a larger array. Returns the old one, to be freed without locks.
-    pub(crate) fn grow(&mut self, mut memory: ExtentArray) -> ExtentArray {
-        if memory.capacity() > self.extents.capacity() {
-            for extent in self.extents.iter() {
-                // There is room for all of them, so nothing is lost here.
-                let _ = memory.extents.push_within_capacity(*extent);
+    pub(crate) fn grow(&mut self, mut memory: KVVec<Extent>) -> KVVec<Extent> {
+        let n = self.extents.len();
+        if memory.len() > n {
+            memory[..n].copy_from_slice(&self.extents);
+            if let Some(last) = memory.last_mut() {
+                last.bin_next = self.unused;
             }
-            core::mem::swap(&mut self.extents, &mut memory.extents);
-            core::mem::swap(&mut self.chains, &mut memory.chains);
+            self.unused = n as u32;
+            core::mem::swap(&mut self.extents, &mut memory);
             self.link_all_given();
         }
         memory
@@ -223,20 +230,6 @@ impl Allocator {
         None
     }
 
-    /// Changes the start and the length of a free extent, and its bin if need be.
-    fn resize(&mut self, i: u32, start: u32, len: u32) {
-        let moves = bin_of(self.at(i).len) != bin_of(len);
-        if moves {
-            self.remove_free(i);
-        }
-        let extent = self.at(i);
-        extent.start = start;
-        extent.len = len;
-        if moves {
-            self.insert_free(i);
-        }
-    }
-
     /// Reserves the extent that was freed last and kept warm, if it has this size. Returns the
     /// slice's number.
     #[inline]
@@ -265,25 +258,22 @@ impl Allocator {
     pub(crate) fn reserve(&mut self, size: u64) -> Result<u32, AllocError> {
         let len = u32::try_from(size / UNIT).map_err(|_| AllocError::Full)?;
         let i = self.find_free(len).ok_or(AllocError::Full)?;
-        let whole = *self.at(i);
-        if whole.len == len {
+        let left = self.at(i).len - len;
+        if left == 0 {
             self.remove_free(i);
-            self.n_used += 1;
-            return Ok(i);
+        } else {
+            let rest = self.unused_element()?;
+            self.remove_free(i);
+            self.at(i).len = len;
+            let Extent { start, next, .. } = *self.at(i);
+            let behind = self.at(rest);
+            (behind.start, behind.len) = (start + len, left);
+            self.join(i, rest);
+            self.join(rest, next);
+            self.insert_free(rest);
         }
-        // Cut off the front of it; the rest mostly stays in its bin.
-        let new = self.unused_element()?;
-        *self.at(new) = Extent {
-            state: State::Reserved,
-            start: whole.start,
-            len,
-            ..Extent::UNUSED
-        };
-        self.join(whole.prev, new);
-        self.join(new, i);
-        self.resize(i, whole.start + len, whole.len - len);
         self.n_used += 1;
-        Ok(new)
+        Ok(i)
     }
 
     /// Makes two extents, either of which may be none, neighbours in the address space.
@@ -298,13 +288,10 @@ impl Allocator {
 
     /// Takes an element of the array that no extent uses.
     fn unused_element(&mut self) -> Result<u32, AllocError> {
-        if let Some(unused) = self.extents.get(self.unused as usize) {
-            return Ok(core::mem::replace(&mut self.unused, unused.bin_next));
-        }
-        let i = self.extents.len();
-        let pushed = self.extents.push_within_capacity(Extent::UNUSED);
-        pushed.map_err(|_| AllocError::NeedsMemory(2 * i))?;
-        Ok(i as u32)
+        let n = self.extents.len();
+        let unused = self.extents.get(self.unused as usize);
+        let unused = unused.ok_or(AllocError::NeedsMemory(2 * n))?;
+        Ok(core::mem::replace(&mut self.unused, unused.bin_next))
     }
 
     /// Returns the start of the slice of this number, in bytes.
@@ -355,63 +342,33 @@ impl Allocator {
 
     /// Makes a reserved extent a free one, joined with the neighbours that are free.
     fn coalesce(&mut self, i: u32) {
-        let extent = *self.at(i);
-        let (prev, next) = (extent.prev, extent.next);
-        let (mut start, mut len) = (extent.start, extent.len);
-        debug_assert!(extent.state == State::Reserved && len != 0);
-        let into = match (self.is_free(prev), self.is_free(next)) {
-            (false, false) => return self.insert_free(i),
-            (true, false) => prev,
-            (false, true) => next,
-            (true, true) => {
-                self.remove_free(prev);
-                start = self.at(prev).start;
-                len += self.at(prev).len;
-                self.remove(prev);
-                next
+        let Extent { prev, next, .. } = *self.at(i);
+        debug_assert!(self.at(i).state == State::Reserved);
+        for neighbour in [prev, next] {
+            if self.is_free(neighbour) {
+                self.remove_free(neighbour);
+                let Extent { start, len, .. } = *self.at(neighbour);
+                let whole = self.at(i);
+                whole.start = whole.start.min(start);
+                whole.len += len;
+                self.remove(neighbour);
             }
-        };
-        self.remove(i);
-        let whole = *self.at(into);
-        self.resize(into, start.min(whole.start), len + whole.len);
+        }
+        self.insert_free(i);
     }
 
-    /// Takes a reserved extent out whose space becomes a neighbour's.
+    /// Takes a reserved extent out whose space became a neighbour's.
     fn remove(&mut self, i: u32) {
         let Extent { prev, next, .. } = *self.at(i);
         self.join(prev, next);
-        *self.at(i) = Extent {
-            bin_next: self.unused,
+        let unused = self.unused;
+        let element = self.at(i);
+        *element = Extent {
+            bin_next: unused,
+            chain: element.chain,
             ..Extent::UNUSED
         };
         self.unused = i;
-    }
-}
-
-/// Memory for extents, and for the chains of those that are given.
-pub(crate) struct ExtentArray {
-    extents: KVVec<Extent>,
-    chains: KVVec<u32>,
-}
-
-impl ExtentArray {
-    /// Allocates memory for at least `n` extents.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM.
-    pub(crate) fn new(n: usize) -> Result<Self> {
-        let extents = KVVec::with_capacity(n, GFP_KEPT)?;
-        let n_chains = extents.capacity().next_power_of_two();
-        Ok(Self {
-            extents,
-            chains: KVVec::from_elem(NONE, n_chains, GFP_KEPT)?,
-        })
-    }
-
-    /// Returns the number of extents that there is room for.
-    pub(crate) fn capacity(&self) -> usize {
-        self.extents.capacity()
     }
 }
 

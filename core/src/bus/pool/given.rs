@@ -2,7 +2,8 @@
 
 //! The slices that the user of a peer was given and has not released.
 //!
-//! The user names a slice by its offset, so they are chained in a hash table by their starts.
+//! The user names a slice by its offset, so they are chained in a hash table by their starts. The
+//! table has as many chains as the array of extents has elements, and lies in these.
 //!
 //! # Invariants
 //!
@@ -11,8 +12,6 @@
 //! # Locks
 //!
 //! None of its own; it lies in the peer's inbox.
-
-use core::num::NonZeroU64;
 
 use crate::bus::pool::allocator::{Allocator, State, NONE};
 use crate::bus::pool::slice::{Slice, UNIT};
@@ -30,7 +29,7 @@ impl Allocator {
     #[inline]
     fn chain_of(&self, start: u32) -> usize {
         // The high bits: starts are multiples of large powers of two where slices are large.
-        let (hash, n) = (start.wrapping_mul(0x9e37_79b1), self.chains.len());
+        let (hash, n) = (start.wrapping_mul(0x9e37_79b1), self.extents.len());
         ((u64::from(hash) * n as u64) >> 32) as usize
     }
 
@@ -38,12 +37,15 @@ impl Allocator {
     #[inline]
     fn link_given(&mut self, number: u32) {
         let chain = self.chain_of(self.extents[number as usize].start);
-        let next = core::mem::replace(&mut self.chains[chain], number);
+        let next = core::mem::replace(&mut self.extents[chain].chain, number);
         self.extents[number as usize].bin_next = next;
     }
 
-    /// Puts all given slices in chains, which are empty.
+    /// Puts all given slices in chains anew, since the number of chains changed.
     pub(super) fn link_all_given(&mut self) {
+        for extent in self.extents.iter_mut() {
+            extent.chain = NONE;
+        }
         for number in 0..self.extents.len() {
             if let State::Given { .. } = self.extents[number].state {
                 self.link_given(number as u32);
@@ -54,13 +56,11 @@ impl Allocator {
     /// Gives the user a reserved slice.
     #[inline]
     pub(crate) fn give(&mut self, slice: &Slice) {
-        let payer = NonZeroU64::new(slice.payer);
-        debug_assert!(payer.is_some(), "no peer has the ID 0");
-        if let Some(payer) = payer {
-            let n_bytes = slice.n_bytes;
-            self.extents[slice.number as usize].state = State::Given { payer, n_bytes };
-            self.link_given(slice.number);
-        }
+        self.extents[slice.number as usize].state = State::Given {
+            payer: slice.payer,
+            n_bytes: slice.n_bytes,
+        };
+        self.link_given(slice.number);
     }
 
     /// Takes the slice at `offset` from the user; it stays reserved. None if the user has none
@@ -72,7 +72,7 @@ impl Allocator {
             return None;
         }
         let chain = self.chain_of(start);
-        let (mut number, mut before) = (*self.chains.get(chain)?, NONE);
+        let (mut number, mut before) = (self.extents.get(chain)?.chain, NONE);
         // The number at the end of a chain is no slice.
         let extent = loop {
             let extent = self.extents.get_mut(number as usize)?;
@@ -89,14 +89,14 @@ impl Allocator {
         let (size, next) = (u64::from(extent.len) * UNIT, extent.bin_next);
         match self.extents.get_mut(before as usize) {
             Some(before) => before.bin_next = next,
-            None => self.chains[chain] = next,
+            None => self.extents[chain].chain = next,
         }
         Some(Slice {
             number,
             offset,
             size,
             n_bytes,
-            payer: payer.get(),
+            payer,
         })
     }
 

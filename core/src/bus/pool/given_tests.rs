@@ -5,7 +5,7 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::bus::pool::allocator::ExtentArray;
+use crate::bus::pool::allocator::Extent;
 use crate::bus::pool::AllocError;
 
 impl Allocator {
@@ -15,7 +15,7 @@ impl Allocator {
             match self.reserve(size) {
                 Ok(number) => break number,
                 Err(AllocError::NeedsMemory(n)) => {
-                    drop(self.grow(ExtentArray::new(n).unwrap()));
+                    drop(self.grow(Extent::new_array(n).unwrap()));
                     self.assert_chains();
                 }
                 Err(AllocError::Full) => panic!("the space is full"),
@@ -37,7 +37,7 @@ impl Allocator {
     /// Returns the numbers in a chain, first to last.
     fn numbers_in(&self, chain: usize) -> Vec<u32> {
         let mut numbers = Vec::new();
-        let mut number = self.chains[chain];
+        let mut number = self.extents[chain].chain;
         while number != NONE {
             numbers.push(number);
             assert!(numbers.len() <= self.extents.len(), "a chain without end");
@@ -50,7 +50,7 @@ impl Allocator {
     fn assert_chains(&self) {
         self.assert_invariants();
         let mut chained = Vec::new();
-        for chain in 0..self.chains.len() {
+        for chain in 0..self.extents.len() {
             for number in self.numbers_in(chain) {
                 assert_eq!(self.chain_of(self.extents[number as usize].start), chain);
                 chained.push(number);
@@ -65,7 +65,7 @@ impl Allocator {
 }
 
 fn new(size: u64) -> Allocator {
-    Allocator::new(size, ExtentArray::new(8).unwrap()).unwrap()
+    Allocator::new(size, Extent::new_array(8).unwrap()).unwrap()
 }
 
 /// A slice that the user was given is found by its offset, once, also after the arrays grew.
@@ -102,7 +102,7 @@ fn a_given_slice_is_taken_back_by_its_offset() {
         allocator.assert_chains();
     }
     assert!(allocator.take_back_from(&mut from).is_none());
-    assert_eq!(allocator.n_used(), 34);
+    assert_eq!(allocator.n_used, 34);
 }
 
 /// Slices of one chain are taken back in any order, wherever in it they are.
@@ -112,7 +112,7 @@ fn a_chain_loses_its_first_a_middle_and_its_last() {
     let slices: Vec<Slice> = (0..200).map(|_| allocator.reserve_for(8, 1)).collect();
     let chain_of =
         |slices: &Allocator, slice: &Slice| slices.chain_of((slice.offset / UNIT) as u32);
-    let crowd = (0..allocator.chains.len())
+    let crowd = (0..allocator.extents.len())
         .map(|chain| {
             let of_chain = |slice: &&Slice| chain_of(&allocator, slice) == chain;
             slices.iter().filter(of_chain).copied().collect::<Vec<_>>()
@@ -140,7 +140,7 @@ fn large_slices_do_not_crowd_one_chain() {
             let slice = allocator.reserve_for(size, 1);
             allocator.give(&slice);
         }
-        for chain in 0..allocator.chains.len() {
+        for chain in 0..allocator.extents.len() {
             let length = allocator.numbers_in(chain).len();
             assert!(length <= 4, "{length} of {n} slices of {size} bytes");
         }

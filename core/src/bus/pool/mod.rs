@@ -8,7 +8,7 @@ mod allocator;
 mod given;
 mod slice;
 
-pub(crate) use allocator::{Allocator, ExtentArray};
+pub(crate) use allocator::{Allocator, Extent};
 pub(crate) use slice::{Size, Slice, UNIT};
 
 /// The reason why a slice cannot be reserved.
