@@ -121,8 +121,8 @@ fn copy_of<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pendin
     let mut charges = charges(&size);
     charges[FDS] = 0;
     let mut copy = Pending::new(peer, None);
-    copy.book(&size, &charges)?;
-    copy.reserve_slots(size.n_handles)?;
+    let message = copy.book(&size, &charges)?;
+    message.reserve_slots(size.n_handles)?;
     copy.pin()?;
     if let Some(message) = copy.message.as_ref().filter(|_| size.n_bytes != 0) {
         message.copy_payload(original);

@@ -91,6 +91,8 @@ pub(crate) struct Message<H: Host> {
     pub(crate) slice: Slice,
     /// Bytes of payload.
     pub(crate) n_bytes: u64,
+    /// Handles that are charged.
+    n_handles: u32,
     pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,
     /// The charge on the sender's user, which ends when it is dropped.
@@ -125,6 +127,7 @@ impl<H: Host> Message<H> {
             links: Links::NONE,
             slice: Slice::default(),
             n_bytes: 0,
+            n_handles: 0,
             handles: KVVec::new(),
             files: None,
             sent_fds: None,
@@ -136,9 +139,23 @@ impl<H: Host> Message<H> {
     pub(crate) fn size(&self) -> Size {
         Size {
             n_bytes: self.n_bytes,
-            n_handles: self.handles.len(),
+            n_handles: self.n_handles as usize,
             n_fds: self.files.as_ref().map_or(0, Files::count),
         }
+    }
+
+    /// Makes empty slots for `n` handles, which are charged. After the booking, so that a
+    /// destination that refuses the message costs nothing in proportion to the handles.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[cold]
+    pub(crate) fn reserve_slots(&mut self, n: usize) -> Result {
+        // No limit allows as many as 2^32.
+        self.n_handles = n as u32;
+        self.handles = Handles::from_elem(None, n, GFP_KEPT)?;
+        Ok(())
     }
 
     /// Returns the offset of the handle IDs, which follow the payload.
