@@ -13,7 +13,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
-use crate::bus::host::{Host, KillCheck, Payload, WakeHint, Waker};
+use crate::bus::host::{Host, KillCheck, Payload};
 use crate::bus::object::{
     charges, check, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer,
     Removed, SentFds,
@@ -32,14 +32,12 @@ pub(crate) struct Resolved<H: Host> {
 
 /// A message on its way to one destination.
 ///
-/// It is empty at first, once it was sent, and after it failed.
+/// It is empty at first, while the message is staged or was sent, and after it failed.
 pub(crate) struct Pending<'p, H: Host> {
     pub(crate) from: &'p Arc<Peer<H>>,
     /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
-    /// The staged key of the message, while it is staged.
-    staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
     linked: Option<KVVec<Linked<H>>>,
     /// The latest destruction of a node that it was to carry a handle of, or 0. The message is
@@ -56,7 +54,6 @@ impl<'p, H: Host> Pending<'p, H> {
             from,
             handle,
             message: None,
-            staged: None,
             linked: None,
             floor: 0,
             error: None,
@@ -202,26 +199,25 @@ impl<'p, H: Host> Pending<'p, H> {
         Ok(())
     }
 
-    /// Confirms the references that it carries, if it was sent.
+    /// Confirms the references that it carries, once it was sent.
     pub(crate) fn confirm(&self) {
-        if self.error.is_none() {
-            self.linked.iter().flatten().for_each(Linked::confirm);
-        }
+        self.linked.iter().flatten().for_each(Linked::confirm);
     }
 
-    /// Hands the message to the receiver's queue, if the inbox admits it. None if it is empty.
+    /// Hands the message to the receiver's queue, if the inbox admits it. Does nothing if it is
+    /// empty.
     ///
     /// # Errors
     ///
     /// EHOSTUNREACH; EDQUOT if it is not admitted.
     #[inline]
-    fn hand_in<T>(
+    fn hand_in<T: Default>(
         &mut self,
         admits: impl FnOnce(&mut Inbox<H>) -> bool,
         put: impl FnOnce(&mut Queue<Message<H>>, KBox<Message<H>>) -> T,
-    ) -> Result<Option<T>> {
+    ) -> Result<T> {
         let Some(message) = self.message.take() else {
-            return Ok(None);
+            return Ok(T::default());
         };
         let mut inbox = self.to().inbox.lock();
         let admitted = self
@@ -230,24 +226,20 @@ impl<'p, H: Host> Pending<'p, H> {
         if admitted.is_err() {
             drop(inbox);
             self.message = Some(message);
-            return admitted.map(|()| None);
+            return admitted.map(|()| T::default());
         }
-        Ok(Some(put(&mut inbox.queue, message)))
+        Ok(put(&mut inbox.queue, message))
     }
 
-    /// Queues a message without other parts.
+    /// Queues a message without other parts. The caller wakes the receiver.
     ///
     /// # Errors
     ///
     /// EHOSTUNREACH.
     #[inline]
-    pub(crate) fn deliver(&mut self, hint: WakeHint) -> Result {
+    pub(crate) fn deliver(&mut self) -> Result {
         let floor = self.floor;
-        let delivered = self.hand_in(|_| true, |queue, message| queue.push(floor, message))?;
-        if delivered.is_some() {
-            self.to().waker().wake(hint);
-        }
-        Ok(())
+        self.hand_in(|_| true, |queue, message| queue.push(floor, message))
     }
 
     /// Stages this part, unless it is empty. Returns the lowest timestamp to commit at.
@@ -261,23 +253,15 @@ impl<'p, H: Host> Pending<'p, H> {
             |inbox| inbox.admits(&place, transaction.uid),
             |queue, message| queue.stage(transaction, part, Removed::Message(message)),
         )?;
-        self.staged = staged.map(|_| place);
-        Ok(staged.unwrap_or_default().max(message_after(self.floor)))
+        Ok(staged.max(message_after(self.floor)))
     }
 
-    /// Wakes the receiver, if this part was staged there and is committed.
-    pub(crate) fn wake(&self, hint: WakeHint) {
-        if self.staged.is_some() {
-            self.to().waker().wake(hint);
-        }
-    }
-
-    /// Takes the message back if it was staged.
-    pub(crate) fn unstage(&mut self) {
-        let Some(key) = self.staged.take() else {
+    /// Takes the message back if it was staged, under the staged key `place`.
+    pub(crate) fn unstage(&mut self, place: &Key) {
+        if self.message.is_some() || self.error.is_some() {
             return;
-        };
-        let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(&key);
+        }
+        let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(place);
         if let Some(Removed::Message(message)) = back {
             self.message = Some(message);
         }
@@ -316,8 +300,9 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     payload: &mut P,
 ) -> Result {
     let mut kill_check = KillCheck::default();
+    let steps = 1 + payload.len() / 4096;
     for pending in all.iter_mut() {
-        kill_check.step::<H>(1 + payload.len() / 4096)?;
+        kill_check.step::<H>(steps)?;
         pending.pin()?;
     }
     if payload.is_empty() {
@@ -329,7 +314,7 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     };
     payload.copy_to(&first.pool, first.slice.offset)?;
     for message in messages {
-        kill_check.step::<H>(1 + payload.len() / 4096)?;
+        kill_check.step::<H>(steps)?;
         message.copy_payload(first);
     }
     Ok(())

@@ -10,9 +10,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::command::destroy::{Also, Doomed};
+use crate::bus::command::destroy::Also;
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{check, Detached, Handle, Peer, Remains, Seed, SeedRef, Table};
+use crate::bus::object::{check, Detached, Doomed, Handle, Peer, Remains, Seed, Table};
 use crate::bus::quota::{KeptCharges, Level, BYTES, NOTHING, RESOURCES, SLICES};
 
 /// The work of a reset beside setting limits.
@@ -78,8 +78,8 @@ impl<H: Host> Peer<H> {
     /// Destroys the nodes that the seed does not pin, drops committed entries, and releases slices
     /// and handles.
     fn flush(&self) {
-        let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
-        let doomed = self.detach_nodes(Doomed::default(), seed.get().map(|seed| &**seed));
+        let seed = self.inbox.lock().seed.clone();
+        let doomed = self.detach_nodes(Doomed::default(), seed.as_deref());
         self.execute(&doomed, Also::Nothing);
         // In this order: a handle that is received in between is released after. All transactions
         // of which a part is here, and that returned, are before the clock or at it.
@@ -177,7 +177,7 @@ impl<H: Host> Peer<H> {
         while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }
-        drop(SeedRef::new(self, remains.seed));
+        drop(remains.seed);
     }
 }
 

@@ -25,7 +25,7 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
 use crate::bus::command::room::NewWaits;
-use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint};
+use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint, Waker};
 use crate::bus::object::{charges, ensure, Distinct, Handles, Peer, Resolver};
 use crate::bus::order::Transaction;
 use crate::bus::pool::Size;
@@ -133,14 +133,13 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
         let mut kill_check = KillCheck::default();
         for (part, &id) in destinations.iter().enumerate() {
             kill_check.step::<H>(1)?;
-            self.parts.push(Pending::new(self.from, None), GFP_CALL)?;
-            let pending = &mut self.parts[part];
-            let found = distinct.find(resolver, id);
-            let reserved = found.and_then(|handle| {
+            let mut pending = Pending::new(self.from, None);
+            let reserved = distinct.find(resolver, id).and_then(|handle| {
                 pending.handle = Some(handle);
                 let reserved = pending.reserve(&self.resolved, destinations.len() > 1);
                 reserved.map_err(|error| pending.refused(&self.resolved.size, error))
             });
+            self.parts.push(pending, GFP_CALL)?;
             match reserved {
                 Ok(()) => (),
                 // Not the destination's fault: the caller itself is gone, or memory is short.
@@ -173,10 +172,9 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
         loop {
             let done = match &mut self.parts[..] {
                 [] => Ok(()),
-                [only] => {
-                    let delivered = only.deliver(self.out.hint);
-                    delivered.map_err(|error| Refusal::At { part: 0, error })
-                }
+                [only] => only
+                    .deliver()
+                    .map_err(|error| Refusal::At { part: 0, error }),
                 _ => self.commit_several(&self.from.transaction()?),
             };
             let Err(refusal) = done else {
@@ -204,7 +202,10 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
             self.tell()?;
             ensure(!H::is_killed(), EINTR)?;
         }
-        self.parts.iter().for_each(Pending::confirm);
+        for pending in self.parts.iter().filter(|part| part.error.is_none()) {
+            pending.to().waker().wake(self.out.hint);
+            pending.confirm();
+        }
         Ok(())
     }
 
@@ -214,10 +215,9 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
         // 1 and 2
         let staged = self.stage(transaction);
         let done = staged.and_then(|at| transaction.commit(at).ok_or(Refusal::Killed));
-        for pending in self.parts.iter_mut() {
-            match done {
-                Ok(_) => pending.wake(self.out.hint),
-                Err(_) => pending.unstage(),
+        if done.is_err() {
+            for (part, pending) in self.parts.iter_mut().enumerate() {
+                pending.unstage(&transaction.staged_key(part as u32));
             }
         }
         done.map(drop)
@@ -293,7 +293,8 @@ impl<H: Host> Peer<H> {
         booked.map_err(|error| pending.refused(&size, error))?;
         pending.pin()?;
         pending.fill(payload)?;
-        pending.deliver(hint)?;
+        pending.deliver()?;
+        pending.to().waker().wake(hint);
         resolver.finish();
         Ok(())
     }

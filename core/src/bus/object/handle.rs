@@ -16,8 +16,8 @@ use crate::abi::HANDLE_INVALID;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, RoomNotice, Table,
-    TableReservation, Unconfirmed, WaitPlace,
+    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
+    WaitPlace,
 };
 use crate::bus::order::Key;
 #[cfg(test)]
@@ -49,7 +49,7 @@ pub(crate) struct HolderNotice<H: Host> {
     /// The notice that the node was destroyed, which comes once.
     pub(crate) destroy: NoticeState<H>,
     /// The notice that the node may have room.
-    pub(crate) room: RoomNotice<H>,
+    pub(crate) room: NoticeState<H>,
     /// The holder's ID of it, INVALID while it is not in the table. It changes under the table lock
     /// as well.
     pub(crate) id: u64,
@@ -78,19 +78,20 @@ pub(crate) struct Handle<H: Host> {
 /// A reference that was just given.
 pub(crate) struct Linked<H: Host> {
     pub(crate) handle: Arc<Handle<H>>,
-    /// It is to be confirmed by [`Linked::confirm`].
-    pub(crate) unconfirmed: Option<Unconfirmed>,
+    /// The number of release notices of the node so far, if the reference is to be confirmed by
+    /// [`Linked::confirm`].
+    pub(crate) unconfirmed: Option<u64>,
 }
 
 impl<H: Host> Linked<H> {
     /// Notes that the reference is for good: its owner will be notified of its end.
     pub(crate) fn confirm(&self) {
-        let Some(reference) = self.unconfirmed else {
+        let Some(n_releases) = self.unconfirmed else {
             return;
         };
         let node = &self.handle.node;
         let owner = &node.owner;
-        let wake = Node::confirm(node, &mut owner.inbox.lock(), reference);
+        let wake = Node::confirm(node, &mut owner.inbox.lock(), n_releases);
         if wake {
             owner.wake();
         }
@@ -144,7 +145,7 @@ impl<H: Host> NewHandle<H> {
         };
         let notice = HolderNotice {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
-            room: RoomNotice::None,
+            room: NoticeState::Removed,
             id: HANDLE_INVALID,
         };
         let handle = Handle {
@@ -167,7 +168,7 @@ impl<H: Host> NewHandle<H> {
         let holder = self.handle.holder.id();
         let entry = self.reservation.into_node(holder, self.handle.clone());
         node.shared.access_mut(inbox).holders.insert(entry);
-        node.note_holder(inbox);
+        inbox.note_holder(node);
         self.handle
     }
 }
@@ -247,9 +248,7 @@ impl<H: Host> Handle<H> {
             owner.wake();
         }
         if detached.ends_waits {
-            self.end_wait();
-            self.holder.look_at_waits();
-            self.holder.pass_room_on(owner);
+            self.leave_waits();
         }
         if unused {
             self.withdraw_notice();
@@ -265,14 +264,8 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        let inbox = self.node.owner.inbox.lock();
-        let is_used = *self.refs.access(&inbox) != 0;
-        let waits = self.wait.access(&inbox).is_some();
-        drop(inbox);
-        if waits {
-            self.end_wait();
-        }
-        if is_used {
+        self.end_wait();
+        if *self.refs.access(&self.node.owner.inbox.lock()) != 0 {
             return;
         }
         let mut guard = self.holder.inbox.lock();

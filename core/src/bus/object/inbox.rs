@@ -17,8 +17,8 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations,
-    RoomNotice, Seed, SliceReservation, Waits,
+    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
+    SliceReservation, Waits,
 };
 use crate::bus::order::{Crowd, Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, Slice, UNIT};
@@ -94,7 +94,7 @@ impl<H: Host> Inbox<H> {
             retained: RETAINED_MIN,
             pool: Some(pool),
             seed: None,
-            dying: Dying::new(),
+            dying: Dying::<H>::new(),
             waits: Waits::new(),
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
@@ -308,10 +308,7 @@ impl<H: Host> Inbox<H> {
                 &mut handle.notice.access_mut(self).destroy
             }
             Removed::Notice(Notice::Released(node), _) => &mut node.shared.access_mut(self).release,
-            Removed::Notice(Notice::Room(handle), _) => {
-                handle.notice.access_mut(self).room = RoomNotice::None;
-                return;
-            }
+            Removed::Notice(Notice::Room(handle), _) => &mut handle.notice.access_mut(self).room,
         };
         *state = NoticeState::Removed;
     }

@@ -36,12 +36,13 @@ pub(crate) enum Notice<H: Host> {
 
 /// State of the notice that a node or a handle may cause.
 pub(crate) enum NoticeState<H: Host> {
-    /// In no queue.
+    /// In no queue, with memory for it. A notice of room only has that while the holder waits.
     Idle(EntryReservation<H>),
-    /// In the queue: a release notice at this key; a notice of destruction under this staged key,
-    /// or committed since.
+    /// In the queue: a notice of release or of room at this key; a notice of destruction under this
+    /// staged key, or committed since.
     Queued(Key),
-    /// Taken out of the queue: a task may give its memory back, if the notice can come again.
+    /// Without memory: it was taken out of the queue, and a task may give the memory back if the
+    /// notice can come again; or nobody waits for room.
     Removed,
 }
 

@@ -77,7 +77,6 @@ impl<H: Host> Peer<H> {
     pub(crate) fn new<E>(
         bus: &Arc<Bus<H>>,
         id: u64,
-        user: &Arc<User>,
         waits: &Arc<UserWaits<H>>,
         pool: H::Pool,
         waker: impl PinInit<H::Waker, E>,
@@ -85,6 +84,7 @@ impl<H: Host> Peer<H> {
     where
         Error: From<E>,
     {
+        let user = &waits.user;
         let inbox = Inbox::new(user, id, pool)?;
         let number = Number {
             maker: id,

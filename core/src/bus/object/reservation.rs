@@ -112,22 +112,10 @@ impl<H: Host> Peer<H> {
         booked.or_else(|denied| self.book_again(denied, book))
     }
 
-    /// Books something that was denied once.
+    /// Books something that was denied once: gets the memory that is lacking, or recalls credit,
+    /// and tries again, until that is granted or refused for good.
     #[cold]
     fn book_again<T>(
-        &self,
-        denied: Denied,
-        book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
-    ) -> Result<T> {
-        let booked = self.get_and_book(denied, book);
-        // A claim may have been given back, since something else was lacking.
-        self.look_at_waits_if_due();
-        booked
-    }
-
-    /// Gets the memory that is lacking, or recalls credit, and books, until that is granted or
-    /// refused for good.
-    fn get_and_book<T>(
         &self,
         mut denied: Denied,
         mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
@@ -139,21 +127,27 @@ impl<H: Host> Peer<H> {
         };
         // Once on each level: a claim may need the one and then the other.
         let mut recalled = [false; 3];
-        loop {
-            match denied {
+        let booked = loop {
+            let prepared = match denied {
                 Denied::Quota(QuotaError::RefusedUntilRecall(level, keepers))
                     if !recalled[level as usize] =>
                 {
                     recalled[level as usize] = true;
-                    self.recall(level, keepers)?;
+                    self.recall(level, keepers)
                 }
-                denied => reservations.get(self, denied)?,
+                denied => reservations.get(self, denied),
+            };
+            if let Err(error) = prepared {
+                break Err(error);
             }
             denied = match book(&mut self.inbox.lock(), Some(&mut reservations)) {
-                Ok(booked) => return Ok(booked),
+                Ok(booked) => break Ok(booked),
                 Err(denied) => denied,
             };
-        }
+        };
+        // A claim may have been given back, since something else was lacking.
+        self.look_at_waits_if_due();
+        booked
     }
 
     /// Takes back the credit of `keepers` claimants, or a few more: of this peer, or of its user's
