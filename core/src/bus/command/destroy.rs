@@ -84,7 +84,9 @@ impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns. If there are none, only a disconnect does
     /// anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Remains<H>> {
-        let transaction = doomed.transaction.as_ref()?;
+        let Some(transaction) = &doomed.transaction else {
+            return (also == Also::Close).then(|| self.close(&mut self.inbox.lock()));
+        };
         // 2 to 4
         let remains = self.tell_holders(transaction, also);
         loop {
@@ -97,6 +99,12 @@ impl<H: Host> Peer<H> {
                 handle.holder.wake();
             }
         }
+    }
+
+    /// Closes the inbox. Returns its contents.
+    fn close(&self, inbox: &mut Inbox<H>) -> Remains<H> {
+        self.closed.store(true, Relaxed);
+        inbox.close()
     }
 
     /// Carries out steps 2 and 3 of the file header.
@@ -114,10 +122,7 @@ impl<H: Host> Peer<H> {
                 Step::Passed => (),
                 Step::Done => {
                     inbox.die(transaction, top, also);
-                    return (also == Also::Close).then(|| {
-                        self.closed.store(true, Relaxed);
-                        inbox.close()
-                    });
+                    return (also == Also::Close).then(|| self.close(inbox));
                 }
             }
         }

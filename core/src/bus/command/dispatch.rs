@@ -165,7 +165,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn nodes_destroy(&self) -> Result {
         let cmd = CmdNodesDestroy::from_bytes(&self.argument()?);
         check_flags(cmd.flags, NODES_DESTROY_FLAG_RELEASE_HANDLES)?;
-        let most = self.peer.user_limits()[HANDLES];
+        let most = self.peer.user.limits[HANDLES];
         ensure(cmd.n_nodes <= most, EINVAL)?;
         let also = match cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES {
             0 => Also::Nothing,
@@ -187,7 +187,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         check_flags(cmd.flags, SEND_FLAGS)?;
         let few = cmd.n_vecs <= VECS_MAX && cmd.n_fds <= FD_MAX;
         ensure(few && cmd.n_destinations <= INT_MAX, EMSGSIZE)?;
-        let most = self.peer.user_limits()[HANDLES];
+        let most = self.peer.user.limits[HANDLES];
         ensure(cmd.n_destinations.max(cmd.n_handles) <= most, EINVAL)?;
         let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
         if (cmd.flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {

@@ -34,7 +34,7 @@ use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 /// A message to send.
 ///
 /// The caller bounds the lists: at most 0x7ffff000 bytes, and no more destinations or handles than
-/// [`Peer::user_limits`] allows handles.
+/// the limits of its user allow handles.
 pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     /// IDs of the handles to send to, each at most once.
     pub destinations: &'a [u64],

@@ -63,15 +63,12 @@ impl<H: Host> Bus<H> {
     }
 
     /// Makes a peer that belongs to user `uid`. Fails with ENOMEM.
-    pub fn open<E>(
+    pub fn open(
         this: &Arc<Self>,
         uid: u32,
         pool: H::Pool,
-        waker: impl PinInit<H::Waker, E>,
-    ) -> Result<Arc<Peer<H>>>
-    where
-        Error: From<E>,
-    {
+        waker: impl PinInit<H::Waker>,
+    ) -> Result<Arc<Peer<H>>> {
         let id = this.last_peer.fetch_add(1, Relaxed) + 1;
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
         let user = this.enter(uid)?;

@@ -40,19 +40,11 @@ pub(crate) type DyingReservation<H> = RBTreeNodeReservation<DeathKey, Arc<Handle
 #[derive(Default)]
 pub(crate) struct Doomed {
     n_parts: u32,
-    /// The transaction that they die in: that of the first of them, unless it was given.
+    /// The transaction that they die in: that of the first of them.
     pub(crate) transaction: Option<Arc<Transaction>>,
 }
 
 impl Doomed {
-    /// Makes an empty list of nodes to destroy in this transaction.
-    pub(crate) fn in_transaction(transaction: &Arc<Transaction>) -> Self {
-        Self {
-            transaction: Some(transaction.clone()),
-            ..Self::default()
-        }
-    }
-
     /// Begins the destruction of a node that the caller doomed, as the next part.
     pub(crate) fn add<H: Host>(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) {
         let node = &anchor.node;

@@ -86,14 +86,10 @@ pub(crate) struct Linked<H: Host> {
 impl<H: Host> Linked<H> {
     /// Notes that the reference is for good: its owner will be notified of its end.
     pub(crate) fn confirm(&self) {
-        let Some(n_releases) = self.unconfirmed else {
-            return;
-        };
         let node = &self.handle.node;
-        let owner = &node.owner;
-        let wake = Node::confirm(node, &mut owner.inbox.lock(), n_releases);
-        if wake {
-            owner.wake();
+        if let Some(n_releases) = self.unconfirmed {
+            node.owner
+                .notify(|inbox| Node::confirm(node, inbox, n_releases));
         }
     }
 }

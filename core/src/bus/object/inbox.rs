@@ -314,9 +314,13 @@ impl<H: Host> Inbox<H> {
     }
 
     /// Closes the inbox, except for the ledger, and for waits, which the end of their nodes ends.
-    /// Returns its contents, to be dropped without locks.
+    /// Kills the undecided messages that are staged, and raises the clock to the decided ones: so
+    /// nodes that another call destroys die after these. Returns the contents, to be dropped without
+    /// locks.
     pub(crate) fn close(&mut self) -> Remains<H> {
         self.open = false;
+        self.queue.kill_staged(|_| true);
+        self.queue.pull();
         // Only slices that the user was given stay pinned.
         self.drop_warm();
         Remains {

@@ -162,10 +162,10 @@ impl<H: Host> Peer<H> {
         while recalled < keepers {
             let n = match level {
                 Level::Peer => self.recall_some(),
-                _ => match self.bus.peer_with_credit(&self.user, 0) {
-                    Some(peer) => peer.recall_some(),
-                    None => 0,
-                },
+                _ => {
+                    let peer = self.bus.peer_with_credit(&self.user, 0);
+                    peer.map_or(0, |peer| peer.recall_some())
+                }
             };
             if n == 0 {
                 break;
