@@ -35,20 +35,22 @@ impl<H: Host> Peer<H> {
         let Some(removed) = inbox.pop(key) else {
             return false;
         };
-        let left = match removed {
+        match removed {
             Removed::Message(message) if message.is_plain() => {
                 inbox.slices.give(&message.slice);
-                inbox.keep(message).map(Removed::Message)
+                // Memory for a message that the peer has enough of is freed without the lock.
+                let unused = inbox.keep(message);
+                drop(guard);
+                drop(unused);
             }
-            removed => Some(removed),
-        };
-        drop(guard);
-        match left {
-            // Memory for a message that the peer has enough of.
-            Some(Removed::Message(message)) if message.is_plain() => drop(message),
-            Some(Removed::Message(message)) => self.deliver_handles(message, key.timestamp, fds),
-            Some(notice) => self.drop_removed(notice),
-            None => (),
+            Removed::Message(message) => {
+                drop(guard);
+                self.deliver_handles(message, key.timestamp, fds);
+            }
+            notice => {
+                drop(guard);
+                self.drop_removed(notice);
+            }
         }
         true
     }

@@ -120,7 +120,7 @@ impl<H: Host> Inbox<H> {
         }
         let following = self.following(&key);
         if let Following::Unwanted(next) = following {
-            return self.remove(&next).map(Look::Stale);
+            return self.pop(&next).map(Look::Stale);
         }
         let mut description = match head.entry {
             EntryRef::Message(message) => Description::of_message(message, wants_files),

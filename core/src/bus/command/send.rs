@@ -185,19 +185,17 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
                 if pending.error.is_some() {
                     continue;
                 }
-                let is_there = pending.check_early().is_ok();
-                // The room of the user is the same for all parts for one peer.
-                let is_refused = |at: usize, error| {
-                    at == part
-                        || (error == EDQUOT && Arc::ptr_eq(pending.to(), self.parts[at].to()))
+                let error = match refusal {
+                    _ if pending.check_early().is_err() => EHOSTUNREACH,
+                    Refusal::At { part: at, error } if at == part => error,
+                    // The room of the user is the same for all parts for this peer.
+                    Refusal::At {
+                        part: at,
+                        error: EDQUOT,
+                    } if Arc::ptr_eq(pending.to(), self.parts[at].to()) => EDQUOT,
+                    _ => continue,
                 };
-                match refusal {
-                    _ if !is_there => self.failed(part, EHOSTUNREACH)?,
-                    Refusal::At { part: at, error } if is_refused(at, error) => {
-                        self.failed(part, error)?
-                    }
-                    _ => (),
-                }
+                self.failed(part, error)?;
             }
             self.tell()?;
             ensure(!H::is_killed(), EINTR)?;

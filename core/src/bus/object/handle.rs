@@ -39,8 +39,8 @@ pub(crate) struct Local<H: Host> {
     pub(crate) pinned: bool,
     /// Memory for its entry in the table, while it is not there.
     pub(crate) reservation: Option<TableReservation<H>>,
-    /// The peer that was charged for it.
-    pub(crate) payer: Option<u64>,
+    /// The ID of the peer that was charged for it, while it is in the table.
+    pub(crate) payer: u64,
     pub(crate) creation: Creation,
 }
 
@@ -136,7 +136,7 @@ impl<H: Host> NewHandle<H> {
             refs: 0,
             pinned: false,
             reservation: Some(TableReservation::<H>::new(GFP_KEPT)?),
-            payer: None,
+            payer: 0,
             creation: Creation::Pending { calls: 0 },
         };
         let notice = HolderNotice {

@@ -20,7 +20,7 @@ use crate::bus::object::{
     ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
     SliceReservation, Waits,
 };
-use crate::bus::order::{Crowd, Cursor, Key, Queue};
+use crate::bus::order::{Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, Slice, UNIT};
 use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, HANDLES};
 
@@ -120,12 +120,10 @@ impl<H: Host> Inbox<H> {
             return Err(Denied::NeedsMessage);
         }
         let ledger = reservations.map(|all| &mut all.ledger);
-        self.ledger.claim(claimant, charges, ledger)?;
+        let claimed = self.ledger.claim(claimant, charges, ledger);
+        claimed.map_err(Denied::Quota)?;
         let warm = self.slices.reserve_warm(size);
-        let number = match warm {
-            Some(number) => Ok(number),
-            None => self.reserve_slice(size),
-        };
+        let number = warm.map_or_else(|| self.reserve_slice(size), Ok);
         let number = number.inspect_err(|_| self.ledger.release(claimant.peer, charges))?;
         let slice = Slice {
             number,
@@ -144,7 +142,7 @@ impl<H: Host> Inbox<H> {
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
         ensure(size < H::Pool::SIZE, EMSGSIZE)?;
         self.drop_warm();
-        Ok(self.slices.reserve(size)?)
+        self.slices.reserve(size).map_err(Denied::Pool)
     }
 
     /// Frees the slice that was kept warm.
@@ -192,15 +190,13 @@ impl<H: Host> Inbox<H> {
     /// `reservations` without the lock.
     #[cold]
     fn install(&mut self, reservations: &mut Reservations<H>) {
-        if let Some(slices) = reservations.slices.take() {
-            reservations.slices = Some(SliceReservation {
-                extents: self.slices.grow(slices.extents),
-                ring: self.queue.grow(slices.ring),
-            });
-        }
-        if let Some(blank) = reservations.message.take() {
-            reservations.message = self.keep(blank);
-        }
+        let slices = reservations.slices.take();
+        reservations.slices = slices.map(|slices| SliceReservation {
+            extents: self.slices.grow(slices.extents),
+            ring: self.queue.grow(slices.ring),
+        });
+        let blank = reservations.message.take();
+        reservations.message = blank.and_then(|blank| self.keep(blank));
     }
 
     /// Returns whether a transaction of user `uid` may stage a part under the staged key `place`.
@@ -215,18 +211,14 @@ impl<H: Host> Inbox<H> {
     /// [`UNDECIDED_MAX`] / 4.
     #[cold]
     fn has_room_for(&mut self, place: &Key, uid: u32) -> bool {
-        let Crowd {
-            of_user,
-            of_all,
-            users,
-        } = self.queue.crowd(uid);
+        let crowd = self.queue.crowd(uid);
         let by = match uid == self.ledger.owner() {
             true => 1,
             // The owning user is counted too, if it has some.
-            false => divisor(users + u32::from(of_user == 0)),
+            false => divisor(crowd.users + u32::from(crowd.of_user == 0)),
         };
-        let free = UNDECIDED_MAX.saturating_sub(of_all - of_user);
-        (of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
+        let free = UNDECIDED_MAX.saturating_sub(crowd.of_all - crowd.of_user);
+        (crowd.of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
     }
 
     /// Keeps a blank message for the next one, or returns it, to be freed without locks.
@@ -270,7 +262,10 @@ impl<H: Host> Inbox<H> {
     #[inline]
     pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
         match entry {
-            EntryRef::Message(message) => !message.is_stale(self),
+            EntryRef::Message(message) => {
+                let node = message.node.as_ref();
+                !node.is_some_and(|node| node.is_released(self))
+            }
             EntryRef::Notice(notice) => self.wants_notice(notice),
         }
     }
@@ -284,17 +279,11 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Takes the head out of the queue, whose key is `key`.
+    /// Takes the head out of the queue, or the part that follows it in the same transaction, whose key
+    /// is `key`.
     #[inline(always)]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<H>> {
         let removed = self.queue.pop(key)?;
-        self.note_removed(&removed);
-        Some(removed)
-    }
-
-    /// Takes a committed part or notice out of the queue.
-    pub(crate) fn remove(&mut self, key: &Key) -> Option<Removed<H>> {
-        let removed = self.queue.remove(key)?;
         self.note_removed(&removed);
         Some(removed)
     }

@@ -15,7 +15,7 @@ use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Files, Host, Pool};
-use crate::bus::object::{Detached, Handle, Inbox, Node, Peer, SentFds};
+use crate::bus::object::{Detached, Handle, Node, Peer, SentFds};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
 use crate::bus::quota::{Amounts, BYTES};
@@ -181,14 +181,6 @@ impl<H: Host> Message<H> {
 
     fn address_anew(&mut self, node: Option<&Arc<Node<H>>>) {
         self.node = node.cloned();
-    }
-
-    /// Returns whether the user of the node's owner dropped the node, so that nobody wants this any
-    /// more.
-    #[inline]
-    pub(crate) fn is_stale(&self, inbox: &Inbox<H>) -> bool {
-        let node = self.node.as_ref();
-        node.is_some_and(|node| node.is_released(inbox))
     }
 
     /// Gets memory behind the slice and clears the padding of the payload.

@@ -33,18 +33,6 @@ impl From<Error> for Denied {
     }
 }
 
-impl From<QuotaError> for Denied {
-    fn from(error: QuotaError) -> Self {
-        Denied::Quota(error)
-    }
-}
-
-impl From<AllocError> for Denied {
-    fn from(error: AllocError) -> Self {
-        Denied::Pool(error)
-    }
-}
-
 /// Memory for a number of slices: for their extents, and for as many messages in the queue's ring.
 ///
 /// Each message has a slice until it left the ring, so there is always a slot for it.
@@ -186,8 +174,8 @@ impl<H: Host> Peer<H> {
         self.book(|inbox, reservations| {
             check(inbox.open)?;
             let reservation = reservations.map(|all| &mut all.ledger);
-            inbox.ledger.claim(claimant, &charges, reservation)?;
-            Ok(())
+            let claimed = inbox.ledger.claim(claimant, &charges, reservation);
+            claimed.map_err(Denied::Quota)
         })
     }
 }

@@ -91,17 +91,17 @@ impl<'p, H: Host> Resolver<'p, H> {
             let mut guard = self.peer.table.lock();
             let table = &mut *guard;
             let local = handle.local.access_mut(table);
-            match &mut local.creation {
-                Creation::Done => continue,
-                creation if self.success => {
-                    *creation = Creation::Done;
-                    continue;
-                }
-                Creation::Pending { calls } => *calls -= 1,
+            let Creation::Pending { calls } = &mut local.creation else {
+                continue;
+            };
+            *calls -= 1;
+            let is_last = *calls == 0;
+            if self.success {
+                local.creation = Creation::Done;
+                continue;
             }
-            let unused = matches!(local.creation, Creation::Pending { calls: 0 });
             // A disconnect or a flush may have emptied the table meanwhile.
-            if !unused || local.refs == 0 {
+            if !is_last || local.refs == 0 {
                 continue;
             }
             let detached = table.detach(&mut self.peer.inbox.lock(), handle);

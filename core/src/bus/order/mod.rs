@@ -16,7 +16,6 @@ mod ring;
 mod test_queue;
 mod transaction;
 
-pub(crate) use crowd::Crowd;
 pub(crate) use cursor::Cursor;
 pub(crate) use group::{EntryRef, EntryReservation, Links, Queued, Removed};
 pub(crate) use key::{destruction_after, message_after, Key, Number};
