@@ -108,8 +108,8 @@ impl<H: Host> Peer<H> {
         kept
     }
 
-    /// Makes the reference this peer's, by the ID that was promised when it was `known` by that, or
-    /// not known.
+    /// Makes the reference this peer's, by the ID that was promised. Stale if the peer does not know
+    /// the handle by the ID `known` any more, INVALID if it did not know the handle.
     fn keep_promise(
         &self,
         handle: &Arc<Handle<H>>,

@@ -199,7 +199,9 @@ impl<H: Host> UserWaits<H> {
         )
     }
 
-    /// Looks at so many waits for descriptors in flight, of this user.
+    /// Looks at so many waits for descriptors in flight, of this user. Out of line, since each place
+    /// that may drop a message has a call of it.
+    #[cold]
     fn look_at_sending(&self, looks: usize) {
         if self.n_sending.load(Relaxed) != 0 {
             let is_idle = self.user.sends_no_fds();
