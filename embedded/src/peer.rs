@@ -2,7 +2,6 @@
 
 //! One peer: the counterpart of a descriptor of `/dev/bus1`.
 
-use std::convert::Infallible;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -139,7 +138,7 @@ impl Peer {
     pub(crate) fn open(bus: &CoreArc<Bus<Embedded>>, uid: u32) -> CoreResult<Self> {
         let signal = Arc::new(Signal::new());
         let waker = Waker(signal.clone());
-        let core = Bus::open::<Infallible>(bus, uid, Pool::new(), waker)?;
+        let core = Bus::open(bus, uid, Pool::new(), waker)?;
         Ok(Self(Arc::new(Shared {
             core,
             signal,

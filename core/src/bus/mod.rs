@@ -40,7 +40,7 @@ mod quota;
 mod testing;
 mod tree;
 
-pub use command::{dispatch, Caller, Count, Flush, Installed, Outgoing, Receiver};
+pub use command::{dispatch, Caller, Flush, Installed, Outgoing, Receiver};
 pub use host::{Files, Host, Payload, Pool, WakeHint, Waker};
 pub use object::{Bus, Info, Peer, Ready, Usage};
 pub use quota::{

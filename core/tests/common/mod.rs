@@ -12,7 +12,6 @@
 #![allow(dead_code, unused_imports)] // No single test uses all of it.
 
 use std::boxed::Box;
-use std::convert::Infallible;
 use std::prelude::rust_2021::*;
 use std::sync::{Arc as Shared, Mutex};
 use std::vec;
@@ -91,7 +90,7 @@ impl World {
     pub fn try_open(&self, uid: u32) -> Result<Client> {
         let waker = Waker::new(&self.0.live);
         let pool = Pool::default();
-        let peer = Bus::open::<Infallible>(&self.0.bus, uid, pool.clone(), waker)?;
+        let peer = Bus::open(&self.0.bus, uid, pool.clone(), waker)?;
         let mut peers = self.0.peers.lock().unwrap();
         peers.push(peer.clone());
         let client = Client {

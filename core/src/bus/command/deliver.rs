@@ -35,20 +35,22 @@ impl<H: Host> Peer<H> {
         let Some(removed) = inbox.pop(key) else {
             return false;
         };
-        let left = match removed {
+        match removed {
             Removed::Message(message) if message.is_plain() => {
                 inbox.slices.give(&message.slice);
-                inbox.keep(message).map(Removed::Message)
+                // Memory for a message that the peer has enough of is freed without the lock.
+                let unused = inbox.keep(message);
+                drop(guard);
+                drop(unused);
             }
-            removed => Some(removed),
-        };
-        drop(guard);
-        match left {
-            // Memory for a message that the peer has enough of.
-            Some(Removed::Message(message)) if message.is_plain() => drop(message),
-            Some(Removed::Message(message)) => self.deliver_handles(message, key.timestamp, fds),
-            Some(notice) => self.drop_removed(notice),
-            None => (),
+            Removed::Message(message) => {
+                drop(guard);
+                self.deliver_handles(message, key.timestamp, fds);
+            }
+            notice => {
+                drop(guard);
+                self.drop_removed(notice);
+            }
         }
         true
     }
@@ -68,19 +70,13 @@ impl<H: Host> Peer<H> {
         let Message { pool, handles, .. } = &mut *message;
         // A handle that is new to the peer keeps its charge, and the slice that of its bytes.
         let mut back = [0, handles.len() as u64, 0, n_files];
-        let mut chunks = handles.chunks_mut(CHUNK);
-        loop {
-            let chunk = chunks.next();
-            let mut table = chunk.is_some().then(|| self.table.lock());
-            let mut guard = self.inbox.lock();
-            let inbox = &mut *guard;
-            if !inbox.open {
-                break;
-            }
-            for slot in chunk.into_iter().flatten() {
-                let gained = match (table.as_deref_mut(), &slot) {
-                    (Some(table), Some(handle)) if !handle.node.is_dead_before(timestamp) => {
-                        table.gain(inbox, handle, slice.payer, None)
+        for chunk in handles.chunks_mut(CHUNK) {
+            let mut table = self.table.lock();
+            let mut inbox = self.inbox.lock();
+            for slot in chunk {
+                let gained = match slot {
+                    Some(handle) if !handle.node.is_dead_before(timestamp) => {
+                        table.gain(&mut inbox, handle, slice.payer, None)
                     }
                     _ => None,
                 };
@@ -93,21 +89,18 @@ impl<H: Host> Peer<H> {
                 pool.write(at, &id.to_ne_bytes());
                 at += 8;
             }
-            if chunks.len() == 0 {
-                inbox.slices.give(&slice);
-                inbox.ledger.release(slice.payer, &back);
-                let due = inbox.ledger.take_due();
-                drop(guard);
-                drop(table);
-                if due {
-                    self.look_at_waits();
-                }
-                // Those that got INVALID.
-                return message.unlink_handles();
-            }
         }
-        // The peer was disconnected.
-        message.discard(self);
+        let mut inbox = self.inbox.lock();
+        if !inbox.open {
+            // The peer was disconnected.
+            drop(inbox);
+            return message.discard(self);
+        }
+        inbox.slices.give(&slice);
+        inbox.ledger.release(slice.payer, &back);
+        self.unlock(inbox);
+        // Those that got INVALID.
+        message.unlink_handles();
     }
 }
 

@@ -36,43 +36,13 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::host::{Host, KillCheck};
 use crate::bus::object::{
-    check, ensure, Distinct, Handle, Inbox, Notice, NoticeState, Peer, Remains, Removed, Resolver,
-    Step,
+    check, ensure, Distinct, Doomed, Handle, Inbox, Notice, NoticeState, Peer, Remains, Removed,
+    Resolver, Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
 #[cfg(test)]
 use crate::bus::planted;
 use crate::errno::{EREMOTE, ESTALE};
-
-/// Nodes to destroy together, in the order of the parts. They are in the owner's inbox.
-#[derive(Default)]
-pub(crate) struct Doomed {
-    n_parts: u32,
-    /// The transaction that they die in: that of the first of them, unless it was given.
-    transaction: Option<Arc<Transaction>>,
-}
-
-impl Doomed {
-    /// Makes an empty list of nodes to destroy in this transaction.
-    pub(crate) fn in_transaction(transaction: &Arc<Transaction>) -> Self {
-        Self {
-            transaction: Some(transaction.clone()),
-            ..Self::default()
-        }
-    }
-
-    /// Begins the destruction of a node that the caller doomed, as the next part.
-    pub(crate) fn add<H: Host>(&mut self, inbox: &mut Inbox<H>, anchor: &Arc<Handle<H>>) {
-        let Some(reservation) = anchor.node.take_death(inbox) else {
-            debug_assert!(false, "a node dies once");
-            return;
-        };
-        let transaction = self.transaction.get_or_insert(reservation.transaction);
-        let key = anchor.node.die_in(inbox, transaction, self.n_parts);
-        inbox.dying.add(key, anchor, reservation.entry);
-        self.n_parts += 1;
-    }
-}
 
 impl<H: Host> Inbox<H> {
     /// Carries out step 3 of the file header: kills the undecided messages that are staged for
@@ -114,7 +84,9 @@ impl<H: Host> Peer<H> {
     /// Destroys all of `doomed`, which this peer owns. If there are none, only a disconnect does
     /// anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Remains<H>> {
-        let transaction = doomed.transaction.as_ref()?;
+        let Some(transaction) = &doomed.transaction else {
+            return (also == Also::Close).then(|| self.close(&mut self.inbox.lock()));
+        };
         // 2 to 4
         let remains = self.tell_holders(transaction, also);
         loop {
@@ -127,6 +99,12 @@ impl<H: Host> Peer<H> {
                 handle.holder.wake();
             }
         }
+    }
+
+    /// Closes the inbox. Returns its contents.
+    fn close(&self, inbox: &mut Inbox<H>) -> Remains<H> {
+        self.closed.store(true, Relaxed);
+        inbox.close()
     }
 
     /// Carries out steps 2 and 3 of the file header.
@@ -144,10 +122,7 @@ impl<H: Host> Peer<H> {
                 Step::Passed => (),
                 Step::Done => {
                     inbox.die(transaction, top, also);
-                    return (also == Also::Close).then(|| {
-                        self.closed.store(true, Relaxed);
-                        inbox.close()
-                    });
+                    return (also == Also::Close).then(|| self.close(inbox));
                 }
             }
         }

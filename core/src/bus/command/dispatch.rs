@@ -27,6 +27,8 @@ const INT_MAX: u64 = i32::MAX as u64;
 const VECS_MAX: u64 = 1024;
 /// Most bytes of an array that are read at once, between looks whether the caller was killed.
 const ARRAY_CHUNK: usize = 4096;
+/// The flags of SEND.
+const SEND_FLAGS: u64 = SEND_FLAG_CONTINUE | SEND_FLAG_SEED | SEND_FLAG_ROOM;
 /// A limit that stays as it is.
 const KEEP: u32 = u32::MAX;
 
@@ -50,11 +52,7 @@ pub fn dispatch<H: Host, C: Caller<H>>(
         CMD_HANDLE_TRANSFER => command.handle_transfer(),
         CMD_NODES_DESTROY => command.nodes_destroy(),
         CMD_SLICE_RELEASE => peer.release_slice(command.number(arg)?),
-        CMD_SEND => {
-            let mut bytes = [0; CmdSend::SIZE];
-            caller.read(arg, &mut bytes)?;
-            command.send(&bytes, WakeHint::Continues)
-        }
+        CMD_SEND => command.send(arg, WakeHint::Continues),
         CMD_RECV => command.recv(),
         CMD_EXCHANGE => command.exchange(),
         CMD_QUOTA => command.quota(),
@@ -167,7 +165,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     fn nodes_destroy(&self) -> Result {
         let cmd = CmdNodesDestroy::from_bytes(&self.argument()?);
         check_flags(cmd.flags, NODES_DESTROY_FLAG_RELEASE_HANDLES)?;
-        let most = self.peer.user_limits()[HANDLES];
+        let most = self.peer.user.limits[HANDLES];
         ensure(cmd.n_nodes <= most, EINVAL)?;
         let also = match cmd.flags & NODES_DESTROY_FLAG_RELEASE_HANDLES {
             0 => Also::Nothing,
@@ -182,16 +180,14 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         Peer::destroy_nodes(self.peer, &nodes, also)
     }
 
+    /// Sends the message that the argument of SEND at `addr` describes.
     #[inline]
-    pub(crate) fn send(&self, cmd: &[u8; CmdSend::SIZE], hint: WakeHint) -> Result {
-        let cmd = CmdSend::from_bytes(cmd);
-        check_flags(
-            cmd.flags,
-            SEND_FLAG_CONTINUE | SEND_FLAG_SEED | SEND_FLAG_ROOM,
-        )?;
+    pub(crate) fn send(&self, addr: u64, hint: WakeHint) -> Result {
+        let cmd = CmdSend::from_bytes(&self.read(addr)?);
+        check_flags(cmd.flags, SEND_FLAGS)?;
         let few = cmd.n_vecs <= VECS_MAX && cmd.n_fds <= FD_MAX;
         ensure(few && cmd.n_destinations <= INT_MAX, EMSGSIZE)?;
-        let most = self.peer.user_limits()[HANDLES];
+        let most = self.peer.user.limits[HANDLES];
         ensure(cmd.n_destinations.max(cmd.n_handles) <= most, EINVAL)?;
         let mut payload = self.caller.payload(cmd.ptr_vecs, cmd.n_vecs as usize)?;
         if (cmd.flags, cmd.n_handles, cmd.n_fds, cmd.n_destinations) != (0, 0, 0, 1) {
@@ -262,7 +258,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let receiver = Receiver {
             caller: self.caller,
             msg_addr: self.field(offset_of!(CmdRecv, msg))?,
-            count: None,
+            write_more: None,
             max_offset: cmd.max_offset,
             wants_files: cmd.flags & RECV_FLAG_INSTALL_FDS != 0,
         };

@@ -17,7 +17,7 @@ use kernel::prelude::*;
 
 use crate::abi::*;
 use crate::bus::command::dispatch::{check_flags, Command};
-use crate::bus::command::{Caller, Count, Receiver};
+use crate::bus::command::{Caller, Receiver};
 use crate::bus::host::{Host, WakeHint, Waker};
 use crate::bus::object::ensure;
 
@@ -26,9 +26,7 @@ const BEYOND_MAX: u64 = 4096;
 
 impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     pub(crate) fn exchange(&self) -> Result {
-        let mut bytes = [0; CmdExchangeHead::SIZE];
-        self.caller.read(self.arg, &mut bytes)?;
-        let mut left = CmdExchangeHead::from_bytes(&bytes);
+        let mut left = CmdExchangeHead::from_bytes(&self.argument()?);
         if left.size != CmdExchange::SIZE as u64 {
             self.check_beyond(left.size, CmdExchange::SIZE)?;
         }
@@ -59,16 +57,13 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             left.n_slices -= 1;
         }
         if left.flags & EXCHANGE_FLAG_SEND != 0 {
-            let mut bytes = [0; CmdSend::SIZE];
-            let addr = self.field(CmdExchangeHead::SIZE)?;
-            self.caller.read(addr, &mut bytes)?;
             let sleeps = left.n_msgs != 0 && left.deadline != DEADLINE_NOW;
             let hint = if sleeps {
                 WakeHint::Sleeps
             } else {
                 WakeHint::Continues
             };
-            self.send(&bytes, hint)?;
+            self.send(self.field(CmdExchangeHead::SIZE)?, hint)?;
             left.flags &= !EXCHANGE_FLAG_SEND;
         }
         let received = self.recv_several(left);
@@ -101,7 +96,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let receiver = Receiver {
             caller: self.caller,
             msg_addr: left.ptr_msgs,
-            count: None,
+            write_more: None,
             max_offset: left.max_offset,
             wants_files: left.flags & EXCHANGE_FLAG_INSTALL_FDS != 0,
         };
@@ -115,35 +110,33 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     /// Receives at most `most` messages, and counts them in the argument.
     #[inline(never)]
     fn recv_and_count(&self, receiver: Receiver<'_, C>, most: u64) -> Result {
-        let count = Count {
-            addr: self.field(offset_of!(CmdExchange, n_msgs))?,
-            n: Cell::new(0),
-            written: Cell::new(0),
+        let addr = self.field(offset_of!(CmdExchange, n_msgs))?;
+        // The number up to the message that is received now, and the number that was written. A
+        // receipt that fails before the last step leaves that of the message before.
+        let (count, written) = (Cell::new(0), Cell::new(0));
+        let write_count = || {
+            let n: u64 = count.get();
+            self.caller.write(addr, &n.to_ne_bytes())?;
+            written.set(n);
+            Ok(())
         };
         let mut receiver = Receiver {
-            count: Some(&count),
+            write_more: Some(&write_count),
             ..receiver
         };
         for n in 0..most {
-            count.n.set(n + 1);
+            count.set(n + 1);
             match self.peer.recv(&receiver) {
                 Ok(()) => (),
                 Err(error) if n == 0 => return Err(error),
-                // The message will come up again.
-                Err(_) => return self.count_again(&count, n),
+                // The message will come up again. A write that is not needed must not fail a call
+                // that has received messages.
+                Err(_) if written.get() == n => return Ok(()),
+                // Another task took the next message after it was counted.
+                Err(_) => return self.caller.write(addr, &n.to_ne_bytes()),
             }
             receiver.msg_addr = receiver.msg_addr.wrapping_add(Msg::SIZE as u64);
         }
         Ok(())
-    }
-
-    /// Writes the number of messages, if it is not there: another task took the next one after it
-    /// was counted. A write that is not needed must not fail a call that has received messages.
-    #[cold]
-    fn count_again(&self, count: &Count, n: u64) -> Result {
-        if count.written.get() == n {
-            return Ok(());
-        }
-        self.caller.write(count.addr, &n.to_ne_bytes())
     }
 }

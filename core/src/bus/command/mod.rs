@@ -21,6 +21,6 @@ mod transfer;
 
 pub use caller::{Caller, Installed};
 pub use dispatch::dispatch;
-pub use recv::{Count, Receiver};
+pub use recv::Receiver;
 pub use reset::Flush;
 pub use send::Outgoing;

@@ -13,12 +13,12 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::bus::allocation::{GFP_CALL, GFP_KEPT};
-use crate::bus::host::{Host, KillCheck, Payload, WakeHint, Waker};
+use crate::bus::host::{Host, KillCheck, Payload};
 use crate::bus::object::{
     charges, check, ensure, EntryReservation, Handle, Handles, Inbox, Linked, Message, Peer,
     Removed, SentFds,
 };
-use crate::bus::order::{Key, Queue, Transaction};
+use crate::bus::order::{message_after, Key, Queue, Transaction};
 use crate::bus::pool::Size;
 use crate::bus::quota::Amounts;
 use crate::errno::{EDQUOT, EHOSTUNREACH};
@@ -32,16 +32,17 @@ pub(crate) struct Resolved<H: Host> {
 
 /// A message on its way to one destination.
 ///
-/// It is empty at first, once it was sent, and after it failed.
+/// It is empty at first, while the message is staged or was sent, and after it failed.
 pub(crate) struct Pending<'p, H: Host> {
     pub(crate) from: &'p Arc<Peer<H>>,
     /// The destination; None for a seed, which the peer sends to itself.
     pub(crate) handle: Option<Arc<Handle<H>>>,
     pub(crate) message: Option<KBox<Message<H>>>,
-    /// The staged key of the message, while it is staged.
-    staged: Option<Key>,
     /// References that have to be confirmed once it is sent.
     linked: Option<KVVec<Linked<H>>>,
+    /// The latest destruction of a node that it was to carry a handle of, or 0. The message is
+    /// ordered after it, since it carries INVALID instead.
+    floor: u64,
     /// The reason why the message is not sent.
     pub(crate) error: Option<Error>,
 }
@@ -53,8 +54,8 @@ impl<'p, H: Host> Pending<'p, H> {
             from,
             handle,
             message: None,
-            staged: None,
             linked: None,
+            floor: 0,
             error: None,
         }
     }
@@ -102,10 +103,7 @@ impl<'p, H: Host> Pending<'p, H> {
                 Some(SentFds::charge(self.from, self.to(), n)?)
             }
         };
-        self.book(size, &charges(size))?;
-        let Some(message) = &mut self.message else {
-            return Ok(());
-        };
+        let message = self.book(size, &charges(size))?;
         // A blank message has neither handles nor files.
         if sent_fds.is_some() {
             message.files = resolved.files.clone();
@@ -114,48 +112,22 @@ impl<'p, H: Host> Pending<'p, H> {
         // Not even an empty list is replaced for nothing, which costs a hundred instructions in the
         // kernel.
         if size.n_handles != 0 {
-            self.reserve_slots(size.n_handles)?;
+            message.reserve_slots(size.n_handles)?;
         }
-        match &mut self.message {
-            Some(message) if is_part && message.links.reservation.is_none() => {
-                message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
-            }
-            _ => (),
+        if is_part && message.links.reservation.is_none() {
+            message.links.reservation = Some(EntryReservation::<H>::new(GFP_KEPT)?);
         }
         Ok(())
     }
 
-    /// Makes empty slots for `n` handles, which are charged. After the booking, so that a
-    /// destination that refuses the message costs nothing in proportion to the handles.
-    ///
-    /// # Errors
-    ///
-    /// ENOMEM.
-    #[cold]
-    pub(crate) fn reserve_slots(&mut self, n: usize) -> Result {
-        let Some(message) = &mut self.message else {
-            return Ok(());
-        };
-        match Handles::from_elem(None, n, GFP_KEPT) {
-            Ok(slots) => message.handles = slots,
-            Err(error) => {
-                // Without slots the message does not know of these charges.
-                let payer = message.slice.payer;
-                self.to().discharge_handles(payer, n);
-                return Err(error.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Charges `charges` and reserves a slice for a message of this size.
+    /// Charges `charges` and reserves a slice for a message of this size. Returns the message.
     ///
     /// # Errors
     ///
     /// EDQUOT, also for a size that can never be granted; EMSGSIZE if no pool can hold it; EXFULL,
     /// EHOSTUNREACH, ENOMEM.
     #[inline(always)]
-    pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result {
+    pub(crate) fn book(&mut self, size: &Size, charges: &Amounts) -> Result<&mut Message<H>> {
         let slice_size = size.slice_size();
         let mut message = self.to().book(|inbox, reservations| {
             self.check_destination(inbox.open)?;
@@ -163,8 +135,7 @@ impl<'p, H: Host> Pending<'p, H> {
         })?;
         message.address(self.handle.as_ref().map(|handle| &handle.node));
         message.n_bytes = size.n_bytes;
-        self.message = Some(message);
-        Ok(())
+        Ok(self.message.insert(message))
     }
 
     /// Gets memory behind the slice.
@@ -193,8 +164,7 @@ impl<'p, H: Host> Pending<'p, H> {
         }
     }
 
-    /// Links each handle for the receiver. Returns the latest destruction that was found, which the
-    /// message has to be ordered after, since it carries INVALID for it.
+    /// Links each handle for the receiver.
     ///
     /// # Errors
     ///
@@ -203,11 +173,11 @@ impl<'p, H: Host> Pending<'p, H> {
         &mut self,
         handles: &[Option<Arc<Handle<H>>>],
         kill_check: &mut KillCheck,
-    ) -> Result<u64> {
+    ) -> Result {
         let to = self.to().clone();
-        let (mut floor, mut unconfirmed) = (0, KVVec::new());
+        let mut unconfirmed = KVVec::new();
         let Some(message) = &mut self.message else {
-            return Ok(floor);
+            return Ok(());
         };
         for (slot, handle) in message.handles.iter_mut().zip(handles) {
             kill_check.step::<H>(1)?;
@@ -215,7 +185,8 @@ impl<'p, H: Host> Pending<'p, H> {
                 continue;
             };
             let Some(linked) = Handle::link(&handle.node, &to)? else {
-                floor = floor.max(handle.node.dead_at().unwrap_or_default());
+                let dead_at = handle.node.dead_at().unwrap_or_default();
+                self.floor = self.floor.max(dead_at);
                 continue;
             };
             *slot = Some(linked.handle.clone());
@@ -225,29 +196,28 @@ impl<'p, H: Host> Pending<'p, H> {
             }
         }
         self.linked = Some(unconfirmed);
-        Ok(floor)
+        Ok(())
     }
 
-    /// Confirms the references that it carries, if it was sent.
+    /// Confirms the references that it carries, once it was sent.
     pub(crate) fn confirm(&self) {
-        if self.error.is_none() {
-            self.linked.iter().flatten().for_each(Linked::confirm);
-        }
+        self.linked.iter().flatten().for_each(Linked::confirm);
     }
 
-    /// Hands the message to the receiver's queue, if the inbox admits it. None if it is empty.
+    /// Hands the message to the receiver's queue, if the inbox admits it. Does nothing if it is
+    /// empty.
     ///
     /// # Errors
     ///
     /// EHOSTUNREACH; EDQUOT if it is not admitted.
     #[inline]
-    fn hand_in<T>(
+    fn hand_in<T: Default>(
         &mut self,
         admits: impl FnOnce(&mut Inbox<H>) -> bool,
         put: impl FnOnce(&mut Queue<Message<H>>, KBox<Message<H>>) -> T,
-    ) -> Result<Option<T>> {
+    ) -> Result<T> {
         let Some(message) = self.message.take() else {
-            return Ok(None);
+            return Ok(T::default());
         };
         let mut inbox = self.to().inbox.lock();
         let admitted = self
@@ -256,24 +226,20 @@ impl<'p, H: Host> Pending<'p, H> {
         if admitted.is_err() {
             drop(inbox);
             self.message = Some(message);
-            return admitted.map(|()| None);
+            return admitted.map(|()| T::default());
         }
-        Ok(Some(put(&mut inbox.queue, message)))
+        Ok(put(&mut inbox.queue, message))
     }
 
-    /// Queues a message without other parts, after the timestamp `floor`.
+    /// Queues a message without other parts. The caller wakes the receiver.
     ///
     /// # Errors
     ///
     /// EHOSTUNREACH.
     #[inline]
-    pub(crate) fn deliver(&mut self, floor: u64, hint: WakeHint) -> Result {
-        let push = |queue: &mut Queue<Message<H>>, message| queue.push(floor, message);
-        let delivered = self.hand_in(|_| true, push)?;
-        if delivered.is_some() {
-            self.to().waker().wake(hint);
-        }
-        Ok(())
+    pub(crate) fn deliver(&mut self) -> Result {
+        let floor = self.floor;
+        self.hand_in(|_| true, |queue, message| queue.push(floor, message))
     }
 
     /// Stages this part, unless it is empty. Returns the lowest timestamp to commit at.
@@ -283,28 +249,19 @@ impl<'p, H: Host> Pending<'p, H> {
     /// EHOSTUNREACH; EDQUOT if the user has too many undecided transactions there.
     pub(crate) fn stage(&mut self, transaction: &Arc<Transaction>, part: u32) -> Result<u64> {
         let place = transaction.staged_key(part);
-        let admits = |inbox: &mut Inbox<H>| inbox.admits(&place, transaction.uid);
-        let put = |queue: &mut Queue<Message<H>>, message| {
-            queue.stage(transaction, part, Removed::Message(message))
-        };
-        let staged = self.hand_in(admits, put)?;
-        self.staged = staged.map(|_| place);
-        Ok(staged.unwrap_or_default())
+        let staged = self.hand_in(
+            |inbox| inbox.admits(&place, transaction.uid),
+            |queue, message| queue.stage(transaction, part, Removed::Message(message)),
+        )?;
+        Ok(staged.max(message_after(self.floor)))
     }
 
-    /// Wakes the receiver, if this part was staged there and is committed.
-    pub(crate) fn wake(&self, hint: WakeHint) {
-        if self.staged.is_some() {
-            self.to().waker().wake(hint);
-        }
-    }
-
-    /// Takes the message back if it was staged.
-    pub(crate) fn unstage(&mut self) {
-        let Some(key) = self.staged.take() else {
+    /// Takes the message back if it was staged, under the staged key `place`.
+    pub(crate) fn unstage(&mut self, place: &Key) {
+        if self.message.is_some() || self.error.is_some() {
             return;
-        };
-        let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(&key);
+        }
+        let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(place);
         if let Some(Removed::Message(message)) = back {
             self.message = Some(message);
         }
@@ -343,8 +300,9 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     payload: &mut P,
 ) -> Result {
     let mut kill_check = KillCheck::default();
+    let steps = 1 + payload.len() / 4096;
     for pending in all.iter_mut() {
-        kill_check.step::<H>(1 + payload.len() / 4096)?;
+        kill_check.step::<H>(steps)?;
         pending.pin()?;
     }
     if payload.is_empty() {
@@ -356,7 +314,7 @@ pub(crate) fn fill_all<H: Host, P: Payload<H>>(
     };
     payload.copy_to(&first.pool, first.slice.offset)?;
     for message in messages {
-        kill_check.step::<H>(1 + payload.len() / 4096)?;
+        kill_check.step::<H>(steps)?;
         message.copy_payload(first);
     }
     Ok(())

@@ -17,8 +17,6 @@
 //!
 //! The inbox for 1 and 3; table and inbox for 4.
 
-use core::cell::Cell;
-
 use kernel::prelude::*;
 
 use crate::abi::*;
@@ -33,37 +31,12 @@ pub struct Receiver<'c, C> {
     pub caller: &'c C,
     /// Address that the message is written to.
     pub msg_addr: u64,
-    /// Number of messages up to this one, and the address for it, if the caller wants it.
-    pub count: Option<&'c Count>,
+    /// Writes more to the caller, if there is more. It is the last step that can fail.
+    pub write_more: Option<&'c dyn Fn() -> Result>,
     /// Offset that the slice has to end at or before.
     pub max_offset: u64,
     /// The caller wants descriptors.
     pub wants_files: bool,
-}
-
-/// A number of messages, and the address that it is written to.
-#[derive(Debug)]
-pub struct Count {
-    /// Address that the number is written to.
-    pub addr: u64,
-    /// The number, the message that is received now included.
-    pub n: Cell<u64>,
-    /// The number that the caller's memory has, once a message was received.
-    pub written: Cell<u64>,
-}
-
-impl Count {
-    /// Writes the number to the receiver.
-    ///
-    /// # Errors
-    ///
-    /// EFAULT.
-    #[cold]
-    fn write<H: Host, C: Caller<H>>(&self, caller: &C) -> Result {
-        caller.write(self.addr, &self.n.get().to_ne_bytes())?;
-        self.written.set(self.n.get());
-        Ok(())
-    }
 }
 
 /// A message or a notice as it is written to the caller.
@@ -147,7 +120,7 @@ impl<H: Host> Inbox<H> {
         }
         let following = self.following(&key);
         if let Following::Unwanted(next) = following {
-            return self.remove(&next).map(Look::Stale);
+            return self.pop(&next).map(Look::Stale);
         }
         let mut description = match head.entry {
             EntryRef::Message(message) => Description::of_message(message, wants_files),
@@ -188,15 +161,13 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
 ) -> Result<bool> {
     let caller = receiver.caller;
     caller.write(receiver.msg_addr, &msg.to_bytes())?;
-    // The count is the last step that can fail: a failure before it leaves that of the message
-    // before.
-    let write_count = || receiver.count.map_or(Ok(()), |count| count.write(caller));
+    let write_more = || receiver.write_more.map_or(Ok(()), |write| write());
     let Some(files) = files else {
-        write_count()?;
+        write_more()?;
         return Ok(take(&[]));
     };
     let installed = caller.install(files)?;
-    write_count()?;
+    write_more()?;
     let taken = take(installed.numbers());
     if taken {
         installed.keep();

@@ -66,10 +66,7 @@ impl<H: Host> Peer<H> {
         match removed {
             Removed::Message(message) => message.discard(self),
             Removed::Notice(Notice::Released(node), reservation) => {
-                let wake = Node::return_notice(&node, &mut self.inbox.lock(), reservation);
-                if wake {
-                    self.wake();
-                }
+                self.notify(|inbox| Node::return_notice(&node, inbox, reservation));
             }
             Removed::Notice(Notice::Room(handle), _) => self.pass_room_on(&handle.node.owner),
             Removed::Notice(Notice::Destroyed(_), _) => (),

@@ -10,9 +10,9 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::bus::command::destroy::{Also, Doomed};
+use crate::bus::command::destroy::Also;
 use crate::bus::host::{Host, Pool};
-use crate::bus::object::{check, Detached, Handle, Peer, Remains, Seed, SeedRef, Table};
+use crate::bus::object::{check, Detached, Doomed, Handle, Peer, Remains, Seed, Table};
 use crate::bus::quota::{KeptCharges, Level, BYTES, NOTHING, RESOURCES, SLICES};
 
 /// The work of a reset beside setting limits.
@@ -32,7 +32,7 @@ impl<H: Host> Peer<H> {
     /// ESHUTDOWN for all calls except the first.
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
-        let doomed = self.detach_nodes(Doomed::in_transaction(&self.last_transaction), None);
+        let doomed = self.detach_nodes(None);
         // What is left to be taken back in the instant of the destruction is little.
         // A caller that was killed does not keep it from being taken back.
         while self.recall(Level::Peer, u32::MAX).is_err() {}
@@ -78,8 +78,8 @@ impl<H: Host> Peer<H> {
     /// Destroys the nodes that the seed does not pin, drops committed entries, and releases slices
     /// and handles.
     fn flush(&self) {
-        let seed = SeedRef::new(self, self.inbox.lock().seed.clone());
-        let doomed = self.detach_nodes(Doomed::default(), seed.get().map(|seed| &**seed));
+        let seed = self.inbox.lock().seed.clone();
+        let doomed = self.detach_nodes(seed.as_deref());
         self.execute(&doomed, Also::Nothing);
         // In this order: a handle that is received in between is released after. All transactions
         // of which a part is here, and that returned, are before the clock or at it.
@@ -106,7 +106,8 @@ impl<H: Host> Peer<H> {
 
     /// Takes the peer's nodes out of its table, except those that `seed` pins, and marks them
     /// dying. Returns those that are to be destroyed: other calls destroy the others.
-    fn detach_nodes(&self, mut doomed: Doomed, seed: Option<&Seed<H>>) -> Doomed {
+    fn detach_nodes(&self, seed: Option<&Seed<H>>) -> Doomed {
+        let mut doomed = Doomed::default();
         self.each_handle(|table, handle| {
             if handle.is_anchor() && !seed.is_some_and(|seed| seed.pins(handle)) {
                 let mut inbox = self.inbox.lock();
@@ -177,7 +178,7 @@ impl<H: Host> Peer<H> {
         while let Some(removed) = remains.queue.pop_drained() {
             self.drop_removed(removed);
         }
-        drop(SeedRef::new(self, remains.seed));
+        drop(remains.seed);
     }
 }
 

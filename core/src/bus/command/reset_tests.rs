@@ -30,7 +30,7 @@ fn a_dying_node_does_not_come_back_into_a_closed_table() {
     drop(anchor);
     // Another one disconnects, and a third one receives the seed in between.
     peer.close_table().unwrap();
-    let doomed = peer.detach_nodes(Doomed::in_transaction(&peer.last_transaction), None);
+    let doomed = peer.detach_nodes(None);
     let received = owner.recv_with(RECV_FLAG_SEED, &Hooks::default());
     assert_eq!(received.unwrap().handles, [HANDLE_INVALID]);
     let remains = peer.execute(&doomed, Also::Close).unwrap();

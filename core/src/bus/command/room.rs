@@ -45,15 +45,22 @@ impl<H: Host> NewWaits<H> {
         }
     }
 
-    /// Prepares a wait for a destination that refused with this error, if the error may pass.
-    /// Returns the error of the destination: ENOMEM if there is no memory to wait.
+    /// Prepares a wait for a destination that refused with this error, if the caller `waits` and
+    /// the error may pass. Returns the error of the destination: ENOMEM if there is no memory to
+    /// wait.
     #[cold]
-    pub(crate) fn prepare(&mut self, handle: Option<&Arc<Handle<H>>>, error: Error) -> Error {
-        let Some(handle) = handle.filter(|_| passes(error)) else {
-            return error;
-        };
-        let prepared = self.try_prepare(handle.clone());
-        prepared.err().unwrap_or(error)
+    pub(crate) fn prepare(
+        waits: &mut Option<Self>,
+        handle: Option<&Arc<Handle<H>>>,
+        error: Error,
+    ) -> Error {
+        match (waits, handle) {
+            (Some(waits), Some(handle)) if passes(error) => {
+                let prepared = waits.try_prepare(handle.clone());
+                prepared.err().unwrap_or(error)
+            }
+            _ => error,
+        }
     }
 
     fn try_prepare(&mut self, handle: Arc<Handle<H>>) -> Result {

@@ -17,7 +17,7 @@ use crate::bus::command::pending::Pending;
 use crate::bus::command::recv::{hand_over, Description};
 use crate::bus::command::{Caller, Outgoing, Receiver};
 use crate::bus::host::{Host, KillCheck, Payload};
-use crate::bus::object::{charges, check, ensure, Peer, Resolver, Seed, SeedRef};
+use crate::bus::object::{charges, check, ensure, Peer, Resolver, Seed};
 use crate::bus::quota::FDS;
 use crate::errno::ESHUTDOWN;
 
@@ -42,7 +42,8 @@ impl<H: Host> Peer<H> {
         pending.pin()?;
         pending.fill(&mut out.payload)?;
         pending.link(&resolved.handles, &mut KillCheck::default())?;
-        this.replace_seed(Some(Seed::new(&mut pending.message)?))?;
+        let seed = Seed::new(this, &mut pending.message)?;
+        this.replace_seed(Some(seed))?;
         pending.confirm();
         resolver.finish();
         Ok(())
@@ -60,7 +61,7 @@ impl<H: Host> Peer<H> {
             core::mem::swap(&mut inbox.seed, &mut seed);
         }
         drop(inbox);
-        drop(SeedRef::new(self, seed));
+        drop(seed);
         open
     }
 
@@ -76,15 +77,14 @@ impl<H: Host> Peer<H> {
             check(inbox.open)?;
             let current = inbox.seed.clone();
             drop(inbox);
-            let current = SeedRef::new(this, current);
-            let seed = current.get().ok_or(EAGAIN)?;
+            let seed = current.ok_or(EAGAIN)?;
 
-            let mut copy = copy_of(this, seed)?;
+            let mut copy = copy_of(this, &seed)?;
             let slice = copy.message.as_ref().ok_or(ESHUTDOWN)?.slice;
             let mut told = Description::of_message(&seed.message, receiver.wants_files);
             told.msg.offset = slice.offset;
             ensure(slice.end() <= receiver.max_offset, ERANGE)?;
-            let take = |fds: &[i32]| this.take_copy(seed, &mut copy, fds);
+            let take = |fds: &[i32]| this.take_copy(&seed, &mut copy, fds);
             if hand_over(receiver, &told.msg, told.files, take)? {
                 return Ok(());
             }
@@ -121,8 +121,8 @@ fn copy_of<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pendin
     let mut charges = charges(&size);
     charges[FDS] = 0;
     let mut copy = Pending::new(peer, None);
-    copy.book(&size, &charges)?;
-    copy.reserve_slots(size.n_handles)?;
+    let message = copy.book(&size, &charges)?;
+    message.reserve_slots(size.n_handles)?;
     copy.pin()?;
     if let Some(message) = copy.message.as_ref().filter(|_| size.n_bytes != 0) {
         message.copy_payload(original);

@@ -25,16 +25,16 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_CALL;
 use crate::bus::command::pending::{fill_all, Pending, Resolved};
 use crate::bus::command::room::NewWaits;
-use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint};
+use crate::bus::host::{Files, Host, KillCheck, Payload, WakeHint, Waker};
 use crate::bus::object::{charges, ensure, Distinct, Handles, Peer, Resolver};
-use crate::bus::order::{message_after, Transaction};
+use crate::bus::order::Transaction;
 use crate::bus::pool::Size;
 use crate::errno::{EDQUOT, EHOSTUNREACH, ESHUTDOWN};
 
 /// A message to send.
 ///
 /// The caller bounds the lists: at most 0x7ffff000 bytes, and no more destinations or handles than
-/// [`Peer::user_limits`] allows handles.
+/// the limits of its user allow handles.
 pub struct Outgoing<'a, H: Host, P: Payload<H>> {
     /// IDs of the handles to send to, each at most once.
     pub destinations: &'a [u64],
@@ -92,19 +92,18 @@ enum Refusal {
 }
 
 /// A message on its way to all of its destinations.
-struct Multicast<'p, 'w, H: Host> {
+struct Multicast<'p, 'a, 'w, H: Host, P: Payload<H>> {
     from: &'p Arc<Peer<H>>,
+    out: Outgoing<'a, H, P>,
+    resolved: Resolved<H>,
     /// One part for each destination that was come to, in their order.
     parts: KVVec<Pending<'p, H>>,
-    n_destinations: usize,
     /// Makes the errors of the destinations known.
     write: &'w mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
-    partial: bool,
     waits: Option<NewWaits<H>>,
-    hint: WakeHint,
 }
 
-impl<H: Host> Multicast<'_, '_, H> {
+impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
     /// Writes the error of each destination to the caller. A destination that was not come to yet
     /// has not failed.
     fn tell(&mut self) -> Result {
@@ -112,17 +111,15 @@ impl<H: Host> Multicast<'_, '_, H> {
             let error = self.parts.get(part).and_then(|pending| pending.error);
             error.map_or(0, |error| -error.to_errno())
         };
-        (self.write)(&mut (0..self.n_destinations).map(errno))
+        (self.write)(&mut (0..self.out.destinations.len()).map(errno))
     }
 
     /// Ends a part whose destination failed. Fails if that fails the whole.
     fn failed(&mut self, part: usize, error: Error) -> Result {
-        let error = match &mut self.waits {
-            Some(waits) => waits.prepare(self.parts[part].handle.as_ref(), error),
-            None => error,
-        };
-        self.parts[part].fail(error);
-        if self.partial {
+        let pending = &mut self.parts[part];
+        let error = NewWaits::prepare(&mut self.waits, pending.handle.as_ref(), error);
+        pending.fail(error);
+        if self.out.partial {
             return Ok(());
         }
         self.tell()?;
@@ -130,24 +127,19 @@ impl<H: Host> Multicast<'_, '_, H> {
     }
 
     /// Charges and reserves at every destination.
-    fn reserve(
-        &mut self,
-        resolver: &mut Resolver<'_, H>,
-        destinations: &[u64],
-        resolved: &Resolved<H>,
-    ) -> Result {
+    fn reserve(&mut self, resolver: &mut Resolver<'_, H>) -> Result {
+        let destinations = self.out.destinations;
         let mut distinct = Distinct::new(destinations);
         let mut kill_check = KillCheck::default();
         for (part, &id) in destinations.iter().enumerate() {
             kill_check.step::<H>(1)?;
-            self.parts.push(Pending::new(self.from, None), GFP_CALL)?;
-            let found = distinct.find(resolver, id);
-            let reserved = found.and_then(|handle| {
-                self.parts[part].handle = Some(handle);
-                let (pending, is_part) = (&mut self.parts[part], destinations.len() > 1);
-                let reserved = pending.reserve(resolved, is_part);
-                reserved.map_err(|error| pending.refused(&resolved.size, error))
+            let mut pending = Pending::new(self.from, None);
+            let reserved = distinct.find(resolver, id).and_then(|handle| {
+                pending.handle = Some(handle);
+                let reserved = pending.reserve(&self.resolved, destinations.len() > 1);
+                reserved.map_err(|error| pending.refused(&self.resolved.size, error))
             });
+            self.parts.push(pending, GFP_CALL)?;
             match reserved {
                 Ok(()) => (),
                 // Not the destination's fault: the caller itself is gone, or memory is short.
@@ -159,39 +151,31 @@ impl<H: Host> Multicast<'_, '_, H> {
     }
 
     /// Sends the message to all destinations.
-    fn send<P: Payload<H>>(
-        &mut self,
-        resolver: &mut Resolver<'_, H>,
-        out: &mut Outgoing<'_, H, P>,
-        resolved: &Resolved<H>,
-    ) -> Result {
-        self.reserve(resolver, out.destinations, resolved)?;
-        fill_all(&mut self.parts, &mut out.payload)?;
-        if self.partial {
+    fn send(&mut self, resolver: &mut Resolver<'_, H>) -> Result {
+        self.reserve(resolver)?;
+        fill_all(&mut self.parts, &mut self.out.payload)?;
+        if self.out.partial {
             self.tell()?;
         }
-        let mut floor = 0;
-        if !resolved.handles.is_empty() {
+        if !self.resolved.handles.is_empty() {
             let mut kill_check = KillCheck::default();
             for pending in self.parts.iter_mut() {
-                floor = floor.max(pending.link(&resolved.handles, &mut kill_check)?);
+                pending.link(&self.resolved.handles, &mut kill_check)?;
             }
         }
-        self.commit(floor)
+        self.commit()
     }
 
-    /// Queues all parts at one point of the order, after the timestamp `floor`, and leaves the
-    /// queued ones empty.
-    fn commit(&mut self, floor: u64) -> Result {
+    /// Queues all parts at one point of the order, and leaves the queued ones empty.
+    fn commit(&mut self) -> Result {
         // Each turn except the last finds one more destination that fails.
         loop {
             let done = match &mut self.parts[..] {
                 [] => Ok(()),
-                [only] => {
-                    let delivered = only.deliver(floor, self.hint);
-                    delivered.map_err(|error| Refusal::At { part: 0, error })
-                }
-                _ => self.commit_several(&self.from.transaction()?, floor),
+                [only] => only
+                    .deliver()
+                    .map_err(|error| Refusal::At { part: 0, error }),
+                _ => self.commit_several(&self.from.transaction()?),
             };
             let Err(refusal) = done else {
                 break;
@@ -201,47 +185,45 @@ impl<H: Host> Multicast<'_, '_, H> {
                 if pending.error.is_some() {
                     continue;
                 }
-                match refusal {
-                    _ if pending.check_early().is_err() => self.failed(part, EHOSTUNREACH)?,
-                    Refusal::At { part: at, error } if at == part => self.failed(part, error)?,
+                let error = match refusal {
+                    _ if pending.check_early().is_err() => EHOSTUNREACH,
+                    Refusal::At { part: at, error } if at == part => error,
                     // The room of the user is the same for all parts for this peer.
                     Refusal::At {
                         part: at,
                         error: EDQUOT,
-                    } if Arc::ptr_eq(pending.to(), self.parts[at].to()) => {
-                        self.failed(part, EDQUOT)?
-                    }
-                    _ => (),
-                }
+                    } if Arc::ptr_eq(pending.to(), self.parts[at].to()) => EDQUOT,
+                    _ => continue,
+                };
+                self.failed(part, error)?;
             }
             self.tell()?;
             ensure(!H::is_killed(), EINTR)?;
         }
-        self.parts.iter().for_each(Pending::confirm);
+        for pending in self.parts.iter().filter(|part| part.error.is_none()) {
+            pending.to().waker().wake(self.out.hint);
+            pending.confirm();
+        }
         Ok(())
     }
 
     /// Carries out the numbered steps of the file header. On error nothing was sent, and nothing
     /// is staged.
-    fn commit_several(
-        &mut self,
-        transaction: &Arc<Transaction>,
-        floor: u64,
-    ) -> Result<(), Refusal> {
+    fn commit_several(&mut self, transaction: &Arc<Transaction>) -> Result<(), Refusal> {
         // 1 and 2
-        let staged = self.stage(transaction, message_after(floor));
+        let staged = self.stage(transaction);
         let done = staged.and_then(|at| transaction.commit(at).ok_or(Refusal::Killed));
-        for pending in self.parts.iter_mut() {
-            match done {
-                Ok(_) => pending.wake(self.hint),
-                Err(_) => pending.unstage(),
+        if done.is_err() {
+            for (part, pending) in self.parts.iter_mut().enumerate() {
+                pending.unstage(&transaction.staged_key(part as u32));
             }
         }
         done.map(drop)
     }
 
-    /// Stages all parts, in their order. Returns the timestamp to commit at, not before `at`.
-    fn stage(&mut self, transaction: &Arc<Transaction>, mut at: u64) -> Result<u64, Refusal> {
+    /// Stages all parts, in their order. Returns the timestamp to commit at.
+    fn stage(&mut self, transaction: &Arc<Transaction>) -> Result<u64, Refusal> {
+        let mut at = 0;
         for (part, pending) in self.parts.iter_mut().enumerate() {
             let staged = pending.stage(transaction, part as u32);
             at = at.max(staged.map_err(|error| Refusal::At { part, error })?);
@@ -272,13 +254,12 @@ impl<H: Host> Peer<H> {
         let mut all = Multicast {
             from: this,
             parts: KVVec::with_capacity(out.destinations.len(), GFP_CALL)?,
-            n_destinations: out.destinations.len(),
             write,
-            partial: out.partial,
             waits: out.waits.then(|| NewWaits::new(resolved.size)),
-            hint: out.hint,
+            out,
+            resolved,
         };
-        let sent = all.send(&mut resolver, &mut out, &resolved);
+        let sent = all.send(&mut resolver);
         if let Some(waits) = all.waits.take() {
             // Not while charges of its own are in the way.
             drop(all);
@@ -306,11 +287,12 @@ impl<H: Host> Peer<H> {
             n_bytes: payload.len(),
             ..Size::default()
         };
-        let booked = pending.book(&size, &charges(&size));
+        let booked = pending.book(&size, &charges(&size)).map(|_| ());
         booked.map_err(|error| pending.refused(&size, error))?;
         pending.pin()?;
         pending.fill(payload)?;
-        pending.deliver(0, hint)?;
+        pending.deliver()?;
+        pending.to().waker().wake(hint);
         resolver.finish();
         Ok(())
     }

@@ -96,8 +96,8 @@ impl Staged<'_> {
     /// Takes all parts back; which of the destinations failed.
     fn unstage(mut self) -> Vec<bool> {
         let mut failed = Vec::new();
-        for pending in self.parts.iter_mut() {
-            pending.unstage();
+        for (part, pending) in self.parts.iter_mut().enumerate() {
+            pending.unstage(&self.transaction.staged_key(part as u32));
             failed.push(pending.check_early().is_err());
         }
         failed
@@ -290,7 +290,7 @@ fn undecided_transactions_of_a_user_are_bounded() {
     scene.from.send(Letter::new(&scene.ids, b"now")).unwrap();
     for (transaction, mut pending) in stopped {
         transaction.kill();
-        pending.unstage();
+        pending.unstage(&transaction.staged_key(0));
     }
     assert_eq!(data(&scene.to[0]).len(), 2);
     scene.to[1].take_all();

@@ -16,14 +16,13 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
 use crate::bus::object::{Peer, UserWaits};
-use crate::bus::quota::{add, Amounts, Limits, User, FDS, NOTHING};
+use crate::bus::quota::{Limits, User, NOTHING};
 use crate::bus::tree::{find_unused, FOUND};
 
 /// A user with its peers.
-struct Registered<H: Host> {
-    user: Arc<User>,
-    waits: Arc<UserWaits<H>>,
-    peers: RBTree<u64, Arc<Peer<H>>>,
+pub(super) struct Registered<H: Host> {
+    pub(super) waits: Arc<UserWaits<H>>,
+    pub(super) peers: RBTree<u64, Arc<Peer<H>>>,
     /// Peers that are being made.
     opening: u64,
 }
@@ -37,31 +36,18 @@ pub struct Bus<H: Host> {
     limits: Limits,
     last_peer: Atomic<u64>,
     #[pin]
-    users: SpinLock<Users<H>>,
+    pub(super) users: SpinLock<Users<H>>,
 }
 
 /// The users of a bus.
-struct Users<H: Host> {
-    by_id: RBTree<u32, Registered<H>>,
+pub(super) struct Users<H: Host> {
+    pub(super) by_id: RBTree<u32, Registered<H>>,
     /// Where the search for users goes on that are not needed any more.
     hand: Option<u32>,
 }
 
 // The users are behind pointers.
 impl<H: Host> Unpin for Users<H> {}
-
-/// Amounts in use on a bus, over all users. All zero when no peer is left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Users with a peer, or with something in flight.
-    pub users: u64,
-    /// Connected peers.
-    pub peers: u64,
-    /// Charged slices, handles, bytes and descriptors, as drawn from the users' accounts.
-    pub charged: Amounts,
-    /// Descriptors in flight, by the accounts of their senders.
-    pub sent_fds: u64,
-}
 
 impl<H: Host> Bus<H> {
     /// Makes a bus of its own, on which every user has these limits.
@@ -77,19 +63,16 @@ impl<H: Host> Bus<H> {
     }
 
     /// Makes a peer that belongs to user `uid`. Fails with ENOMEM.
-    pub fn open<E>(
+    pub fn open(
         this: &Arc<Self>,
         uid: u32,
         pool: H::Pool,
-        waker: impl PinInit<H::Waker, E>,
-    ) -> Result<Arc<Peer<H>>>
-    where
-        Error: From<E>,
-    {
+        waker: impl PinInit<H::Waker>,
+    ) -> Result<Arc<Peer<H>>> {
         let id = this.last_peer.fetch_add(1, Relaxed) + 1;
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
-        let (user, waits) = this.enter(uid)?;
-        let peer = Peer::new(this, id, &user, &waits, pool, waker);
+        let user = this.enter(uid)?;
+        let peer = Peer::new(this, id, &user, pool, waker);
         let mut users = this.users.lock();
         if let Some(known) = users.by_id.get_mut(&uid) {
             known.opening -= 1;
@@ -102,17 +85,15 @@ impl<H: Host> Bus<H> {
     }
 
     /// Returns the user of this ID, for a peer that is being opened.
-    fn enter(&self, uid: u32) -> Result<(Arc<User>, Arc<UserWaits<H>>)> {
+    fn enter(&self, uid: u32) -> Result<Arc<UserWaits<H>>> {
         let reservation = RBTreeNodeReservation::new(GFP_KEPT)?;
-        let fresh = User::new(uid, self.limits)?;
-        let waits = UserWaits::new()?;
+        let fresh = UserWaits::new(User::new(uid, self.limits)?)?;
         let mut users = self.users.lock();
         let known = match users.by_id.entry(uid) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
                 let known = Registered {
-                    user: fresh.clone(),
-                    waits: waits.clone(),
+                    waits: fresh.clone(),
                     peers: RBTree::new(),
                     opening: 0,
                 };
@@ -120,7 +101,7 @@ impl<H: Host> Bus<H> {
             }
         };
         known.opening += 1;
-        Ok((known.user.clone(), known.waits.clone()))
+        Ok(known.waits.clone())
     }
 
     /// Forgets a peer, and a few users that have none and nothing in flight.
@@ -134,8 +115,9 @@ impl<H: Host> Bus<H> {
         // otherwise closing and opening again would wipe the slate clean.
         let unused = |known: &mut Registered<H>| {
             let busy = known.opening != 0 || !known.peers.is_empty();
-            let books = known.user.account.lock();
-            let is_whole = books.account.limits == known.user.limits.map(u64::from);
+            let user = &known.waits.user;
+            let books = user.account.lock();
+            let is_whole = books.account.limits == user.limits.map(u64::from);
             !busy && is_whole && books.retained == 0 && books.sent.used == NOTHING
         };
         let found = find_unused(&mut users.by_id, &mut users.hand, unused);
@@ -152,24 +134,5 @@ impl<H: Host> Bus<H> {
         let books = user.account.lock();
         let id = *books.with_credit.cursor_lower_bound(&from)?.current().0;
         users.by_id.get(&user.uid)?.peers.get(&id).cloned()
-    }
-
-    /// Sums up the amounts in use.
-    pub fn usage(&self) -> Usage {
-        let users = self.users.lock();
-        let mut usage = Usage::default();
-        for known in users.by_id.values() {
-            let books = known.user.account.lock();
-            let peers = known.peers.iter().count() as u64;
-            let (charged, sent_fds) = (&books.account.used, books.sent.used[FDS]);
-            if peers == 0 && sent_fds == 0 && *charged == NOTHING {
-                continue;
-            }
-            usage.users += 1;
-            usage.peers += peers;
-            usage.sent_fds += sent_fds;
-            add(&mut usage.charged, charged);
-        }
-        usage
     }
 }

@@ -16,8 +16,8 @@ use crate::abi::HANDLE_INVALID;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
 use crate::bus::object::{
-    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, RoomNotice, Table,
-    TableReservation, Unconfirmed, WaitPlace,
+    EntryReservation, HolderReservation, Inbox, Node, NoticeState, Peer, Table, TableReservation,
+    WaitPlace,
 };
 use crate::bus::order::Key;
 #[cfg(test)]
@@ -39,8 +39,8 @@ pub(crate) struct Local<H: Host> {
     pub(crate) pinned: bool,
     /// Memory for its entry in the table, while it is not there.
     pub(crate) reservation: Option<TableReservation<H>>,
-    /// The peer that was charged for it.
-    pub(crate) payer: Option<u64>,
+    /// The ID of the peer that was charged for it, while it is in the table.
+    pub(crate) payer: u64,
     pub(crate) creation: Creation,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct HolderNotice<H: Host> {
     /// The notice that the node was destroyed, which comes once.
     pub(crate) destroy: NoticeState<H>,
     /// The notice that the node may have room.
-    pub(crate) room: RoomNotice<H>,
+    pub(crate) room: NoticeState<H>,
     /// The holder's ID of it, INVALID while it is not in the table. It changes under the table lock
     /// as well.
     pub(crate) id: u64,
@@ -78,21 +78,18 @@ pub(crate) struct Handle<H: Host> {
 /// A reference that was just given.
 pub(crate) struct Linked<H: Host> {
     pub(crate) handle: Arc<Handle<H>>,
-    /// It is to be confirmed by [`Linked::confirm`].
-    pub(crate) unconfirmed: Option<Unconfirmed>,
+    /// The number of release notices of the node so far, if the reference is to be confirmed by
+    /// [`Linked::confirm`].
+    pub(crate) unconfirmed: Option<u64>,
 }
 
 impl<H: Host> Linked<H> {
     /// Notes that the reference is for good: its owner will be notified of its end.
     pub(crate) fn confirm(&self) {
-        let Some(reference) = self.unconfirmed else {
-            return;
-        };
         let node = &self.handle.node;
-        let owner = &node.owner;
-        let wake = Node::confirm(node, &mut owner.inbox.lock(), reference);
-        if wake {
-            owner.wake();
+        if let Some(n_releases) = self.unconfirmed {
+            node.owner
+                .notify(|inbox| Node::confirm(node, inbox, n_releases));
         }
     }
 }
@@ -139,12 +136,12 @@ impl<H: Host> NewHandle<H> {
             refs: 0,
             pinned: false,
             reservation: Some(TableReservation::<H>::new(GFP_KEPT)?),
-            payer: None,
+            payer: 0,
             creation: Creation::Pending { calls: 0 },
         };
         let notice = HolderNotice {
             destroy: NoticeState::Idle(EntryReservation::<H>::new(GFP_KEPT)?),
-            room: RoomNotice::None,
+            room: NoticeState::Removed,
             id: HANDLE_INVALID,
         };
         let handle = Handle {
@@ -167,7 +164,7 @@ impl<H: Host> NewHandle<H> {
         let holder = self.handle.holder.id();
         let entry = self.reservation.into_node(holder, self.handle.clone());
         node.shared.access_mut(inbox).holders.insert(entry);
-        node.note_holder(inbox);
+        inbox.note_holder(node);
         self.handle
     }
 }
@@ -247,9 +244,7 @@ impl<H: Host> Handle<H> {
             owner.wake();
         }
         if detached.ends_waits {
-            self.end_wait();
-            self.holder.look_at_waits();
-            self.holder.pass_room_on(owner);
+            self.leave_waits();
         }
         if unused {
             self.withdraw_notice();
@@ -265,14 +260,8 @@ impl<H: Host> Handle<H> {
         let Some(dead_at) = self.node.dead_at() else {
             return;
         };
-        let inbox = self.node.owner.inbox.lock();
-        let is_used = *self.refs.access(&inbox) != 0;
-        let waits = self.wait.access(&inbox).is_some();
-        drop(inbox);
-        if waits {
-            self.end_wait();
-        }
-        if is_used {
+        self.end_wait();
+        if *self.refs.access(&self.node.owner.inbox.lock()) != 0 {
             return;
         }
         let mut guard = self.holder.inbox.lock();

@@ -17,10 +17,10 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations,
-    RoomNotice, Seed, SliceReservation, Waits,
+    ensure, Denied, Dying, EntryRef, Message, Notice, NoticeState, Removed, Reservations, Seed,
+    SliceReservation, Waits,
 };
-use crate::bus::order::{Crowd, Cursor, Key, Queue};
+use crate::bus::order::{Cursor, Key, Queue};
 use crate::bus::pool::{Allocator, Slice, UNIT};
 use crate::bus::quota::{divisor, only, Amounts, Claimant, Ledger, User, BYTES, HANDLES};
 
@@ -93,7 +93,7 @@ impl<H: Host> Inbox<H> {
             retained: RETAINED_MIN,
             pool: Some(pool),
             seed: None,
-            dying: Dying::new(),
+            dying: Dying::<H>::new(),
             waits: Waits::new(),
             stock: KVec::with_capacity(STOCK, GFP_KEPT)?,
         })
@@ -119,12 +119,10 @@ impl<H: Host> Inbox<H> {
             return Err(Denied::NeedsMessage);
         }
         let ledger = reservations.map(|all| &mut all.ledger);
-        self.ledger.claim(claimant, charges, ledger)?;
+        let claimed = self.ledger.claim(claimant, charges, ledger);
+        claimed.map_err(Denied::Quota)?;
         let warm = self.slices.reserve_warm(size);
-        let number = match warm {
-            Some(number) => Ok(number),
-            None => self.reserve_slice(size),
-        };
+        let number = warm.map_or_else(|| self.reserve_slice(size), Ok);
         let number = number.inspect_err(|_| self.ledger.release(claimant.peer, charges))?;
         let slice = Slice {
             number,
@@ -143,7 +141,7 @@ impl<H: Host> Inbox<H> {
     fn reserve_slice(&mut self, size: u64) -> Result<u32, Denied> {
         ensure(size < H::Pool::SIZE, EMSGSIZE)?;
         self.drop_warm();
-        Ok(self.slices.reserve(size)?)
+        self.slices.reserve(size).map_err(Denied::Pool)
     }
 
     /// Frees the slice that was kept warm.
@@ -191,15 +189,13 @@ impl<H: Host> Inbox<H> {
     /// `reservations` without the lock.
     #[cold]
     fn install(&mut self, reservations: &mut Reservations<H>) {
-        if let Some(slices) = reservations.slices.take() {
-            reservations.slices = Some(SliceReservation {
-                extents: self.slices.grow(slices.extents),
-                ring: self.queue.grow(slices.ring),
-            });
-        }
-        if let Some(blank) = reservations.message.take() {
-            reservations.message = self.keep(blank);
-        }
+        let slices = reservations.slices.take();
+        reservations.slices = slices.map(|slices| SliceReservation {
+            extents: self.slices.grow(slices.extents),
+            ring: self.queue.grow(slices.ring),
+        });
+        let blank = reservations.message.take();
+        reservations.message = blank.and_then(|blank| self.keep(blank));
     }
 
     /// Returns whether a transaction of user `uid` may stage a part under the staged key `place`.
@@ -214,18 +210,14 @@ impl<H: Host> Inbox<H> {
     /// [`UNDECIDED_MAX`] / 4.
     #[cold]
     fn has_room_for(&mut self, place: &Key, uid: u32) -> bool {
-        let Crowd {
-            of_user,
-            of_all,
-            users,
-        } = self.queue.crowd(uid);
+        let crowd = self.queue.crowd(uid);
         let by = match uid == self.ledger.owner() {
             true => 1,
             // The owning user is counted too, if it has some.
-            false => divisor(users + u32::from(of_user == 0)),
+            false => divisor(crowd.users + u32::from(crowd.of_user == 0)),
         };
-        let free = UNDECIDED_MAX.saturating_sub(of_all - of_user);
-        (of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
+        let free = UNDECIDED_MAX.saturating_sub(crowd.of_all - crowd.of_user);
+        (crowd.of_user + 1).saturating_mul(by) <= free || self.queue.is_staged(place)
     }
 
     /// Keeps a blank message for the next one, or returns it, to be freed without locks.
@@ -269,7 +261,10 @@ impl<H: Host> Inbox<H> {
     #[inline]
     pub(crate) fn wants(&self, entry: EntryRef<'_, H>) -> bool {
         match entry {
-            EntryRef::Message(message) => !message.is_stale(self),
+            EntryRef::Message(message) => {
+                let node = message.node.as_ref();
+                !node.is_some_and(|node| node.is_released(self))
+            }
             EntryRef::Notice(notice) => self.wants_notice(notice),
         }
     }
@@ -283,17 +278,11 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Takes the head out of the queue, whose key is `key`.
+    /// Takes the head out of the queue, or the part that follows it in the same transaction, whose key
+    /// is `key`.
     #[inline(always)]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<H>> {
         let removed = self.queue.pop(key)?;
-        self.note_removed(&removed);
-        Some(removed)
-    }
-
-    /// Takes a committed part or notice out of the queue.
-    pub(crate) fn remove(&mut self, key: &Key) -> Option<Removed<H>> {
-        let removed = self.queue.remove(key)?;
         self.note_removed(&removed);
         Some(removed)
     }
@@ -307,18 +296,19 @@ impl<H: Host> Inbox<H> {
                 &mut handle.notice.access_mut(self).destroy
             }
             Removed::Notice(Notice::Released(node), _) => &mut node.shared.access_mut(self).release,
-            Removed::Notice(Notice::Room(handle), _) => {
-                handle.notice.access_mut(self).room = RoomNotice::None;
-                return;
-            }
+            Removed::Notice(Notice::Room(handle), _) => &mut handle.notice.access_mut(self).room,
         };
         *state = NoticeState::Removed;
     }
 
     /// Closes the inbox, except for the ledger, and for waits, which the end of their nodes ends.
-    /// Returns its contents, to be dropped without locks.
+    /// Kills the undecided messages that are staged, and raises the clock to the decided ones: so
+    /// nodes that another call destroys die after these. Returns the contents, to be dropped without
+    /// locks.
     pub(crate) fn close(&mut self) -> Remains<H> {
         self.open = false;
+        self.queue.kill_staged(|_| true);
+        self.queue.pull();
         // Only slices that the user was given stay pinned.
         self.drop_warm();
         Remains {

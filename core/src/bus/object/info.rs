@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 
-//! Numbers about a peer and its user, for fdinfo and QUOTA.
+//! Numbers about a peer and its user, for fdinfo and QUOTA, and about a bus.
 //!
 //! # Locks
 //!
-//! The peer's table and the inboxes of the user's peers, one after the other, for a few entries at
+//! The list of users for the numbers about a bus. The peer's table and the inboxes of the user's peers, one after the other, for a few entries at
 //! a time.
 
 use crate::bus::host::Host;
-use crate::bus::object::Peer;
+use crate::bus::object::{Bus, Peer};
 use crate::bus::order::Cursor;
 use crate::bus::pool::Size;
-use crate::bus::quota::{only, Amounts, Limits, FDS};
+use crate::bus::quota::{add, only, Amounts, Limits, FDS, NOTHING};
 
 /// Most handles or entries that are counted in one go.
 const COUNT_CHUNK: usize = 64;
@@ -41,6 +41,40 @@ pub struct Info {
     pub user_limits: Limits,
     /// Descriptors that its user has in flight.
     pub sent_fds: u64,
+}
+
+/// Amounts in use on a bus, over all users. All zero when no peer is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Users with a peer, or with something in flight.
+    pub users: u64,
+    /// Connected peers.
+    pub peers: u64,
+    /// Charged slices, handles, bytes and descriptors, as drawn from the users' accounts.
+    pub charged: Amounts,
+    /// Descriptors in flight, by the accounts of their senders.
+    pub sent_fds: u64,
+}
+
+impl<H: Host> Bus<H> {
+    /// Sums up the amounts in use.
+    pub fn usage(&self) -> Usage {
+        let users = self.users.lock();
+        let mut usage = Usage::default();
+        for known in users.by_id.values() {
+            let books = known.waits.user.account.lock();
+            let peers = known.peers.iter().count() as u64;
+            let (charged, sent_fds) = (&books.account.used, books.sent.used[FDS]);
+            if peers == 0 && sent_fds == 0 && *charged == NOTHING {
+                continue;
+            }
+            usage.users += 1;
+            usage.peers += peers;
+            usage.sent_fds += sent_fds;
+            add(&mut usage.charged, charged);
+        }
+        usage
+    }
 }
 
 impl<H: Host> Peer<H> {

@@ -15,7 +15,7 @@ use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Files, Host, Pool};
-use crate::bus::object::{Detached, Handle, Inbox, Node, Peer, SentFds};
+use crate::bus::object::{Detached, Handle, Node, Peer, SentFds};
 use crate::bus::order::{self, Key, Links, Queued};
 use crate::bus::pool::{Size, Slice, UNIT};
 use crate::bus::quota::{Amounts, BYTES};
@@ -36,12 +36,13 @@ pub(crate) enum Notice<H: Host> {
 
 /// State of the notice that a node or a handle may cause.
 pub(crate) enum NoticeState<H: Host> {
-    /// In no queue.
+    /// In no queue, with memory for it. A notice of room only has that while the holder waits.
     Idle(EntryReservation<H>),
-    /// In the queue: a release notice at this key; a notice of destruction under this staged key,
-    /// or committed since.
+    /// In the queue: a notice of release or of room at this key; a notice of destruction under this
+    /// staged key, or committed since.
     Queued(Key),
-    /// Taken out of the queue: a task may give its memory back, if the notice can come again.
+    /// Without memory: it was taken out of the queue, and a task may give the memory back if the
+    /// notice can come again; or nobody waits for room.
     Removed,
 }
 
@@ -91,6 +92,8 @@ pub(crate) struct Message<H: Host> {
     pub(crate) slice: Slice,
     /// Bytes of payload.
     pub(crate) n_bytes: u64,
+    /// Handles that are charged.
+    n_handles: u32,
     pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,
     /// The charge on the sender's user, which ends when it is dropped.
@@ -125,6 +128,7 @@ impl<H: Host> Message<H> {
             links: Links::NONE,
             slice: Slice::default(),
             n_bytes: 0,
+            n_handles: 0,
             handles: KVVec::new(),
             files: None,
             sent_fds: None,
@@ -136,9 +140,23 @@ impl<H: Host> Message<H> {
     pub(crate) fn size(&self) -> Size {
         Size {
             n_bytes: self.n_bytes,
-            n_handles: self.handles.len(),
+            n_handles: self.n_handles as usize,
             n_fds: self.files.as_ref().map_or(0, Files::count),
         }
+    }
+
+    /// Makes empty slots for `n` handles, which are charged. After the booking, so that a
+    /// destination that refuses the message costs nothing in proportion to the handles.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
+    #[cold]
+    pub(crate) fn reserve_slots(&mut self, n: usize) -> Result {
+        // No limit allows as many as 2^32.
+        self.n_handles = n as u32;
+        self.handles = Handles::from_elem(None, n, GFP_KEPT)?;
+        Ok(())
     }
 
     /// Returns the offset of the handle IDs, which follow the payload.
@@ -163,14 +181,6 @@ impl<H: Host> Message<H> {
 
     fn address_anew(&mut self, node: Option<&Arc<Node<H>>>) {
         self.node = node.cloned();
-    }
-
-    /// Returns whether the user of the node's owner dropped the node, so that nobody wants this any
-    /// more.
-    #[inline]
-    pub(crate) fn is_stale(&self, inbox: &Inbox<H>) -> bool {
-        let node = self.node.as_ref();
-        node.is_some_and(|node| node.is_released(inbox))
     }
 
     /// Gets memory behind the slice and clears the padding of the payload.

@@ -41,18 +41,18 @@ pub(crate) type HolderReservation<H> = RBTreeNodeReservation<u64, Arc<Handle<H>>
 /// memory.
 pub(crate) struct DeathReservation<H: Host> {
     /// Used for the first of the nodes that die together.
-    pub(crate) transaction: Arc<Transaction>,
+    pub(super) transaction: Arc<Transaction>,
     /// Memory for the node's entry among those that die together.
-    pub(crate) entry: DyingReservation<H>,
+    pub(super) entry: DyingReservation<H>,
 }
 
 /// State of a node's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+pub(super) enum Life {
     Alive,
     /// A call is about to destroy it, and nothing else does.
     Doomed,
-    /// A destruction is under way, or was.
+    /// A destruction is under way, or was; the key that the node had at first.
     Dying(DeathKey),
 }
 
@@ -69,9 +69,9 @@ pub(crate) struct Shared<H: Host> {
     pub(crate) release_owed: bool,
     /// Number of release notices that were queued.
     n_releases: u64,
-    life: Life,
+    pub(super) life: Life,
     /// Taken when a destruction begins.
-    death: Option<DeathReservation<H>>,
+    pub(super) death: Option<DeathReservation<H>>,
     /// The owner dropped its last reference: entries that are queued for the node vanish.
     pub(crate) anchor_released: bool,
 }
@@ -83,14 +83,8 @@ pub(crate) struct Node<H: Host> {
     /// The peer that it belongs to.
     pub(crate) owner: Arc<Peer<H>>,
     /// Its destruction, from the moment that it begins.
-    death: SetOnce<Arc<Transaction>>,
+    pub(super) death: SetOnce<Arc<Transaction>>,
     pub(crate) shared: LockedBy<Shared<H>, Inbox<H>>,
-}
-
-/// A reference that was counted, and is not known yet to be for good: what [`Node::confirm`] needs.
-#[derive(Clone, Copy)]
-pub(crate) struct Unconfirmed {
-    n_releases: u64,
 }
 
 impl<H: Host> Node<H> {
@@ -163,36 +157,6 @@ impl<H: Host> Node<H> {
         self.shared.access_mut(inbox).life = Life::Alive;
     }
 
-    /// Takes the memory for its destruction, which the caller reserved. Under the owner's inbox.
-    pub(crate) fn take_death(&self, inbox: &mut Inbox<H>) -> Option<DeathReservation<H>> {
-        self.shared.access_mut(inbox).death.take()
-    }
-
-    /// Has it die when `transaction` is committed, as this part. The caller reserved that. Under
-    /// the owner's inbox.
-    pub(crate) fn die_in(
-        &self,
-        inbox: &mut Inbox<H>,
-        transaction: &Arc<Transaction>,
-        part: u32,
-    ) -> DeathKey {
-        let key = DeathKey {
-            count: transaction.number.count,
-            part,
-        };
-        self.shared.access_mut(inbox).life = Life::Dying(key);
-        let is_first = self.death.populate(transaction.clone());
-        debug_assert!(is_first, "a node dies once");
-        key
-    }
-
-    /// Notes that it has a new holder. Under the owner's inbox.
-    pub(crate) fn note_holder(&self, inbox: &mut Inbox<H>) {
-        if let Life::Dying(key) = self.shared.access(inbox).life {
-            inbox.dying.return_to_waiting(&key);
-        }
-    }
-
     /// Returns whether the owner dropped its last reference. Under the owner's inbox.
     #[inline]
     pub(crate) fn is_released(&self, inbox: &Inbox<H>) -> bool {
@@ -202,9 +166,10 @@ impl<H: Host> Node<H> {
 
 /// Changes of a node's counts. All take the owner's inbox, locked.
 impl<H: Host> Node<H> {
-    /// Counts one more reference, not known yet to be for good. None if there is no need to confirm
-    /// it, since a notice is owed anyhow when the count falls.
-    pub(crate) fn count_up(&self, inbox: &mut Inbox<H>) -> Option<Unconfirmed> {
+    /// Counts one more reference, not known yet to be for good. Returns the number of release
+    /// notices so far, for [`Node::confirm`]; None if there is no need to confirm it, since a notice
+    /// is owed anyhow when the count falls.
+    pub(crate) fn count_up(&self, inbox: &mut Inbox<H>) -> Option<u64> {
         let shared = self.shared.access_mut(inbox);
         shared.strong += 1;
         if let NoticeState::Queued(key) = shared.release {
@@ -216,9 +181,7 @@ impl<H: Host> Node<H> {
             }
         }
         let shared = self.shared.access_mut(inbox);
-        (!shared.release_owed).then_some(Unconfirmed {
-            n_releases: shared.n_releases,
-        })
+        (!shared.release_owed).then_some(shared.n_releases)
     }
 
     /// Counts `n` fewer. True if the owner has to be woken.
@@ -229,10 +192,11 @@ impl<H: Host> Node<H> {
         Self::notify(this, inbox)
     }
 
-    /// Notes that a counted reference is for good. True if the owner has to be woken.
-    pub(crate) fn confirm(this: &Arc<Self>, inbox: &mut Inbox<H>, reference: Unconfirmed) -> bool {
+    /// Notes that a reference is for good, which was counted after so many release notices. True if
+    /// the owner has to be woken.
+    pub(crate) fn confirm(this: &Arc<Self>, inbox: &mut Inbox<H>, n_releases: u64) -> bool {
         let shared = this.shared.access_mut(inbox);
-        if shared.n_releases != reference.n_releases {
+        if shared.n_releases != n_releases {
             // Another reference was confirmed before, and its end notified since: that stands for
             // the end of this one as well, or of a later one.
             return false;

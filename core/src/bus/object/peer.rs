@@ -23,7 +23,7 @@ use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, WakeHint, Waker};
 use crate::bus::object::{Bus, Inbox, Table, UserWaits};
 use crate::bus::order::{Number, Transaction};
-use crate::bus::quota::{Amounts, Claimant, Limits, User};
+use crate::bus::quota::{Amounts, Claimant, User};
 use crate::errno::ESHUTDOWN;
 
 /// A member of the bus.
@@ -36,8 +36,6 @@ pub struct Peer<H: Host> {
     transactions: Atomic<u64>,
     /// Set with the inbox's `open` cleared, for tasks that ask without its lock.
     pub(crate) closed: Atomic<bool>,
-    /// For the disconnect, which must not fail for lack of memory.
-    pub(crate) last_transaction: Arc<Transaction>,
     #[pin]
     waker: H::Waker,
     #[pin]
@@ -74,23 +72,15 @@ pub(crate) fn ensure(holds: bool, error: Error) -> Result {
 }
 
 impl<H: Host> Peer<H> {
-    pub(crate) fn new<E>(
+    pub(crate) fn new(
         bus: &Arc<Bus<H>>,
         id: u64,
-        user: &Arc<User>,
         waits: &Arc<UserWaits<H>>,
         pool: H::Pool,
-        waker: impl PinInit<H::Waker, E>,
-    ) -> Result<Arc<Self>>
-    where
-        Error: From<E>,
-    {
+        waker: impl PinInit<H::Waker>,
+    ) -> Result<Arc<Self>> {
+        let user = &waits.user;
         let inbox = Inbox::new(user, id, pool)?;
-        let number = Number {
-            maker: id,
-            count: 0,
-        };
-        let last_transaction = Transaction::new(number, user.uid)?;
         Arc::pin_init::<Error>(
             try_pin_init!(Self {
                 id,
@@ -99,7 +89,6 @@ impl<H: Host> Peer<H> {
                 waits: waits.clone(),
                 transactions: Atomic::new(0),
                 closed: Atomic::new(false),
-                last_transaction,
                 waker <- waker,
                 table <- new_spinlock!(Table::new(), "bus1::table"),
                 inbox <- new_spinlock!(inbox, "bus1::inbox"),
@@ -116,11 +105,6 @@ impl<H: Host> Peer<H> {
     /// Returns the user that it belongs to.
     pub fn uid(&self) -> u32 {
         self.user.uid
-    }
-
-    /// Returns the limits of its user.
-    pub fn user_limits(&self) -> Limits {
-        self.user.limits
     }
 
     /// Returns the host's part of this peer.
@@ -147,6 +131,14 @@ impl<H: Host> Peer<H> {
             count: self.transactions.fetch_add(1, Relaxed) + 1,
         };
         Transaction::new(number, self.uid())
+    }
+
+    /// Changes its inbox, and wakes the waiters if `change` says that it queued something.
+    pub(crate) fn notify(&self, change: impl FnOnce(&mut Inbox<H>) -> bool) {
+        let queued = change(&mut self.inbox.lock());
+        if queued {
+            self.wake();
+        }
     }
 
     /// Wakes the waiters.

@@ -33,18 +33,6 @@ impl From<Error> for Denied {
     }
 }
 
-impl From<QuotaError> for Denied {
-    fn from(error: QuotaError) -> Self {
-        Denied::Quota(error)
-    }
-}
-
-impl From<AllocError> for Denied {
-    fn from(error: AllocError) -> Self {
-        Denied::Pool(error)
-    }
-}
-
 /// Memory for a number of slices: for their extents, and for as many messages in the queue's ring.
 ///
 /// Each message has a slice until it left the ring, so there is always a slot for it.
@@ -111,22 +99,10 @@ impl<H: Host> Peer<H> {
         booked.or_else(|denied| self.book_again(denied, book))
     }
 
-    /// Books something that was denied once.
+    /// Books something that was denied once: gets the memory that is lacking, or recalls credit,
+    /// and tries again, until that is granted or refused for good.
     #[cold]
     fn book_again<T>(
-        &self,
-        denied: Denied,
-        book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
-    ) -> Result<T> {
-        let booked = self.get_and_book(denied, book);
-        // A claim may have been given back, since something else was lacking.
-        self.look_at_waits_if_due();
-        booked
-    }
-
-    /// Gets the memory that is lacking, or recalls credit, and books, until that is granted or
-    /// refused for good.
-    fn get_and_book<T>(
         &self,
         mut denied: Denied,
         mut book: impl FnMut(&mut Inbox<H>, Option<&mut Reservations<H>>) -> Result<T, Denied>,
@@ -138,21 +114,27 @@ impl<H: Host> Peer<H> {
         };
         // Once on each level: a claim may need the one and then the other.
         let mut recalled = [false; 3];
-        loop {
-            match denied {
+        let booked = loop {
+            let prepared = match denied {
                 Denied::Quota(QuotaError::RefusedUntilRecall(level, keepers))
                     if !recalled[level as usize] =>
                 {
                     recalled[level as usize] = true;
-                    self.recall(level, keepers)?;
+                    self.recall(level, keepers)
                 }
-                denied => reservations.get(self, denied)?,
+                denied => reservations.get(self, denied),
+            };
+            if let Err(error) = prepared {
+                break Err(error);
             }
             denied = match book(&mut self.inbox.lock(), Some(&mut reservations)) {
-                Ok(booked) => return Ok(booked),
+                Ok(booked) => break Ok(booked),
                 Err(denied) => denied,
             };
-        }
+        };
+        // A claim may have been given back, since something else was lacking.
+        self.look_at_waits_if_due();
+        booked
     }
 
     /// Takes back the credit of `keepers` claimants, or a few more: of this peer, or of its user's
@@ -167,10 +149,10 @@ impl<H: Host> Peer<H> {
         while recalled < keepers {
             let n = match level {
                 Level::Peer => self.recall_some(),
-                _ => match self.bus.peer_with_credit(&self.user, 0) {
-                    Some(peer) => peer.recall_some(),
-                    None => 0,
-                },
+                _ => {
+                    let peer = self.bus.peer_with_credit(&self.user, 0);
+                    peer.map_or(0, |peer| peer.recall_some())
+                }
             };
             if n == 0 {
                 break;
@@ -191,8 +173,8 @@ impl<H: Host> Peer<H> {
         self.book(|inbox, reservations| {
             check(inbox.open)?;
             let reservation = reservations.map(|all| &mut all.ledger);
-            inbox.ledger.claim(claimant, &charges, reservation)?;
-            Ok(())
+            let claimed = inbox.ledger.claim(claimant, &charges, reservation);
+            claimed.map_err(Denied::Quota)
         })
     }
 }

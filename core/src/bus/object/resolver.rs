@@ -60,44 +60,21 @@ impl<'p, H: Host> Resolver<'p, H> {
         // Room to note that it is pending.
         let pending = self.pending.get_or_insert(KVVec::new());
         pending.reserve(1, GFP_CALL)?;
-        let mut new = None;
         loop {
             let mut guard = self.peer.table.lock();
             let table = &mut *guard;
             check(table.open)?;
-            let handle = match (table.by_id.get(&id).cloned(), new.take()) {
-                (Some(handle), unused) => {
-                    new = unused;
-                    handle
+            if let Some(handle) = table.by_id.get(&id).cloned() {
+                if let Creation::Pending { calls } = &mut handle.local.access_mut(table).creation {
+                    *calls += 1;
+                    let pushed = pending.push_within_capacity(handle.clone());
+                    debug_assert!(pushed.is_ok());
                 }
-                (None, _) if !creates(id) => return Err(ENXIO),
-                (None, Some(new)) => {
-                    let mut inbox = self.peer.inbox.lock();
-                    let handle = NewHandle::link(new, &mut inbox);
-                    table.insert(&mut inbox, &handle, self.peer.id(), id);
-                    handle.local.access_mut(table).pinned = true;
-                    handle
-                }
-                (None, None) => {
-                    drop(guard);
-                    let node = Node::new(id, self.peer)?;
-                    let made = NewHandle::new(&node, self.peer)?;
-                    self.peer.charge_handle(self.peer.claimant())?;
-                    new = Some(made);
-                    continue;
-                }
-            };
-            if let Creation::Pending { calls } = &mut handle.local.access_mut(table).creation {
-                *calls += 1;
-                let pushed = pending.push_within_capacity(handle.clone());
-                debug_assert!(pushed.is_ok());
+                return Ok(handle);
             }
             drop(guard);
-            // Another thread made it first.
-            if new.is_some() {
-                self.peer.discharge_handles(self.peer.id(), 1);
-            }
-            return Ok(handle);
+            ensure(creates(id), ENXIO)?;
+            Peer::make_node(self.peer, id)?;
         }
     }
 
@@ -114,23 +91,45 @@ impl<'p, H: Host> Resolver<'p, H> {
             let mut guard = self.peer.table.lock();
             let table = &mut *guard;
             let local = handle.local.access_mut(table);
-            match &mut local.creation {
-                Creation::Done => continue,
-                creation if self.success => {
-                    *creation = Creation::Done;
-                    continue;
-                }
-                Creation::Pending { calls } => *calls -= 1,
+            let Creation::Pending { calls } = &mut local.creation else {
+                continue;
+            };
+            *calls -= 1;
+            let is_last = *calls == 0;
+            if self.success {
+                local.creation = Creation::Done;
+                continue;
             }
-            let unused = matches!(local.creation, Creation::Pending { calls: 0 });
             // A disconnect or a flush may have emptied the table meanwhile.
-            if !unused || local.refs == 0 {
+            if !is_last || local.refs == 0 {
                 continue;
             }
             let detached = table.detach(&mut self.peer.inbox.lock(), handle);
             drop(guard);
             handle.unlink(detached);
         }
+    }
+}
+
+impl<H: Host> Peer<H> {
+    /// Makes the node of this ID, whose creation is pending, unless another thread makes it first.
+    fn make_node(this: &Arc<Self>, id: u64) -> Result {
+        let node = Node::new(id, this)?;
+        let new = NewHandle::new(&node, this)?;
+        this.charge_handle(this.claimant())?;
+        let mut guard = this.table.lock();
+        let table = &mut *guard;
+        check(table.open)?;
+        if table.by_id.get(&id).is_some() {
+            drop(guard);
+            this.discharge_handles(this.id(), 1);
+            return Ok(());
+        }
+        let mut inbox = this.inbox.lock();
+        let handle = new.link(&mut inbox);
+        table.insert(&mut inbox, &handle, this.id(), id);
+        handle.local.access_mut(table).pinned = true;
+        Ok(())
     }
 }
 

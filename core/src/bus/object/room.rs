@@ -23,31 +23,14 @@ use kernel::sync::Arc;
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::{Host, Pool};
 use crate::bus::object::{
-    charges, Enlisted, EntryReservation, Handle, Inbox, Notice, Wait, WaitEntry, WaitPlace, Waits,
+    charges, Enlisted, EntryReservation, Handle, Inbox, Notice, NoticeState, Wait, WaitEntry,
+    WaitPlace, Waits,
 };
-use crate::bus::order::Key;
 use crate::bus::pool::Size;
 use crate::bus::quota::Level;
 
 /// Most waits of one user. Those beyond are notified at once.
 const WAITS_MAX: u32 = 1024;
-
-/// State of the notice that a node may have room.
-pub(crate) enum RoomNotice<H: Host> {
-    /// The holder does not wait.
-    None,
-    /// It waits; memory for the notice.
-    Prepared(EntryReservation<H>),
-    /// Queued, at this timestamp.
-    Queued(u64),
-}
-
-impl<H: Host> RoomNotice<H> {
-    /// Leaves none.
-    fn take(&mut self) -> Self {
-        core::mem::replace(self, Self::None)
-    }
-}
 
 /// Memory for a wait.
 pub(crate) struct WaitReservation<H: Host> {
@@ -118,17 +101,17 @@ impl<H: Host> Handle<H> {
         let inbox = &mut *guard;
         let is_open = inbox.open;
         let notice = self.notice.access_mut(inbox);
-        if !is_open || !notice.is_wanted() || !matches!(notice.room, RoomNotice::None) {
+        if !is_open || !notice.is_wanted() || !matches!(notice.room, NoticeState::Removed) {
             return Err(memory);
         }
-        notice.room = RoomNotice::Prepared(memory);
+        notice.room = NoticeState::Idle(memory);
         Ok(())
     }
 
     /// Returns whether the notice is prepared.
     fn is_waiting(&self) -> bool {
         let inbox = self.holder.inbox.lock();
-        matches!(self.notice.access(&inbox).room, RoomNotice::Prepared(_))
+        matches!(self.notice.access(&inbox).room, NoticeState::Idle(_))
     }
 
     /// Puts a wait into the list of the account that refuses.
@@ -250,6 +233,15 @@ impl<H: Host> Handle<H> {
         }
     }
 
+    /// Ends the wait, if there is one, after the holder dropped the handle, and lets others have the
+    /// room that it leaves.
+    #[cold]
+    pub(crate) fn leave_waits(&self) {
+        self.end_wait();
+        self.holder.look_at_waits();
+        self.holder.pass_room_on(&self.node.owner);
+    }
+
     /// Queues the prepared notice, if the holder still wants it. The wait is in no list.
     fn notify_room(this: &Arc<Self>) {
         let holder = &this.holder;
@@ -257,9 +249,8 @@ impl<H: Host> Handle<H> {
         let inbox = &mut *guard;
         let notice = this.notice.access_mut(inbox);
         let is_wanted = notice.is_wanted();
-        let memory = match notice.room.take() {
-            RoomNotice::Prepared(memory) => memory,
-            other => return notice.room = other,
+        let Some(memory) = notice.room.take() else {
+            return;
         };
         holder.waits.n.fetch_sub(1_u32, Relaxed);
         if !inbox.open || !is_wanted {
@@ -268,7 +259,7 @@ impl<H: Host> Handle<H> {
             return;
         }
         let key = inbox.queue.push_notice(Notice::Room(this.clone()), memory);
-        this.notice.access_mut(inbox).room = RoomNotice::Queued(key.timestamp);
+        this.notice.access_mut(inbox).room = NoticeState::Queued(key);
         drop(guard);
         holder.wake();
     }
@@ -276,15 +267,16 @@ impl<H: Host> Handle<H> {
     /// Takes the notice back, of a handle that the holder drops. Returns whether the wait is to be
     /// ended. Under the holder's inbox.
     pub(crate) fn withdraw_room(&self, inbox: &mut Inbox<H>) -> bool {
-        match self.notice.access_mut(inbox).room.take() {
-            RoomNotice::None => false,
-            RoomNotice::Prepared(_) => {
+        let notice = self.notice.access_mut(inbox);
+        match core::mem::replace(&mut notice.room, NoticeState::Removed) {
+            NoticeState::Removed => false,
+            NoticeState::Idle(_) => {
                 self.holder.waits.n.fetch_sub(1_u32, Relaxed);
                 true
             }
-            RoomNotice::Queued(timestamp) => {
+            NoticeState::Queued(key) => {
                 // The caller has a reference to the handle, so this one is not the last.
-                inbox.queue.remove(&Key::alone(timestamp));
+                inbox.queue.remove(&key);
                 true
             }
         }

@@ -10,7 +10,8 @@
 //!
 //! # Locks
 //!
-//! A seed does not change. The reference to the current one lies in the peer's inbox.
+//! A seed does not change. The reference to the current one lies in the peer's inbox. The last
+//! reference is dropped without locks.
 
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
@@ -22,19 +23,25 @@ use crate::bus::object::{Handle, Message, Node, Peer};
 use crate::errno::ESHUTDOWN;
 
 /// A message that a peer keeps.
+///
+/// Its end gives back all that it has.
 pub(crate) struct Seed<H: Host> {
+    peer: Arc<Peer<H>>,
     pub(crate) message: KBox<Message<H>>,
     /// Own nodes that the seed carries, by address. It holds references to them.
     own: RBTree<usize, ()>,
 }
 
 impl<H: Host> Seed<H> {
-    /// Makes a seed of the message in `from`, which stays there on error.
+    /// Makes a seed of `peer` out of the message in `from`, which stays there on error.
     ///
     /// # Errors
     ///
     /// ENOMEM; ESHUTDOWN if there is none; EINTR if the caller was killed.
-    pub(crate) fn new(from: &mut Option<KBox<Message<H>>>) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        peer: &Arc<Peer<H>>,
+        from: &mut Option<KBox<Message<H>>>,
+    ) -> Result<Arc<Self>> {
         let mut own = RBTree::new();
         let mut kill_check = KillCheck::default();
         let handles = from.iter().flat_map(|message| message.handles.iter());
@@ -44,7 +51,12 @@ impl<H: Host> Seed<H> {
         }
         let memory = UniqueArc::new_uninit(GFP_KEPT)?;
         let message = from.take().ok_or(ESHUTDOWN)?;
-        Ok(memory.write(Self { message, own }).into())
+        let seed = Self {
+            peer: peer.clone(),
+            message,
+            own,
+        };
+        Ok(memory.write(seed).into())
     }
 
     /// Returns whether it carries the node of this anchor.
@@ -57,30 +69,8 @@ fn address<H: Host>(node: &Node<H>) -> usize {
     core::ptr::from_ref(node).addr()
 }
 
-/// A reference to a seed of a peer.
-///
-/// Its end gives back all that the seed has, if it is the last one.
-pub(crate) struct SeedRef<'p, H: Host> {
-    peer: &'p Peer<H>,
-    seed: Option<Arc<Seed<H>>>,
-}
-
-impl<'p, H: Host> SeedRef<'p, H> {
-    /// Takes over a reference, if there is one.
-    pub(crate) fn new(peer: &'p Peer<H>, seed: Option<Arc<Seed<H>>>) -> Self {
-        Self { peer, seed }
-    }
-
-    /// Returns the seed, if there is one.
-    pub(crate) fn get(&self) -> Option<&Arc<Seed<H>>> {
-        self.seed.as_ref()
-    }
-}
-
-impl<H: Host> Drop for SeedRef<'_, H> {
+impl<H: Host> Drop for Seed<H> {
     fn drop(&mut self) {
-        if let Some(last) = self.seed.take().and_then(Arc::into_unique_or_drop) {
-            last.message.discard(self.peer);
-        }
+        self.message.discard(&self.peer);
     }
 }

@@ -87,7 +87,7 @@ impl<H: Host> Table<H> {
             return false;
         };
         local.refs = 1;
-        local.payer = Some(payer);
+        local.payer = payer;
         self.by_id.insert(reservation.into_node(id, handle.clone()));
         handle.notice.access_mut(inbox).id = id;
         true
@@ -153,9 +153,7 @@ impl<H: Host> Table<H> {
         let local = handle.local.access_mut(self);
         let refs = core::mem::take(&mut local.refs);
         let with_pin = core::mem::take(&mut local.pinned);
-        if let Some(payer) = local.payer.take() {
-            inbox.discharge_handles(payer, 1);
-        }
+        inbox.discharge_handles(local.payer, 1);
         let notice = handle.notice.access_mut(inbox);
         let id = core::mem::replace(&mut notice.id, HANDLE_INVALID);
         // The caller has a reference of its own, so the one in the tree is not the last.

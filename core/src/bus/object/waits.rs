@@ -166,6 +166,7 @@ pub(crate) struct Turn<H: Host> {
 /// The waits that concern the accounts of one user.
 #[pin_data]
 pub(crate) struct UserWaits<H: Host> {
+    pub(crate) user: Arc<quota::User>,
     /// Number of waits of the user's peers, in any list.
     pub(crate) n: Atomic<u32>,
     /// Number of waits in `sending`. Raised before the account is asked for the last time, and
@@ -185,9 +186,10 @@ impl<H: Host> UserWaits<H> {
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new(user: Arc<quota::User>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
+                user,
                 n: Atomic::new(0),
                 n_sending: Atomic::new(0),
                 receiving <- new_spinlock!(Waits::new(), "bus1::waits"),
@@ -197,10 +199,13 @@ impl<H: Host> UserWaits<H> {
         )
     }
 
-    /// Looks at so many waits for descriptors in flight, of this user.
-    fn look_at_sending(&self, user: &quota::User, looks: usize) {
+    /// Looks at so many waits for descriptors in flight, of this user. Out of line, since each place
+    /// that may drop a message has a call of it.
+    #[cold]
+    fn look_at_sending(&self, looks: usize) {
         if self.n_sending.load(Relaxed) != 0 {
-            look_at(&self.sending, Level::Sender, looks, user.sends_no_fds());
+            let is_idle = self.user.sends_no_fds();
+            look_at(&self.sending, Level::Sender, looks, is_idle);
         }
     }
 }
@@ -232,7 +237,7 @@ impl<H: Host> Peer<H> {
     #[cold]
     pub(crate) fn pass_room_on(&self, owner: &Self) {
         owner.look_at_some_waits(1);
-        self.waits.look_at_sending(&self.user, 1);
+        self.waits.look_at_sending(1);
     }
 
     /// Looks at the waits at this peer and its user, if something was given back since the last
@@ -301,7 +306,6 @@ pub(crate) struct SentFds<H: Host> {
 
 /// The waits of the user that sent descriptors.
 struct SendingWaits<H: Host> {
-    user: Arc<quota::User>,
     waits: Arc<UserWaits<H>>,
 }
 
@@ -315,7 +319,6 @@ impl<H: Host> SentFds<H> {
         Ok(Self {
             _charge: quota::SentFds::charge(&from.user, to.claimant(), n)?,
             _waits: SendingWaits {
-                user: from.user.clone(),
                 waits: from.waits.clone(),
             },
         })
@@ -324,6 +327,6 @@ impl<H: Host> SentFds<H> {
 
 impl<H: Host> Drop for SendingWaits<H> {
     fn drop(&mut self) {
-        self.waits.look_at_sending(&self.user, LOOKS);
+        self.waits.look_at_sending(LOOKS);
     }
 }
