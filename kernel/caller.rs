@@ -72,6 +72,26 @@ impl Task<'_> {
         copied(glue::bus1_get_iovec(start, len, addr, self.compat))?;
         Ok(range)
     }
+
+    /// Reads `n` iovecs.
+    ///
+    /// # Errors
+    ///
+    /// EFAULT, ENOMEM.
+    #[inline]
+    fn ranges(&self, addr: u64, n: usize) -> Result<Ranges> {
+        if n <= 1 {
+            let range = (n == 1).then(|| self.range(addr)).transpose()?;
+            return Ok(Ranges::One(range));
+        }
+        let size = if self.compat { 8 } else { size_of::<iovec>() };
+        let mut ranges = KVVec::with_capacity(n, ACCOUNT_MAYFAIL)?;
+        for i in 0..n {
+            let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
+            ranges.push(self.range(addr)?, ACCOUNT_MAYFAIL)?;
+        }
+        Ok(Ranges::Many(ranges))
+    }
 }
 
 impl Caller<Kernel> for Task<'_> {
@@ -106,24 +126,15 @@ impl Caller<Kernel> for Task<'_> {
     /// length is negative, EMSGSIZE if they are too long in all. ENOMEM at any time.
     #[inline]
     fn payload(&self, addr: u64, n: usize) -> Result<Payload> {
-        let size = if self.compat { 8 } else { size_of::<iovec>() };
-        let mut payload = Payload::default();
-        for i in 0..n {
-            let addr = addr.checked_add((i * size) as u64).ok_or(EFAULT)?;
-            let range = self.range(addr)?;
-            match i {
-                0 => payload.first = range,
-                _ => payload.others.push(range, ACCOUNT_MAYFAIL)?,
-            }
-        }
+        let ranges = self.ranges(addr, n)?;
         let mut len = 0_u64;
-        for range in payload.ranges() {
+        for range in ranges.as_slice() {
             len = len.saturating_add(u64::try_from(range.len).map_err(|_| EINVAL)?);
         }
         if len > BYTES_MAX {
             return Err(EMSGSIZE);
         }
-        Ok(Payload { len, ..payload })
+        Ok(Payload { ranges, len })
     }
 
     fn files(&self, fds: &[i32]) -> Result<Cargo> {
@@ -147,21 +158,26 @@ struct Range {
     len: i64,
 }
 
-/// The payload of a message in the sender's memory.
-#[derive(Default)]
-pub(crate) struct Payload {
-    /// The first part. Most payloads have no other, or none at all.
-    first: Range,
-    others: KVVec<Range>,
-    len: u64,
+/// All parts. Most messages have one or none, which then lies in place.
+enum Ranges {
+    One(Option<Range>),
+    Many(KVVec<Range>),
 }
 
-impl Payload {
-    /// Returns all parts.
+impl Ranges {
     #[inline]
-    fn ranges(&self) -> impl Iterator<Item = &Range> {
-        Iterator::chain(core::iter::once(&self.first), self.others.iter())
+    fn as_slice(&self) -> &[Range] {
+        match self {
+            Self::One(range) => range.as_slice(),
+            Self::Many(ranges) => ranges,
+        }
     }
+}
+
+/// The payload of a message in the sender's memory.
+pub(crate) struct Payload {
+    ranges: Ranges,
+    len: u64,
 }
 
 impl bus::Payload<Kernel> for Payload {
@@ -171,7 +187,7 @@ impl bus::Payload<Kernel> for Payload {
 
     fn copy_to(&mut self, pool: &Arc<Pool>, offset: u64) -> Result {
         let mut at = offset;
-        for range in self.ranges() {
+        for range in self.ranges.as_slice() {
             let len = range.len as u64;
             pool.pieces(at, len, |piece, done| {
                 // A part may be as long as a payload; there are few parts.
