@@ -243,6 +243,7 @@ fn a_publisher_reaches_300_subscribers_of_its_user(env: &Env) {
         for subscriber in &subscribers {
             let message = subscriber.expect_data();
             assert_eq!(message.bytes, bytes);
+            subscriber.release_slice(message.msg.offset).unwrap();
         }
     }
 }
