@@ -23,7 +23,7 @@ pub(super) fn all() -> Vec<Command> {
         Command::new(
             "handle_transfer: known handle",
             scene::idle,
-            Points::Both,
+            Points::Copies,
             |scene, _| scene.a().give(scene.b(), 0).map(drop),
         ),
         Command::new(
