@@ -11,7 +11,7 @@
 //!
 //! Each [`Kind`] of points is counted and let fail apart, so a call that has one more point of one
 //! kind than the call before moves no point of another. Where points move nevertheless, all of that
-//! kind fail anew, until they end twice in a row in the same way.
+//! kind fail anew, until their number is the same twice in a row.
 //!
 //! The kernel needs fault injection, which no stock kernel has; `cargo xtask test --debug-kernel`
 //! boots one.
@@ -164,16 +164,16 @@ pub trait Faults {
 /// Counts of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Walks (one command in one mode) that passed.
+    /// Commands that passed.
     pub passed: usize,
-    /// Walks that failed.
+    /// Commands that failed.
     pub failed: usize,
-    /// Points that were let fail in the walks that passed, each counted once.
-    pub points: u64,
-    /// Faults in the walks that passed: more than points, since [`Mode::Onwards`] injects several,
-    /// and each point fails at least twice.
+    /// Points of the commands that passed.
+    pub points: Injected,
+    /// Faults in the commands that passed: more than points, since each fails in both modes, and
+    /// [`Mode::Onwards`] injects several.
     pub injected: Injected,
-    /// Kinds of points that moved in the walks that passed, and were walked again for it.
+    /// Kinds of points that moved in the commands that passed, and were walked again for it.
     pub moved: usize,
 }
 
@@ -194,32 +194,29 @@ pub fn run(
         if filter.is_some_and(|filter| !command.name.contains(filter)) {
             continue;
         }
-        for mode in [Mode::Once, Mode::Onwards] {
-            let name = command.name;
-            match walk::walk(bus, faults, first_user, &command, mode) {
-                Ok(walk) => {
-                    tally.passed += 1;
-                    tally.points += walk.refused + walk.survived;
-                    tally.injected += walk.injected;
-                    tally.moved += walk.moved;
-                    let moved = match walk.moved {
-                        0 => String::new(),
-                        n => format!(", walked again for {n} kinds that moved"),
-                    };
-                    writeln!(
-                        out,
-                        "test sweep::{name} ({mode}) ... ok: \
-                         {} failed, refused {}, survived {}{moved}",
-                        walk.points, walk.refused, walk.survived
-                    )?;
-                }
-                Err(why) => {
-                    tally.failed += 1;
-                    writeln!(out, "test sweep::{name} ({mode}) ... FAILED\n    {why}")?;
-                }
+        let name = command.name;
+        match walk::walk(bus, faults, first_user, &command) {
+            Ok(walk) => {
+                tally.passed += 1;
+                tally.points += walk.points;
+                tally.injected += walk.injected;
+                tally.moved += walk.moved;
+                let moved = match walk.moved {
+                    0 => String::new(),
+                    n => format!(", walked again for {n} kinds that moved"),
+                };
+                writeln!(
+                    out,
+                    "test sweep::{name} ... ok: {}, refused {}, survived {}{moved}",
+                    walk.points, walk.refused, walk.survived
+                )?;
             }
-            out.flush()?;
+            Err(why) => {
+                tally.failed += 1;
+                writeln!(out, "test sweep::{name} ... FAILED\n    {why}")?;
+            }
         }
+        out.flush()?;
     }
     if let Some(what) = bus.left_over() {
         tally.failed += 1;
@@ -227,7 +224,7 @@ pub fn run(
     }
     writeln!(
         out,
-        "sweep: {} points failed in turn, {} in all, {} kinds of points moved",
+        "sweep: {} failed in turn, with {} in all; {} kinds of points moved",
         tally.points, tally.injected, tally.moved
     )?;
     writeln!(out, "{} passed, {} failed", tally.passed, tally.failed)?;

@@ -15,26 +15,19 @@ const MOST: u32 = 5_000;
 /// Times that the points of one kind are walked before the walk gives up.
 const MOST_TIMES: usize = 12;
 
-/// Counts of one walk.
+/// Counts of the walks of one command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// Points whose fault made the command fail.
-    pub refused: u64,
-    /// Points whose fault the command got over.
-    pub survived: u64,
-    /// The points, by their kind.
+    /// Points, by their kind.
     pub points: Injected,
-    /// Faults that were injected, each time that the points were walked.
+    /// Calls that failed by their fault.
+    pub refused: u64,
+    /// Calls that got over their fault.
+    pub survived: u64,
+    /// Faults that were injected.
     pub injected: Injected,
     /// Kinds of points that moved, and were walked more than twice for it.
     pub moved: usize,
-}
-
-/// The end of a call with a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Refused,
-    Survived,
 }
 
 /// The states that a command passes through if nothing fails.
@@ -57,11 +50,10 @@ struct Walker<'a> {
     faults: &'a dyn Faults,
     first_user: u32,
     command: &'a Command,
-    mode: Mode,
     reference: Reference,
 }
 
-/// Lets each point of `command` fail in turn, one kind after the other.
+/// Lets each point of `command` fail in turn in both modes, one kind after the other.
 ///
 /// # Errors
 ///
@@ -71,14 +63,12 @@ pub fn walk(
     faults: &dyn Faults,
     first_user: u32,
     command: &Command,
-    mode: Mode,
 ) -> Result<Walk, String> {
     let walker = Walker {
         bus,
         faults,
         first_user,
         command,
-        mode,
         reference: record(bus, first_user, command)?,
     };
     let mut walk = Walk::default();
@@ -90,56 +80,48 @@ pub fn walk(
 }
 
 impl Walker<'_> {
-    /// Walks the points of one kind until they end in the same way twice in a row. A point that has
-    /// moved past the one that was let fail shows as a difference, unless it moves every time.
+    /// Walks the points of one kind in one mode after the other, until two walks in a row have the
+    /// same number of points.
     fn steady(&self, kind: Kind, walk: &mut Walk) -> Result<(), String> {
-        let mut last = self.once(kind, &mut walk.injected)?;
-        for time in 2..=MOST_TIMES {
-            let ends = self.once(kind, &mut walk.injected)?;
-            if ends == last {
-                let n_points = ends.len() as u64;
-                let refused = ends.iter().filter(|&&end| end == End::Refused);
-                let refused = refused.count() as u64;
-                walk.refused += refused;
-                walk.survived += n_points - refused;
-                *walk.points.of_mut(kind) += n_points;
-                walk.moved += usize::from(time > 2);
+        let mut last = None;
+        let modes = [Mode::Once, Mode::Onwards].into_iter().cycle();
+        for (time, mode) in modes.take(MOST_TIMES).enumerate() {
+            let n_points = self.once(kind, mode, walk)?;
+            if last.replace(n_points) == Some(n_points) {
+                *walk.points.of_mut(kind) += u64::from(n_points);
+                walk.moved += usize::from(time > 1);
                 return Ok(());
             }
-            last = ends;
         }
         Err(format!("the points moved each of {MOST_TIMES} times"))
     }
 
-    /// Lets each point of one kind fail in turn. Returns the end of each call that had a fault.
-    fn once(&self, kind: Kind, sum: &mut Injected) -> Result<Vec<End>, String> {
-        let mut ends = Vec::new();
+    /// Lets each point of one kind fail in turn. Returns their number.
+    fn once(&self, kind: Kind, mode: Mode, walk: &mut Walk) -> Result<u32, String> {
         for nth in 1..MOST {
-            let end = self.point(kind, nth, sum);
-            let end = end.map_err(|why| format!("point {nth}: {why}"))?;
-            let Some(end) = end else {
-                return Ok(ends);
-            };
-            ends.push(end);
+            let reached = self.point(kind, mode, nth, walk);
+            if !reached.map_err(|why| format!("point {nth} ({mode}): {why}"))? {
+                return Ok(nth - 1);
+            }
         }
         Err(format!("no end after {MOST} points"))
     }
 
-    /// Lets one point fail. Returns the end of the call, or `None` if it did not reach the point.
-    fn point(&self, kind: Kind, nth: u32, sum: &mut Injected) -> Result<Option<End>, String> {
+    /// Lets one point fail. Returns whether the call reached it.
+    fn point(&self, kind: Kind, mode: Mode, nth: u32, walk: &mut Walk) -> Result<bool, String> {
         let Self {
             command, reference, ..
         } = self;
         let mut scene = (command.scene)(self.bus, self.first_user);
-        let attempt = self.attempt(kind, nth, || (command.call)(&mut scene, 0))?;
+        let attempt = self.attempt(kind, mode, nth, || (command.call)(&mut scene, 0))?;
         let injected = attempt.injected;
         if injected.sum() != injected.of(kind) {
             return Err(format!("{injected} failed, of another kind as well"));
         }
-        if self.mode == Mode::Once && injected.sum() > 1 {
+        if mode == Mode::Once && injected.sum() > 1 {
             return Err(format!("{injected} failed in place of one"));
         }
-        *sum += injected;
+        walk.injected += injected;
         match attempt.result {
             Err(errno) if !injected.any() => Err(format!("{errno:?} without a fault")),
             Err(errno) if !command.points.can_end_in(errno, kind) => {
@@ -150,11 +132,13 @@ impl Walker<'_> {
                 (command.call)(&mut scene, done)
                     .map_err(|errno| format!("the next call says {errno:?}"))?;
                 reference.check(command, scene, false)?;
-                Ok(Some(End::Refused))
+                walk.refused += 1;
+                Ok(true)
             }
             Ok(()) => {
                 reference.check(command, scene, injected.any())?;
-                Ok(injected.any().then_some(End::Survived))
+                walk.survived += u64::from(injected.any());
+                Ok(injected.any())
             }
         }
     }
@@ -163,10 +147,11 @@ impl Walker<'_> {
     fn attempt(
         &self,
         kind: Kind,
+        mode: Mode,
         nth: u32,
         call: impl FnOnce() -> Called,
     ) -> Result<Attempt, String> {
-        let armed = self.faults.arm(kind, self.mode, nth);
+        let armed = self.faults.arm(kind, mode, nth);
         armed.map_err(|error| error.to_string())?;
         // The scene is dropped after a panic, and nothing else is used again.
         let called = panic::catch_unwind(AssertUnwindSafe(call));
