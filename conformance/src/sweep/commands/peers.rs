@@ -62,8 +62,8 @@ pub(super) fn all() -> Vec<Command> {
             Points::Copies,
             |scene, _| scene.b().quota(scene.back[0], [1, 2, 3]).map(drop),
         ),
-        // The first mapping of a pool makes the file that all mappings of it share.
-        Command::new("mmap", scene::idle, Points::Allocations, |scene, _| {
+        // All mappings of a pool share a file, which is made when the peer is opened.
+        Command::new("mmap", scene::idle, Points::None, |scene, _| {
             let view = scene.c().door().map(MAPPED)?;
             scene.views.push(view);
             Ok(())
