@@ -249,7 +249,7 @@ impl Work {
 }
 
 /// The time limit of one program in the debug kernel, which is about ten times as slow.
-const DEBUG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const DEBUG_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 fn conformance(features: &[&str]) -> Result<PathBuf> {
     programs::build("bus1-conformance", "conformance", features)
