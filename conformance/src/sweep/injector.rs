@@ -4,8 +4,8 @@
 //!
 //! A point is an allocation or a copy that a function of the module asks for, itself or through
 //! functions of the kernel: each of the three looks for the module on the stack. So the injector's
-//! own system calls have no points, and neither has the rest of the kernel. One kind at a time looks
-//! for the module; the other two look for nothing, and so have no points.
+//! own system calls have no points, and neither has the rest of the kernel. One kind at a time
+//! looks for the module; the other two look for nothing, and so have no points.
 //!
 //! Each kind also has a function of the kernel that must not be on the stack:
 //!
@@ -292,8 +292,8 @@ impl<'a> Symbols<'a> {
         Self { functions }
     }
 
-    /// Returns the addresses of the function in which kmemleak allocates. Without kmemleak the range
-    /// is empty.
+    /// Returns the addresses of the function in which kmemleak allocates. Without kmemleak the
+    /// range is empty.
     fn kmemleak(&self) -> Result<Range<u64>> {
         if !self
             .functions
