@@ -182,7 +182,9 @@ impl Work {
         let default: &[Wanted] = match self {
             Work::Cargo { .. } | Work::Here(..) => return vec![None],
             Work::Suite(_) => &[Wanted::Newest, Wanted::Previous, Wanted::Rt],
-            Work::Vm(_) | Work::Compat | Work::Example(_) | Work::Guard => &[Wanted::Newest],
+            Work::Vm(_) | Work::OneCpu(_) | Work::Compat | Work::Example(_) | Work::Guard => {
+                &[Wanted::Newest]
+            }
             Work::Selftest => &[Wanted::Debug],
         };
         let chosen = if asked.is_empty() { default } else { asked };
@@ -206,7 +208,8 @@ impl Work {
                 command.args(*args);
                 counted(command)
             }
-            Work::Vm(args) => in_vm(&kernel()?, conformance(&[])?, args, &[]),
+            Work::Vm(args) => in_vm(&kernel()?, conformance(&[])?, args, &[], None),
+            Work::OneCpu(args) => in_vm(&kernel()?, conformance(&[])?, args, &[], Some(1)),
             Work::Suite(modules) => {
                 let kernel = kernel()?;
                 let mut there = Vec::new();
@@ -215,7 +218,13 @@ impl Work {
                         there.push(*module);
                     }
                 }
-                in_vm(&kernel, conformance(&[])?, &["--host", "kernel"], &there)
+                in_vm(
+                    &kernel,
+                    conformance(&[])?,
+                    &["--host", "kernel"],
+                    &there,
+                    None,
+                )
             }
             Work::Compat => {
                 let kernel = kernel()?;
@@ -226,11 +235,13 @@ impl Work {
                 );
                 let mut counts = Counts::default();
                 for program in programs {
-                    counts += in_vm(&kernel, program, &[], &[])?;
+                    counts += in_vm(&kernel, program, &[], &[], None)?;
                 }
                 Ok(counts)
             }
-            Work::Example(name) => in_vm(&kernel()?, programs::example("bus1", name)?, &[], &[]),
+            Work::Example(name) => {
+                in_vm(&kernel()?, programs::example("bus1", name)?, &[], &[], None)
+            }
             Work::Guard => counted(guard::check(&kernel()?)?),
             Work::Selftest => Ok(Counts::of(&selftest::run(&kernel()?)?, true)),
         }
@@ -238,7 +249,7 @@ impl Work {
 }
 
 /// The time limit of one program in the debug kernel, which is about ten times as slow.
-const DEBUG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const DEBUG_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 fn conformance(features: &[&str]) -> Result<PathBuf> {
     programs::build("bus1-conformance", "conformance", features)
@@ -250,8 +261,15 @@ fn counted(command: std::process::Command) -> Result<Counts> {
     Ok(Counts::of(&output, ok))
 }
 
-/// Runs a program in a VM with these modules of the kernel, and counts.
-fn in_vm(kernel: &Kernel, program: PathBuf, args: &[&str], modules: &[&str]) -> Result<Counts> {
+/// Runs a program in a VM with these modules of the kernel and, if it matters, so many CPUs, and
+/// counts.
+fn in_vm(
+    kernel: &Kernel,
+    program: PathBuf,
+    args: &[&str],
+    modules: &[&str],
+    cpus: Option<u32>,
+) -> Result<Counts> {
     let name = program
         .file_name()
         .context("a program has a name")?
@@ -260,6 +278,7 @@ fn in_vm(kernel: &Kernel, program: PathBuf, args: &[&str], modules: &[&str]) -> 
     job.command = vec![format!("./{name}")];
     job.command.extend(args.iter().map(|arg| (*arg).to_owned()));
     job.copies = vec![program];
+    job.cpus = cpus;
     if kernel.build == Build::Debug {
         job.timeout = DEBUG_TIMEOUT;
     }

@@ -4,9 +4,15 @@
 //!
 //! A point is an allocation or a copy that a function of the module asks for, itself or through
 //! functions of the kernel: each of the three looks for the module on the stack. So the injector's
-//! own system calls have no points, and neither has the rest of the kernel. Allocations of
-//! kmemleak, which come with every other one, are excluded as well: kmemleak would switch itself
-//! off when they fail often.
+//! own system calls have no points, and neither has the rest of the kernel. One kind at a time
+//! looks for the module; the other two look for nothing, and so have no points.
+//!
+//! Each kind also has a function of the kernel that must not be on the stack:
+//!
+//! - the one in which kmemleak allocates, with every other allocation from a slab: kmemleak would
+//!   switch itself off when they fail often;
+//! - the one that makes pages into a slab: whether a slab has objects left does not depend on the
+//!   call, and a lack of pages there is a failed allocation from a slab, which is a point.
 //!
 //! `fail-nth` of the thread counts the points down and fails the one at which it becomes 0. From
 //! then on `make-it-fail` decides: set, it lets all later points fail too.
@@ -22,17 +28,17 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Faults, Injected, Mode};
+use super::{Faults, Injected, Kind, Mode};
 
 /// Folder of the kernel's fault injection, which needs debugfs.
 const DEBUGFS: &str = "/sys/kernel/debug";
-/// Slabs: kmalloc and kmem_cache_alloc.
-const SLABS: Kind = Kind {
+/// kmalloc and kmem_cache_alloc.
+const SLABS: Attribute = Attribute {
     name: "failslab",
     settings: &[("ignore-gfp-wait", "N"), ("cache-filter", "N")],
 };
 /// Pages, in blocks of any size.
-const PAGES: Kind = Kind {
+const PAGES: Attribute = Attribute {
     name: "fail_page_alloc",
     settings: &[
         ("ignore-gfp-wait", "N"),
@@ -41,7 +47,7 @@ const PAGES: Kind = Kind {
     ],
 };
 /// Copies from and to user space.
-const COPIES: Kind = Kind {
+const COPIES: Attribute = Attribute {
     name: "fail_usercopy",
     settings: &[],
 };
@@ -54,20 +60,21 @@ const COMMON: &[(&str, &str)] = &[
     ("probability", "100"),
 ];
 
-/// One kind of faults, and what it does not ignore.
-struct Kind {
+/// The folder of one kind of faults, and what it does not ignore.
+struct Attribute {
     name: &'static str,
     settings: &'static [(&'static str, &'static str)],
 }
 
 /// Faults that a kind still has after it is set up: more than any sweep injects.
 const PLENTY: u64 = 1_000_000_000;
+/// The addresses of no function.
+const NOWHERE: Range<u64> = 0..0;
 
-/// The number of faults that one kind has still to inject.
-struct Countdown {
-    /// The file that shows it, which is not seekable.
-    times: PathBuf,
-    /// Its value when the faults were last counted.
+/// One kind of faults that is set up.
+struct Prepared {
+    attribute: Attribute,
+    /// The number of faults that it had still to inject when they were last counted.
     last: Cell<u64>,
 }
 
@@ -75,9 +82,12 @@ struct Countdown {
 pub struct Injector {
     nth: File,
     always: File,
-    /// Those of slabs and of pages.
-    allocations: [Countdown; 2],
-    copies: Countdown,
+    module: Range<u64>,
+    slabs: Prepared,
+    pages: Prepared,
+    copies: Prepared,
+    /// The kind that has points.
+    chosen: Cell<Option<Kind>>,
 }
 
 /// Adds the file to an error.
@@ -88,44 +98,46 @@ fn named(path: impl AsRef<Path>) -> impl FnOnce(Error) -> Error {
     }
 }
 
-impl Kind {
+impl Attribute {
     fn path(&self, file: &str) -> PathBuf {
         Path::new(DEBUGFS).join(self.name).join(file)
     }
 
-    /// Sets the kind up: for `module` on the stack, but not `kmemleak`.
-    fn start(&self, module: &Range<u64>, kmemleak: &Range<u64>) -> Result<Countdown> {
-        let set = |file: &str, value: &str| {
-            let path = self.path(file);
-            fs::write(&path, value).map_err(named(path))
-        };
-        let addresses = [
-            ("require-start", module.start),
-            ("require-end", module.end),
-            ("reject-start", kmemleak.start),
-            ("reject-end", kmemleak.end),
-        ];
-        for (file, address) in addresses {
-            set(file, &format!("{address:#x}"))?;
-        }
+    fn set(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path(file);
+        fs::write(&path, value).map_err(named(path))
+    }
+
+    /// Sets two files to the ends of a range of addresses.
+    fn set_range(&self, what: &str, addresses: &Range<u64>) -> Result<()> {
+        self.set(&format!("{what}-start"), &format!("{:#x}", addresses.start))?;
+        self.set(&format!("{what}-end"), &format!("{:#x}", addresses.end))
+    }
+
+    /// Sets the kind up, so far for no function; never for `rejected`.
+    fn prepare(self, rejected: &Range<u64>) -> Result<Prepared> {
+        self.set_range("require", &NOWHERE)?;
+        self.set_range("reject", rejected)?;
         for (file, value) in self.settings.iter().chain(COMMON) {
-            set(file, value)?;
+            self.set(file, value)?;
         }
-        set("times", &PLENTY.to_string())?;
-        Ok(Countdown {
-            times: self.path("times"),
+        self.set("times", &PLENTY.to_string())?;
+        Ok(Prepared {
+            attribute: self,
             last: Cell::new(PLENTY),
         })
     }
 }
 
-impl Countdown {
+impl Prepared {
     /// Returns the number of faults since the last call.
     fn injected(&self) -> Result<u64> {
-        let text = fs::read_to_string(&self.times).map_err(named(&self.times))?;
+        // The file is not seekable.
+        let path = self.attribute.path("times");
+        let text = fs::read_to_string(&path).map_err(named(&path))?;
         let left = text.trim().parse().ok().filter(|&left: &u64| left > 0);
         let left = left.ok_or_else(|| {
-            let file = self.times.display();
+            let file = path.display();
             Error::other(format!("{file} has no count of faults: {text}"))
         })?;
         Ok(self.last.replace(left) - left)
@@ -140,8 +152,8 @@ impl Injector {
     /// The kernel has no fault injection, debugfs is not mounted, the caller is not root, or the
     /// module is not loaded.
     pub fn new() -> Result<Self> {
-        for kind in [SLABS, PAGES, COPIES] {
-            let folder = kind.path("");
+        for attribute in [SLABS, PAGES, COPIES] {
+            let folder = attribute.path("");
             if !folder.is_dir() {
                 return Err(Error::other(format!(
                     "no {}: this kernel has no fault injection; \
@@ -151,8 +163,8 @@ impl Injector {
             }
         }
         let module = module_text(&read("/proc/modules")?)?;
-        let kmemleak = kmemleak_text(&read("/proc/kallsyms")?)?;
-        let start = |kind: Kind| kind.start(&module, &kmemleak);
+        let symbols = read("/proc/kallsyms")?;
+        let symbols = Symbols::parse(&symbols);
         let open = |path: &str| {
             let file = File::options().read(true).write(true).open(path);
             file.map_err(named(path))
@@ -160,9 +172,38 @@ impl Injector {
         Ok(Self {
             nth: open("/proc/thread-self/fail-nth")?,
             always: open("/proc/thread-self/make-it-fail")?,
-            allocations: [start(SLABS)?, start(PAGES)?],
-            copies: start(COPIES)?,
+            module,
+            slabs: SLABS.prepare(&symbols.kmemleak()?)?,
+            pages: PAGES.prepare(&symbols.new_slab()?)?,
+            copies: COPIES.prepare(&NOWHERE)?,
+            chosen: Cell::new(None),
         })
+    }
+
+    fn prepared(&self, kind: Kind) -> &Prepared {
+        match kind {
+            Kind::Slabs => &self.slabs,
+            Kind::Pages => &self.pages,
+            Kind::Copies => &self.copies,
+        }
+    }
+
+    /// Lets this kind have points, and no other.
+    fn choose(&self, kind: Kind) -> Result<()> {
+        if self.chosen.get() == Some(kind) {
+            return Ok(());
+        }
+        for other in Kind::ALL {
+            let addresses = if other == kind {
+                &self.module
+            } else {
+                &NOWHERE
+            };
+            let attribute = &self.prepared(other).attribute;
+            attribute.set_range("require", addresses)?;
+        }
+        self.chosen.set(Some(kind));
+        Ok(())
     }
 
     // Neither file is seekable; both ignore the offset of a write.
@@ -181,7 +222,8 @@ impl Injector {
 }
 
 impl Faults for Injector {
-    fn arm(&self, mode: Mode, nth: u32) -> Result<()> {
+    fn arm(&self, kind: Kind, mode: Mode, nth: u32) -> Result<()> {
+        self.choose(kind)?;
         self.set_nth(nth)?;
         self.set_always(mode == Mode::Onwards)
     }
@@ -192,9 +234,9 @@ impl Faults for Injector {
         let len = self.nth.read_at(&mut text, 0).map_err(named("fail-nth"))?;
         self.set_nth(0)?;
         let left = String::from_utf8_lossy(text[..len].trim_ascii());
-        let [slabs, pages] = &self.allocations;
         let injected = Injected {
-            allocations: slabs.injected()? + pages.injected()?,
+            slabs: self.slabs.injected()?,
+            pages: self.pages.injected()?,
             copies: self.copies.injected()?,
         };
         if injected.any() != (left == "0") {
@@ -225,54 +267,80 @@ fn module_text(modules: &str) -> Result<Range<u64>> {
     }
 }
 
-/// Returns the addresses of the function in which kmemleak allocates, from the text of
-/// `/proc/kallsyms`: up to the next symbol. Without kmemleak the range is empty.
-///
-/// The range has no other function. kmemleak's functions are not all in one place: those that are
-/// marked `__ref` follow the text of the whole kernel, so a range from one to another has most of
-/// the kernel in it, and rejects every point.
-fn kmemleak_text(symbols: &str) -> Result<Range<u64>> {
-    // Innermost first: the compiler may have inlined one into the next.
-    const ALLOCATE: &[&str] = &["mem_pool_alloc", "__alloc_object", "__create_object"];
-    let mut functions = Vec::new();
-    for line in symbols.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(address), Some("t" | "T"), Some(name)) =
-            (words.next(), words.next(), words.next())
-        else {
-            continue;
+/// The functions of the kernel, without those of modules.
+struct Symbols<'a> {
+    /// Their addresses and names.
+    functions: Vec<(u64, &'a str)>,
+}
+
+impl<'a> Symbols<'a> {
+    /// Reads the text of `/proc/kallsyms`.
+    fn parse(text: &'a str) -> Self {
+        let mut functions = Vec::new();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(address), Some("t" | "T"), Some(name)) =
+                (words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            // The name of a module follows those of its own symbols.
+            if words.next().is_none() {
+                functions.push((hexadecimal(address).unwrap_or(0), name));
+            }
+        }
+        Self { functions }
+    }
+
+    /// Returns the addresses of the function in which kmemleak allocates. Without kmemleak the
+    /// range is empty.
+    fn kmemleak(&self) -> Result<Range<u64>> {
+        if !self
+            .functions
+            .iter()
+            .any(|&(_, name)| name == "kmemleak_alloc")
+        {
+            return Ok(NOWHERE);
+        }
+        self.first_of(&["mem_pool_alloc", "__alloc_object", "__create_object"])
+    }
+
+    /// Returns the addresses of the function that makes pages into a slab.
+    fn new_slab(&self) -> Result<Range<u64>> {
+        self.first_of(&["alloc_slab_page", "allocate_slab", "new_slab"])
+    }
+
+    /// Returns the addresses of the first of these functions that the kernel has, up to the next
+    /// symbol: the compiler may have inlined one into the next.
+    ///
+    /// The range has no other function. Functions of one source file are not all in one place, so a
+    /// range from one to another can have most of the kernel in it, and rejects every point.
+    fn first_of(&self, names: &[&str]) -> Result<Range<u64>> {
+        let addresses_of = |wanted: &str| -> Vec<u64> {
+            let named = self.functions.iter().filter(|(_, name)| *name == wanted);
+            named.map(|&(address, _)| address).collect()
         };
-        // The name of a module follows those of its own symbols.
-        if words.next().is_none() {
-            functions.push((hexadecimal(address).unwrap_or(0), name));
-        }
+        let found = names.iter().map(|name| addresses_of(name));
+        let names = names.join(", ");
+        let start = match found.into_iter().find(|found| !found.is_empty()).as_deref() {
+            Some(&[0]) => {
+                return Err(Error::other(
+                    "/proc/kallsyms shows no addresses; run the sweep as root",
+                ));
+            }
+            Some(&[start]) => start,
+            _ => {
+                return Err(Error::other(format!(
+                    "/proc/kallsyms has none, or several, of {names}; \
+                     sweep/injector.rs has to learn what this kernel calls it"
+                )));
+            }
+        };
+        let after = self.functions.iter().map(|&(address, _)| address);
+        let end = after.filter(|&address| address > start).min();
+        end.map(|end| start..end)
+            .ok_or_else(|| Error::other(format!("/proc/kallsyms ends with one of {names}")))
     }
-    if !functions.iter().any(|&(_, name)| name == "kmemleak_alloc") {
-        return Ok(0..0);
-    }
-    let addresses_of = |wanted: &str| -> Vec<u64> {
-        let named = functions.iter().filter(|(_, name)| *name == wanted);
-        named.map(|&(address, _)| address).collect()
-    };
-    let found = ALLOCATE.iter().map(|name| addresses_of(name));
-    let start = match found.into_iter().find(|found| !found.is_empty()).as_deref() {
-        Some(&[0]) => {
-            return Err(Error::other(
-                "/proc/kallsyms shows no addresses; run the sweep as root",
-            ));
-        }
-        Some(&[start]) => start,
-        _ => {
-            return Err(Error::other(
-                "/proc/kallsyms does not have one function in which kmemleak allocates; \
-                 kmemleak_text() has to learn its name",
-            ));
-        }
-    };
-    let after = functions.iter().map(|&(address, _)| address);
-    let end = after.filter(|&address| address > start).min();
-    end.map(|end| start..end)
-        .ok_or_else(|| Error::other("/proc/kallsyms ends with the function of kmemleak"))
 }
 
 fn hexadecimal(text: &str) -> Option<u64> {
@@ -295,6 +363,8 @@ mod tests {
 
     /// As in a kernel: one part of kmemleak far from the others.
     const SYMBOLS: &str = "ffffffff81000000 T startup_64\n\
+                           ffffffff815b14e0 t allocate_slab\n\
+                           ffffffff815b1b10 t add_partial\n\
                            ffffffff815edd50 t __create_object\n\
                            ffffffff815ede50 t __alloc_object\n\
                            ffffffff815ee0f0 t __link_object\n\
@@ -303,22 +373,29 @@ mod tests {
                            ffffffff8448aa08 b __alloc_object.__key\n\
                            ffffffffc0000000 t mem_pool_alloc\t[other]\n";
 
-    #[test]
-    fn kmemleak_is_found_by_the_function_that_allocates() {
-        assert_eq!(kmemleak_text("").unwrap(), 0..0);
-        let found = kmemleak_text(SYMBOLS).unwrap();
-        assert_eq!(found, 0xffffffff815ede50..0xffffffff815ee0f0);
-        let inlined = SYMBOLS.replace("__alloc_object\n", "another\n");
-        let found = kmemleak_text(&inlined).unwrap();
-        assert_eq!(found, 0xffffffff815edd50..0xffffffff815ede50);
+    fn kmemleak(symbols: &str) -> Result<Range<u64>> {
+        Symbols::parse(symbols).kmemleak()
     }
 
     #[test]
-    fn a_kmemleak_that_is_not_found_is_an_error() {
+    fn a_function_is_found_by_its_symbol_and_the_next() {
+        assert_eq!(kmemleak("").unwrap(), NOWHERE);
+        let found = kmemleak(SYMBOLS).unwrap();
+        assert_eq!(found, 0xffffffff815ede50..0xffffffff815ee0f0);
+        let inlined = SYMBOLS.replace("__alloc_object\n", "another\n");
+        let found = kmemleak(&inlined).unwrap();
+        assert_eq!(found, 0xffffffff815edd50..0xffffffff815ede50);
+        let found = Symbols::parse(SYMBOLS).new_slab().unwrap();
+        assert_eq!(found, 0xffffffff815b14e0..0xffffffff815b1b10);
+    }
+
+    #[test]
+    fn a_function_that_is_not_found_is_an_error() {
         let hidden = "0000000000000000 T kmemleak_alloc\n0000000000000000 t mem_pool_alloc\n";
-        assert!(kmemleak_text(hidden).is_err());
-        assert!(kmemleak_text("ffffffff81e65730 T kmemleak_alloc\n").is_err());
+        assert!(kmemleak(hidden).is_err());
+        assert!(kmemleak("ffffffff81e65730 T kmemleak_alloc\n").is_err());
         let two = format!("{SYMBOLS}ffffffff81800000 t __alloc_object\n");
-        assert!(kmemleak_text(&two).is_err());
+        assert!(kmemleak(&two).is_err());
+        assert!(Symbols::parse("").new_slab().is_err());
     }
 }

@@ -9,6 +9,10 @@
 //! tries again shows, and [with all that follow](Mode::Onwards), so that a failure shows which a
 //! second attempt would hide.
 //!
+//! Each [`Kind`] of points is counted and let fail apart, so a call that has one more point of one
+//! kind than the call before moves no point of another. Where points move nevertheless, all of that
+//! kind fail anew, until their number is the same twice in a row.
+//!
 //! The kernel needs fault injection, which no stock kernel has; `cargo xtask test --debug-kernel`
 //! boots one.
 
@@ -52,25 +56,77 @@ impl fmt::Display for Mode {
     }
 }
 
+/// The kind of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An allocation from a slab.
+    Slabs,
+    /// An allocation of pages, except those that become a slab: that one is a point of its own.
+    Pages,
+    /// A copy from or to user space.
+    Copies,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Slabs, Self::Pages, Self::Copies];
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Slabs => "slabs",
+            Self::Pages => "pages",
+            Self::Copies => "copies",
+        })
+    }
+}
+
 /// Faults that were injected, by their kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Injected {
-    /// Allocations that failed, of slabs and of pages.
-    pub allocations: u64,
+    /// Allocations from slabs that failed.
+    pub slabs: u64,
+    /// Allocations of pages that failed.
+    pub pages: u64,
     /// Copies from and to user space that failed.
     pub copies: u64,
 }
 
 impl Injected {
+    /// Returns the number of all faults.
+    pub fn sum(self) -> u64 {
+        self.slabs + self.pages + self.copies
+    }
+
+    /// Returns the number of faults of this kind.
+    pub fn of(self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Slabs => self.slabs,
+            Kind::Pages => self.pages,
+            Kind::Copies => self.copies,
+        }
+    }
+
+    /// Returns the number of faults of this kind, to be changed.
+    pub fn of_mut(&mut self, kind: Kind) -> &mut u64 {
+        match kind {
+            Kind::Slabs => &mut self.slabs,
+            Kind::Pages => &mut self.pages,
+            Kind::Copies => &mut self.copies,
+        }
+    }
+
     /// Whether anything failed.
     pub fn any(self) -> bool {
-        self != Self::default()
+        self.sum() > 0
     }
 }
 
 impl AddAssign for Injected {
     fn add_assign(&mut self, other: Self) {
-        self.allocations += other.allocations;
+        self.slabs += other.slabs;
+        self.pages += other.pages;
         self.copies += other.copies;
     }
 }
@@ -78,21 +134,23 @@ impl AddAssign for Injected {
 impl fmt::Display for Injected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            allocations,
+            slabs,
+            pages,
             copies,
         } = self;
-        write!(f, "{allocations} allocations and {copies} copies")
+        write!(f, "{slabs} slabs, {pages} pages and {copies} copies")
     }
 }
 
 /// A host that lets allocations and user copies of the bus fail.
 pub trait Faults {
-    /// Lets point number `nth` of the calling thread fail, counted from 1 and from now on.
+    /// Lets point number `nth` of this kind fail in the calling thread, counted from 1 and from now
+    /// on. Points of another kind do not fail, and are not counted.
     ///
     /// # Errors
     ///
     /// The host refuses; the message names the file.
-    fn arm(&self, mode: Mode, nth: u32) -> std::io::Result<()>;
+    fn arm(&self, kind: Kind, mode: Mode, nth: u32) -> std::io::Result<()>;
 
     /// Lets nothing fail any more, and returns the faults since [`arm`](Self::arm): none if the
     /// point was not reached.
@@ -106,14 +164,17 @@ pub trait Faults {
 /// Counts of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Walks (one command in one mode) that passed.
+    /// Commands that passed.
     pub passed: usize,
-    /// Walks that failed.
+    /// Commands that failed.
     pub failed: usize,
-    /// Points that were let fail, in all walks that passed.
-    pub points: u64,
-    /// Faults in all walks that passed: more than points, since [`Mode::Onwards`] injects several.
+    /// Points of the commands that passed.
+    pub points: Injected,
+    /// Faults in the commands that passed: more than points, since each fails in both modes, and
+    /// [`Mode::Onwards`] injects several.
     pub injected: Injected,
+    /// Kinds of points that moved in the commands that passed, and were walked again for it.
+    pub moved: usize,
 }
 
 /// Runs all commands whose name contains `filter`, and prints the result of each to `out`.
@@ -133,26 +194,29 @@ pub fn run(
         if filter.is_some_and(|filter| !command.name.contains(filter)) {
             continue;
         }
-        for mode in [Mode::Once, Mode::Onwards] {
-            let name = command.name;
-            match walk::walk(bus, faults, first_user, &command, mode) {
-                Ok(walk) => {
-                    tally.passed += 1;
-                    tally.points += walk.refused + walk.survived;
-                    tally.injected += walk.injected;
-                    writeln!(
-                        out,
-                        "test sweep::{name} ({mode}) ... ok: {} failed, refused {}, survived {}",
-                        walk.injected, walk.refused, walk.survived
-                    )?;
-                }
-                Err(why) => {
-                    tally.failed += 1;
-                    writeln!(out, "test sweep::{name} ({mode}) ... FAILED\n    {why}")?;
-                }
+        let name = command.name;
+        match walk::walk(bus, faults, first_user, &command) {
+            Ok(walk) => {
+                tally.passed += 1;
+                tally.points += walk.points;
+                tally.injected += walk.injected;
+                tally.moved += walk.moved;
+                let moved = match walk.moved {
+                    0 => String::new(),
+                    n => format!(", walked again for {n} kinds that moved"),
+                };
+                writeln!(
+                    out,
+                    "test sweep::{name} ... ok: {}, refused {}, survived {}{moved}",
+                    walk.points, walk.refused, walk.survived
+                )?;
             }
-            out.flush()?;
+            Err(why) => {
+                tally.failed += 1;
+                writeln!(out, "test sweep::{name} ... FAILED\n    {why}")?;
+            }
         }
+        out.flush()?;
     }
     if let Some(what) = bus.left_over() {
         tally.failed += 1;
@@ -160,8 +224,8 @@ pub fn run(
     }
     writeln!(
         out,
-        "sweep: {} points failed in turn, {} in all",
-        tally.points, tally.injected
+        "sweep: {} failed in turn, with {} in all; {} kinds of points moved",
+        tally.points, tally.injected, tally.moved
     )?;
     writeln!(out, "{} passed, {} failed", tally.passed, tally.failed)?;
     Ok(tally)

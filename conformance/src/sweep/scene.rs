@@ -141,6 +141,26 @@ pub fn bereft(bus: &dyn Bus, first_user: u32) -> Scene<'_> {
     scene
 }
 
+/// Receives everything at peer number `number`, and releases the slices.
+fn drain(
+    number: usize,
+    peer: &Peer,
+    received: &mut Vec<Received>,
+) -> std::result::Result<(), String> {
+    loop {
+        let message = match peer.recv() {
+            Ok(message) => message,
+            Err(Errno::AGAIN | Errno::SHUTDOWN) => return Ok(()),
+            Err(errno) => return Err(format!("RECV at peer {number} says {errno:?}")),
+        };
+        if message.msg.offset != abi::OFFSET_INVALID {
+            peer.release_slice(message.msg.offset)
+                .map_err(|errno| format!("SLICE_RELEASE at peer {number} says {errno:?}"))?;
+        }
+        received.push(Received::new(number, message));
+    }
+}
+
 impl Scene<'_> {
     /// The peer that commands are tried on.
     pub fn a(&self) -> &Peer {
@@ -167,18 +187,18 @@ impl Scene<'_> {
         self.received.push(Received::new(0, message));
     }
 
-    /// Receives everything at every peer, in addition to what commands have received.
+    /// Receives everything at every peer, in addition to what commands have received, and releases
+    /// the slices. Goes round until nothing is left: room that a peer makes is news for another.
     pub fn drain(&mut self) -> std::result::Result<(), String> {
-        for (number, peer) in self.peers.iter().enumerate() {
-            loop {
-                match peer.recv() {
-                    Ok(message) => self.received.push(Received::new(number, message)),
-                    Err(Errno::AGAIN | Errno::SHUTDOWN) => break,
-                    Err(errno) => return Err(format!("RECV at peer {number} says {errno:?}")),
-                }
+        loop {
+            let before = self.received.len();
+            for (number, peer) in self.peers.iter().enumerate() {
+                drain(number, peer, &mut self.received)?;
+            }
+            if self.received.len() == before {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Flushes all peers, and checks that they count nothing any more.

@@ -7,21 +7,27 @@ use std::panic::{self, AssertUnwindSafe};
 use super::commands::{Command, Points};
 use super::scene::{Received, Scene};
 use super::trace::Trace;
-use super::{Faults, Injected, Mode};
+use super::{Faults, Injected, Kind, Mode};
 use crate::host::{Bus, Errno, Result as Called};
 
 /// A command with more points than that has no end.
 const MOST: u32 = 5_000;
+/// Times that the points of one kind are walked before the walk gives up.
+const MOST_TIMES: usize = 12;
 
-/// Counts of one walk.
+/// Counts of the walks of one command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// Points whose fault made the command fail.
+    /// Points, by their kind.
+    pub points: Injected,
+    /// Calls that failed by their fault.
     pub refused: u64,
-    /// Points whose fault the command got over.
+    /// Calls that got over their fault.
     pub survived: u64,
     /// Faults that were injected.
     pub injected: Injected,
+    /// Kinds of points that moved, and were walked more than twice for it.
+    pub moved: usize,
 }
 
 /// The states that a command passes through if nothing fails.
@@ -38,7 +44,16 @@ struct Attempt {
     injected: Injected,
 }
 
-/// Lets each point of `command` fail in turn.
+/// A command to be walked, and the means for it.
+struct Walker<'a> {
+    bus: &'a dyn Bus,
+    faults: &'a dyn Faults,
+    first_user: u32,
+    command: &'a Command,
+    reference: Reference,
+}
+
+/// Lets each point of `command` fail in turn in both modes, one kind after the other.
 ///
 /// # Errors
 ///
@@ -48,47 +63,102 @@ pub fn walk(
     faults: &dyn Faults,
     first_user: u32,
     command: &Command,
-    mode: Mode,
 ) -> Result<Walk, String> {
-    let reference = record(bus, first_user, command)?;
+    let walker = Walker {
+        bus,
+        faults,
+        first_user,
+        command,
+        reference: record(bus, first_user, command)?,
+    };
     let mut walk = Walk::default();
-    for nth in 1..MOST {
-        let at = |why: String| format!("point {nth}: {why}");
-        let mut scene = (command.scene)(bus, first_user);
-        let attempt = attempt(faults, mode, nth, || (command.call)(&mut scene, 0)).map_err(at)?;
+    for kind in Kind::ALL {
+        let said = walker.steady(kind, &mut walk);
+        said.map_err(|why| format!("{kind}: {why}"))?;
+    }
+    command.points.check(walk)
+}
+
+impl Walker<'_> {
+    /// Walks the points of one kind in one mode after the other, until two walks in a row have the
+    /// same number of points.
+    fn steady(&self, kind: Kind, walk: &mut Walk) -> Result<(), String> {
+        let mut last = None;
+        let modes = [Mode::Once, Mode::Onwards].into_iter().cycle();
+        for (time, mode) in modes.take(MOST_TIMES).enumerate() {
+            let n_points = self.once(kind, mode, walk)?;
+            if last.replace(n_points) == Some(n_points) {
+                *walk.points.of_mut(kind) += u64::from(n_points);
+                walk.moved += usize::from(time > 1);
+                return Ok(());
+            }
+        }
+        Err(format!("the points moved each of {MOST_TIMES} times"))
+    }
+
+    /// Lets each point of one kind fail in turn. Returns their number.
+    fn once(&self, kind: Kind, mode: Mode, walk: &mut Walk) -> Result<u32, String> {
+        for nth in 1..MOST {
+            let reached = self.point(kind, mode, nth, walk);
+            if !reached.map_err(|why| format!("point {nth} ({mode}): {why}"))? {
+                return Ok(nth - 1);
+            }
+        }
+        Err(format!("no end after {MOST} points"))
+    }
+
+    /// Lets one point fail. Returns whether the call reached it.
+    fn point(&self, kind: Kind, mode: Mode, nth: u32, walk: &mut Walk) -> Result<bool, String> {
+        let Self {
+            command, reference, ..
+        } = self;
+        let mut scene = (command.scene)(self.bus, self.first_user);
+        let attempt = self.attempt(kind, mode, nth, || (command.call)(&mut scene, 0))?;
         let injected = attempt.injected;
-        if mode == Mode::Once && injected.allocations + injected.copies > 1 {
-            return Err(at(format!("{injected} failed in place of one")));
+        if injected.sum() != injected.of(kind) {
+            return Err(format!("{injected} failed, of another kind as well"));
+        }
+        if mode == Mode::Once && injected.sum() > 1 {
+            return Err(format!("{injected} failed in place of one"));
         }
         walk.injected += injected;
         match attempt.result {
-            Err(errno) if !injected.any() => {
-                return Err(at(format!("{errno:?} without a fault")));
-            }
-            Err(errno) if !command.points.can_end_in(errno, injected) => {
-                return Err(at(format!(
-                    "the fault is reported as {errno:?}: {injected} failed"
-                )));
+            Err(errno) if !injected.any() => Err(format!("{errno:?} without a fault")),
+            Err(errno) if !command.points.can_end_in(errno, kind) => {
+                Err(format!("the fault is reported as {errno:?}"))
             }
             Err(_) => {
-                walk.refused += 1;
-                let done = reference.step_of(&scene).map_err(at)?;
+                let done = reference.step_of(&scene)?;
                 (command.call)(&mut scene, done)
-                    .map_err(|errno| at(format!("the next call says {errno:?}")))?;
-                reference.check(command, scene, false).map_err(at)?;
+                    .map_err(|errno| format!("the next call says {errno:?}"))?;
+                reference.check(command, scene, false)?;
+                walk.refused += 1;
+                Ok(true)
             }
             Ok(()) => {
-                reference
-                    .check(command, scene, injected.any())
-                    .map_err(at)?;
-                if !injected.any() {
-                    return command.points.check(walk);
-                }
-                walk.survived += 1;
+                reference.check(command, scene, injected.any())?;
+                walk.survived += u64::from(injected.any());
+                Ok(injected.any())
             }
         }
     }
-    Err(format!("no end after {MOST} points"))
+
+    /// Makes one call with a fault. A panic of the call is an error, and the fault ends with it.
+    fn attempt(
+        &self,
+        kind: Kind,
+        mode: Mode,
+        nth: u32,
+        call: impl FnOnce() -> Called,
+    ) -> Result<Attempt, String> {
+        let armed = self.faults.arm(kind, mode, nth);
+        armed.map_err(|error| error.to_string())?;
+        // The scene is dropped after a panic, and nothing else is used again.
+        let called = panic::catch_unwind(AssertUnwindSafe(call));
+        let injected = self.faults.disarm().map_err(|error| error.to_string())?;
+        let result = called.map_err(|_| "the client panicked, as written above".to_owned())?;
+        Ok(Attempt { result, injected })
+    }
 }
 
 /// Gives the command without a fault.
@@ -118,21 +188,6 @@ fn record(bus: &dyn Bus, first_user: u32, command: &Command) -> Result<Reference
         after,
         received,
     })
-}
-
-/// Makes one call with a fault. A panic of the call is an error, and the fault ends with it.
-fn attempt(
-    faults: &dyn Faults,
-    mode: Mode,
-    nth: u32,
-    call: impl FnOnce() -> Called,
-) -> Result<Attempt, String> {
-    faults.arm(mode, nth).map_err(|error| error.to_string())?;
-    // The scene is dropped after a panic, and nothing else is used again.
-    let called = panic::catch_unwind(AssertUnwindSafe(call));
-    let injected = faults.disarm().map_err(|error| error.to_string())?;
-    let result = called.map_err(|_| "the client panicked, as written above".to_owned())?;
-    Ok(Attempt { result, injected })
 }
 
 impl Reference {
@@ -172,19 +227,19 @@ impl Reference {
 }
 
 impl Points {
-    /// Whether a command with these points may end in `errno` after these faults.
-    fn can_end_in(self, errno: Errno, injected: Injected) -> bool {
-        match errno {
-            Errno::NOMEM => self.has_allocations() && injected.allocations > 0,
-            Errno::FAULT => self.has_copies() && injected.copies > 0,
-            _ => false,
+    /// Whether a command with these points may end in `errno` after a fault of this kind.
+    fn can_end_in(self, errno: Errno, kind: Kind) -> bool {
+        match kind {
+            Kind::Slabs | Kind::Pages => errno == Errno::NOMEM && self.has_allocations(),
+            Kind::Copies => errno == Errno::FAULT && self.has_copies(),
         }
     }
 
     /// Checks that a walk met a point of each kind that the command has.
     fn check(self, walk: Walk) -> Result<Walk, String> {
         let Injected {
-            allocations,
+            slabs,
+            pages,
             copies,
         } = walk.injected;
         if self == Self::None && walk.injected.any() {
@@ -193,7 +248,7 @@ impl Points {
                 walk.injected
             ));
         }
-        if self.has_allocations() && allocations == 0 {
+        if self.has_allocations() && slabs + pages == 0 {
             return Err("no fault was injected: the command has allocations".to_owned());
         }
         if self.has_copies() && copies == 0 {
