@@ -18,6 +18,6 @@ mod transaction;
 pub(crate) use cursor::Cursor;
 pub(crate) use group::{EntryRef, EntryReservation, Links, Queued, Removed};
 pub(crate) use key::{destruction_after, message_after, Key, Number};
-pub(crate) use queue::{Crowd, Queue};
+pub(crate) use queue::Queue;
 pub(crate) use ring::Ring;
 pub(crate) use transaction::Transaction;
