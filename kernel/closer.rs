@@ -37,7 +37,7 @@ use crate::bus;
 use crate::errno::EDQUOT;
 use crate::gfp::ACCOUNT_MAYFAIL;
 
-/// Most workers of one opener, each of which closes one file.
+/// Most workers of one opener, each of which closes one file after the other.
 const WORKERS_MAX: usize = 4;
 
 /// A file of a message, with all that it takes to have it closed by a worker.
@@ -70,7 +70,7 @@ struct Backlog {
     waiting: Option<Owned>,
 }
 
-/// The workers.
+/// The backlogs of all openers, and the queue that their workers run on.
 #[pin_data]
 pub(crate) struct Closer {
     queue: NonNull<workqueue_struct>,
@@ -98,7 +98,8 @@ impl Workers {
     ///
     /// ENOMEM.
     pub(crate) fn new(limits: &bus::Limits) -> Result<Self> {
-        let (name, flags) = (c"bus1-close".as_char_ptr(), bindings::wq_flags_WQ_UNBOUND);
+        let name = c"bus1-close".as_char_ptr();
+        let flags = bindings::wq_flags_WQ_UNBOUND;
         let most_active = bindings::wq_consts_WQ_MAX_ACTIVE as c_int;
         let new = UniqueArc::new_uninit(GFP_KERNEL)?;
         // SAFETY: The format takes no arguments.
@@ -116,7 +117,7 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         // SAFETY: The device is gone or was never there, so no files are in flight, and nothing is
-        // queued any more.
+        // queued any more: workers queue nothing, and this waits until they have ended.
         unsafe { bindings::destroy_workqueue(self.0.queue.as_ptr()) };
     }
 }
@@ -150,45 +151,43 @@ impl Closer {
             openers.insert(reservation.into_node(*this.opener, backlog));
         }
         drop(openers);
-        self.begin(parcel);
-    }
-
-    /// Gives a worker to a parcel that had none.
-    fn begin(&self, parcel: Owned) {
-        // SAFETY: The queue is there as long as files are in flight or workers close some.
+        // SAFETY: The queue is there as long as files are in flight.
         unsafe { Queue::from_raw(self.queue.as_ptr()) }.enqueue(parcel);
     }
 
-    /// Notes that a file of this opener was closed. The next one gets the worker.
-    fn end(&self, opener: u32) {
+    /// Notes that a file of this opener was closed. Returns the next one for the worker.
+    fn end(&self, opener: u32) -> Option<Owned> {
         self.n_files.fetch_sub(1_usize, Relaxed);
         let mut openers = self.openers.lock();
-        let Some(backlog) = openers.get_mut(&opener) else {
-            return;
-        };
+        let backlog = openers.get_mut(&opener)?;
         backlog.n_files -= 1;
         if let Some(mut next) = backlog.waiting.take() {
             backlog.waiting = next.as_mut().project().next.take();
-            drop(openers);
-            self.begin(next);
-        } else if backlog.n_files == 0 {
+            return Some(next);
+        }
+        if backlog.n_files == 0 {
             let last = openers.remove_node(&opener);
             drop(openers);
             drop(last);
         }
+        None
     }
 }
 
 impl WorkItem for Parcel {
     type Pointer = Owned;
 
-    fn run(mut this: Owned) {
-        let this = this.as_mut().project();
-        if let Some(file) = this.file.take() {
-            // SAFETY: The reference is given up. The worker holds no locks.
-            unsafe { bindings::__fput_sync(ARef::into_raw(file).as_ptr().cast()) };
+    /// Closes the file, and then those of its opener that wait for a worker.
+    fn run(first: Owned) {
+        let mut next = Some(first);
+        while let Some(mut parcel) = next {
+            let this = parcel.as_mut().project();
+            if let Some(file) = this.file.take() {
+                // SAFETY: The reference is given up. The worker holds no locks.
+                unsafe { bindings::__fput_sync(ARef::into_raw(file).as_ptr().cast()) };
+            }
+            next = this.closer.end(*this.opener);
         }
-        this.closer.end(*this.opener);
     }
 }
 

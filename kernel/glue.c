@@ -195,13 +195,13 @@ bool bus1_page_is_mapped(const void *address)
 	return folio_mapped(virt_to_folio(address));
 }
 
-/* glue.rs: is the running task being killed? */
+/* peer.rs, caller.rs, memory.rs: is the running task being killed? */
 bool bus1_is_killed(void)
 {
 	return fatal_signal_pending(current);
 }
 
-/* waker.rs: turns a time of the task's CLOCK_MONOTONIC into one of the system's. */
+/* sleep.rs: turns a time of the task's CLOCK_MONOTONIC into one of the system's. */
 s64 bus1_host_time(s64 at)
 {
 	return timens_ktime_to_host(CLOCK_MONOTONIC, at);

@@ -330,8 +330,8 @@ impl Memory {
         let mappings = self.mappings.load(Relaxed);
         if mapped && scan.effort != Effort::Unmapped && mappings <= MAPPINGS_MAX {
             scan.budget = scan.budget.saturating_sub(mappings);
-            let (start, size) = (scan.left.end * PAGE_SIZE, locked.len() * PAGE_SIZE);
-            let (start, size) = (start as Offset, size as Offset);
+            let start = (scan.left.end * PAGE_SIZE) as Offset;
+            let size = (locked.len() * PAGE_SIZE) as Offset;
             let file = self.file.as_ptr();
             // SAFETY: The file is ours, and keeps its inode, of which the index is a part.
             unsafe { bindings::unmap_mapping_range((*file).f_mapping, start, size, 1) };

@@ -22,8 +22,8 @@ use crate::shrinker::Pools;
 /// The pool of one peer.
 ///
 /// Invariant: until a message is queued, its range is written by its sender only, which has it
-/// pinned; afterwards by the receiver, under the peer's lock. So no two tasks in the kernel write
-/// the same byte at once; user space can only read.
+/// pinned; afterwards by the task that took the message out of the queue. So no two tasks in the
+/// kernel write the same byte at once; user space can only read.
 pub(crate) struct Pool {
     pools: Arc<Pools>,
     /// The shrinker may hold it for a moment longer than the pool.
@@ -112,7 +112,8 @@ impl bus::Pool for Arc<Pool> {
 
     fn unpin(&self, offset: u64, len: u64) {
         self.memory.unpin(pages_of(offset, len));
-        let (start, end) = (self.retained.load(Relaxed).max(offset), offset + len);
+        let start = self.retained.load(Relaxed).max(offset);
+        let end = offset + len;
         if start < end {
             self.memory.trim(pages_of(start, end - start), Effort::All);
         }
@@ -132,7 +133,7 @@ impl bus::Pool for Arc<Pool> {
     fn write(&self, offset: u64, bytes: &[u8]) {
         let _ = self.pieces(offset, bytes.len() as u64, |piece, done| {
             let from = bytes.as_ptr().wrapping_add(done as usize);
-            // SAFETY: The piece lies in pinned pages and, by the invariant of [`Pool`], is ours to
+            // SAFETY: The piece lies in pinned pages and, by the invariant of `Pool`, is ours to
             // write. The pieces together are as long as `bytes`.
             unsafe { ptr::copy_nonoverlapping(from, piece.cast(), piece.len()) };
             Ok(())

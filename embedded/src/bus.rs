@@ -45,8 +45,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Returns the limits of a user on a bus that was made without others: those that a peer
-    /// starts with eight times, of handles 32 times, and an eighth of the machine's memory.
+    /// Returns the limits of a user on a bus that was made without others: eight times the
+    /// slices and descriptors that a peer starts with, 32 times the handles, and an eighth of the
+    /// machine's memory in bytes.
     fn default() -> Self {
         let machine = rustix::system::sysinfo();
         let memory = machine.totalram as u64 * u64::from(machine.mem_unit);

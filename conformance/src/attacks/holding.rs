@@ -50,7 +50,7 @@ fn beside(sender: &Peer, to: u64, act: impl FnOnce()) -> Held {
     })
 }
 
-/// The longest SEND to a peer that destroys many nodes, receives many handles, or shows many in its
+/// Measures the longest SEND to a peer that destroys many nodes, receives many handles, or shows many in its
 /// fdinfo.
 pub fn measure(env: &Env, report: &mut Report) {
     const CALLS: [&str; 4] = ["no call", "RECV", "a read of fdinfo", "NODES_DESTROY"];

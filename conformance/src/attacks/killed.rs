@@ -9,7 +9,7 @@ use crate::client::Limits;
 use crate::env::Env;
 use crate::sys::process::{fork, End};
 
-/// Destinations and handles of a message: as many as the attack was about, and as many as quota
+/// Destinations and handles of a message: as many as the attack was about, and fewer, which quota
 /// grants.
 const SHAPES: [Shape; 4] = [
     // The time that the end of a process takes anyhow.

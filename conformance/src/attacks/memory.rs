@@ -75,10 +75,10 @@ fn slices(env: &Env, report: &mut Report) {
 /// Callers that are stalled at once.
 const STALLED: usize = 64;
 
-/// Memory of stalled SENDs with as many destinations as can be named.
+/// Memory of stalled SENDs with a fourth of the destinations that can be named, 256 MiB.
 fn stalled(env: &Env, report: &mut Report) {
     let sender = env.peer();
-    let n = u64::from(env.bus().user_limits().handles);
+    let n = u64::from(env.bus().user_limits().handles / 4);
     let cgroup = Cgroup::new("attack");
     let (mut out, mut into) = std::io::pipe().unwrap();
     let child = fork(|| {

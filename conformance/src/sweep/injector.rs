@@ -3,9 +3,9 @@
 //! Fault injection of the kernel: failslab, fail_page_alloc and fail_usercopy.
 //!
 //! A point is an allocation or a copy that a function of the module asks for, itself or through
-//! functions of the kernel: each of the three looks for the module on the stack. So the injector's
-//! own system calls have no points, and neither has the rest of the kernel. One kind at a time
-//! looks for the module; the other two look for nothing, and so have no points.
+//! functions of the kernel: the kind that is armed looks for the module on the stack. So the
+//! injector's own system calls have no points, and neither has the rest of the kernel. The other two
+//! kinds look for nothing, and so have no points.
 //!
 //! Each kind also has a function of the kernel that must not be on the stack:
 //!

@@ -14,6 +14,7 @@
 //! | 2 | `bus1::inbox` | [`object::peer`], all that others may touch of a peer |
 //! | 3 | `bus1::users` | [`object::bus`] |
 //! | 4 | `bus1::account` | [`quota::user`] |
+//! | 5 | `bus1::waits` | [`object::waits`], a user's waits for room |
 //!
 //! Never are two of the same rank held together. Under a lock nothing is allocated and nothing
 //! sleeps; objects that are removed there and could reach a peer, a pool or a file when dropped are

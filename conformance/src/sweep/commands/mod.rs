@@ -30,7 +30,8 @@ pub struct Command {
     pub many: bool,
 }
 
-/// The kinds of points that a command has, of each at least one.
+/// Whether a command has allocations, of slabs or pages, and user copies: of what it has, at least
+/// one is a point.
 ///
 /// An allocation ends in ENOMEM or is survived, a user copy in EFAULT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

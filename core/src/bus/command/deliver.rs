@@ -8,7 +8,7 @@
 //!
 //! # Locks
 //!
-//! The receiver's inbox; under its table, if it carries handles.
+//! The receiver's inbox; under its table while handles get their IDs.
 
 use kernel::prelude::*;
 
@@ -65,7 +65,8 @@ impl<H: Host> Peer<H> {
         fds: &[i32],
     ) {
         message.write_fds(fds);
-        let (slice, mut at) = (message.slice, message.handles_offset());
+        let slice = message.slice;
+        let mut at = message.handles_offset();
         let n_files = message.size().n_fds as u64;
         let Message { pool, handles, .. } = &mut *message;
         // A handle that is new to the peer keeps its charge, and the slice that of its bytes.

@@ -187,7 +187,8 @@ impl<H: Host> Peer<H> {
     }
 
     /// Dooms all these nodes, or none. One critical section, in which each node costs a look and no
-    /// more: 32,768 of them take it for a millisecond or two.
+    /// more. A peer has at most 32,768 nodes at the default limits, for which it takes a millisecond
+    /// or two, and 262,144 if it raised its own.
     ///
     /// # Errors
     ///

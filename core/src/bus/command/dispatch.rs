@@ -22,6 +22,7 @@ use crate::bus::object::{ensure, Peer};
 use crate::bus::quota::HANDLES;
 use crate::errno::ESHUTDOWN;
 
+/// Largest limit, and largest number of destinations, that a command takes.
 const INT_MAX: u64 = i32::MAX as u64;
 /// Most iovecs in a message.
 const VECS_MAX: u64 = 1024;
@@ -60,6 +61,11 @@ pub fn dispatch<H: Host, C: Caller<H>>(
     }
 }
 
+/// Checks that no unknown flag is set.
+///
+/// # Errors
+///
+/// EINVAL.
 pub(crate) fn check_flags(flags: u64, known: u64) -> Result {
     ensure(flags & !known == 0, EINVAL)
 }
@@ -79,6 +85,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         Ok(bytes)
     }
 
+    /// Reads the argument.
     pub(crate) fn argument<const N: usize>(&self) -> Result<[u8; N]> {
         self.read(self.arg)
     }
@@ -258,7 +265,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let receiver = Receiver {
             caller: self.caller,
             msg_addr: self.field(offset_of!(CmdRecv, msg))?,
-            write_more: None,
+            write_count: None,
             max_offset: cmd.max_offset,
             wants_files: cmd.flags & RECV_FLAG_INSTALL_FDS != 0,
         };

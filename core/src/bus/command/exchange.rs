@@ -25,6 +25,7 @@ use crate::bus::object::ensure;
 const BEYOND_MAX: u64 = 4096;
 
 impl<H: Host, C: Caller<H>> Command<'_, H, C> {
+    /// Carries out EXCHANGE.
     pub(crate) fn exchange(&self) -> Result {
         let mut left = CmdExchangeHead::from_bytes(&self.argument()?);
         if left.size != CmdExchange::SIZE as u64 {
@@ -79,6 +80,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         received
     }
 
+    /// Waits until a message is received, or the deadline passes.
     #[cold]
     fn wait(&self, left: &CmdExchangeHead) -> Result {
         loop {
@@ -96,7 +98,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
         let receiver = Receiver {
             caller: self.caller,
             msg_addr: left.ptr_msgs,
-            write_more: None,
+            write_count: None,
             max_offset: left.max_offset,
             wants_files: left.flags & EXCHANGE_FLAG_INSTALL_FDS != 0,
         };
@@ -111,9 +113,10 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
     #[inline(never)]
     fn recv_and_count(&self, receiver: Receiver<'_, C>, most: u64) -> Result {
         let addr = self.field(offset_of!(CmdExchange, n_msgs))?;
-        // The number up to the message that is received now, and the number that was written. A
-        // receipt that fails before the last step leaves that of the message before.
-        let (count, written) = (Cell::new(0), Cell::new(0));
+        // `count` is written with the message that is being received; `written` is the number that
+        // the argument has. A receipt that fails before its last step leaves it one behind.
+        let count = Cell::new(0);
+        let written = Cell::new(0);
         let write_count = || {
             let n: u64 = count.get();
             self.caller.write(addr, &n.to_ne_bytes())?;
@@ -121,7 +124,7 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
             Ok(())
         };
         let mut receiver = Receiver {
-            write_more: Some(&write_count),
+            write_count: Some(&write_count),
             ..receiver
         };
         for n in 0..most {

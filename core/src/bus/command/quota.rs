@@ -83,6 +83,7 @@ impl<H: Host> Pending<'_, H> {
 }
 
 impl<H: Host, C: Caller<H>> Command<'_, H, C> {
+    /// Carries out QUOTA.
     pub(crate) fn quota(&self) -> Result {
         let peer = self.peer;
         let mut cmd = CmdQuota::from_bytes(&self.argument()?);

@@ -31,8 +31,9 @@ pub struct Receiver<'c, C> {
     pub caller: &'c C,
     /// Address that the message is written to.
     pub msg_addr: u64,
-    /// Writes more to the caller, if there is more. It is the last step that can fail.
-    pub write_more: Option<&'c dyn Fn() -> Result>,
+    /// Writes the number of received messages, for a caller that receives several. The last step that
+    /// can fail.
+    pub write_count: Option<&'c dyn Fn() -> Result>,
     /// Offset that the slice has to end at or before.
     pub max_offset: u64,
     /// The caller wants descriptors.
@@ -85,8 +86,11 @@ impl<H: Host> Description<H> {
             n_fds: files.map_or(0, |files| files.count() as u64),
             ..Msg::default()
         };
-        let (end, files) = (message.slice.end(), files.cloned());
-        Self { msg, end, files }
+        Self {
+            msg,
+            end: message.slice.end(),
+            files: files.cloned(),
+        }
     }
 }
 
@@ -146,9 +150,8 @@ impl<H: Host> Inbox<H> {
     }
 }
 
-/// Writes the message or notice at the head to the receiver, and installs the descriptors; then
-/// `take` makes that final. False, with the descriptors taken back, if a look at the head would
-/// give another result by then.
+/// Writes `msg` to the receiver, and installs the descriptors; then `take` makes that final. False,
+/// with the descriptors taken back, if `take` returns false.
 ///
 /// # Errors
 ///
@@ -161,13 +164,13 @@ pub(crate) fn hand_over<H: Host, C: Caller<H>>(
 ) -> Result<bool> {
     let caller = receiver.caller;
     caller.write(receiver.msg_addr, &msg.to_bytes())?;
-    let write_more = || receiver.write_more.map_or(Ok(()), |write| write());
+    let write_count = || receiver.write_count.map_or(Ok(()), |write| write());
     let Some(files) = files else {
-        write_more()?;
+        write_count()?;
         return Ok(take(&[]));
     };
     let installed = caller.install(files)?;
-    write_more()?;
+    write_count()?;
     let taken = take(installed.numbers());
     if taken {
         installed.keep();

@@ -29,7 +29,8 @@ impl<H: Host> Peer<H> {
             return Err(if creates(id) { EBUSY } else { ENXIO });
         };
         let local = handle.local.access(table);
-        let (last, is_pin) = (local.refs == 1, local.refs == 1 && local.pinned);
+        let last = local.refs == 1;
+        let is_pin = last && local.pinned;
         ensure(!is_pin || handle.node.is_dead(), EBUSY)?;
         let detached = table.detach_one(&self.inbox, &handle, false);
         drop(guard);

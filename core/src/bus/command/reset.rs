@@ -33,8 +33,8 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
-        // What is left to be taken back in the instant of the destruction is little.
-        // A caller that was killed does not keep it from being taken back.
+        // Credit is recalled now, so that little is left to close in the instant of the destruction;
+        // all of it, also if the caller was killed.
         while self.recall(Level::Peer, u32::MAX).is_err() {}
         let remains = self.execute(&doomed, Also::Close);
         self.wake();

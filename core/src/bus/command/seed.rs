@@ -127,7 +127,7 @@ fn copy_of<'p, H: Host>(peer: &'p Arc<Peer<H>>, seed: &Seed<H>) -> Result<Pendin
     if let Some(message) = copy.message.as_ref().filter(|_| size.n_bytes != 0) {
         message.copy_payload(original);
     }
-    // There is nothing to confirm: the seed holds references that are.
+    // The copy's references need no confirmation: those of the seed are confirmed.
     copy.link(&original.handles, &mut KillCheck::default())?;
     Ok(copy)
 }

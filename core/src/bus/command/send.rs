@@ -96,7 +96,7 @@ struct Multicast<'p, 'a, 'w, H: Host, P: Payload<H>> {
     from: &'p Arc<Peer<H>>,
     out: Outgoing<'a, H, P>,
     resolved: Resolved<H>,
-    /// One part for each destination that was come to, in their order.
+    /// One part for each destination that was reached, in their order.
     parts: KVVec<Pending<'p, H>>,
     /// Makes the errors of the destinations known.
     write: &'w mut dyn FnMut(&mut dyn Iterator<Item = i32>) -> Result,
@@ -104,8 +104,8 @@ struct Multicast<'p, 'a, 'w, H: Host, P: Payload<H>> {
 }
 
 impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
-    /// Writes the error of each destination to the caller. A destination that was not come to yet
-    /// has not failed.
+    /// Writes the error of each destination to the caller. A destination that was not reached
+    /// yet has not failed.
     fn tell(&mut self) -> Result {
         let errno = |part: usize| {
             let error = self.parts.get(part).and_then(|pending| pending.error);
@@ -200,10 +200,12 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
             self.tell()?;
             ensure(!H::is_killed(), EINTR)?;
         }
-        for pending in self.parts.iter().filter(|part| part.error.is_none()) {
+        let sent = self.parts.iter().filter(|part| part.error.is_none());
+        // All receivers are woken before any handle is confirmed, which takes locks of its owner.
+        for pending in sent.clone() {
             pending.to().waker().wake(self.out.hint);
-            pending.confirm();
         }
+        sent.for_each(Pending::confirm);
         Ok(())
     }
 

@@ -27,7 +27,7 @@ enum Kept {
     Given,
     /// The node died before.
     Dead,
-    /// The destination knows the node by another ID now.
+    /// The destination knows the node by another ID now, or uses the promised ID for another node.
     Stale,
 }
 
@@ -108,8 +108,8 @@ impl<H: Host> Peer<H> {
         kept
     }
 
-    /// Makes the reference this peer's, by the ID that was promised. Stale if the peer does not know
-    /// the handle by the ID `known` any more, INVALID if it did not know the handle.
+    /// Makes the reference this peer's, by the ID `id` that was promised. The peer knew the handle by
+    /// the ID `known`, INVALID if not at all. Stale if that changed, or if `id` is in use by now.
     fn keep_promise(
         &self,
         handle: &Arc<Handle<H>>,

@@ -6,7 +6,7 @@
 //!
 //! `users` (rank 3) is taken by open, when a peer goes, to recall idle credit for a SEND that would
 //! be refused, and to sum up a user's charges; never to send a message that is granted. It is held
-//! for a few steps.
+//! for a few steps, except by [`Bus::usage`], which walks all users and peers.
 
 use kernel::prelude::*;
 use kernel::rbtree::{Entry, RBTree, RBTreeNodeReservation};
@@ -50,7 +50,7 @@ pub(super) struct Users<H: Host> {
 impl<H: Host> Unpin for Users<H> {}
 
 impl<H: Host> Bus<H> {
-    /// Makes a bus of its own, on which every user has these limits.
+    /// Makes an empty bus, on which every user has these limits.
     pub fn new(limits: Limits) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {

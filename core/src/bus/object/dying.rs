@@ -71,9 +71,9 @@ impl Doomed {
 pub(crate) enum Step<H: Host> {
     /// A holder to be notified, of the node that is this part.
     Notify(u32, Arc<Handle<H>>),
-    /// A node had none.
+    /// A node had no holder left to be notified, and was moved to the notified ones.
     Passed,
-    /// No node has any.
+    /// No node of the destruction has a holder left to be notified.
     Done,
 }
 
@@ -101,8 +101,7 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Returns the first node of the destruction of this number whose holders were all notified, or
-    /// may not have been.
+    /// Returns the first node of the destruction of this number whose key has this `is_notified`.
     fn first_dying(&self, count: u64, is_notified: bool) -> Option<(DeathKey, Arc<Handle<H>>)> {
         let first = DeathKey {
             is_notified,

@@ -195,7 +195,8 @@ impl<H: Host> Handle<H> {
             if is_dead {
                 return Ok(None);
             }
-            let (id, shared) = (peer.id(), node.shared.access(inbox));
+            let id = peer.id();
+            let shared = node.shared.access(inbox);
             let found = shared.holders.get(&id).or_else(|| shared.told.get(&id));
             let handle = match (found.cloned(), new.take()) {
                 (Some(handle), unused) => {

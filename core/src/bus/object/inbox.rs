@@ -30,7 +30,7 @@ const STOCK: usize = 4;
 const WARM_MAX: u64 = 4096;
 /// Most bytes of a pool that stay for later messages when nothing pins them.
 const RETAINED_MAX: u64 = 4 << 20;
-/// What a pool may retain grows in steps of so many bytes.
+/// Bytes by which the part that a pool may retain grows.
 const RETAINED_STEP: u64 = 4096;
 /// Bytes that each pool may retain, whatever others do: a peer that keeps up with its senders needs
 /// no new page.
@@ -278,8 +278,8 @@ impl<H: Host> Inbox<H> {
         }
     }
 
-    /// Takes the head out of the queue, or the part that follows it in the same transaction, whose key
-    /// is `key`.
+    /// Takes out the head of the queue, or the part that follows it in the same transaction. The
+    /// entry's key is `key`.
     #[inline(always)]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<H>> {
         let removed = self.queue.pop(key)?;

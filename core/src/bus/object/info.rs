@@ -4,8 +4,9 @@
 //!
 //! # Locks
 //!
-//! The list of users for the numbers about a bus. The peer's table and the inboxes of the user's peers, one after the other, for a few entries at
-//! a time.
+//! The peer's table and the inboxes of the user's peers, one after the other, for a few entries at
+//! a time; the account of the user. [`Bus::usage`] holds the list of users for its whole walk, and
+//! each account in turn under it.
 
 use crate::bus::host::Host;
 use crate::bus::object::{Bus, Peer};
@@ -64,7 +65,8 @@ impl<H: Host> Bus<H> {
         for known in users.by_id.values() {
             let books = known.waits.user.account.lock();
             let peers = known.peers.iter().count() as u64;
-            let (charged, sent_fds) = (&books.account.used, books.sent.used[FDS]);
+            let charged = &books.account.used;
+            let sent_fds = books.sent.used[FDS];
             if peers == 0 && sent_fds == 0 && *charged == NOTHING {
                 continue;
             }
@@ -143,8 +145,9 @@ impl<H: Host> Peer<H> {
     /// proportion to the peers where a claimant has credit.
     pub(crate) fn used_by_user(&self) -> Amounts {
         let books = self.user.account.lock();
-        // What mapped pools of peers that are gone keep is missing from the limits.
-        let (limits, used) = (&books.account.limits, &books.account.used);
+        // Charges that mapped pools of gone peers keep are missing from the limits.
+        let limits = &books.account.limits;
+        let used = &books.account.used;
         let mut used = core::array::from_fn(|r| used[r] + self.user.limits[r] - limits[r]);
         drop(books);
         let mut from = 0;

@@ -92,7 +92,7 @@ pub(crate) struct Message<H: Host> {
     pub(crate) slice: Slice,
     /// Bytes of payload.
     pub(crate) n_bytes: u64,
-    /// Handles that are charged.
+    /// Number of handles that are charged, also if there was no memory for their slots in `handles`.
     n_handles: u32,
     pub(crate) handles: Handles<H>,
     pub(crate) files: Option<H::Files>,

@@ -3,7 +3,7 @@
 //! Peers: the members of a bus. A process becomes one by opening the device.
 //!
 //! A peer has a table of handles, which only its own calls touch, and an inbox, which every sender
-//! to it touches. It is an anchor for its objects and never a route.
+//! to it touches. A peer owns objects; no message is addressed to a peer itself.
 //!
 //! # Invariants
 //!
@@ -72,6 +72,11 @@ pub(crate) fn ensure(holds: bool, error: Error) -> Result {
 }
 
 impl<H: Host> Peer<H> {
+    /// Makes a peer with this ID, which is not in the list of its user's peers yet.
+    ///
+    /// # Errors
+    ///
+    /// ENOMEM.
     pub(crate) fn new(
         bus: &Arc<Bus<H>>,
         id: u64,

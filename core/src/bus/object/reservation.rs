@@ -4,6 +4,10 @@
 //!
 //! Nothing is allocated under the inbox lock. So a booking is tried; where memory is lacking, the
 //! caller gets it without locks, and tries again.
+//!
+//! # Locks
+//!
+//! The inbox, for one attempt; the list of users with an account, to find a peer with credit.
 
 use kernel::prelude::*;
 

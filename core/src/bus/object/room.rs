@@ -39,7 +39,7 @@ pub(crate) struct WaitReservation<H: Host> {
 }
 
 impl<H: Host> WaitReservation<H> {
-    /// Allocates it.
+    /// Allocates memory for a wait and its notice.
     ///
     /// # Errors
     ///

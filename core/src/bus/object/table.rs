@@ -95,8 +95,8 @@ impl<H: Host> Table<H> {
 
     /// Turns a reference that was on its way into one of the user's: the handle gets `id` or one
     /// that is chosen, or keeps the one it has. None, with nothing changed, if the table is closed,
-    /// or if the holder was to be notified of the node's end before it got here. The charge of
-    /// `payer` stays with a handle that is new in the table.
+    /// if `id` is in use, or if the holder was to be notified of the node's end before it got here.
+    /// The charge of `payer` stays with a handle that is new in the table.
     pub(crate) fn gain(
         &mut self,
         inbox: &mut Inbox<H>,

@@ -199,7 +199,7 @@ impl<H: Host> UserWaits<H> {
         )
     }
 
-    /// Looks at so many waits for descriptors in flight, of this user. Out of line, since each place
+    /// Looks at `looks` waits for descriptors in flight, of this user. Out of line, since each place
     /// that may drop a message has a call of it.
     #[cold]
     fn look_at_sending(&self, looks: usize) {

@@ -20,8 +20,9 @@
 //!
 //! - The clock is even, never goes back, and after a pull is at least every committed key's
 //!   timestamp.
-//! - A message without other parts in this queue is in the ring, unless it was staged and stood
-//!   before a message of the ring when it was pulled; all other committed entries are in a tree.
+//! - A message without other parts in this queue is in the ring, unless it was staged and, when it
+//!   was pulled, stood before a message of the ring or found the ring's last slot a hole; all other
+//!   committed entries are in a tree.
 //! - Staged groups are in a tree by staged key: by the user and the number of the transaction. The
 //!   only staged group may be `lone` instead, outside of the tree.
 //! - A key names one entry: at one timestamp, a transaction's number and the part in it.
@@ -65,8 +66,10 @@ pub(crate) struct Head<'q, M: Queued> {
 impl<'q, M: Queued> Head<'q, M> {
     /// Makes the entry of a message in the ring.
     pub(super) fn of_message(message: &'q M) -> Self {
-        let (key, entry) = (message.links().key, EntryRef::Message(message));
-        Self { key, entry }
+        Self {
+            key: message.links().key,
+            entry: EntryRef::Message(message),
+        }
     }
 }
 
@@ -76,8 +79,8 @@ struct Lone<M: Queued> {
     memory: EntryReservation<M>,
 }
 
-/// The undecided transactions that users have in a queue. Each of them costs every step at the queue
-/// a look, so the queue's caller bounds them.
+/// Numbers of undecided transactions in a queue. Each of these costs every step at the queue a look,
+/// so the queue's caller bounds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Crowd {
     /// Transactions of one user.
@@ -198,7 +201,8 @@ impl<M: Queued> Queue<M> {
         #[cfg(test)]
         planted::before_pull(planted::Fault::StageWithoutPull);
         self.pull();
-        let (place, after) = (transaction.staged_key(part), self.clock + 1);
+        let place = transaction.staged_key(part);
+        let after = self.clock + 1;
         self.clock = message_after(after);
         let Some((entry, memory)) = entry.split() else {
             return self.clock;
@@ -301,7 +305,8 @@ impl<M: Queued> Queue<M> {
         match group.first {
             Entry::Message(mut message) if group.rest.is_empty() && self.is_last(&key) => {
                 let links = message.links_mut();
-                (links.key, links.reservation) = (key, Some(memory));
+                links.key = key;
+                links.reservation = Some(memory);
                 self.ring.push(message);
             }
             first => {
@@ -372,7 +377,7 @@ impl<M: Queued> Queue<M> {
         })
     }
 
-    /// Takes the first committed entry out, whose key is `key`.
+    /// Takes out the entry at `key`: the first committed one, or the part that follows it.
     #[inline]
     pub(crate) fn pop(&mut self, key: &Key) -> Option<Removed<M>> {
         let is_listed = |first: &M| first.links().key == *key;
@@ -428,8 +433,8 @@ impl<M: Queued> Queue<M> {
         let mut trees = [&mut self.committed, &mut self.staged].into_iter();
         trees.find_map(|tree| {
             let first = tree.cursor_front()?;
-            let (key, group) = first.current();
-            let (key, part) = (*key, group.as_ref()?.part);
+            let (&key, group) = first.current();
+            let part = group.as_ref()?.part;
             take(tree, &key, part)
         })
     }
@@ -450,8 +455,8 @@ impl<M: Queued> Queue<M> {
         }
     }
 
-    /// Counts the groups of messages that are staged here, by their makers' users. Groups that were
-    /// committed since the last pull are counted too.
+    /// Counts the undecided transactions of messages here: those of the user `uid`, those of all, and
+    /// the users. Groups that were committed since the last pull are counted too.
     #[cold]
     pub(crate) fn crowd(&mut self, uid: u32) -> Crowd {
         // The tree is in the order of users.

@@ -39,6 +39,7 @@ use crate::bus::planted;
 const COMMITTED: u64 = 1;
 /// Set by a destruction, unless the maker was first. An addition of the maker that follows is void.
 const KILLED: u64 = 2;
+/// The bits of the word that are no floor.
 const STATE: u64 = COMMITTED | KILLED;
 
 /// Distance from an entry to the floor that is raised above it. The receiver need not raise the

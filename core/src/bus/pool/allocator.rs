@@ -37,6 +37,7 @@ const BINS: usize = 128;
 /// Number of extents of the bin below that are tried when all above are empty.
 const TRIES: usize = 64;
 
+/// Use of an element of the array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// No extent uses this element of the array.
@@ -120,8 +121,8 @@ fn bin_of(len: u32) -> usize {
     ((log - 1) * 4 + ((len >> (log - 2)) & 3)) as usize
 }
 
-/// Returns the first bin of which every extent is at least this long, which is not 0: the one after
-/// that of the next shorter.
+/// Returns the first bin in which every extent has at least this length, which is not 0: the bin
+/// behind that of `len - 1`.
 fn bin_above(len: u32) -> usize {
     bin_of(len - 1) + 1
 }
@@ -162,7 +163,7 @@ impl Allocator {
             }
             self.unused = n as u32;
             core::mem::swap(&mut self.extents, &mut memory);
-            self.link_all_given();
+            self.link_all_given(n);
         }
         memory
     }
@@ -267,7 +268,8 @@ impl Allocator {
             self.at(i).len = len;
             let Extent { start, next, .. } = *self.at(i);
             let behind = self.at(rest);
-            (behind.start, behind.len) = (start + len, left);
+            behind.start = start + len;
+            behind.len = left;
             self.join(i, rest);
             self.join(rest, next);
             self.insert_free(rest);

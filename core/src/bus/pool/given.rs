@@ -29,7 +29,8 @@ impl Allocator {
     #[inline]
     fn chain_of(&self, start: u32) -> usize {
         // The high bits: starts are multiples of large powers of two where slices are large.
-        let (hash, n) = (start.wrapping_mul(0x9e37_79b1), self.extents.len());
+        let hash = start.wrapping_mul(0x9e37_79b1);
+        let n = self.extents.len();
         ((u64::from(hash) * n as u64) >> 32) as usize
     }
 
@@ -41,12 +42,13 @@ impl Allocator {
         self.extents[number as usize].bin_next = next;
     }
 
-    /// Puts all given slices in chains anew, since the number of chains changed.
-    pub(super) fn link_all_given(&mut self) {
-        for extent in self.extents.iter_mut() {
+    /// Puts all given slices in chains anew, since the number of chains changed. There were `n`
+    /// elements before, and there is nothing in the others.
+    pub(super) fn link_all_given(&mut self, n: usize) {
+        for extent in &mut self.extents[..n] {
             extent.chain = NONE;
         }
-        for number in 0..self.extents.len() {
+        for number in 0..n {
             if let State::Given { .. } = self.extents[number].state {
                 self.link_given(number as u32);
             }
@@ -72,7 +74,8 @@ impl Allocator {
             return None;
         }
         let chain = self.chain_of(start);
-        let (mut number, mut before) = (self.extents.get(chain)?.chain, NONE);
+        let mut number = self.extents.get(chain)?.chain;
+        let mut before = NONE;
         // The number at the end of a chain is no slice.
         let extent = loop {
             let extent = self.extents.get_mut(number as usize)?;
@@ -86,7 +89,8 @@ impl Allocator {
             return None;
         };
         extent.state = State::Reserved;
-        let (size, next) = (u64::from(extent.len) * UNIT, extent.bin_next);
+        let size = u64::from(extent.len) * UNIT;
+        let next = extent.bin_next;
         match self.extents.get_mut(before as usize) {
             Some(before) => before.bin_next = next,
             None => self.extents[chain].chain = next,
@@ -100,8 +104,7 @@ impl Allocator {
         })
     }
 
-    /// Takes the first slice from the user that has `number` or a higher one, which `number`
-    /// becomes.
+    /// Takes from the user the slice with the lowest number from `number` on, which `number` becomes.
     pub(crate) fn take_back_from(&mut self, number: &mut u32) -> Option<Slice> {
         while !matches!(
             self.extents.get(*number as usize)?.state,

@@ -29,7 +29,8 @@ pub(crate) const NOTHING: Amounts = [0; RESOURCES];
 pub const PEER_LIMITS: Limits = [16384, 65536, 16 << 20, 4096];
 
 /// Returns the limits of a user unless the administrator sets others, on a machine with this many
-/// bytes of memory: eight times those of a peer, 32 times of handles, and an eighth of the memory.
+/// bytes of memory: eight times the slices and descriptors of a peer, 32 times its handles, and an
+/// eighth of the memory in bytes.
 ///
 /// A service that many peers of its own user register with holds a handle of each, and each of
 /// those holds some, too. By the divisors between receiving peers, 300 of them need 32 times.
