@@ -372,7 +372,7 @@ fn loom_death_carries_what_was_before() {
         let transaction = owner.peer.transaction().unwrap();
         let before = std::sync::Arc::new(Atomic::new(0_u64));
         let raised = before.clone();
-        node.die_in(&mut owner.peer.inbox.lock(), &transaction, 0);
+        node.death.populate(transaction.clone());
         let thread = loom::thread::spawn(move || {
             raised.store(6, Relaxed);
             assert_eq!(transaction.commit(6), Some(6));

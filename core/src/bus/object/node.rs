@@ -83,7 +83,7 @@ pub(crate) struct Node<H: Host> {
     /// The peer that it belongs to.
     pub(crate) owner: Arc<Peer<H>>,
     /// Its destruction, from the moment that it begins.
-    pub(super) death: SetOnce<Arc<Transaction>>,
+    pub(crate) death: SetOnce<Arc<Transaction>>,
     pub(crate) shared: LockedBy<Shared<H>, Inbox<H>>,
 }
 
