@@ -21,6 +21,14 @@ use crate::bus::host::Host;
 use crate::bus::object::{check, Detached, Handle, Peer, Resolver};
 use crate::bus::quota::Claimant;
 
+/// The ID that the destination will know a handle by.
+#[derive(Clone, Copy)]
+struct Promise {
+    id: u64,
+    /// The ID that the destination knows the handle by already, INVALID if it is not in its table.
+    known: u64,
+}
+
 /// The outcome of a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
@@ -86,51 +94,51 @@ impl<H: Host> Peer<H> {
         claimant: Claimant,
         write: &mut dyn FnMut(u64) -> Result,
     ) -> Result<Kept> {
-        // 2. A chosen ID is used up in any case.
-        let mut table = self.table.lock();
-        check(table.open)?;
-        let known = handle.notice.access(&self.inbox.lock()).id;
-        let is_new = known == HANDLE_INVALID;
-        let id = if is_new {
-            table.choose_id(handle)
-        } else {
-            known
-        };
-        drop(table);
+        // 2
+        let promise = self.promise_id(handle)?;
+        let is_new = promise.known == HANDLE_INVALID;
         if is_new {
             self.charge_handle(claimant)?;
         }
         // 3 and 4
-        let kept = write(id).and_then(|()| self.keep_promise(handle, known, id, claimant.peer));
+        let kept =
+            write(promise.id).and_then(|()| self.keep_promise(handle, promise, claimant.peer));
         if is_new && kept != Ok(Kept::Given) {
             self.discharge_handles(claimant.peer, 1);
         }
         kept
     }
 
-    /// Makes the reference this peer's, by the ID `id` that was promised. The peer knew the handle by
-    /// the ID `known`, INVALID if not at all. Stale if that changed, or if `id` is in use by now.
-    fn keep_promise(
-        &self,
-        handle: &Arc<Handle<H>>,
-        known: u64,
-        id: u64,
-        payer: u64,
-    ) -> Result<Kept> {
+    /// Returns the ID of a handle of this peer, or chooses one for it. A chosen one is used up in
+    /// any case.
+    fn promise_id(&self, handle: &Handle<H>) -> Result<Promise> {
+        let mut table = self.table.lock();
+        check(table.open)?;
+        let known = handle.notice.access(&self.inbox.lock()).id;
+        let id = match known {
+            HANDLE_INVALID => table.choose_id(handle),
+            known => known,
+        };
+        Ok(Promise { id, known })
+    }
+
+    /// Makes the reference this peer's, by the ID that was promised. Stale if the peer knows the
+    /// handle by another ID now, or uses the promised ID for another one.
+    fn keep_promise(&self, handle: &Arc<Handle<H>>, promise: Promise, payer: u64) -> Result<Kept> {
         let mut table = self.table.lock();
         check(table.open)?;
         let mut inbox = self.inbox.lock();
-        let is_new = known == HANDLE_INVALID;
-        let is_taken = is_new && table.by_id.get(&id).is_some();
-        if handle.notice.access(&inbox).id != known || is_taken {
+        let known = handle.notice.access(&inbox).id;
+        let is_taken = known == HANDLE_INVALID && table.by_id.get(&promise.id).is_some();
+        if known != promise.known || is_taken {
             return Ok(Kept::Stale);
         }
         // If it is dead, the peer may have been notified of other nodes of that destruction
         // already, without the promise that more follows.
-        if is_new && handle.node.is_dead() {
+        if promise.known == HANDLE_INVALID && handle.node.is_dead() {
             return Ok(Kept::Dead);
         }
-        let gained = table.gain(&mut inbox, handle, payer, Some(id));
+        let gained = table.gain(&mut inbox, handle, payer, Some(promise.id));
         Ok(gained.map_or(Kept::Dead, |_| Kept::Given))
     }
 }
