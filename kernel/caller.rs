@@ -67,10 +67,11 @@ impl Task<'_> {
     /// EFAULT, also if the range lies outside of user memory.
     #[inline]
     fn range(&self, addr: u64) -> Result<Range> {
-        let mut range = Range::default();
-        let (start, len) = (&mut range.start, &mut range.len);
-        copied(glue::bus1_get_iovec(start, len, addr, self.compat))?;
-        Ok(range)
+        let mut start = 0;
+        let mut len = 0;
+        let read = glue::bus1_get_iovec(&mut start, &mut len, addr, self.compat);
+        copied(read)?;
+        Ok(Range { start, len })
     }
 
     /// Reads `n` iovecs.
@@ -151,7 +152,6 @@ impl Caller<Kernel> for Task<'_> {
 }
 
 /// A part of the payload: one iovec.
-#[derive(Default)]
 struct Range {
     start: u64,
     /// As large as an `ssize_t` of the caller; negative ones are refused in [`Task::payload`].
