@@ -28,7 +28,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Faults, Injected, Kind, Mode};
+use super::{Counts, Faults, Kind, Mode};
 
 /// Folder of the kernel's fault injection, which needs debugfs.
 const DEBUGFS: &str = "/sys/kernel/debug";
@@ -228,13 +228,13 @@ impl Faults for Injector {
         self.set_always(mode == Mode::Onwards)
     }
 
-    fn disarm(&self) -> Result<Injected> {
+    fn disarm(&self) -> Result<Counts> {
         self.set_always(false)?;
         let mut text = [0; 16];
         let len = self.nth.read_at(&mut text, 0).map_err(named("fail-nth"))?;
         self.set_nth(0)?;
         let left = String::from_utf8_lossy(text[..len].trim_ascii());
-        let injected = Injected {
+        let injected = Counts {
             slabs: self.slabs.injected()?,
             pages: self.pages.injected()?,
             copies: self.copies.injected()?,

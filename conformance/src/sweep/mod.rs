@@ -82,24 +82,24 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Faults that were injected, by their kind.
+/// Numbers of points or of faults, by their kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Injected {
-    /// Allocations from slabs that failed.
+pub struct Counts {
+    /// Allocations from slabs.
     pub slabs: u64,
-    /// Allocations of pages that failed.
+    /// Allocations of pages.
     pub pages: u64,
-    /// Copies from and to user space that failed.
+    /// Copies from and to user space.
     pub copies: u64,
 }
 
-impl Injected {
-    /// Returns the number of all faults.
+impl Counts {
+    /// Returns the number of all kinds together.
     pub fn sum(self) -> u64 {
         self.slabs + self.pages + self.copies
     }
 
-    /// Returns the number of faults of this kind.
+    /// Returns the number of this kind.
     pub fn of(self, kind: Kind) -> u64 {
         match kind {
             Kind::Slabs => self.slabs,
@@ -108,7 +108,7 @@ impl Injected {
         }
     }
 
-    /// Returns the number of faults of this kind, to be changed.
+    /// Returns the number of this kind, to be changed.
     pub fn of_mut(&mut self, kind: Kind) -> &mut u64 {
         match kind {
             Kind::Slabs => &mut self.slabs,
@@ -117,13 +117,13 @@ impl Injected {
         }
     }
 
-    /// Whether anything failed.
+    /// Whether there is any.
     pub fn any(self) -> bool {
         self.sum() > 0
     }
 }
 
-impl AddAssign for Injected {
+impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.slabs += other.slabs;
         self.pages += other.pages;
@@ -131,7 +131,7 @@ impl AddAssign for Injected {
     }
 }
 
-impl fmt::Display for Injected {
+impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             slabs,
@@ -158,7 +158,7 @@ pub trait Faults {
     /// # Errors
     ///
     /// The host refuses; the message names the file.
-    fn disarm(&self) -> std::io::Result<Injected>;
+    fn disarm(&self) -> std::io::Result<Counts>;
 }
 
 /// Counts of a sweep.
@@ -169,10 +169,10 @@ pub struct Tally {
     /// Commands that failed.
     pub failed: usize,
     /// Points of the commands that passed.
-    pub points: Injected,
+    pub points: Counts,
     /// Faults in the commands that passed: more than points, since each fails in both modes, and
     /// [`Mode::Onwards`] injects several.
-    pub injected: Injected,
+    pub injected: Counts,
     /// Kinds of points that moved in the commands that passed, and were walked again for it.
     pub moved: usize,
 }

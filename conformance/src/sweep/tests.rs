@@ -7,7 +7,7 @@ use std::cell::Cell;
 use super::commands::{self, Command, Points};
 use super::scene::{self, Scene};
 use super::walk::{walk, Walk};
-use super::{Faults, Injected, Kind, Mode};
+use super::{Counts, Faults, Kind, Mode};
 use crate::host::{Embedded, Errno, Result};
 
 /// First user of the tests.
@@ -22,8 +22,8 @@ thread_local! {
     /// will.
     static UNTIL: Cell<u32> = const { Cell::new(0) };
     /// Faults since the points were armed.
-    static INJECTED: Cell<Injected> =
-        const { Cell::new(Injected { slabs: 0, pages: 0, copies: 0 }) };
+    static INJECTED: Cell<Counts> =
+        const { Cell::new(Counts { slabs: 0, pages: 0, copies: 0 }) };
     /// Numbers that [`changing`] returns in turn, again and again.
     static LENGTHS: Cell<&'static [u32]> = const { Cell::new(&[]) };
     /// Calls of [`changing`] while points were armed.
@@ -43,7 +43,7 @@ impl Faults for Planted {
         Ok(())
     }
 
-    fn disarm(&self) -> std::io::Result<Injected> {
+    fn disarm(&self) -> std::io::Result<Counts> {
         UNTIL.set(0);
         Ok(INJECTED.take())
     }
@@ -94,9 +94,9 @@ fn changing() -> u32 {
 
 /// Returns the counts of a walk whose points are all slabs, and stay.
 fn slabs(refused: u64, survived: u64) -> Walk {
-    let of = |slabs| Injected {
+    let of = |slabs| Counts {
         slabs,
-        ..Injected::default()
+        ..Counts::default()
     };
     Walk {
         points: of(refused + survived),
@@ -174,7 +174,7 @@ fn each_kind_fails_apart() {
     };
     LENGTHS.set(&[3, 3, 2, 3, 3, 3, 3, 3, 3, 3, 3]);
     let walk = run(&command).unwrap();
-    let points = Injected {
+    let points = Counts {
         slabs: 3,
         pages: 2,
         copies: 2,

@@ -7,7 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use super::commands::{Command, Points};
 use super::scene::{Received, Scene};
 use super::trace::Trace;
-use super::{Faults, Injected, Kind, Mode};
+use super::{Counts, Faults, Kind, Mode};
 use crate::host::{Bus, Errno, Result as Called};
 
 /// A command with more points than that has no end.
@@ -19,13 +19,13 @@ const MOST_TIMES: usize = 12;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
     /// Points, by their kind.
-    pub points: Injected,
+    pub points: Counts,
     /// Calls that failed by their fault.
     pub refused: u64,
     /// Calls that got over their fault.
     pub survived: u64,
     /// Faults that were injected.
-    pub injected: Injected,
+    pub injected: Counts,
     /// Kinds of points that moved, and were walked more than twice for it.
     pub moved: usize,
 }
@@ -41,7 +41,7 @@ struct Reference {
 /// The outcome of one call.
 struct Attempt {
     result: Called,
-    injected: Injected,
+    injected: Counts,
 }
 
 /// A command to be walked, and the means for it.
@@ -237,7 +237,7 @@ impl Points {
 
     /// Checks that a walk met a point of each kind that the command has.
     fn check(self, walk: Walk) -> Result<Walk, String> {
-        let Injected {
+        let Counts {
             slabs,
             pages,
             copies,

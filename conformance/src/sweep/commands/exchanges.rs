@@ -9,92 +9,6 @@ use crate::client::{Exchange, Send};
 use crate::host::{Errno, Result};
 use crate::sweep::scene::{self, Scene};
 
-/// Returns EXCHANGE with one step alone, and with all together.
-pub(super) fn all() -> Vec<Command> {
-    vec![
-        Command::new(
-            "exchange: release",
-            scene::received,
-            Points::Copies,
-            |scene, done| {
-                exchange(
-                    scene,
-                    Parts {
-                        release: true,
-                        ..Parts::NONE
-                    },
-                    done,
-                )
-            },
-        )
-        .steps(&[release_first, release_second]),
-        Command::new(
-            "exchange: send",
-            scene::busy,
-            Points::Both,
-            |scene, done| {
-                exchange(
-                    scene,
-                    Parts {
-                        send: true,
-                        ..Parts::NONE
-                    },
-                    done,
-                )
-            },
-        ),
-        Command::new(
-            "exchange: receive",
-            scene::received,
-            Points::Both,
-            |scene, done| {
-                exchange(
-                    scene,
-                    Parts {
-                        room: 1,
-                        ..Parts::NONE
-                    },
-                    done,
-                )
-            },
-        ),
-        Command::new(
-            "exchange: receive many",
-            scene::received,
-            Points::Both,
-            |scene, done| {
-                exchange(
-                    scene,
-                    Parts {
-                        room: 5,
-                        ..Parts::NONE
-                    },
-                    done,
-                )
-            },
-        )
-        .many(),
-        Command::new(
-            "exchange: all",
-            scene::received,
-            Points::Both,
-            |scene, done| {
-                exchange(
-                    scene,
-                    Parts {
-                        release: true,
-                        send: true,
-                        room: 5,
-                    },
-                    done,
-                )
-            },
-        )
-        .steps(&[release_first, release_second, send_alone])
-        .many(),
-    ]
-}
-
 /// The parts of one EXCHANGE.
 #[derive(Clone, Copy)]
 struct Parts {
@@ -109,6 +23,67 @@ impl Parts {
         send: false,
         room: 0,
     };
+    const RELEASE: Self = Self {
+        release: true,
+        ..Self::NONE
+    };
+    const SEND: Self = Self {
+        send: true,
+        ..Self::NONE
+    };
+    const RECEIVE: Self = Self {
+        room: 1,
+        ..Self::NONE
+    };
+    const RECEIVE_MANY: Self = Self {
+        room: 5,
+        ..Self::NONE
+    };
+    const ALL: Self = Self {
+        release: true,
+        send: true,
+        room: 5,
+    };
+}
+
+/// Returns EXCHANGE with each step by itself, and with all together.
+pub(super) fn all() -> Vec<Command> {
+    vec![
+        Command::new(
+            "exchange: release",
+            scene::received,
+            Points::Copies,
+            |scene, done| exchange(scene, Parts::RELEASE, done),
+        )
+        .steps(&[release_first, release_second]),
+        Command::new(
+            "exchange: send",
+            scene::busy,
+            Points::Both,
+            |scene, done| exchange(scene, Parts::SEND, done),
+        ),
+        Command::new(
+            "exchange: receive",
+            scene::received,
+            Points::Both,
+            |scene, done| exchange(scene, Parts::RECEIVE, done),
+        ),
+        Command::new(
+            "exchange: receive many",
+            scene::received,
+            Points::Both,
+            |scene, done| exchange(scene, Parts::RECEIVE_MANY, done),
+        )
+        .many(),
+        Command::new(
+            "exchange: all",
+            scene::received,
+            Points::Both,
+            |scene, done| exchange(scene, Parts::ALL, done),
+        )
+        .steps(&[release_first, release_second, send_alone])
+        .many(),
+    ]
 }
 
 fn release_first(scene: &mut Scene<'_>) -> Result {
