@@ -318,17 +318,22 @@ fn bursts_beside(pairs: usize, n: usize) -> Result<impl FnMut() -> Result<()>> {
 
 /// Measures the body of one pair, while `pairs - 1` others are at work on CPUs of their own.
 /// Channels share nothing for sure, so they show what the machine itself loses.
-pub fn beside<B: FnMut() -> Result<()> + Send + 'static>(
+pub fn beside<B: FnMut() -> Result<()>>(
     pairs: usize,
-    set_up: impl Fn() -> Result<B>,
+    set_up: impl Fn() -> Result<B> + Send + Sync + 'static,
 ) -> Result<impl FnMut() -> Result<()>> {
+    let set_up = Arc::new(set_up);
     let mut others = Vec::new();
     for cpu in 1..pairs {
-        let mut body = set_up()?;
+        let set_up = set_up.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let end = stop.clone();
+        let (ready, is_ready) = bounded(1);
         let thread = thread::spawn(move || {
             pin(cpu).expect("no CPU for another pair");
+            // In the thread that drives it, so that the pair's memory is its own.
+            let mut body = set_up().expect("another pair could not be set up");
+            ready.send(()).expect("the pair that is measured is gone");
             while !end.load(Ordering::Relaxed) {
                 body().expect("another pair failed");
             }
@@ -337,6 +342,9 @@ pub fn beside<B: FnMut() -> Result<()> + Send + 'static>(
             stop,
             thread: Some(thread),
         });
+        is_ready
+            .recv()
+            .context("another pair could not be set up")?;
     }
     pin(0)?;
     let mut body = set_up()?;
