@@ -141,6 +141,14 @@ impl World {
     }
 }
 
+/// Returns a receiver, and a sender with handles to its nodes 0 and 4.
+pub fn pair() -> (World, Client, Client, [u64; 2]) {
+    let world = World::default();
+    let (r, s) = (world.open(1), world.open(2));
+    let ids = [0, 4].map(|node| r.transfer(node, &s).unwrap());
+    (world, r, s, ids)
+}
+
 /// A message to be sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Letter<'a> {
@@ -242,6 +250,18 @@ impl Client {
     /// SEND.
     pub fn send(&self, letter: Letter<'_>) -> Result {
         self.send_with(letter, &Hooks::default()).0
+    }
+
+    /// Makes `handles` and `data` its seed.
+    pub fn seed(&self, handles: &[u64], data: &[u8]) {
+        let letter = Letter {
+            handles,
+            flags: SEND_FLAG_SEED,
+            to: &[],
+            data,
+            ..Letter::default()
+        };
+        self.send(letter).unwrap();
     }
 
     /// SEND, and the errors of the destinations; -1 where none was written.

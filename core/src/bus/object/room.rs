@@ -56,6 +56,8 @@ impl<H: Host> WaitReservation<H> {
 enum Begun {
     /// It is in the list of this level, where so many claimants have credit to be recalled.
     InList(Level, u32),
+    /// An earlier wait of the handle, which was released and gained again, goes on.
+    Earlier,
     /// There is room, or never will be; or too many wait.
     Over,
 }
@@ -81,6 +83,7 @@ impl<H: Host> Handle<H> {
         };
         match this.begin_wait(Enlisted { wait, entry }) {
             Begun::Over => return Self::notify_room(this),
+            Begun::Earlier => (),
             Begun::InList(level, keepers) => {
                 // Credit that is left, since the caller was killed, would hide what comes back.
                 if this.node.owner.recall(level, keepers).is_err() {
@@ -120,9 +123,8 @@ impl<H: Host> Handle<H> {
         let mut guard = self.node.owner.inbox.lock();
         let inbox = &mut *guard;
         if self.wait.access(inbox).is_some() {
-            // Of a wait whose handle was released and gained again; that one goes on.
             drop(guard);
-            return Begun::InList(Level::Peer, 0);
+            return Begun::Earlier;
         }
         let Some(level) = self.refuses(inbox, &size) else {
             drop(guard);
