@@ -5,16 +5,18 @@
 //! # Invariants
 //!
 //! - The release of a file disconnects its peer, which others may go on holding for a while.
+//! - [`DEVICE`] is set while files can be opened.
 //! - Every file, here and in `mapping.rs`, keeps the module loaded. Peers and pools are held only
 //!   by each other and by files, so none is left when the module goes, and all charges are back.
 
+use core::ptr;
+
 use kernel::bindings::{self, __poll_t, file, file_operations, poll_table_struct};
-use kernel::container_of;
 use kernel::error::{from_result, to_result};
 use kernel::mm::virt::VmaNew;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::sync::Arc;
-use kernel::types::Opaque;
 use kernel::warn_on;
 
 use crate::abi::CMD_PEER_DISCONNECT;
@@ -43,58 +45,52 @@ const PEER_FILE: &file_operations = &file_operations {
     ..pin_init::zeroed()
 };
 
-/// The device.
-#[pin_data(PinnedDrop)]
-pub(crate) struct Device {
+/// The services that every new peer gets.
+struct Services {
     bus: Arc<Bus<Kernel>>,
     pools: Arc<Pools>,
     workers: Workers,
-    #[pin]
-    misc: Opaque<bindings::miscdevice>,
 }
 
-// SAFETY: The device may be unregistered by any thread.
-unsafe impl Send for Device {}
-// SAFETY: A reference gives access to constants only.
-unsafe impl Sync for Device {}
+/// The services of the one device, from its registration to its end.
+static DEVICE: Atomic<*const Services> = Atomic::new(ptr::null());
+
+/// The device.
+///
+/// It is no misc device: all of these are opened under one lock, so one task that opens a peer
+/// while memory is short would keep all others waiting.
+pub(crate) struct Device {
+    services: KBox<Services>,
+}
 
 impl Device {
     /// Makes the device appear, until it is dropped, for users of these limits.
     ///
     /// # Errors
     ///
-    /// ENOMEM, and those of misc_register().
-    pub(crate) fn register(limits: Limits) -> impl PinInit<Self, Error> {
-        let misc = bindings::miscdevice {
-            minor: bindings::MISC_DYNAMIC_MINOR as c_int,
-            name: c"bus1".as_char_ptr(),
-            fops: PEER_FILE,
-            mode: 0o666,
-            ..pin_init::zeroed()
-        };
-        try_pin_init!(Self {
-            bus: Bus::new(limits)?,
-            pools: Pools::new()?,
-            workers: Workers::new(&limits)?,
-            // The last one: the device may be opened at once.
-            misc <- Opaque::try_ffi_init(|slot: *mut bindings::miscdevice| {
-                // SAFETY: `slot` is valid for writing, and pinned until it is unregistered.
-                unsafe {
-                    slot.write(misc);
-                    to_result(bindings::misc_register(slot))
-                }
-            }),
-        })
+    /// ENOMEM, and those of registering a character device.
+    pub(crate) fn register(limits: Limits) -> Result<Self> {
+        let services = KBox::new(
+            Services {
+                bus: Bus::new(limits)?,
+                pools: Pools::new()?,
+                workers: Workers::new(&limits)?,
+            },
+            GFP_KERNEL,
+        )?;
+        // The device may be opened at once.
+        DEVICE.store(&*services, Release);
+        to_result(glue::bus1_register(PEER_FILE))?;
+        Ok(Self { services })
     }
 }
 
-#[pinned_drop]
-impl PinnedDrop for Device {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is registered. There are no open files, for they would hold the module; so
-        // there are no messages with files either.
-        unsafe { bindings::misc_deregister(self.misc.get()) };
-        warn_on!(self.bus.usage() != Usage::default());
+impl Drop for Device {
+    fn drop(&mut self) {
+        // There are no open files, for they would hold the module; so there are no messages with
+        // files either.
+        glue::bus1_unregister();
+        warn_on!(self.services.bus.usage() != Usage::default());
     }
 }
 
@@ -104,11 +100,8 @@ impl PinnedDrop for Device {
 ///
 /// Called for a file of the device that is being opened.
 unsafe extern "C" fn open(_inode: *mut bindings::inode, file: *mut file) -> c_int {
-    // SAFETY: The misc layer left the registered device here, and keeps it registered meanwhile.
-    let device = unsafe {
-        let misc = (*file).private_data.cast::<Opaque<bindings::miscdevice>>();
-        &*container_of!(misc, Device, misc)
-    };
+    // SAFETY: By the invariant it is set, and the file holds the module, with which it would go.
+    let device = unsafe { &*DEVICE.load(Acquire) };
     // SAFETY: A file keeps the credentials with which it is opened; they are constant.
     let uid = unsafe { (*(*file).f_cred).uid.val };
     from_result(|| {

@@ -9,8 +9,8 @@
 //! # Invariants
 //!
 //! - An entry that is not 0 owns its page. A pinned page stays.
-//! - An entry goes to 0 only in [`Entry::unlock`], with the page locked and unpinned, or with the
-//!   whole table.
+//! - An entry goes to 0 only in [`Entry::unlock`] and [`Entry::free_unmapped`], with the page locked
+//!   and unpinned, or with the whole table.
 //! - So a page that is locked and is the one of the entry stays that until it is unlocked.
 //!   [`Entry::lock`] does this for `mapping.rs`. It pins nothing, so a task that faults, however
 //!   long, keeps no page from being freed for the next message's sender to pay.
@@ -130,16 +130,27 @@ impl Entry {
         unsafe { glue::bus1_lock_page(ptr::from_ref(self).cast()) }
     }
 
-    /// Locks the page, unless it is pinned or missing: `wait` says whether to sleep for the lock.
+    /// Locks the page, unless it is pinned, missing or locked.
     ///
     /// # Safety
     ///
     /// No other task takes the page out of the table meanwhile.
-    pub(crate) unsafe fn lock_idle(&self, wait: bool) -> bool {
+    pub(crate) unsafe fn lock_idle(&self) -> bool {
         let word = self.0.load(Relaxed);
         let page = word as *const c_void;
         // SAFETY: There is a page, and by the caller it stays.
-        word != 0 && word & PINS == 0 && unsafe { glue::bus1_lock_idle_page(page, wait) }
+        word != 0 && word & PINS == 0 && unsafe { glue::bus1_lock_idle_page(page) }
+    }
+
+    /// Frees the page if it is idle, nobody has it locked, and no page table has it.
+    ///
+    /// # Safety
+    ///
+    /// No other task takes the page out of the table meanwhile.
+    pub(crate) unsafe fn free_unmapped(&self) {
+        // SAFETY: An entry is an atomic word, and by the caller its page stays.
+        let page = unsafe { glue::bus1_take_unmapped(ptr::from_ref(self).cast()) };
+        drop(Self(Atomic::new(page)));
     }
 
     /// Returns whether a page table has the page, which the caller has locked: so a page that is in

@@ -25,8 +25,9 @@
 //! The check of the security modules, security_file_receive(), is exported only as a part of
 //! receive_fd(), which also publishes the descriptor. So between [`Received::install`] and the last
 //! step of RECV, the receiver's other threads can already see it. If RECV fails the descriptors are
-//! closed again, each only if the number still stands for the file: a file that another thread put
-//! in its place stays. The alternative, to reserve numbers first and publish last, could not ask
+//! taken back, each only if the number still stands for the file: a file that another thread put
+//! in its place stays. That is no close: the file's operation `flush`, which can take as long as the
+//! file's maker likes, is not called. The alternative, to reserve numbers first and publish last, could not ask
 //! the security modules.
 
 use core::ptr::{self, NonNull};
@@ -78,7 +79,7 @@ pub(crate) fn get_cargo(fds: &[i32], sender: &PeerFile<'_>) -> Result<Cargo> {
     Cargo::new(&sender.peer.waker().closer, files)
 }
 
-/// Descriptors that this task was given. They are closed on drop, unless kept.
+/// Descriptors that this task was given. They are taken back on drop, unless kept.
 ///
 /// Invariant: `numbers[i]` was returned by receive_fd() for the `i`-th of `files`, in the running
 /// task.

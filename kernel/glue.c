@@ -7,8 +7,12 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/compat.h>
+#include <linux/device.h>
+#include <linux/err.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
+#include <linux/filelock.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/module.h>
 #include <linux/net.h>
@@ -46,6 +50,47 @@ const unsigned long *bus1_user_limits(void)
 	return user_max;
 }
 
+static char *bus1_devnode(const struct device *dev, umode_t *mode)
+{
+	if (mode)
+		*mode = 0666;
+	return NULL;
+}
+
+static const struct class bus1_class = {
+	.name = "bus1",
+	.devnode = bus1_devnode,
+};
+static int bus1_major;
+
+/* device.rs: removes /dev/bus1 */
+void bus1_unregister(void)
+{
+	device_destroy(&bus1_class, MKDEV(bus1_major, 0));
+	__unregister_chrdev(bus1_major, 0, 1, "bus1");
+	class_unregister(&bus1_class);
+}
+
+/* device.rs: makes /dev/bus1 */
+int bus1_register(const struct file_operations *fops)
+{
+	int err = class_register(&bus1_class);
+	struct device *dev;
+
+	if (err)
+		return err;
+	bus1_major = __register_chrdev(0, 0, 1, "bus1", fops);
+	if (bus1_major < 0) {
+		class_unregister(&bus1_class);
+		return bus1_major;
+	}
+	dev = device_create(&bus1_class, NULL, MKDEV(bus1_major, 0), NULL,
+			    "bus1");
+	if (IS_ERR(dev))
+		bus1_unregister();
+	return PTR_ERR_OR_ZERO(dev);
+}
+
 /*
  * file.rs: can this file hold references to files of any kind? vhost does by
  * way of an address space. Its devices are known by the name of their module,
@@ -78,7 +123,12 @@ bool bus1_file_pins_files(struct file *file)
 }
 
 /*
- * file.rs: closes descriptor @fd if it still stands for @file.
+ * file.rs: takes back descriptor @fd if it still stands for @file.
+ *
+ * That is not the end of the file, which the message still has. It is no close
+ * either: the operation flush of a file can take as long as the file's maker
+ * likes, and the receiver was never told of the descriptor. Only locks of other
+ * threads that found it are dropped, which no file's maker can delay.
  *
  * The slot is emptied under the lock, which leaves the number reserved as
  * get_unused_fd_flags() does; so nobody can get it before it is given back.
@@ -100,7 +150,9 @@ void bus1_take_back_fd(unsigned int fd, struct file *file)
 
 	if (file) {
 		put_unused_fd(fd);
-		filp_close(file, files);
+		if (!(file->f_mode & FMODE_PATH))
+			locks_remove_posix(file, files);
+		fput(file);
 	}
 }
 
@@ -172,15 +224,37 @@ struct page *bus1_lock_page(const atomic_long_t *entry)
 	return NULL;
 }
 
-/* entry.rs: locks the page at a kernel address; sleeps for that if @wait. */
-bool bus1_lock_idle_page(const void *address, bool wait)
+/* entry.rs: locks the page at a kernel address, unless it is locked. */
+bool bus1_lock_idle_page(const void *address)
 {
-	struct page *page = virt_to_page(address);
+	return trylock_page(virt_to_page(address));
+}
 
-	if (!wait)
-		return trylock_page(page);
-	lock_page(page);
-	return true;
+/*
+ * entry.rs: empties an entry whose page is idle, not locked and in no page
+ * table. Returns the page's address, or 0.
+ *
+ * A message may pin the page at any moment, and its receiver then waits for the
+ * page lock when it faults. So the holder, a sender, is not preempted here: it
+ * could stay away as long as others like. (On RT, waking such a task may sleep.)
+ */
+unsigned long bus1_take_unmapped(atomic_long_t *entry)
+{
+	long page = atomic_long_read(entry);
+	bool taken = false;
+
+	if (!page || page & ~PAGE_MASK)
+		return 0;
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
+		preempt_disable();
+	if (trylock_page(virt_to_page((void *)page))) {
+		taken = !folio_mapped(virt_to_folio((void *)page)) &&
+			atomic_long_try_cmpxchg_acquire(entry, &page, 0);
+		unlock_page(virt_to_page((void *)page));
+	}
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
+		preempt_enable();
+	return taken ? page : 0;
 }
 
 /* entry.rs: unlocks the page at a kernel address. */

@@ -76,8 +76,8 @@ fn limits() -> Result<Limits> {
     Ok(limits)
 }
 
-impl kernel::InPlaceModule for Device {
-    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
-        pin_init::pin_init_scope(|| Ok(Device::register(limits()?)))
+impl kernel::Module for Device {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Self::register(limits()?)
     }
 }

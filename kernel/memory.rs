@@ -9,8 +9,9 @@
 //! # Locks
 //!
 //! `bus1::hand`, a mutex of each pool, is held by the one task that takes pages out of the table.
-//! The shrinker and senders only try to lock it: the one is also called by allocations under any
-//! lock, the others must not wait for the mappings of a receiver. The owner's own calls wait for it.
+//! All only try to lock it: the shrinker is also called by allocations under any lock, senders must
+//! not wait for the mappings of a receiver, and the owner must not wait for a sender, which may be
+//! preempted for as long as others like. The owner's next attempt makes up for one that failed.
 //! Below it come page locks, of which the same holds, and the locks of unmapping, which may be taken
 //! in reclaim.
 
@@ -88,17 +89,6 @@ impl<T> Drop for Part<T> {
 type Leaf = [Entry; PER_LEAF];
 type Branch = [Part<Leaf>; PER_BRANCH / PER_LEAF];
 
-/// How thoroughly pages are looked for that can be freed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// Only pages that no page table has, and that nobody has locked.
-    Unmapped,
-    /// Only pages that nobody has locked.
-    Unlocked,
-    /// All idle pages. May sleep.
-    All,
-}
-
 /// A way through the pages of a pool, from the last one down.
 struct Scan {
     /// The first page, and the one behind the next to look at.
@@ -106,7 +96,6 @@ struct Scan {
     /// How much may still be done: a look at a page or into a mapping. Missing pages of a leaf
     /// count as one.
     budget: usize,
-    effort: Effort,
 }
 
 /// The memory of one pool.
@@ -252,7 +241,6 @@ impl Memory {
         let mut scan = Scan {
             left: 0..*hand,
             budget: *budget,
-            effort: Effort::Unlocked,
         };
         // SAFETY: The hand is locked.
         let freed = unsafe { self.reclaim(&mut scan) };
@@ -264,21 +252,37 @@ impl Memory {
         freed
     }
 
-    /// Frees those of `pages` that are idle, as far as `effort` goes: unless that is
-    /// [`Effort::All`], nothing is done while another task frees pages of this pool.
-    pub(crate) fn trim(&self, pages: Range<usize>, effort: Effort) {
-        let hand = match effort {
-            Effort::All => Some(self.hand.lock()),
-            _ => self.hand.try_lock(),
-        };
+    /// Frees those of `pages` that are idle. Returns false, and does nothing, while another task
+    /// frees pages of this pool.
+    pub(crate) fn trim(&self, pages: Range<usize>) -> bool {
+        let hand = self.hand.try_lock();
         let mut scan = Scan {
             left: pages,
             budget: usize::MAX,
-            effort,
         };
         if hand.is_some() {
             // SAFETY: The hand is locked.
             unsafe { self.reclaim(&mut scan) };
+        }
+        hand.is_some()
+    }
+
+    /// Frees those of `pages` that are idle and that no page table has, up to the first leaf that is
+    /// missing. Does nothing while another task frees pages of this pool.
+    pub(crate) fn trim_unmapped(&self, mut pages: Range<usize>) {
+        let Some(_hand) = self.hand.try_lock() else {
+            return;
+        };
+        while !pages.is_empty() {
+            let Some(entries) = self.entries(pages.start) else {
+                return;
+            };
+            let n = entries.len().min(pages.len());
+            for entry in &entries[..n] {
+                // SAFETY: The hand is locked.
+                unsafe { entry.free_unmapped() };
+            }
+            pages.start += n;
         }
     }
 
@@ -304,7 +308,7 @@ impl Memory {
             let absent = from_above().take_while(|entry| entry.address().is_null());
             let absent = absent.count();
             // SAFETY: By the caller nobody else takes pages out.
-            let idle = |entry: &&Entry| unsafe { entry.lock_idle(scan.effort == Effort::All) };
+            let idle = |entry: &&Entry| unsafe { entry.lock_idle() };
             let n_locked = from_above().skip(absent).take(RUN).take_while(idle).count();
             let locked = &entries[entries.len() - absent - n_locked..entries.len() - absent];
             // A page that is in use is a look as well.
@@ -328,7 +332,7 @@ impl Memory {
         // SAFETY: By the caller.
         let mapped = locked.iter().any(|entry| unsafe { entry.is_mapped() });
         let mappings = self.mappings.load(Relaxed);
-        if mapped && scan.effort != Effort::Unmapped && mappings <= MAPPINGS_MAX {
+        if mapped && mappings <= MAPPINGS_MAX {
             scan.budget = scan.budget.saturating_sub(mappings);
             let start = (scan.left.end * PAGE_SIZE) as Offset;
             let size = (locked.len() * PAGE_SIZE) as Offset;

@@ -16,7 +16,7 @@ use kernel::warn_on;
 
 use crate::bus;
 use crate::gfp::ACCOUNT_MAYFAIL;
-use crate::memory::{Effort, Memory, N_PAGES, POOL_SIZE};
+use crate::memory::{Memory, N_PAGES, POOL_SIZE};
 use crate::shrinker::Pools;
 
 /// The pool of one peer.
@@ -30,6 +30,8 @@ pub(crate) struct Pool {
     pub(crate) memory: Arc<Memory>,
     /// Idle pages below this offset stay, for the next message.
     retained: Atomic<u64>,
+    /// There may be idle pages from there on, since another task freed some when the owner tried to.
+    missed: Atomic<bool>,
     /// Charges that outlive the peer, until the last reference is dropped.
     kept: SetOnce<bus::KeptCharges>,
 }
@@ -53,6 +55,7 @@ impl Pool {
             pools: pools.clone(),
             memory: Arc::pin_init(Memory::new(), ACCOUNT_MAYFAIL)?,
             retained: Atomic::new(0),
+            missed: Atomic::new(false),
             kept: SetOnce::new(),
         };
         pools.enter(&new.memory)?;
@@ -67,12 +70,28 @@ impl Pool {
         let pinned = if error == ENOMEM {
             // Idle pages are charged to the senders that needed them first, and a limit on the
             // memory of a cgroup does not reach the shrinker.
-            memory.trim(0..N_PAGES, Effort::Unlocked);
+            memory.trim(0..N_PAGES);
             memory.pin(pages.clone())
         } else {
             Err(error)
         };
-        pinned.inspect_err(|_| memory.trim(pages, Effort::Unmapped))
+        pinned.inspect_err(|_| memory.trim_unmapped(pages))
+    }
+
+    /// Frees the idle pages of a range that are not retained, and those that an earlier call could
+    /// not free.
+    #[cold]
+    fn trim(&self, range: Range<u64>) {
+        let retained = self.retained.load(Relaxed);
+        let range = match self.missed.load(Relaxed) {
+            true => retained..POOL_SIZE,
+            false => retained.max(range.start)..range.end,
+        };
+        self.missed.store(false, Relaxed);
+        let pages = pages_of(range.start, range.end - range.start);
+        if !self.memory.trim(pages) {
+            self.missed.store(true, Relaxed);
+        }
     }
 
     /// Cuts a pinned range where its pages do not lie in a row: calls `f` with each piece, and with
@@ -112,10 +131,9 @@ impl bus::Pool for Arc<Pool> {
 
     fn unpin(&self, offset: u64, len: u64) {
         self.memory.unpin(pages_of(offset, len));
-        let start = self.retained.load(Relaxed).max(offset);
         let end = offset + len;
-        if start < end {
-            self.memory.trim(pages_of(start, end - start), Effort::All);
+        if end > self.retained.load(Relaxed) {
+            self.trim(offset..end);
         }
     }
 
@@ -123,7 +141,7 @@ impl bus::Pool for Arc<Pool> {
         let pages = pages_of(offset, len);
         self.memory.unpin(pages.clone());
         // What the owner reads stays: to take it out would make every message dearer to it.
-        self.memory.trim(pages, Effort::Unmapped);
+        self.memory.trim_unmapped(pages);
     }
 
     fn retain(&self, end: u64) {

@@ -36,7 +36,7 @@ const BEYOND: &[&str] = &[
     "kernel/sleep.rs",
 ];
 /// How many lines of code the others may have together.
-const LIMIT: usize = 6500;
+const LIMIT: usize = 6600;
 /// How many lines of code the others should have together.
 const AIM: usize = 6000;
 /// How many lines of code all may have together.

@@ -39,7 +39,7 @@ fn expect_end(mut out: PipeReader) {
 }
 
 /// Fills the descriptor table, so that only `room` more descriptors can be opened.
-fn table_with_room_for(room: usize) -> (DescriptorLimit, Vec<OwnedFd>) {
+pub fn table_with_room_for(room: usize) -> (DescriptorLimit, Vec<OwnedFd>) {
     let open = open_descriptors();
     let highest = *open.last().expect("some are always open");
     let limit = DescriptorLimit::new(highest + 1 + room as i32);

@@ -17,9 +17,11 @@ use rustix::net::sockopt::set_socket_linger;
 use bus1_conformance_case::case;
 use bus1_uapi as abi;
 
+use super::descriptors_lost::table_with_room_for;
 use crate::client::Peer;
 use crate::env::{Env, PATIENCE};
 use crate::host::Errno as E;
+use crate::sys::fuse::Deaf;
 use crate::sys::process::become_user;
 
 /// The other end of a connection whose first end lingers when it is closed.
@@ -111,6 +113,32 @@ fn nobody_waits_for_files_that_are_not_taken(env: &Env) {
     let to = sender.handle_of(&receiver);
     let other = send_lingering(env, 1, &sender, to);
     expect_no_wait(other, "close", || receiver.close());
+}
+
+#[case("abi.md#fds-dropped", "abi.md#recv-emfile", kernel, alone)]
+fn a_receipt_that_takes_descriptors_back_does_not_close_them(env: &Env) {
+    let (receiver, sender, to) = env.linked();
+    let deaf = Deaf::mount();
+    let file = deaf.open();
+    let fds = [file.as_raw_fd(); 3];
+    sender.message().to(&[to]).fds(&fds).send().unwrap();
+    receiver.view();
+    std::thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel();
+        let receiver = &receiver;
+        scope.spawn(move || {
+            let (limit, fill) = table_with_room_for(2);
+            let error = receiver.receive().expect_errno();
+            drop((limit, fill));
+            done.send(error)
+        });
+        let error = is_done.recv_timeout(PATIENCE);
+        // Now the thread ends in any case.
+        drop(deaf);
+        let error = error.expect("RECV waited for the file system of a file");
+        assert_eq!(error, E::MFILE);
+    });
+    assert_eq!(receiver.expect_data().fds.len(), fds.len());
 }
 
 /// Expects that a pipe that user number `opener` made is closed when its message is dropped.

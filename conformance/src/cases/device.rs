@@ -38,6 +38,15 @@ fn device_is_open_to_all(_: &Env) {
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o666);
 }
 
+/// The major number of all devices that are opened under one lock.
+const MISC: u32 = 10;
+
+#[case("abi.md#device-mode", kernel)]
+fn to_open_it_holds_up_no_other_device(_: &Env) {
+    let device = rustix::fs::stat(DEVICE).unwrap().st_rdev;
+    assert_ne!(rustix::fs::major(device), MISC);
+}
+
 #[case("abi.md#device-peer", kernel)]
 fn every_open_is_a_peer(env: &Env) {
     let [a, b] = env.peers();

@@ -2,6 +2,7 @@
 
 //! Threads: whether one sleeps, and signals to it; the clock that deadlines are of.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,18 @@ pub fn wait_until_asleep(tid: i32, fits: impl Fn(libc::c_long) -> bool, patience
         );
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// Returns how often the calling thread slept so far, other than because another thread ran in its
+/// place.
+pub fn sleeps() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: It has room for the result, and zeroes are a value as well.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    usage.ru_nvcsw
 }
 
 /// Returns the state of a thread, of this process or another, as `/proc` names it; None if it is
