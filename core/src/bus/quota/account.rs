@@ -270,16 +270,6 @@ impl Account {
             self.foreign[r] -= u32::from(keep == 0 && share.foreign);
         }
     }
-
-    /// Reports to `each` the amounts that each user holds, and leaves an account of nothing.
-    /// Returns the old account, to be dropped without locks.
-    pub(crate) fn close(&mut self, mut each: impl FnMut(u32, &Amounts)) -> Self {
-        for (&uid, share) in self.shares.iter() {
-            each(uid, &share.used);
-        }
-        let closed = Self::new(self.level, self.owner, NOTHING);
-        core::mem::replace(self, closed)
-    }
 }
 
 #[cfg(test)]

@@ -361,21 +361,28 @@ impl Ledger {
         n
     }
 
-    /// Gives back everything that any claimant holds here. Nothing may be claimed or released
-    /// after. Returns the old ledger, to be dropped without locks.
+    /// Takes out everything that claimants hold here, once all credit is recalled. Nothing may be
+    /// claimed or released after. The caller has the old ledger [end](Ledger::end) without locks.
     pub(crate) fn close(&mut self) -> Self {
-        while self.recall() != 0 {}
-        let mut books = self.user.account.lock();
-        let report = |uid, used: &Amounts| books.account.release(uid, used, used, false);
-        let account = self.account.close(report);
-        drop(books);
+        debug_assert!(self.keepers == 0);
+        let closed = Account::new(Level::Peer, self.owner(), NOTHING);
         Self {
-            account,
+            account: core::mem::replace(&mut self.account, closed),
             user: self.user.clone(),
             claims: core::mem::replace(&mut self.claims, RBTree::new()),
             keeping: RBTree::new(),
             entry: self.entry.take(),
             ..*self
+        }
+    }
+
+    /// Gives back to the user's account everything that claimants held here. The account is locked
+    /// anew for each sending user, however many there are.
+    pub(crate) fn end(self) {
+        for &uid in self.account.shares.keys() {
+            let used = self.account.used_by(uid);
+            let mut books = self.user.account.lock();
+            books.account.release(uid, &used, &used, false);
         }
     }
 }

@@ -200,8 +200,9 @@ impl Bench {
 
     /// Closes all ledgers, and asserts that nothing is left on the user.
     fn end(mut self) {
+        self.recall_all();
         for ledger in &mut self.ledgers {
-            ledger.close();
+            ledger.close().end();
         }
         let books = self.user.account.lock();
         assert_eq!(books.keepers, 0);
