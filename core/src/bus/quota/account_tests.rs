@@ -214,14 +214,31 @@ fn a_release_lowers_the_share_to_the_need_of_a_single_claimant() {
     }
 }
 
+/// Where nobody holds anything, and where the claimant and others of the owner hold handles.
 #[test]
 fn one_claim_may_be_as_large_as_is_said() {
-    for level in [Level::Peer, Level::User] {
-        for uid in [OWNER, 100] {
-            let mut bench = Bench::new(level, 1000);
-            let most = bench.account.most(uid)[BYTES];
-            assert!(!bench.claim(claimant(uid, 1), &only(BYTES, most + 1)));
-            assert!(bench.claim(claimant(uid, 1), &only(BYTES, most)));
+    for (level, uid) in [
+        (Level::Peer, OWNER),
+        (Level::Peer, 100),
+        (Level::User, OWNER),
+        (Level::User, 100),
+    ] {
+        for (held, others) in [(0, 0), (1, 0), (0, 1), (3, 0), (1, 1)] {
+            if uid != OWNER && (held, others) == (1, 1) {
+                continue;
+            }
+            let mut bench = Bench::new(level, 1001);
+            if held != 0 {
+                assert!(bench.claim(claimant(OWNER, 1), &only(HANDLES, held)));
+            }
+            for peer in 0..u64::from(others) {
+                assert!(bench.claim(claimant(OWNER, 2 + peer), &only(HANDLES, 1)));
+            }
+            for r in ALL {
+                let most = bench.account.most(uid, held, others)[r];
+                assert!(!bench.claim(claimant(uid, 1), &only(r, most + 1)));
+                assert!(bench.claim(claimant(uid, 1), &only(r, most)));
+            }
         }
     }
 }

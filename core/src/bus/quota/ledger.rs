@@ -95,7 +95,7 @@ pub(crate) struct Ledger {
     pub(crate) account: Account,
     pub(crate) user: Arc<User>,
     /// The peer's ID.
-    peer: u64,
+    pub(super) peer: u64,
     pub(super) claims: RBTree<u64, Claim>,
     pub(super) keeping: RBTree<u64, Claim>,
     /// Number of claims in `keeping`.

@@ -430,7 +430,7 @@ fn a_claim_that_no_recall_helps_takes_nobodys_credit() {
     // An entry of its own.
     assert!(bench.claim(0, claimant(2, 2), &only(BYTES, 1)));
     let idle = bench.user.account.lock().account.used;
-    let most = bench.ledgers[0].most(2)[BYTES];
+    let most = bench.ledgers[0].most(claimant(2, 2))[BYTES];
     for more in [LIMIT, u64::MAX / 4, 2 * most] {
         for _ in 0..100 {
             assert!(!bench.claim(0, claimant(2, 2), &only(BYTES, more)));
