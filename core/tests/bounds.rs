@@ -152,6 +152,22 @@ fn many_claimants() {
     end(world, [r, s]);
 }
 
+/// The charges of many users at one peer go back to the account of its user a few at a time.
+#[test]
+fn many_users() {
+    let world = World::new([1 << 20, 1 << 20, 1 << 30, 1 << 16]);
+    let (r, s) = (world.open(1), world.open(2));
+    let users = 10..10 + N as u32;
+    let clients: Vec<Client> = users.map(|uid| world.open(uid)).collect();
+    for client in &clients {
+        let id = r.transfer(0, client).unwrap();
+        client.send(Letter::new(&[id], b"once")).unwrap();
+    }
+    bounded("disconnect", BOUND, || r.disconnect().unwrap());
+    drop(clients);
+    end(world, [r, s]);
+}
+
 /// However many wait, the call that makes room looks at a few, or notifies them one at a time.
 #[test]
 fn many_waits_for_room() {

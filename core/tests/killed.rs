@@ -6,6 +6,10 @@
 
 mod common;
 
+use std::boxed::Box;
+use std::prelude::rust_2021::*;
+use std::sync::Arc as Shared;
+
 use bus1_core::abi::*;
 use common::*;
 use kernel::error::{code::*, Result};
@@ -224,4 +228,45 @@ fn a_recall_of_credit_has_few_steps_between_looks() {
     }
     drop((receiver, senders));
     world.end();
+}
+
+/// Senders that draw credit again as fast as it is recalled keep no peer from leaving, whether its
+/// caller was killed or not.
+#[test]
+fn a_disconnect_ends_while_senders_draw_credit() {
+    const CLAIMANTS: u32 = 80;
+    const ROUNDS: u32 = 30;
+    const MOST_LOOKS: u64 = 8;
+    for killed in [None, Some(1)] {
+        let world = World::by_default();
+        let receiver = world.open(1);
+        let senders: Vec<_> = (0..CLAIMANTS).map(|_| world.open(1)).collect();
+        let to = |sender: &Client| receiver.transfer(0, sender).unwrap();
+        let ids: Vec<_> = senders.iter().map(to).collect();
+        let send_all = {
+            let senders = Shared::new(senders);
+            move || {
+                for (sender, id) in senders.iter().zip(&ids) {
+                    // Once the peer is closed that is refused.
+                    let _ = sender.send(Letter::new(&[*id], b"credit"));
+                }
+            }
+        };
+        // All are known now, and the second message of each makes it keep credit.
+        send_all();
+        send_all();
+        let mut left = ROUNDS;
+        at_look(Some(Box::new(move || {
+            if left != 0 {
+                left -= 1;
+                send_all();
+            }
+        })));
+        let (result, looks) = killed_at(killed, || receiver.disconnect());
+        at_look(None);
+        assert_eq!(result, Ok(()));
+        assert!(looks <= MOST_LOOKS, "{looks} looks");
+        drop(receiver);
+        world.end();
+    }
 }

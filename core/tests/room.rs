@@ -375,6 +375,44 @@ fn a_user_has_at_most_1024_waits_and_the_next_is_notified_at_once() {
     world.end();
 }
 
+/// Each user may have 64 waits in a list, however many others have there.
+#[test]
+fn a_user_that_fills_a_list_keeps_no_other_from_waiting() {
+    let world = World::new([8000, 1 << 20, 1 << 20, 64]);
+    let r = world.open(1);
+    let begin = |uid: u32, n: u64| {
+        let s = world.open(uid);
+        let ids: Vec<u64> = (0..n).map(|n| r.transfer(4 * n, &s).unwrap()).collect();
+        while s.send(Letter::new(&ids[..1], b"")).is_ok() {}
+        let letter = Letter {
+            flags: SEND_FLAG_ROOM | SEND_FLAG_CONTINUE,
+            ..Letter::new(&ids, b"")
+        };
+        assert_eq!(s.send(letter), Ok(()));
+        (s, ids)
+    };
+    let (hog, all) = begin(2, 1024);
+    assert_eq!(rooms(&hog), []);
+    let (other, ids) = begin(3, 70);
+    assert_eq!(rooms(&other), ids[64..]);
+    // None is lost that is looked at in vain, and goes behind the others of its user.
+    let [mut of_hog, mut of_other] = [Vec::new(), Vec::new()];
+    for _ in 0..20 {
+        r.take().unwrap();
+        of_hog.extend(rooms(&hog));
+        of_other.extend(rooms(&other));
+    }
+    r.take_all();
+    of_hog.extend(rooms(&hog));
+    of_other.extend(rooms(&other));
+    of_hog.sort_unstable();
+    of_other.sort_unstable();
+    assert_eq!(of_hog, all);
+    assert_eq!(of_other, ids[..64]);
+    drop((r, hog, other));
+    world.end();
+}
+
 #[test]
 fn each_refused_destination_has_a_notice() {
     let world = World::default();

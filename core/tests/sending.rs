@@ -8,6 +8,7 @@
 mod common;
 
 use bus1_core::abi::*;
+use bus1_core::bus::Limits;
 use common::*;
 use kernel::error::{code::*, Error, Result};
 
@@ -437,4 +438,58 @@ fn a_pool_without_room_is_full_for_now() {
     again().unwrap();
     drop((to, from));
     world.end();
+}
+
+/// Sends messages to a peer that takes each at once, each larger by one. Returns the size of the
+/// last before the first that is refused, which has to be too large for ever.
+fn largest(
+    from: &Client,
+    to: &Client,
+    letter: impl Fn(usize, &mut dyn FnMut(Letter<'_>)),
+) -> usize {
+    for n in 1.. {
+        let mut sent = Ok(());
+        letter(n, &mut |letter| sent = from.send(letter));
+        if sent.is_err() {
+            assert_eq!(sent, Err(EMSGSIZE), "{n} are too many");
+            return n - 1;
+        }
+        to.take().unwrap();
+    }
+    unreachable!()
+}
+
+/// There is no size between those that an idle peer accepts and those that are too large for ever,
+/// which would be refused as if they might be granted later.
+#[test]
+fn a_message_to_an_idle_peer_is_granted_or_too_large() {
+    let many: Limits = [8192, 8192, 1 << 20, 8192];
+    for (users, peers, expected) in [
+        // The limits of the peer decide, then those of users.
+        (
+            many,
+            Some([80, 81, 8000, 80]),
+            [[9, 1000, 10], [40, 4000, 40]],
+        ),
+        (many.map(|n| n / 16), None, [[31, 4096, 32], [27, 8192, 64]]),
+    ] {
+        for (uid, expected) in [2, 1].into_iter().zip(expected) {
+            let world = World::of(users, peers);
+            let (r, s) = (world.open(1), world.open(uid));
+            let to = [r.transfer(0, &s).unwrap()];
+            let empty = Letter::new(&to, b"");
+            let handles = largest(&s, &r, |n, send| {
+                let handles = &vec![to[0]; n];
+                send(Letter { handles, ..empty });
+            });
+            let bytes = largest(&s, &r, |n, send| send(Letter::new(&to, &vec![7; n])));
+            let fds = largest(&s, &r, |n, send| {
+                let fds = &vec![3; n];
+                send(Letter { fds, ..empty });
+            });
+            assert_eq!([handles, bytes, fds], expected, "from user {uid}");
+            drop((r, s));
+            world.end();
+        }
+    }
 }

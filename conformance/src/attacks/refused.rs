@@ -10,6 +10,7 @@ use super::{ratio, Report, Stop, Times};
 use crate::client::{Limits, Peer};
 use crate::env::Env;
 use crate::host::Errno as E;
+use crate::sys::memory::NOWHERE;
 use crate::sys::process::become_user;
 
 /// Few claimants, and many.
@@ -52,6 +53,15 @@ fn scene(env: &Env, n: usize) -> (Peer, u64, Vec<Peer>, usize) {
     (victim, node, claimants, accepted)
 }
 
+/// Makes the attempts of a user in turn, one that is granted and one that is refused. What is
+/// granted comes back at once, since its payload cannot be read.
+fn attempt_in_turn(attacker: &Peer, to: u64, large: &[u8]) {
+    let granted = attacker.message().to(&[to]).vector(NOWHERE, 1).send();
+    assert_eq!(granted, Err(E::FAULT));
+    let refused = attacker.message().to(&[to]).bytes(large).send();
+    assert_eq!(refused, Err(E::DQUOT));
+}
+
 /// Measures with few claimants and with many.
 pub fn measure(env: &Env, report: &mut Report) {
     let [few, many] = CLAIMANTS.map(|n| {
@@ -60,6 +70,15 @@ pub fn measure(env: &Env, report: &mut Report) {
         let to = victim.give(attacker, node).unwrap();
         let refused = || attacker.message().to(&[to]).bytes(&[7; 64]).send();
         while refused().is_ok() {}
+        // A user that is never at its limit, and asks for all that an idle peer would grant.
+        let other = &claimants[n / 15 + 1];
+        let to_other = victim.give(other, node).unwrap();
+        let most = other.quota(to_other, [0; 3]).unwrap().most.bytes;
+        let large = vec![0; most as usize];
+        let in_turn = || attempt_in_turn(other, to_other, &large);
+        let times = Times::of(REFUSALS, in_turn);
+        let what = "a granted and a refused SEND in turn";
+        report.figure(format!("{what}, {accepted} claimants"), &times);
         let refusals = Times::of(REFUSALS, || assert_eq!(refused(), Err(E::DQUOT)));
         report.figure(format!("a refused SEND, {accepted} claimants"), &refusals);
         let innocent = env.peer_of(20);
@@ -75,6 +94,7 @@ pub fn measure(env: &Env, report: &mut Report) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let _ = refused();
+                    in_turn();
                 }
             });
             let _stop = Stop(&stop);
@@ -85,7 +105,7 @@ pub fn measure(env: &Env, report: &mut Report) {
             &beside,
         );
         victim.flush(abi::PEER_RESET_FLAG_FLUSH).unwrap();
-        [refusals, alone, beside].map(|times| times.median())
+        [refusals, alone, beside, times].map(|times| times.median())
     });
     report.figure(
         "a refused SEND, many claimants to few",
@@ -97,4 +117,6 @@ pub fn measure(env: &Env, report: &mut Report) {
     );
     let what = "an innocent SEND beside refused ones, many claimants to few";
     report.figure(what, ratio(many[2], few[2]));
+    let what = "a granted and a refused SEND in turn, many claimants to few";
+    report.figure(what, ratio(many[3], few[3]));
 }

@@ -43,7 +43,8 @@ fn default_limits_allow_8_or_2_mib(env: &Env, from: Sender) {
     let told = most(&sender, to);
     let expected = abi::Amounts {
         slices: 16384 / part,
-        handles: 65536 / part,
+        // It holds a node itself.
+        handles: 65536 / part - 1,
         bytes: (16 << 20) / part,
         fds: 4096 / part,
     };
@@ -58,6 +59,53 @@ fn default_limits_allow_8_or_2_mib(env: &Env, from: Sender) {
         receiver.release_slice(header.offset).unwrap();
         let message = sender.message().to(&[to]).bytes(&bytes);
         assert_eq!(message.send(), Err(E::MSGSIZE));
+    }
+}
+
+/// An idle peer grants the largest message that QUOTA names, of each resource, and one more is too
+/// large for ever: at the default limits, at lower ones, and where the user's decide.
+#[case(
+    "abi.md#quota-most",
+    "abi.md#quota-largest",
+    each(Sender::Own, Sender::Foreign)
+)]
+fn an_idle_peer_grants_as_much_as_is_told(env: &Env, from: Sender) {
+    let low = Limits {
+        handles: 81,
+        bytes: 4000,
+        fds: 80,
+        slices: 8,
+    };
+    let null = File::open("/dev/null").unwrap();
+    for limits in [Limits::KEEP, low, Limits::MOST] {
+        let (receiver, sender) = (env.peer(), env.peer_of(from.user()));
+        receiver.limit(limits).unwrap();
+        let to = sender.handle_of(&receiver);
+        let told = most(&sender, to);
+        let granted = |[handles, bytes, fds]: [usize; 3]| {
+            let (handles, bytes) = (vec![to; handles], vec![7; bytes]);
+            let message = sender.message().to(&[to]).bytes(&bytes).handles(&handles);
+            let sent = message.fds(&vec![null.as_raw_fd(); fds]).send();
+            if sent.is_ok() {
+                let pool_size = receiver.door().pool_size();
+                let header = receiver.receive().max_offset(pool_size).header().unwrap();
+                receiver.release_slice(header.offset).unwrap();
+            }
+            sent
+        };
+        assert!(told.slices >= 1);
+        for (more, expected) in [(0, Ok(())), (1, Err(E::MSGSIZE)), (0, Ok(()))] {
+            let handles = told.handles as usize + more;
+            // The interface has a limit of its own, which has the same error.
+            let fds = told.fds.min(abi::FD_MAX) as usize + more;
+            assert_eq!(granted([handles, 0, 0]), expected, "{handles} handles");
+            assert_eq!(granted([0, 0, fds]), expected, "{fds} descriptors");
+            // The user's limit in bytes grows with the memory of the machine.
+            if limits != Limits::MOST {
+                let bytes = told.bytes as usize + more;
+                assert_eq!(granted([0, bytes, 0]), expected, "{bytes} bytes");
+            }
+        }
     }
 }
 
@@ -83,7 +131,7 @@ fn more_than_could_be_granted_is_emsgsize(env: &Env) {
         }
         let message = || sender.message().to(&[to]);
         assert_eq!(message().bytes(&[1; 101]).send(), Err(E::MSGSIZE));
-        assert_eq!(message().handles(&[8; 11]).send(), Err(E::MSGSIZE));
+        assert_eq!(message().handles(&[8; 10]).send(), Err(E::MSGSIZE));
         assert_eq!(message().fds(&[fd; 11]).send(), Err(E::MSGSIZE));
         // IDs and numbers count as bytes.
         let both = message().bytes(&[1; 30]).handles(&[8; 9]);

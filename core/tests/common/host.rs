@@ -24,6 +24,10 @@ impl bus::Host for Test {
 
     fn is_killed() -> bool {
         LOOKS.set(LOOKS.get() + 1);
+        if let Some(mut step) = AT_LOOK.take() {
+            step();
+            AT_LOOK.set(Some(step));
+        }
         KILLED_AT
             .get()
             .is_some_and(|killed_at| LOOKS.get() >= killed_at)
@@ -35,6 +39,14 @@ std::thread_local! {
     static LOOKS: Cell<u64> = const { Cell::new(0) };
     /// The look at which it is.
     static KILLED_AT: Cell<Option<u64>> = const { Cell::new(None) };
+    /// What others do at each look.
+    static AT_LOOK: Cell<Option<Box<dyn FnMut()>>> = const { Cell::new(None) };
+}
+
+/// Has `step` run whenever a call of this thread looks whether it was killed, except in calls of
+/// `step`, until this is called with None.
+pub fn at_look(step: Option<Box<dyn FnMut()>>) {
+    AT_LOOK.set(step);
 }
 
 /// Runs calls that find at their `n`-th look that the caller was killed, or never. Returns their

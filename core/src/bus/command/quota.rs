@@ -35,10 +35,10 @@ fn amounts([slices, handles, bytes, fds]: quota::Amounts) -> Amounts {
 
 impl<H: Host> Peer<H> {
     /// Returns the most of each resource that one message to `to` may have if nobody holds
-    /// anything.
+    /// anything except the node and the handle that it goes to.
     fn most_to(&self, to: &Self) -> quota::Amounts {
-        let mut most = to.inbox.lock().ledger.most(self.uid());
-        let sent = self.user.account.lock().sent.most(to.uid());
+        let mut most = to.inbox.lock().ledger.most(self.claimant());
+        let sent = self.user.account.lock().sent.most(to.uid(), 0, 0);
         most[FDS] = most[FDS].min(sent[FDS]);
         most
     }

@@ -33,9 +33,6 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
-        // Credit is recalled now, so that little is left to close in the instant of the destruction;
-        // all of it, also if the caller was killed.
-        while self.recall(Level::Peer, u32::MAX).is_err() {}
         let remains = self.execute(&doomed, Also::Close);
         self.wake();
         self.release_handles();
@@ -167,11 +164,11 @@ impl<H: Host> Peer<H> {
             held[SLICES] += 1;
             held[BYTES] += n_bytes;
         }
-        let mut inbox = self.inbox.lock();
+        // No claimant draws credit any more, so this ends, also if the caller was killed.
+        while self.recall_some() != 0 {}
         let kept = KeptCharges::new(&self.user, held, remains.retained);
-        let ledger = inbox.ledger.close();
-        drop(inbox);
-        drop(ledger);
+        let ledger = self.inbox.lock().ledger.close();
+        ledger.end();
         if let Some(pool) = &remains.pool {
             pool.keep(kept);
         }

@@ -71,7 +71,9 @@ impl<H: Host> Reservations<H> {
     fn get(&mut self, peer: &Peer<H>, denied: Denied) -> Result {
         match denied {
             Denied::Error(error) => return Err(error),
-            Denied::Quota(QuotaError::NeedsReservation) => self.ledger = LedgerReservation::new()?,
+            Denied::Quota(QuotaError::NeedsReservation) => {
+                self.ledger = LedgerReservation::new(self.ledger.recalled)?
+            }
             Denied::Quota(_) => return Err(EDQUOT),
             Denied::Pool(AllocError::Full) => return Err(EXFULL),
             Denied::Pool(AllocError::NeedsMemory(n)) => {
@@ -116,14 +118,13 @@ impl<H: Host> Peer<H> {
             slices: None,
             message: None,
         };
-        // Once on each level: a claim may need the one and then the other.
-        let mut recalled = [false; 3];
         let booked = loop {
             let prepared = match denied {
+                // Once on each level: a claim may need the one and then the other.
                 Denied::Quota(QuotaError::RefusedUntilRecall(level, keepers))
-                    if !recalled[level as usize] =>
+                    if !reservations.ledger.recalled[level as usize] =>
                 {
-                    recalled[level as usize] = true;
+                    reservations.ledger.recalled[level as usize] = true;
                     self.recall(level, keepers)
                 }
                 denied => reservations.get(self, denied),

@@ -26,8 +26,12 @@ use crate::bus::quota::{self, Level};
 /// Most waits in a list that are looked at after something was given back. The receipt of a notice
 /// looks at one more, so that a sender that gives up delays no other.
 const LOOKS: usize = 8;
-/// Most waits in a list. One beyond is notified at once.
+/// Most waits in a list, except that each user may have [`SURE`] there in any case. One beyond is
+/// notified at once.
 const LIST_MAX: usize = 1024;
+/// Waits that each user may have in a list, however many others have there: so a user that fills a
+/// list keeps no other from waiting.
+const SURE: usize = 64;
 /// Most looks in vain at one wait; then it is notified, and its sender tries again. So nobody makes
 /// others look for ever by waiting.
 const PATIENCE: u32 = 64;
@@ -92,9 +96,25 @@ impl<H: Host> Waits<H> {
     /// Puts a wait behind all others of its user. Returns its ticket, or the wait if there are too
     /// many.
     pub(crate) fn put(&mut self, new: Enlisted<H>) -> Result<u64, Enlisted<H>> {
-        if self.len >= LIST_MAX {
+        if self.len >= LIST_MAX && self.has(new.wait.handle.holder.uid(), SURE) {
             return Err(new);
         }
+        Ok(self.insert(new))
+    }
+
+    /// Returns whether a user has at least `n` waits in the list.
+    fn has(&self, uid: u32, n: usize) -> bool {
+        let mut ticket = 0;
+        (0..n).all(|_| {
+            let here = self.by_user.cursor_lower_bound(&WaitKey { uid, ticket });
+            let key = here.map(|here| *here.current().0);
+            ticket = key.map_or(0, |key| key.ticket + 1);
+            key.is_some_and(|key| key.uid == uid)
+        })
+    }
+
+    /// Puts a wait behind all others of its user. Returns its ticket.
+    fn insert(&mut self, new: Enlisted<H>) -> u64 {
         self.last_ticket += 1;
         let key = WaitKey {
             uid: new.wait.handle.holder.uid(),
@@ -103,7 +123,7 @@ impl<H: Host> Waits<H> {
         let node = new.entry.into_node(key, Some(new.wait));
         self.by_user.insert(node);
         self.len += 1;
-        Ok(key.ticket)
+        key.ticket
     }
 
     /// Puts a wait that was looked at in vain behind all others of its user. Returns its new
@@ -116,7 +136,7 @@ impl<H: Host> Waits<H> {
             return None;
         }
         let taken = self.take(place)?;
-        self.put(taken).ok()
+        Some(self.insert(taken))
     }
 
     /// Takes a wait out.

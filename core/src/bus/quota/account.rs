@@ -38,9 +38,9 @@ use crate::bus::tree::find_unused;
 
 /// The smallest limit of which claimants keep credit.
 const CREDIT_FROM: u64 = 4096;
-/// Refusals of a share that a recall has to wait for after one that did not help, for each claimant
-/// whose credit was taken.
-const REFUSALS_PER_RECALL: u32 = 64;
+/// Claims of a share, granted or refused, that a recall has to wait for after one that did not help,
+/// for each claimant whose credit was taken.
+const CLAIMS_PER_RECALL: u32 = 64;
 
 /// The amounts that a user holds of an account.
 #[derive(Default)]
@@ -51,8 +51,10 @@ pub(crate) struct Share {
     holders: [u32; RESOURCES],
     /// It is not the owner's.
     foreign: bool,
-    /// Refusals until another recall may be tried; the last one did not help.
+    /// Claims until another recall may be tried; the last one did not help.
     recall_after: u32,
+    /// Something came back since the last recall, except by recalls.
+    is_relieved: bool,
 }
 
 impl Share {
@@ -176,7 +178,7 @@ impl Account {
     /// # Errors
     ///
     /// NeedsReservation; Refused; RefusedUntilRecall if that might help, of `keepers` claimants
-    /// that may have credit. A recall that does not help is remembered.
+    /// that may have credit. That is remembered, until a grant proves that the recall helped.
     pub(crate) fn check(
         &mut self,
         uid: u32,
@@ -190,8 +192,7 @@ impl Account {
             self.enter(uid, reservation);
             return self.check(uid, held, amounts, &mut None, keepers);
         };
-        let grown = self.grown(share, held, amounts, 0);
-        if let Ok(grown) = grown {
+        if let Ok(grown) = self.grown(share, held, amounts, 0) {
             return Ok(grown);
         }
         let helps = keepers != 0 && self.grown(share, held, amounts, keepers).is_ok();
@@ -202,12 +203,23 @@ impl Account {
             share.recall_after -= 1;
             return Err(QuotaError::Refused);
         }
-        share.recall_after = keepers.saturating_mul(REFUSALS_PER_RECALL);
+        share.recall_after = keepers.saturating_mul(CLAIMS_PER_RECALL);
+        share.is_relieved = false;
         Err(QuotaError::RefusedUntilRecall(self.level, keepers))
     }
 
-    /// Books a claim that [`Account::check`] found to fit.
-    pub(crate) fn grant(&mut self, uid: u32, held: &Amounts, amounts: &Amounts, grown: &Amounts) {
+    /// Books a claim that [`Account::check`] found to fit, at once or after a `recall` that it made.
+    /// So the recall helped, except perhaps where the user itself gave something back meanwhile:
+    /// otherwise two of its calls, of which one takes the room of the other and gives it back, would
+    /// have credit recalled for ever.
+    pub(crate) fn grant(
+        &mut self,
+        uid: u32,
+        held: &Amounts,
+        amounts: &Amounts,
+        grown: &Amounts,
+        recall: bool,
+    ) {
         let Some(share) = self.shares.get_mut(&uid) else {
             debug_assert!(false, "a grant to a user without an entry");
             return;
@@ -220,7 +232,11 @@ impl Account {
             share.holders[r] += u32::from(held[r] == 0);
         }
         share.granted = *grown;
-        share.recall_after = 0;
+        share.recall_after = match recall {
+            true if share.is_relieved => share.recall_after / CLAIMS_PER_RECALL,
+            true => 0,
+            false => share.recall_after.saturating_sub(1),
+        };
     }
 
     /// Makes the entry of a user, and drops a few that hold nothing.
@@ -235,12 +251,14 @@ impl Account {
         }
     }
 
-    /// Gives back amounts of a claimant of a user that holds `held`, these included.
-    pub(crate) fn release(&mut self, uid: u32, held: &Amounts, amounts: &Amounts) {
+    /// Gives back amounts of a claimant of a user that holds `held`, these included: credit that a
+    /// `recall` takes, or what is not used any more.
+    pub(crate) fn release(&mut self, uid: u32, held: &Amounts, amounts: &Amounts, recall: bool) {
         let Some(share) = self.shares.get_mut(&uid) else {
             debug_assert!(*amounts == NOTHING, "release by one that holds nothing");
             return;
         };
+        share.is_relieved |= !recall;
         for r in ALL.into_iter().filter(|&r| amounts[r] != 0) {
             debug_assert!(held[r] >= amounts[r] && share.used[r] >= held[r]);
             self.used[r] -= amounts[r];
@@ -251,16 +269,6 @@ impl Account {
             share.granted[r] = keep;
             self.foreign[r] -= u32::from(keep == 0 && share.foreign);
         }
-    }
-
-    /// Reports to `each` the amounts that each user holds, and leaves an account of nothing.
-    /// Returns the old account, to be dropped without locks.
-    pub(crate) fn close(&mut self, mut each: impl FnMut(u32, &Amounts)) -> Self {
-        for (&uid, share) in self.shares.iter() {
-            each(uid, &share.used);
-        }
-        let closed = Self::new(self.level, self.owner, NOTHING);
-        core::mem::replace(self, closed)
     }
 }
 

@@ -48,7 +48,7 @@ impl Bench {
     ) -> Result<(), QuotaError> {
         let (uid, held) = (claimant.uid, self.held(claimant));
         let grown = self.account.check(uid, &held, amounts, reservation, 0)?;
-        self.account.grant(uid, &held, amounts, &grown);
+        self.account.grant(uid, &held, amounts, &grown, false);
         add(self.held.entry((uid, claimant.peer)).or_default(), amounts);
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Bench {
 
     fn release(&mut self, claimant: Claimant, amounts: &Amounts) {
         let held = self.held(claimant);
-        self.account.release(claimant.uid, &held, amounts);
+        self.account.release(claimant.uid, &held, amounts, false);
         let held = self.held.get_mut(&(claimant.uid, claimant.peer)).unwrap();
         subtract(held, amounts);
     }
@@ -214,14 +214,31 @@ fn a_release_lowers_the_share_to_the_need_of_a_single_claimant() {
     }
 }
 
+/// Where nobody holds anything, and where the claimant and others of the owner hold handles.
 #[test]
 fn one_claim_may_be_as_large_as_is_said() {
-    for level in [Level::Peer, Level::User] {
-        for uid in [OWNER, 100] {
-            let mut bench = Bench::new(level, 1000);
-            let most = bench.account.most(uid)[BYTES];
-            assert!(!bench.claim(claimant(uid, 1), &only(BYTES, most + 1)));
-            assert!(bench.claim(claimant(uid, 1), &only(BYTES, most)));
+    for (level, uid) in [
+        (Level::Peer, OWNER),
+        (Level::Peer, 100),
+        (Level::User, OWNER),
+        (Level::User, 100),
+    ] {
+        for (held, others) in [(0, 0), (1, 0), (0, 1), (3, 0), (1, 1)] {
+            if uid != OWNER && (held, others) == (1, 1) {
+                continue;
+            }
+            let mut bench = Bench::new(level, 1001);
+            if held != 0 {
+                assert!(bench.claim(claimant(OWNER, 1), &only(HANDLES, held)));
+            }
+            for peer in 0..u64::from(others) {
+                assert!(bench.claim(claimant(OWNER, 2 + peer), &only(HANDLES, 1)));
+            }
+            for r in ALL {
+                let most = bench.account.most(uid, held, others)[r];
+                assert!(!bench.claim(claimant(uid, 1), &only(r, most + 1)));
+                assert!(bench.claim(claimant(uid, 1), &only(r, most)));
+            }
         }
     }
 }
@@ -371,7 +388,7 @@ fn users_that_hold_nothing_make_room_for_others() {
 }
 
 /// A refusal that idle credit could have to do with is worth a recall; if that does not help, the
-/// next ones are not, whoever else keeps credit by then.
+/// next ones are not, whoever else keeps credit by then, and whatever else the user is granted.
 #[test]
 fn a_recall_that_did_not_help_is_remembered() {
     let mut bench = Bench::new(Level::User, 65536);
@@ -396,15 +413,48 @@ fn a_recall_that_did_not_help_is_remembered() {
     );
     for _ in 0..3 {
         assert_eq!(check(&more, 8), recall);
-        for _ in 0..8 * REFUSALS_PER_RECALL {
+        for _ in 0..8 * CLAIMS_PER_RECALL {
             assert_eq!(check(&more, 8), Err(QuotaError::Refused));
         }
     }
-    // A grant forgets it.
+    // What is granted counts as what is refused does.
     assert_eq!(check(&more, 8), recall);
-    assert!(bench.claim(claimant(100, 2), &only(BYTES, 1)));
-    let held = bench.held(claimant(100, 2));
+    for _ in 0..4 * CLAIMS_PER_RECALL {
+        assert!(bench.claim(claimant(100, 2), &only(BYTES, 1)));
+        bench.release(claimant(100, 2), &only(BYTES, 1));
+        let refused = bench.account.check(100, &held, &more, &mut None, 8);
+        assert_eq!(refused, Err(QuotaError::Refused));
+    }
     assert_eq!(bench.account.check(100, &held, &more, &mut None, 8), recall);
+}
+
+/// A recall that helped is forgotten; one that perhaps helped, since the user gave something back
+/// at the same time, costs as many claims as claimants.
+#[test]
+fn a_recall_that_helped_is_not_remembered() {
+    let mut bench = Bench::new(Level::User, 65536);
+    for (uid, peer) in [(200, 1), (100, 2)] {
+        assert!(bench.claim(claimant(uid, peer), &only(BYTES, 1024)));
+    }
+    let (held, more, byte) = (
+        bench.held(claimant(100, 2)),
+        only(BYTES, 1024),
+        only(BYTES, 1),
+    );
+    let account = &mut bench.account;
+    let recall = Err(QuotaError::RefusedUntilRecall(Level::User, 8));
+    for (by_recall, wait) in [(true, 0), (false, 8), (true, 0)] {
+        assert_eq!(account.check(100, &held, &more, &mut None, 8), recall);
+        // Something comes back, and the claim is granted.
+        account.release(100, &held, &byte, by_recall);
+        let less = only(BYTES, 1023);
+        let grown = account.check(100, &less, &byte, &mut None, 8).unwrap();
+        account.grant(100, &less, &byte, &grown, true);
+        for _ in 0..wait {
+            let refused = account.check(100, &held, &more, &mut None, 8);
+            assert_eq!(refused, Err(QuotaError::Refused));
+        }
+    }
 }
 
 #[test]

@@ -63,22 +63,25 @@ impl Claim {
     }
 }
 
-/// Memory for a claimant's first claim on both levels.
+/// Memory for a claimant's first claim on both levels; and the levels at which credit was recalled
+/// for the claim.
 #[derive(Default)]
 pub(crate) struct LedgerReservation {
+    pub(crate) recalled: [bool; 3],
     claim: Option<RBTreeNodeReservation<u64, Claim>>,
     peer: Option<ShareReservation>,
     user: Option<ShareReservation>,
 }
 
 impl LedgerReservation {
-    /// Allocates it.
+    /// Allocates it, for a claim for which credit was `recalled` at these levels.
     ///
     /// # Errors
     ///
     /// ENOMEM.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(recalled: [bool; 3]) -> Result<Self> {
         Ok(Self {
+            recalled,
             claim: Some(RBTreeNodeReservation::new(GFP_KEPT)?),
             peer: Some(ShareReservation::new(GFP_KEPT)?),
             user: Some(ShareReservation::new(GFP_KEPT)?),
@@ -92,7 +95,7 @@ pub(crate) struct Ledger {
     pub(crate) account: Account,
     pub(crate) user: Arc<User>,
     /// The peer's ID.
-    peer: u64,
+    pub(super) peer: u64,
     pub(super) claims: RBTree<u64, Claim>,
     pub(super) keeping: RBTree<u64, Claim>,
     /// Number of claims in `keeping`.
@@ -180,11 +183,10 @@ impl Ledger {
                 return;
             }
             let mut excess = NOTHING;
-            for r in ALL
-                .into_iter()
-                .filter(|&r| claim.credit[r] > self.most_credit[r])
-            {
-                excess[r] = claim.credit[r] - self.most_credit[r] / 2;
+            for r in ALL {
+                if claim.credit[r] > self.most_credit[r] {
+                    excess[r] = claim.credit[r] - self.most_credit[r] / 2;
+                }
             }
             subtract(&mut claim.credit, &excess);
             return self.release_exactly(peer, &excess);
@@ -201,16 +203,17 @@ impl Ledger {
         };
         let (uid, held) = (claim.uid, claim.held);
         subtract(&mut claim.held, amounts);
-        self.give_back(uid, &held, amounts);
+        self.give_back(uid, &held, amounts, false);
     }
 
-    /// Gives back amounts, on both levels, of a claimant that held `held` with them.
+    /// Gives back amounts, on both levels, of a claimant that held `held` with them. See
+    /// [`Account::release`] for `recall`.
     #[cold]
-    fn give_back(&mut self, uid: u32, held: &Amounts, amounts: &Amounts) {
+    fn give_back(&mut self, uid: u32, held: &Amounts, amounts: &Amounts, recall: bool) {
         let here = self.account.used_by(uid);
-        self.account.release(uid, held, amounts);
+        self.account.release(uid, held, amounts, recall);
         let mut books = self.user.account.lock();
-        books.account.release(uid, &here, amounts);
+        books.account.release(uid, &here, amounts, recall);
         self.due |= self.waits | books.waits != 0;
     }
 
@@ -257,7 +260,8 @@ impl Ledger {
         let has_waits = self.waits | books.waits != 0;
         let (keepers, users) = (books.keepers, &mut books.account);
         let users_grown = users.check(uid, &here, amounts, &mut reservation.user, keepers)?;
-        users.grant(uid, &here, amounts, &users_grown);
+        let [at_peer, at_user, _] = reservation.recalled;
+        users.grant(uid, &here, amounts, &users_grown, at_user);
         // One more may keep some now.
         let (here, all) = (self.keepers + 1, keepers + 1);
         self.most_credit = core::array::from_fn(|r| match has_waits {
@@ -266,7 +270,7 @@ impl Ledger {
             false => 2 * batch(peers.limits[r], here).min(batch(users.limits[r], all)),
         });
         drop(books);
-        peers.grant(uid, held, amounts, &grown);
+        peers.grant(uid, held, amounts, &grown, at_peer);
         Ok(())
     }
 
@@ -337,7 +341,7 @@ impl Ledger {
             self.claims.insert(claim);
         }
         self.keepers -= 1;
-        self.give_back(uid, &held, &credit);
+        self.give_back(uid, &held, &credit, true);
         let mut books = self.user.account.lock();
         books.keepers -= 1;
         if self.keepers == 0 {
@@ -357,21 +361,28 @@ impl Ledger {
         n
     }
 
-    /// Gives back everything that any claimant holds here. Nothing may be claimed or released
-    /// after. Returns the old ledger, to be dropped without locks.
+    /// Takes out everything that claimants hold here, once all credit is recalled. Nothing may be
+    /// claimed or released after. The caller has the old ledger [end](Ledger::end) without locks.
     pub(crate) fn close(&mut self) -> Self {
-        while self.recall() != 0 {}
-        let mut books = self.user.account.lock();
-        let report = |uid, used: &Amounts| books.account.release(uid, used, used);
-        let account = self.account.close(report);
-        drop(books);
+        debug_assert!(self.keepers == 0);
+        let closed = Account::new(Level::Peer, self.owner(), NOTHING);
         Self {
-            account,
+            account: core::mem::replace(&mut self.account, closed),
             user: self.user.clone(),
             claims: core::mem::replace(&mut self.claims, RBTree::new()),
             keeping: RBTree::new(),
             entry: self.entry.take(),
             ..*self
+        }
+    }
+
+    /// Gives back to the user's account everything that claimants held here. The account is locked
+    /// anew for each sending user, however many there are.
+    pub(crate) fn end(self) {
+        for &uid in self.account.shares.keys() {
+            let used = self.account.used_by(uid);
+            let mut books = self.user.account.lock();
+            books.account.release(uid, &used, &used, false);
         }
     }
 }

@@ -58,7 +58,8 @@ proptest! {
                 Op::Recall => drop(bench.recall_all()),
                 Op::Close(at) => {
                     let fresh = bench.ledger(bench.ledgers[at].peer);
-                    core::mem::replace(&mut bench.ledgers[at], fresh).close();
+                    bench.recall(at..at + 1);
+                    core::mem::replace(&mut bench.ledgers[at], fresh).close().end();
                     held.retain(|&(other, _), _| other != at);
                     waits_here[at] = false;
                 }

@@ -73,11 +73,25 @@ impl Bench {
         claimant: Claimant,
         amounts: &Amounts,
     ) -> Result<(), QuotaError> {
-        let mut reservation = LedgerReservation::default();
+        self.try_claim_after(at, claimant, amounts, [false; 3])
+    }
+
+    /// Claims at a peer, after credit was recalled at the given levels.
+    fn try_claim_after(
+        &mut self,
+        at: usize,
+        claimant: Claimant,
+        amounts: &Amounts,
+        recalled: [bool; 3],
+    ) -> Result<(), QuotaError> {
+        let mut reservation = LedgerReservation {
+            recalled,
+            ..LedgerReservation::default()
+        };
         loop {
             match self.ledgers[at].claim(claimant, amounts, Some(&mut reservation)) {
                 Err(QuotaError::NeedsReservation) => {
-                    reservation = LedgerReservation::new().unwrap();
+                    reservation = LedgerReservation::new(recalled).unwrap();
                 }
                 result => return result,
             }
@@ -110,7 +124,9 @@ impl Bench {
                 Level::Peer => self.recall(at..at + 1),
                 _ => self.recall_all(),
             };
-            result = self.try_claim(at, claimant, amounts);
+            let mut recalled = [false; 3];
+            recalled[level as usize] = true;
+            result = self.try_claim_after(at, claimant, amounts, recalled);
         }
         result.is_ok()
     }
@@ -184,8 +200,9 @@ impl Bench {
 
     /// Closes all ledgers, and asserts that nothing is left on the user.
     fn end(mut self) {
+        self.recall_all();
         for ledger in &mut self.ledgers {
-            ledger.close();
+            ledger.close().end();
         }
         let books = self.user.account.lock();
         assert_eq!(books.keepers, 0);
@@ -360,33 +377,44 @@ fn idle_credit_is_bounded() {
 }
 
 /// A refusal costs the same for any number of claimants, with credit or without: it takes the
-/// credit of each at most once, and of none where that does not help.
+/// credit of each at most once, and of none where that does not help. That the user is granted
+/// something in between changes nothing.
 #[test]
 fn refusals_do_not_cost_in_proportion_to_claimants() {
-    for n in [16, 256, 4096] {
-        let mut bench = Bench::new(1 << 20, 2);
-        // Claimants of another user, at another peer and at this one. Most hold something.
-        for peer in 100..100 + n {
-            for at in 0..2 {
-                assert!(bench.claim(at, claimant(1, peer), &only(SLICES, 2)));
-                bench.ledgers[at].release(peer, &only(SLICES, if peer % 4 == 0 { 2 } else { 1 }));
+    const TURNS: u32 = 10_000;
+    // The limit of the peer refuses, then that of its user.
+    for (times, level) in [(8, Level::Peer), (1, Level::User)] {
+        for n in [16, 256, 4096] {
+            let mut bench = Bench::with(1 << 20, times << 20, 2);
+            // Claimants of another user, at another peer and at this one. Most hold something.
+            for peer in 100..100 + n {
+                for at in 0..2 {
+                    assert!(bench.claim(at, claimant(1, peer), &only(SLICES, 2)));
+                    let kept = if peer % 4 == 0 { 2 } else { 1 };
+                    bench.ledgers[at].release(peer, &only(SLICES, kept));
+                }
             }
+            let hog = claimant(2, 1);
+            bench.flood(0, hog);
+            let refused = bench.ledgers[0].refuses(hog, &only(BYTES, 1));
+            assert_eq!(refused, Some((level, BYTES)));
+            bench.recalled = 0;
+            for _ in 0..TURNS {
+                assert!(!bench.claim(0, hog, &only(BYTES, 1)));
+                // It is granted something else, more than it keeps credit of.
+                assert!(bench.claim(0, hog, &only(HANDLES, 9000)));
+                bench.ledgers[0].release(1, &only(HANDLES, 9000));
+                // Another sender is in full swing.
+                assert!(bench.claim(0, claimant(3, 2), &only(SLICES, 1)));
+                bench.ledgers[0].release(2, &only(SLICES, 1));
+            }
+            let looked_at = bench.recalled;
+            assert!(
+                looked_at <= 2 * 2 * TURNS / 64,
+                "{level:?}, {n} claimants, {looked_at} times"
+            );
+            bench.end();
         }
-        let hog = claimant(2, 1);
-        bench.flood(0, hog);
-        bench.recalled = 0;
-        for _ in 0..10_000 {
-            assert!(!bench.claim(0, hog, &only(BYTES, 1)));
-            // Another sender is in full swing.
-            assert!(bench.claim(0, claimant(3, 2), &only(SLICES, 1)));
-            bench.ledgers[0].release(2, &only(SLICES, 1));
-        }
-        let looked_at = bench.recalled;
-        assert!(
-            looked_at <= 2 * 10_000 / 64,
-            "{n} claimants, {looked_at} times"
-        );
-        bench.end();
     }
 }
 
@@ -402,7 +430,7 @@ fn a_claim_that_no_recall_helps_takes_nobodys_credit() {
     // An entry of its own.
     assert!(bench.claim(0, claimant(2, 2), &only(BYTES, 1)));
     let idle = bench.user.account.lock().account.used;
-    let most = bench.ledgers[0].most(2)[BYTES];
+    let most = bench.ledgers[0].most(claimant(2, 2))[BYTES];
     for more in [LIMIT, u64::MAX / 4, 2 * most] {
         for _ in 0..100 {
             assert!(!bench.claim(0, claimant(2, 2), &only(BYTES, more)));

@@ -6,16 +6,25 @@
 use crate::bus::quota::account::{Account, Share};
 use crate::bus::quota::ledger::{Ledger, RECALL_CHUNK};
 use crate::bus::quota::level::{divisor, Level};
-use crate::bus::quota::resource::{add, Amounts, Claimant, NOTHING};
+use crate::bus::quota::resource::{add, Amounts, Claimant, HANDLES, NOTHING};
 
 impl Account {
     /// Returns the most of each resource that one claim of this user may be, where nobody holds
-    /// anything.
-    pub(crate) fn most(&self, uid: u32) -> Amounts {
-        let own = uid == self.owner;
-        let by = if own { self.level.own() } else { divisor(1) };
-        self.limits
-            .map(|limit| limit / (by * self.level.between(1)))
+    /// anything except handles of the owner: `held` by the claimant that a claim of the owner is
+    /// for, and one by each of `others`.
+    pub(crate) fn most(&self, uid: u32, held: u64, others: u32) -> Amounts {
+        let most = |limit: u64, held: u64, others: u32| {
+            let other = u64::from(others);
+            if uid != self.owner {
+                let free = limit.saturating_sub(self.level.between(1) * (held + other));
+                return free / (divisor(1) * self.level.between(1));
+            }
+            let share = (limit / self.level.own()).saturating_sub(other);
+            (share / self.level.between(others + 1)).saturating_sub(held)
+        };
+        let mut all = self.limits.map(|limit| most(limit, 0, 0));
+        all[HANDLES] = most(self.limits[HANDLES], held, others);
+        all
     }
 
     /// Returns the first resource that would be refused to a claimant of a user that holds `held`.
@@ -44,12 +53,19 @@ impl Ledger {
         idle
     }
 
-    /// Returns the most of each resource that one claim of this user may be, where nobody holds
-    /// anything.
-    pub(crate) fn most(&self, uid: u32) -> Amounts {
-        let users = self.user.account.lock().account.most(uid);
-        let peers = self.account.most(uid);
-        core::array::from_fn(|r| users[r].min(peers[r]))
+    /// Returns the most of each resource that one claim may be, where nobody holds anything except
+    /// what a sender and a receiver hold in any case: the receiver its own node, and a sender of the
+    /// same user the handle to that.
+    pub(crate) fn most(&self, claimant: Claimant) -> Amounts {
+        let Claimant { uid, peer } = claimant;
+        let is_other = peer != self.peer;
+        let here = self
+            .account
+            .most(uid, u64::from(!is_other), u32::from(is_other));
+        let is_other = is_other && uid == self.owner();
+        let books = self.user.account.lock();
+        let all = books.account.most(uid, 1, u32::from(is_other));
+        core::array::from_fn(|r| here[r].min(all[r]))
     }
 
     /// Returns the level and the resource that would refuse `amounts` now, credit not recalled.

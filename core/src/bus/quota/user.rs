@@ -149,7 +149,7 @@ impl UserAccount {
             }
             self.sent_to.insert(memory.into_node(to.peer, 0));
         }
-        self.sent.grant(to.uid, &held, &amounts, &grown);
+        self.sent.grant(to.uid, &held, &amounts, &grown, false);
         self.add_sent_to(to.peer, |sent| sent + n);
         Ok(())
     }
@@ -202,8 +202,8 @@ impl SentFds {
 impl Drop for SentFds {
     fn drop(&mut self) {
         let mut books = self.user.account.lock();
-        let held = only(FDS, books.sent_to(self.to.peer));
-        books.sent.release(self.to.uid, &held, &only(FDS, self.n));
+        let (held, n) = (only(FDS, books.sent_to(self.to.peer)), only(FDS, self.n));
+        books.sent.release(self.to.uid, &held, &n, false);
         books.add_sent_to(self.to.peer, |sent| sent - self.n);
     }
 }
