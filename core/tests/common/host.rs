@@ -37,6 +37,11 @@ std::thread_local! {
     static KILLED_AT: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
+/// Returns how often the calls that run looked whether their caller was killed.
+pub fn looks() -> u64 {
+    LOOKS.get()
+}
+
 /// Runs calls that find at their `n`-th look that the caller was killed, or never. Returns their
 /// result and the number of their looks.
 pub fn killed_at<T>(n: Option<u64>, calls: impl FnOnce() -> T) -> (T, u64) {
