@@ -4,8 +4,8 @@
 //!
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
-//! 1. each node is doomed, which reserves its destruction for this call, and becomes a part of the
-//!    transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
+//! 1. each node is doomed, which reserves its
+//!    destruction for this call, and becomes a part of the transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
 //!    call destroys one of them. If the owner releases its handles, it drops the pins;
 //! 2. one holder's handle after the other moves from the node's holders to the notified handles
 //!    (`told`), and a notice is staged in that holder's queue. A peer that is linked meanwhile
@@ -40,8 +40,6 @@ use crate::bus::object::{
     Resolver, Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
-#[cfg(test)]
-use crate::bus::planted;
 use crate::errno::{EREMOTE, ESTALE};
 
 impl<H: Host> Inbox<H> {
@@ -50,10 +48,8 @@ impl<H: Host> Inbox<H> {
     /// above `top` and above the clock.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
         #[cfg(test)]
-        let top = planted::unless(planted::Fault::DeathBelowNotices, top);
-        #[cfg(test)]
-        if planted::planted(planted::Fault::KilledAfterDeath) {
-            return self.die_and_kill(transaction, top, also);
+        if self.dies_wrongly(transaction, top, also) {
+            return;
         }
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
@@ -149,7 +145,7 @@ impl<H: Host> Peer<H> {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
         // A single node needs no memory.
-        let mut first = None;
+        let mut last = None;
         let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_CALL)?;
         let mut kill_check = KillCheck::default();
         for &id in ids {
@@ -157,18 +153,17 @@ impl<H: Host> Peer<H> {
             let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
-            match &first {
-                None => first = Some(handle),
-                Some(_) => others.push(handle, GFP_CALL)?,
+            if let Some(before) = last.replace(handle) {
+                others.push(before, GFP_CALL)?;
             }
         }
-        let anchors = Iterator::chain(first.iter(), others.iter());
+        let anchors = Iterator::chain(others.iter(), last.iter());
         // 1
         this.doom(anchors.clone())?;
         // From here on it does not fail.
         resolver.finish();
         #[cfg(test)]
-        if planted::planted(planted::Fault::PinsDroppedLate) {
+        if crate::bus::planted::Fault::PinsDroppedLate.is_planted() {
             this.destroy_and_drop_pins(anchors, also);
             return Ok(());
         }

@@ -9,12 +9,30 @@ use crate::abi::{
     HANDLE_INVALID, MSG_DATA, MSG_NODE_DESTROY, NODES_DESTROY_FLAG_RELEASE_HANDLES,
     PEER_RESET_FLAG_FLUSH,
 };
+use crate::bus::planted::Fault;
 use crate::bus::testing::{Client, Letter, World};
 
 /// Faults that a test may plant.
 impl<H: Host> Inbox<H> {
-    /// Carries out step 3 in another order than the module's head says.
-    pub(super) fn die_and_kill(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
+    /// Carries out step 3 with the fault that is planted, if that is one of this step.
+    pub(super) fn dies_wrongly(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        top: u64,
+        also: Also,
+    ) -> bool {
+        if Fault::KilledAfterDeath.is_planted() {
+            self.die_and_kill(transaction, top, also);
+        } else if Fault::DeathBelowNotices.is_planted() && top != 0 {
+            self.die(transaction, 0, also);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Carries out step 3 in another order than the file header says.
+    fn die_and_kill(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
         self.queue.pull();
         let at = destruction_after(self.queue.clock().max(top));
         let died = transaction.commit(at);

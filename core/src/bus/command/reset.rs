@@ -33,6 +33,8 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
+        #[cfg(test)]
+        let doomed = crate::bus::planted::Fault::DisconnectSilent.unless(doomed);
         // Credit is recalled now, so that little is left to close in the instant of the destruction;
         // all of it, also if the caller was killed.
         while self.recall(Level::Peer, u32::MAX).is_err() {}
@@ -86,6 +88,8 @@ impl<H: Host> Peer<H> {
         let mut inbox = self.inbox.lock();
         inbox.queue.pull();
         let until = inbox.queue.clock();
+        #[cfg(test)]
+        let until = crate::bus::planted::Fault::FlushKeepsQueue.unless(until);
         drop(inbox);
         self.purge(until);
         self.release_slices();
