@@ -4,7 +4,7 @@
 //!
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
-//! 1. each node is doomed, which reserves its
+//! 1. with a permit, for which the task may sleep, each node is doomed, which reserves its
 //!    destruction for this call, and becomes a part of the transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
 //!    call destroys one of them. If the owner releases its handles, it drops the pins;
 //! 2. one holder's handle after the other moves from the node's holders to the notified handles
@@ -26,8 +26,8 @@
 //!
 //! # Locks
 //!
-//! The owner's inbox for 1 and 3, and for each turn of 2 and 4; its table around that to drop a
-//! pin; each holder's inbox to stage its notice.
+//! A permit for 1 to 4. The owner's inbox for 1 and 3, and for each turn of 2 and 4; its table around
+//! that to drop a pin; each holder's inbox to stage its notice.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -77,7 +77,8 @@ pub(crate) enum Also {
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns. If there are none, only a disconnect does
+    /// Destroys all of `doomed`, which this peer owns, with a permit that the caller got before it
+    /// doomed them; unless the peer is disconnected. If there are none, only a disconnect does
     /// anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Remains<H>> {
         let Some(transaction) = &doomed.transaction else {
@@ -159,6 +160,7 @@ impl<H: Host> Peer<H> {
         }
         let anchors = Iterator::chain(others.iter(), last.iter());
         // 1
+        let permit = this.permit();
         this.doom(anchors.clone())?;
         // From here on it does not fail.
         resolver.finish();
@@ -175,6 +177,7 @@ impl<H: Host> Peer<H> {
             }
         }
         this.execute(&doomed, also);
+        drop(permit);
         if also == Also::Release {
             this.purge(0);
         }

@@ -38,7 +38,9 @@ impl<H: Host> Peer<H> {
         // Credit is recalled now, so that little is left to close in the instant of the destruction;
         // all of it, also if the caller was killed.
         while self.recall(Level::Peer, u32::MAX).is_err() {}
+        let permit = self.permit();
         let remains = self.execute(&doomed, Also::Close);
+        drop(permit);
         self.wake();
         self.release_handles();
         if let Some(remains) = remains {
@@ -81,8 +83,10 @@ impl<H: Host> Peer<H> {
     /// and handles.
     fn flush(&self) {
         let seed = self.inbox.lock().seed.clone();
+        let permit = self.permit();
         let doomed = self.detach_nodes(seed.as_deref());
         self.execute(&doomed, Also::Nothing);
+        drop(permit);
         // In this order: a handle that is received in between is released after. All transactions
         // of which a part is here, and that returned, are before the clock or at it.
         let mut inbox = self.inbox.lock();

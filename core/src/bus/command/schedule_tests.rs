@@ -25,7 +25,7 @@ use crate::bus::planted::{plant, Fault};
 use crate::bus::testing::{Letter, World};
 
 #[cfg(test)]
-mod calls;
+pub(super) mod calls;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
