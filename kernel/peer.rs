@@ -32,6 +32,11 @@ impl bus::Host for Kernel {
     fn is_killed() -> bool {
         glue::bus1_is_killed()
     }
+
+    fn uid() -> Option<u32> {
+        // SAFETY: The running task keeps its credentials while it runs here; they are constant.
+        Some(unsafe { (*(*kernel::task::Task::current_raw()).cred).uid.val })
+    }
 }
 
 /// A peer of this host.

@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+// Its name in the kernel.
+extern crate pinned_init as pin_init;
 // So that the host of the tests compiles here and in `tests/` alike.
 #[cfg(test)]
 extern crate self as bus1_core;

@@ -30,6 +30,12 @@ fn scene() -> (World, Client, Client, Vec<u64>) {
     (world, r, s, ids)
 }
 
+/// Returns the most steps in which the memory of a pool and its queue grows to room for `n` slices:
+/// three for each element that there was, and two for each message, of which there are no more.
+fn growth(n: u64) -> u64 {
+    5 * n.next_power_of_two() / 2 + 40
+}
+
 /// Runs `run`, and asserts that no critical section of it takes more than `bound` steps.
 fn bounded<R>(what: &str, bound: u64, run: impl FnOnce() -> R) -> R {
     let (result, most) = most_under_lock(run);
@@ -75,13 +81,15 @@ fn many_parts_of_one_message() {
     let (world, r, s, ids) = scene();
     let other = world.open(2);
     let id = r.transfer(0, &other).unwrap();
-    bounded("send", BOUND, || s.send(Letter::new(&ids, b"")).unwrap());
+    bounded("send", growth(N), || {
+        s.send(Letter::new(&ids, b"")).unwrap()
+    });
     // The sender that comes next finds all of them committed.
     let to = [id];
     let alone = Letter::new(&to, b"alone");
-    bounded("the next", 40, || other.send(alone).unwrap());
+    bounded("the next", 60, || other.send(alone).unwrap());
     bounded("info", BOUND, || assert_eq!(r.info().queued, N + 1));
-    let all = bounded("recv", 40, || r.take_all());
+    let all = bounded("recv", 60, || r.take_all());
     assert_eq!(all.len() as u64, N + 1);
     drop(other);
     end(world, [r, s]);
@@ -186,5 +194,39 @@ fn many_waits_for_room() {
     assert_eq!(s.info().queued, few);
     bounded("all releases", BOUND, || r.take_all());
     assert_eq!(1 + s.take_all().len(), ids.len());
+    end(world, [r, s]);
+}
+
+/// Slices that the user has released are passed a few at a time, as are all that it has.
+#[test]
+fn many_slices_are_released() {
+    for keeps_last in [false, true] {
+        let (world, r, s, ids) = scene();
+        for _ in 0..N {
+            s.send(Letter::new(&ids[..1], b"")).unwrap();
+        }
+        let mut all: Vec<u64> = (0..N).map(|_| r.recv().unwrap().offset).collect();
+        if keeps_last {
+            let last = all.pop();
+            assert!(last.is_some());
+        }
+        for offset in all {
+            r.release_slice(offset).unwrap();
+        }
+        bounded("flush", BOUND, || r.flush(PEER_RESET_FLAG_FLUSH).unwrap());
+        assert_eq!(r.info().slices, 0);
+        end(world, [r, s]);
+    }
+}
+
+/// The memory of a pool and its queue grows in one critical section.
+#[test]
+fn memory_for_slices_grows() {
+    let (world, r, s, ids) = scene();
+    for n in 1..=N {
+        let letter = Letter::new(&ids[..1], b"");
+        // One extent is free.
+        bounded("send", growth(n + 1), || s.send(letter).unwrap());
+    }
     end(world, [r, s]);
 }

@@ -7,6 +7,7 @@
 mod common;
 
 use std::boxed::Box;
+use std::cell::Cell;
 use std::prelude::rust_2021::*;
 use std::sync::Arc as Shared;
 
@@ -269,4 +270,46 @@ fn a_disconnect_ends_while_senders_draw_credit() {
         drop(receiver);
         world.end();
     }
+}
+
+#[test]
+fn many_results_are_written_with_few_steps_between_looks() {
+    const DESTINATIONS: u64 = 1000;
+    let world = World::new([1 << 20; 4]);
+    let sender = world.open(1);
+    // Handles that it does not have.
+    let to: Vec<u64> = (1..=DESTINATIONS).map(|i| 4 * i + 2).collect();
+    let before = Cell::new(0);
+    let send = || {
+        let letter = Letter {
+            flags: SEND_FLAG_CONTINUE,
+            ..Letter::new(&to, b"")
+        };
+        let hooks = Hooks::at_write(|| {
+            before.set(looks());
+            Ok(())
+        });
+        sender.send_with(letter, &hooks).0
+    };
+    let (result, all) = killed_at(None, send);
+    assert_eq!(result, Ok(()));
+    let n = all - before.get();
+    assert!(n >= DESTINATIONS / STEPS, "{n} looks while it writes");
+    assert_eq!(killed_at(Some(all), send), (Err(EINTR), all));
+    drop(sender);
+    world.end();
+}
+
+#[test]
+fn a_killed_reader_of_numbers_is_not_kept() {
+    let scene = Scene::new();
+    seed(&scene).unwrap();
+    let (_, all) = killed_at(None, || scene.sender.info());
+    let (_, few) = killed_at(Some(1), || scene.sender.info());
+    // It looks before each 64 handles and entries, and before each 64 claimants of a peer.
+    assert!(
+        all >= NODES as u64 / STEPS + few && few <= LOOPS,
+        "{all} looks, and {few} of a reader that is killed"
+    );
+    scene.end();
 }

@@ -15,4 +15,9 @@ impl Host for Embedded {
     type Pool = Pool;
     type Files = Files;
     type Waker = Waker;
+
+    fn uid() -> Option<u32> {
+        // One process, whatever users its peers belong to.
+        None
+    }
 }

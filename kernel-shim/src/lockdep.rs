@@ -11,8 +11,6 @@
 //! everything here is nothing. A thread that ends checks nothing any more once
 //! its list is gone: destructors of thread-locals run after that, and take locks.
 
-#[cfg(all(debug_assertions, not(loom)))]
-use core::cell::RefCell;
 use core::ffi::CStr;
 
 #[cfg(all(debug_assertions, not(loom)))]
@@ -23,10 +21,18 @@ mod state {
     pub(super) static ORDER: OnceLock<std::vec::Vec<&'static str>> = OnceLock::new();
 
     std::thread_local! {
-        /// The declared locks held, oldest first, each with the rank.
-        pub(super) static HELD: RefCell<std::vec::Vec<usize>> =
+        /// The declared locks held, oldest first.
+        pub(super) static HELD: RefCell<std::vec::Vec<super::Listed>> =
             const { RefCell::new(std::vec::Vec::new()) };
     }
+}
+
+/// A declared lock that is held.
+#[cfg(all(debug_assertions, not(loom)))]
+#[derive(Clone, Copy)]
+pub(crate) struct Listed {
+    rank: usize,
+    spins: bool,
 }
 
 /// Declares the order of the locks with these names, for the whole process. The
@@ -62,16 +68,16 @@ pub fn declare(order: &[&'static str]) {
     let _ = order;
 }
 
-/// Returns whether this thread holds a declared lock.
+/// Returns whether this thread holds a declared spin lock.
 #[cfg(all(debug_assertions, not(loom)))]
-pub(crate) fn holds_any() -> bool {
-    let holds = state::HELD.try_with(|held| !held.borrow().is_empty());
-    holds.unwrap_or(false)
+pub(crate) fn spins() -> bool {
+    let spins = state::HELD.try_with(|held| held.borrow().iter().any(|lock| lock.spins));
+    spins.unwrap_or(false)
 }
 
-/// The ranks of the declared locks that a call holds, oldest first.
+/// The declared locks that a call holds, oldest first.
 #[cfg(all(debug_assertions, not(loom), feature = "steps"))]
-pub(crate) type Held = std::vec::Vec<usize>;
+pub(crate) type Held = std::vec::Vec<Listed>;
 
 /// Replaces the list of the thread by that of another call.
 #[cfg(all(debug_assertions, not(loom), feature = "steps"))]
@@ -83,6 +89,8 @@ pub(crate) fn swap(held: &mut Held) {
 pub(crate) struct Class {
     #[cfg(all(debug_assertions, not(loom)))]
     name: &'static CStr,
+    #[cfg(all(debug_assertions, not(loom)))]
+    spins: bool,
 }
 
 /// A lock on the list of those held; dropping it takes the lock off.
@@ -94,8 +102,8 @@ pub(crate) struct Acquired {
 
 #[cfg(all(debug_assertions, not(loom)))]
 impl Class {
-    pub(crate) fn new(name: &'static CStr) -> Self {
-        Self { name }
+    pub(crate) fn new(name: &'static CStr, spins: bool) -> Self {
+        Self { name, spins }
     }
 
     fn rank(&self) -> Option<usize> {
@@ -108,7 +116,8 @@ impl Class {
     pub(crate) fn acquire(&self) -> Acquired {
         let rank = self.rank();
         if let Some(rank) = rank {
-            let last = state::HELD.try_with(|held| held.borrow().iter().copied().max());
+            let last =
+                state::HELD.try_with(|held| held.borrow().iter().map(|lock| lock.rank).max());
             if let (Ok(Some(last)), Some(order)) = (last, state::ORDER.get()) {
                 assert!(
                     last < rank,
@@ -119,29 +128,28 @@ impl Class {
                 );
             }
         }
-        Acquired::push(rank)
+        self.push(rank)
     }
 
     /// Puts the lock on the list.
     pub(crate) fn acquire_unchecked(&self) -> Acquired {
-        Acquired::push(self.rank())
+        self.push(self.rank())
     }
-}
 
-#[cfg(all(debug_assertions, not(loom)))]
-impl Acquired {
-    fn push(rank: Option<usize>) -> Self {
-        let listed = |rank: &usize| {
-            let push = |held: &RefCell<std::vec::Vec<usize>>| {
-                let mut held = held.borrow_mut();
-                if held.is_empty() {
-                    crate::work::begin();
-                }
-                held.push(*rank);
+    fn push(&self, rank: Option<usize>) -> Acquired {
+        let listed = |&rank: &usize| {
+            if !spins() {
+                crate::work::begin();
+            }
+            let lock = Listed {
+                rank,
+                spins: self.spins,
             };
-            state::HELD.try_with(push).is_ok()
+            state::HELD
+                .try_with(|held| held.borrow_mut().push(lock))
+                .is_ok()
         };
-        Self {
+        Acquired {
             rank: rank.filter(listed),
         }
     }
@@ -154,7 +162,7 @@ impl Drop for Acquired {
         // A guard in a thread-local may outlive the list.
         let _ = state::HELD.try_with(|held| {
             let mut held = held.borrow_mut();
-            if let Some(i) = held.iter().rposition(|r| *r == rank) {
+            if let Some(i) = held.iter().rposition(|lock| lock.rank == rank) {
                 held.remove(i);
             }
         });
@@ -163,7 +171,7 @@ impl Drop for Acquired {
 
 #[cfg(not(all(debug_assertions, not(loom))))]
 impl Class {
-    pub(crate) fn new(_name: &'static CStr) -> Self {
+    pub(crate) fn new(_name: &'static CStr, _spins: bool) -> Self {
         Self {}
     }
 

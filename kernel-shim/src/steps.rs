@@ -14,7 +14,7 @@ mod state {
 
     std::thread_local! {
         pub(super) static HOOK: Cell<Option<fn()>> = const { Cell::new(None) };
-        /// Number of locks that the running call holds.
+        /// Number of spin locks that the running call holds.
         pub(super) static HELD: Cell<usize> = const { Cell::new(0) };
     }
 }
@@ -38,7 +38,7 @@ pub fn set_hook(hook: Option<fn()>) {
     state::HOOK.set(hook);
 }
 
-/// The locks that a call holds.
+/// The locks that a call holds; those that sleep do not count.
 #[cfg(all(feature = "steps", not(loom)))]
 #[derive(Default)]
 pub struct Held {
@@ -75,21 +75,32 @@ pub(crate) fn before() -> bool {
     false
 }
 
-/// A held lock that is counted; dropping it takes it off.
-pub(crate) struct Counted(());
+/// A held lock, which is counted if it is a spin lock; dropping it takes it off.
+pub(crate) struct Counted {
+    #[cfg(all(feature = "steps", not(loom)))]
+    n: usize,
+}
 
 impl Counted {
     #[inline]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(spins: bool) -> Self {
         #[cfg(all(feature = "steps", not(loom)))]
-        let _ = state::HELD.try_with(|held| held.set(held.get() + 1));
-        Self(())
+        {
+            let n = usize::from(spins);
+            let _ = state::HELD.try_with(|held| held.set(held.get() + n));
+            Self { n }
+        }
+        #[cfg(not(all(feature = "steps", not(loom))))]
+        {
+            let _ = spins;
+            Self {}
+        }
     }
 }
 
 #[cfg(all(feature = "steps", not(loom)))]
 impl Drop for Counted {
     fn drop(&mut self) {
-        let _ = state::HELD.try_with(|held| held.set(held.get() - 1));
+        let _ = state::HELD.try_with(|held| held.set(held.get() - self.n));
     }
 }

@@ -2,8 +2,10 @@
 
 //! A count of the work in one critical section, in debug builds.
 //!
-//! Each visit of a tree's node and each access to data that a lock protects is one step. Steps are
-//! counted from the moment at which a thread that holds none takes a declared lock (see
+//! Each visit of a tree's node and each access to data that a lock protects is one step, and so is
+//! each element of a vector that is named by an index or lies in a range that is named; a vector that
+//! is used as a slice is one step, and none for its elements. Steps are
+//! counted from the moment at which a thread that holds none takes a declared spin lock (see
 //! [`lockdep`](crate::lockdep)) until it holds none again; so a test can say how long a lock is
 //! kept, as a count and not as a time. Without `debug_assertions` and under loom everything is 0.
 
@@ -52,20 +54,28 @@ pub fn most_under_lock<R>(run: impl FnOnce() -> R) -> (R, u64) {
     (run(), 0)
 }
 
-/// Notes that a thread that held no declared lock takes one.
+/// Notes that a thread that held no declared spin lock takes a declared lock.
 #[cfg(all(debug_assertions, not(loom)))]
 pub(crate) fn begin() {
     let _ = state::STEPS.try_with(|steps| steps.set(0));
 }
 
-/// Counts one step, if a declared lock is held.
+/// Counts one step, if a declared spin lock is held.
 #[inline]
 pub(crate) fn step() {
+    steps(1);
+}
+
+/// Counts `n` steps, if a declared spin lock is held.
+#[inline]
+pub(crate) fn steps(n: usize) {
     #[cfg(all(debug_assertions, not(loom)))]
-    if crate::lockdep::holds_any() {
+    if crate::lockdep::spins() {
         let _ = state::STEPS.try_with(|steps| {
-            steps.set(steps.get() + 1);
+            steps.set(steps.get() + n as u64);
             let _ = state::MOST.try_with(|most| most.set(most.get().max(steps.get())));
         });
     }
+    #[cfg(not(all(debug_assertions, not(loom))))]
+    let _ = n;
 }

@@ -31,6 +31,9 @@ pub trait Host: Sized + Send + Sync + 'static {
     fn is_killed() -> bool {
         false
     }
+
+    /// Returns the real user ID of the running task. None on a host that cannot tell.
+    fn uid() -> Option<u32>;
 }
 
 /// The steps of a call in loops that have no small bound. Every 64 steps it looks whether the

@@ -49,7 +49,8 @@ pub use quota::{
 };
 
 /// Names of the locks, lowest rank first; a debug host checks the order.
-pub const LOCK_ORDER: [&str; 5] = [
+pub const LOCK_ORDER: [&str; 6] = [
+    "bus1::permit",
     "bus1::table",
     "bus1::inbox",
     "bus1::users",

@@ -32,9 +32,15 @@ impl bus::Host for Test {
             .get()
             .is_some_and(|killed_at| LOOKS.get() >= killed_at)
     }
+
+    fn uid() -> Option<u32> {
+        UID.get()
+    }
 }
 
 std::thread_local! {
+    /// The user of this thread, if the host can tell.
+    static UID: Cell<Option<u32>> = const { Cell::new(None) };
     /// How often calls of this thread looked whether it was killed.
     static LOOKS: Cell<u64> = const { Cell::new(0) };
     /// The look at which it is.
@@ -47,6 +53,19 @@ std::thread_local! {
 /// `step`, until this is called with None.
 pub fn at_look(step: Option<Box<dyn FnMut()>>) {
     AT_LOOK.set(step);
+}
+
+/// Returns how often the calls that run looked whether their caller was killed.
+pub fn looks() -> u64 {
+    LOOKS.get()
+}
+
+/// Runs calls of a task of this user.
+pub fn as_user<T>(uid: u32, calls: impl FnOnce() -> T) -> T {
+    UID.set(Some(uid));
+    let result = calls();
+    UID.set(None);
+    result
 }
 
 /// Runs calls that find at their `n`-th look that the caller was killed, or never. Returns their

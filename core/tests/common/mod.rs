@@ -28,7 +28,7 @@ mod host;
 
 use call::{Arena, Call};
 pub use call::{Hooks, Script};
-pub use host::{at_look, killed_at, Pool, Test, Waker};
+pub use host::{as_user, at_look, killed_at, looks, Pool, Test, Waker};
 
 /// Limits of a peer, below those of which claimants keep credit, so that every number is exact.
 pub const LIMITS: [u32; 4] = [1024, 1024, 4000, 512];

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{code::EINVAL, Error},
-    fault,
+    fault, work,
 };
 use core::{
     borrow::{Borrow, BorrowMut},
@@ -236,12 +236,14 @@ impl<T, A: Allocator> Deref for Vec<T, A> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
+        work::step();
         &self.0
     }
 }
 
 impl<T, A: Allocator> DerefMut for Vec<T, A> {
     fn deref_mut(&mut self) -> &mut [T] {
+        work::step();
         &mut self.0
     }
 }
@@ -258,17 +260,26 @@ impl<T, A: Allocator> BorrowMut<[T]> for Vec<T, A> {
     }
 }
 
+/// Returns how many elements a part of a vector has.
+fn n_elements<T, O: ?Sized>(part: &O) -> usize {
+    size_of_val(part) / size_of::<T>().max(1)
+}
+
 impl<T, I: SliceIndex<[T]>, A: Allocator> Index<I> for Vec<T, A> {
     type Output = I::Output;
 
     fn index(&self, index: I) -> &I::Output {
-        &self.0[index]
+        let found = &self.0[index];
+        work::steps(n_elements::<T, _>(found));
+        found
     }
 }
 
 impl<T, I: SliceIndex<[T]>, A: Allocator> IndexMut<I> for Vec<T, A> {
     fn index_mut(&mut self, index: I) -> &mut I::Output {
-        &mut self.0[index]
+        let found = &mut self.0[index];
+        work::steps(n_elements::<T, _>(found));
+        found
     }
 }
 
@@ -303,6 +314,7 @@ impl<'a, T, A: Allocator> IntoIterator for &'a Vec<T, A> {
     type IntoIter = slice::Iter<'a, T>;
 
     fn into_iter(self) -> Self::IntoIter {
+        work::steps(self.len());
         self.0.iter()
     }
 }
@@ -312,6 +324,7 @@ impl<'a, T, A: Allocator> IntoIterator for &'a mut Vec<T, A> {
     type IntoIter = slice::IterMut<'a, T>;
 
     fn into_iter(self) -> Self::IntoIter {
+        work::steps(self.len());
         self.0.iter_mut()
     }
 }

@@ -83,7 +83,11 @@ mod raw {
 }
 
 /// A kind of lock; only a name in user space.
-pub trait Backend: sealed::Sealed {}
+pub trait Backend: sealed::Sealed {
+    /// A thread of the kernel that holds one does not sleep.
+    #[doc(hidden)]
+    const SPINS: bool;
+}
 
 mod sealed {
     pub trait Sealed {}
@@ -97,7 +101,9 @@ pub mod spinlock {
 
     /// The kind of a [`SpinLock`].
     pub struct SpinLockBackend;
-    impl Backend for SpinLockBackend {}
+    impl Backend for SpinLockBackend {
+        const SPINS: bool = true;
+    }
 
     /// A lock that must not be held across anything that sleeps in the kernel.
     pub type SpinLock<T> = Lock<T, SpinLockBackend>;
@@ -111,7 +117,9 @@ pub mod mutex {
 
     /// The kind of a [`Mutex`].
     pub struct MutexBackend;
-    impl Backend for MutexBackend {}
+    impl Backend for MutexBackend {
+        const SPINS: bool = false;
+    }
 
     /// A lock that may be held across anything.
     pub type Mutex<T> = Lock<T, MutexBackend>;
@@ -161,7 +169,7 @@ impl<T, B: Backend> Lock<T, B> {
             unsafe {
                 t.__pinned_init((&raw mut (*slot).data).cast::<T>())?;
                 (&raw mut (*slot).raw).write(raw::RawLock::new(()));
-                (&raw mut (*slot).class).write(lockdep::Class::new(name));
+                (&raw mut (*slot).class).write(lockdep::Class::new(name, B::SPINS));
             }
             Ok(())
         };
@@ -222,7 +230,7 @@ impl<'a, T: ?Sized, B: Backend> Guard<'a, T, B> {
             lock,
             _held: held,
             _order: order,
-            _counted: steps::Counted::new(),
+            _counted: steps::Counted::new(B::SPINS),
             _not_send: NotThreadSafe,
         }
     }

@@ -4,8 +4,8 @@
 //!
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
-//! 1. each node is doomed, which reserves its destruction for this call, and becomes a part of the
-//!    transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
+//! 1. with a permit, for which the task may sleep, each node is doomed, which reserves its
+//!    destruction for this call, and becomes a part of the transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
 //!    call destroys one of them. If the owner releases its handles, it drops the pins;
 //! 2. one holder's handle after the other moves from the node's holders to the notified handles
 //!    (`told`), and a notice is staged in that holder's queue. A peer that is linked meanwhile
@@ -26,8 +26,8 @@
 //!
 //! # Locks
 //!
-//! The owner's inbox for 1 and 3, and for each turn of 2 and 4; its table around that to drop a
-//! pin; each holder's inbox to stage its notice.
+//! A permit for 1 to 4. The owner's inbox for 1 and 3, and for each turn of 2 and 4; its table around
+//! that to drop a pin; each holder's inbox to stage its notice.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -40,8 +40,6 @@ use crate::bus::object::{
     Resolver, Step,
 };
 use crate::bus::order::{destruction_after, Transaction};
-#[cfg(test)]
-use crate::bus::planted;
 use crate::errno::{EREMOTE, ESTALE};
 
 impl<H: Host> Inbox<H> {
@@ -50,10 +48,8 @@ impl<H: Host> Inbox<H> {
     /// above `top` and above the clock.
     fn die(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
         #[cfg(test)]
-        let top = planted::unless(planted::Fault::DeathBelowNotices, top);
-        #[cfg(test)]
-        if planted::planted(planted::Fault::KilledAfterDeath) {
-            return self.die_and_kill(transaction, top, also);
+        if self.dies_wrongly(transaction, top, also) {
+            return;
         }
         self.queue.kill_staged(|message| {
             let node = message.node.as_ref();
@@ -81,7 +77,8 @@ pub(crate) enum Also {
 }
 
 impl<H: Host> Peer<H> {
-    /// Destroys all of `doomed`, which this peer owns. If there are none, only a disconnect does
+    /// Destroys all of `doomed`, which this peer owns, with a permit that the caller got before it
+    /// doomed them; unless the peer is disconnected. If there are none, only a disconnect does
     /// anything. Returns the contents of the inbox of a peer that disconnects.
     pub(crate) fn execute(&self, doomed: &Doomed, also: Also) -> Option<Remains<H>> {
         let Some(transaction) = &doomed.transaction else {
@@ -149,7 +146,7 @@ impl<H: Host> Peer<H> {
         let mut resolver = Resolver::new(this);
         let mut distinct = Distinct::new(ids);
         // A single node needs no memory.
-        let mut first = None;
+        let mut last = None;
         let mut others = KVVec::with_capacity(ids.len().saturating_sub(1), GFP_CALL)?;
         let mut kill_check = KillCheck::default();
         for &id in ids {
@@ -157,18 +154,18 @@ impl<H: Host> Peer<H> {
             let handle = distinct.find(&mut resolver, id)?;
             ensure(handle.is_anchor(), EREMOTE)?;
             ensure(!handle.node.is_dead(), ESTALE)?;
-            match &first {
-                None => first = Some(handle),
-                Some(_) => others.push(handle, GFP_CALL)?,
+            if let Some(before) = last.replace(handle) {
+                others.push(before, GFP_CALL)?;
             }
         }
-        let anchors = Iterator::chain(first.iter(), others.iter());
+        let anchors = Iterator::chain(others.iter(), last.iter());
         // 1
+        let permit = this.permit();
         this.doom(anchors.clone())?;
         // From here on it does not fail.
         resolver.finish();
         #[cfg(test)]
-        if planted::planted(planted::Fault::PinsDroppedLate) {
+        if crate::bus::planted::Fault::PinsDroppedLate.is_planted() {
             this.destroy_and_drop_pins(anchors, also);
             return Ok(());
         }
@@ -180,6 +177,7 @@ impl<H: Host> Peer<H> {
             }
         }
         this.execute(&doomed, also);
+        drop(permit);
         if also == Also::Release {
             this.purge(0);
         }

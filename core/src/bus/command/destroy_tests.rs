@@ -9,12 +9,30 @@ use crate::abi::{
     HANDLE_INVALID, MSG_DATA, MSG_NODE_DESTROY, NODES_DESTROY_FLAG_RELEASE_HANDLES,
     PEER_RESET_FLAG_FLUSH,
 };
+use crate::bus::planted::Fault;
 use crate::bus::testing::{Client, Letter, World};
 
 /// Faults that a test may plant.
 impl<H: Host> Inbox<H> {
-    /// Carries out step 3 in another order than the module's head says.
-    pub(super) fn die_and_kill(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
+    /// Carries out step 3 with the fault that is planted, if that is one of this step.
+    pub(super) fn dies_wrongly(
+        &mut self,
+        transaction: &Arc<Transaction>,
+        top: u64,
+        also: Also,
+    ) -> bool {
+        if Fault::KilledAfterDeath.is_planted() {
+            self.die_and_kill(transaction, top, also);
+        } else if Fault::DeathBelowNotices.is_planted() && top != 0 {
+            self.die(transaction, 0, also);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Carries out step 3 in another order than the file header says.
+    fn die_and_kill(&mut self, transaction: &Arc<Transaction>, top: u64, also: Also) {
         self.queue.pull();
         let at = destruction_after(self.queue.clock().max(top));
         let died = transaction.commit(at);
@@ -353,6 +371,91 @@ fn parts_come_in_the_order_in_which_the_nodes_were_named() {
     assert_eq!(take_all(&o), []);
     drop((o, p));
     world.end();
+}
+
+#[cfg(not(loom))]
+mod bounded {
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use kernel::work::most_under_lock;
+
+    use super::*;
+    use crate::bus::command::schedule_tests::calls::Call;
+    use crate::bus::testing::as_user;
+
+    type End = fn(&Client) -> Result;
+
+    /// All that destroys node 0.
+    const ENDS: [End; 4] = [
+        |peer| peer.destroy(&[0]),
+        |peer| peer.destroy_with(&[0], NODES_DESTROY_FLAG_RELEASE_HANDLES),
+        |peer| peer.flush(PEER_RESET_FLAG_FLUSH),
+        |peer| peer.disconnect(),
+    ];
+
+    /// Makes a peer with a node that `victim` holds, and begins to destroy it: until the notice is
+    /// staged, or for long enough to return or to show that the call waits. Returns the call, and
+    /// whether it has returned.
+    fn begin(world: &World, victim: &Client, uid: Option<u32>, end: End) -> (Call, bool) {
+        let peer = world.open(2);
+        peer.transfer(0, victim).unwrap();
+        let staged = victim.info().staged;
+        let end = move || match uid {
+            Some(uid) => as_user(uid, || end(&peer)).unwrap(),
+            None => end(&peer).unwrap(),
+        };
+        let mut call = Call::new(None, Box::new(end));
+        for _ in 0..1000 {
+            if call.run(1) {
+                return (call, true);
+            }
+            if uid.is_none() && call.is_preemptible() && victim.info().staged != staged {
+                break;
+            }
+        }
+        (call, false)
+    }
+
+    /// However many tasks of a user are stopped while they destroy, a few of them have a notice
+    /// staged at one peer, and the others have none. Nobody else waits for them.
+    #[test]
+    fn undecided_destructions_of_a_user_are_bounded() {
+        const TASKS: usize = 100;
+        let world = World::default();
+        let (victim, other) = (world.open(1), world.open(3));
+        let to_victim = [victim.transfer(0, &other).unwrap()];
+        let mut calls = Vec::new();
+        for n in 0..TASKS {
+            let (call, returned) = begin(&world, &victim, None, ENDS[n % ENDS.len()]);
+            assert!(!returned, "a task that was to be stopped has returned");
+            calls.push(call);
+        }
+        let staged = victim.info().staged;
+        let letter = Letter::new(&to_victim, b"x");
+        let (_, sent) = most_under_lock(|| other.send(letter).unwrap());
+        let (_, received) = most_under_lock(|| victim.take().unwrap());
+        assert!(
+            staged == 8 && sent.max(received) < 60,
+            "{staged} notices are staged; {sent} steps of SEND, {received} of RECV"
+        );
+        // Tasks of other users that close a peer of this one, and one of its own.
+        for (uid, returns) in [(3, true), (2, false), (4, true)] {
+            let (call, returned) = begin(&world, &victim, Some(uid), |peer| peer.disconnect());
+            assert_eq!(returned, returns, "a task of user {uid}");
+            calls.push(call);
+        }
+        // All others have their turn once these go on.
+        calls.retain(|call| !call.has_returned());
+        while !calls.is_empty() {
+            calls.retain_mut(|call| !call.run(50));
+        }
+        let notices = take_all(&victim);
+        assert!(notices.iter().all(|notice| notice.0 == MSG_NODE_DESTROY));
+        assert_eq!(notices.len(), TASKS + 3);
+        drop((victim, other));
+        world.end();
+    }
 }
 
 /// A store before a node's death is visible to every task that sees the death.

@@ -261,7 +261,11 @@ impl<'p, H: Host> Pending<'p, H> {
         if self.message.is_some() || self.error.is_some() {
             return;
         }
+        #[cfg(test)]
+        let place = &crate::bus::planted::Fault::StagedKeyStale.unless(*place);
         let back: Option<Removed<H>> = self.to().inbox.lock().queue.unstage(place);
+        #[cfg(test)]
+        let back = crate::bus::planted::Fault::ResendEmpty.unless(back);
         if let Some(Removed::Message(message)) = back {
             self.message = Some(message);
         }

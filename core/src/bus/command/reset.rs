@@ -33,7 +33,11 @@ impl<H: Host> Peer<H> {
     pub fn disconnect(&self) -> Result {
         self.close_table()?;
         let doomed = self.detach_nodes(None);
+        #[cfg(test)]
+        let doomed = crate::bus::planted::Fault::DisconnectSilent.unless(doomed);
+        let permit = self.permit();
         let remains = self.execute(&doomed, Also::Close);
+        drop(permit);
         self.wake();
         self.release_handles();
         if let Some(remains) = remains {
@@ -76,13 +80,17 @@ impl<H: Host> Peer<H> {
     /// and handles.
     fn flush(&self) {
         let seed = self.inbox.lock().seed.clone();
+        let permit = self.permit();
         let doomed = self.detach_nodes(seed.as_deref());
         self.execute(&doomed, Also::Nothing);
+        drop(permit);
         // In this order: a handle that is received in between is released after. All transactions
         // of which a part is here, and that returned, are before the clock or at it.
         let mut inbox = self.inbox.lock();
         inbox.queue.pull();
         let until = inbox.queue.clock();
+        #[cfg(test)]
+        let until = crate::bus::planted::Fault::FlushKeepsQueue.unless(until);
         drop(inbox);
         self.purge(until);
         self.release_slices();

@@ -115,6 +115,7 @@ impl<H: Host> Bus<H> {
         // otherwise closing and opening again would wipe the slate clean.
         let unused = |known: &mut Registered<H>| {
             let busy = known.opening != 0 || !known.peers.is_empty();
+            let busy = busy || known.waits.is_destroying();
             let user = &known.waits.user;
             let books = user.account.lock();
             let is_whole = books.account.limits == user.limits.map(u64::from);

@@ -20,8 +20,6 @@ use crate::bus::object::{
     WaitPlace,
 };
 use crate::bus::order::Key;
-#[cfg(test)]
-use crate::bus::planted;
 
 /// State of the node that a command made for the handle.
 pub(crate) enum Creation {
@@ -191,7 +189,7 @@ impl<H: Host> Handle<H> {
             // A node of a disconnected owner that is not dead is being destroyed by another call.
             let is_dead = node.is_dead();
             #[cfg(test)]
-            let is_dead = planted::unless(planted::Fault::LinkedAfterDeath, is_dead);
+            let is_dead = crate::bus::planted::Fault::LinkedAfterDeath.unless(is_dead);
             if is_dead {
                 return Ok(None);
             }
@@ -277,6 +275,8 @@ impl<H: Host> Handle<H> {
             timestamp: dead_at,
             ..place
         };
+        #[cfg(test)]
+        let committed = crate::bus::planted::Fault::NoticeKeyStale.unless(committed);
         let queue = &mut inbox.queue;
         let withdrawn = queue.unstage(&place).or_else(|| queue.remove(&committed));
         drop(guard);

@@ -82,10 +82,11 @@ impl<H: Host> Bus<H> {
 impl<H: Host> Peer<H> {
     /// Counts the handles, entries and slices of the peer; takes time in proportion, and keeps no
     /// other task waiting. Numbers that change meanwhile may be those of any moment of the call.
+    /// If the caller is killed, the counts stop short: nobody sees them.
     pub fn info(&self) -> Info {
         let (mut handles, mut nodes) = (0, 0);
         let mut next = Some(0);
-        while next.is_some() {
+        while next.is_some() && !H::is_killed() {
             let table = self.table.lock();
             for _ in 0..COUNT_CHUNK {
                 let here = next.and_then(|from| table.by_id.cursor_lower_bound(&from));
@@ -104,7 +105,7 @@ impl<H: Host> Peer<H> {
         let mut cursor = inbox.queue.cursor();
         drop(inbox);
         let mut queued = 0;
-        while !matches!(cursor, Cursor::End) {
+        while !matches!(cursor, Cursor::End) && !H::is_killed() {
             let inbox = self.inbox.lock();
             for _ in 0..COUNT_CHUNK {
                 let at = inbox.queue.advance(&mut cursor);
@@ -142,7 +143,7 @@ impl<H: Host> Peer<H> {
     }
 
     /// Sums up what the peers of its user use. Exact while nothing else happens; takes time in
-    /// proportion to the peers where a claimant has credit.
+    /// proportion to the peers where a claimant has credit. Stops short if the caller is killed.
     pub(crate) fn used_by_user(&self) -> Amounts {
         let books = self.user.account.lock();
         // Charges that mapped pools of gone peers keep are missing from the limits.
@@ -152,6 +153,9 @@ impl<H: Host> Peer<H> {
         drop(books);
         let mut from = 0;
         while let Some(peer) = self.bus.peer_with_credit(&self.user, from) {
+            if H::is_killed() {
+                break;
+            }
             used = peer.less_idle(used);
             from = peer.id() + 1;
         }
@@ -168,7 +172,7 @@ impl<H: Host> Peer<H> {
     /// Returns `charged` less the credit that lies idle at this peer, a few claimants at a time.
     fn less_idle(&self, mut charged: Amounts) -> Amounts {
         let mut next = Some(0);
-        while next.is_some() {
+        while next.is_some() && !H::is_killed() {
             let idle = self.inbox.lock().ledger.idle_from(&mut next);
             charged = core::array::from_fn(|r| charged[r].saturating_sub(idle[r]));
         }

@@ -6,7 +6,7 @@
 //! which use them, are one floor above.
 
 // Floors, bottom to top; `cargo xtask layers` checks that no file imports a higher one:
-//   bus, dying, handle, inbox, message, node, peer, reservation, seed, table, waits (together)
+//   bus, dying, handle, inbox, message, node, peer, permits, reservation, seed, table, waits (together)
 //   info, resolver, room
 
 mod bus;
@@ -17,6 +17,7 @@ mod info;
 mod message;
 mod node;
 mod peer;
+mod permits;
 mod reservation;
 mod resolver;
 mod room;

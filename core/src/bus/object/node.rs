@@ -175,6 +175,8 @@ impl<H: Host> Node<H> {
         if let NoticeState::Queued(key) = shared.release {
             // Not received yet, so it is withdrawn, and owed again.
             shared.release_owed = true;
+            #[cfg(test)]
+            let key = crate::bus::planted::Fault::ReleaseNotWithdrawn.unless(key);
             let withdrawn = inbox.queue.remove(&key);
             if let Some(Removed::Notice(_, reservation)) = withdrawn {
                 self.shared.access_mut(inbox).release = NoticeState::Idle(reservation);

@@ -12,13 +12,15 @@
 //! A [`Waits`] lies in the inbox of a peer, for what that peer's limits and its pool refused, or in
 //! a [`UserWaits`], whose lock (rank 5) is the last: nothing is taken under it.
 
+use ::pin_init::pin_init_array_from_fn;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::{Atomic, Relaxed};
-use kernel::sync::{new_spinlock, Arc, SpinLock, SpinLockGuard};
+use kernel::sync::{new_mutex, new_spinlock, Arc, SpinLock, SpinLockGuard};
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::host::Host;
+use crate::bus::object::permits::Permits;
 use crate::bus::object::{Handle, Inbox, Peer};
 use crate::bus::pool::Size;
 use crate::bus::quota::{self, Level};
@@ -183,10 +185,17 @@ pub(crate) struct Turn<H: Host> {
     pub(crate) size: Size,
 }
 
-/// The waits that concern the accounts of one user.
+/// The waits that concern the accounts of one user, and the permits to destroy nodes of its
+/// peers.
 #[pin_data]
 pub(crate) struct UserWaits<H: Host> {
     pub(crate) user: Arc<quota::User>,
+    /// Of its tasks.
+    #[pin]
+    pub(crate) permits: Permits,
+    /// Of the tasks of other users, which close its peers.
+    #[pin]
+    pub(crate) strangers: Permits,
     /// Number of waits of the user's peers, in any list.
     pub(crate) n: Atomic<u32>,
     /// Number of waits in `sending`. Raised before the account is asked for the last time, and
@@ -210,6 +219,8 @@ impl<H: Host> UserWaits<H> {
         Arc::pin_init(
             pin_init!(Self {
                 user,
+                permits <- pin_init_array_from_fn(|_| new_mutex!((), "bus1::permit")),
+                strangers <- pin_init_array_from_fn(|_| new_mutex!((), "bus1::permit")),
                 n: Atomic::new(0),
                 n_sending: Atomic::new(0),
                 receiving <- new_spinlock!(Waits::new(), "bus1::waits"),

@@ -20,8 +20,6 @@ use kernel::sync::Arc;
 
 use crate::bus::order::key::Key;
 use crate::bus::order::transaction::{Fate, Transaction};
-#[cfg(test)]
-use crate::bus::planted;
 
 /// A message, as far as a queue has to do with it.
 pub(crate) trait Queued: Sized {
@@ -180,9 +178,7 @@ impl<M: Queued> Group<M> {
     /// Adds a part.
     pub(crate) fn join(&mut self, mut part: u32, mut entry: Entry<M>, memory: EntryReservation<M>) {
         #[cfg(test)]
-        if planted::planted(planted::Fault::PartMisplaced) {
-            part = u32::MAX / 2 - part;
-        }
+        crate::bus::planted::misplace(&mut part);
         if part < self.part {
             core::mem::swap(&mut part, &mut self.part);
             core::mem::swap(&mut entry, &mut self.first);

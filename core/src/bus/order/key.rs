@@ -13,7 +13,7 @@
 //! user.
 
 /// Number that distinguishes transactions of the same timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Number {
     /// The ID of the peer that made the transaction.
     pub(crate) maker: u64,
@@ -27,7 +27,7 @@ impl Number {
 }
 
 /// The place of a committed entry in the order, or the staged key of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) timestamp: u64,
     pub(crate) number: Number,

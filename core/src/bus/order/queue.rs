@@ -49,8 +49,6 @@ use crate::bus::order::group::{
 use crate::bus::order::key::{message_after, Key};
 use crate::bus::order::ring::Ring;
 use crate::bus::order::transaction::Transaction;
-#[cfg(test)]
-use crate::bus::planted;
 use crate::bus::tree::take_out;
 
 /// Latest clock at which messages are put in. The timestamps above are left to destructions, which
@@ -151,7 +149,7 @@ impl<M: Queued> Queue<M> {
     #[inline]
     pub(crate) fn push(&mut self, floor: u64, mut message: KBox<M>) {
         #[cfg(test)]
-        planted::before_pull(planted::Fault::PushWithoutPull);
+        crate::bus::planted::Fault::PushWithoutPull.skip_pull();
         self.pull();
         message.links_mut().key = self.tick(floor);
         self.ring.push(message);
@@ -199,7 +197,7 @@ impl<M: Queued> Queue<M> {
         entry: Removed<M>,
     ) -> u64 {
         #[cfg(test)]
-        planted::before_pull(planted::Fault::StageWithoutPull);
+        crate::bus::planted::Fault::StageWithoutPull.skip_pull();
         self.pull();
         let place = transaction.staged_key(part);
         let after = self.clock + 1;
@@ -208,13 +206,7 @@ impl<M: Queued> Queue<M> {
             return self.clock;
         };
         #[cfg(test)]
-        let place = match planted::planted(planted::Fault::PartApart) {
-            true => Key {
-                timestamp: place.timestamp + u64::from(part),
-                ..place
-            },
-            false => place,
-        };
+        let place = crate::bus::planted::apart(place);
         let staged = Some(Staged {
             transaction: transaction.clone(),
             after,
@@ -254,7 +246,7 @@ impl<M: Queued> Queue<M> {
     #[inline]
     pub(crate) fn pull(&mut self) {
         #[cfg(test)]
-        if planted::skips_pull() {
+        if crate::bus::planted::skips_pull() {
             return;
         }
         // Mostly nothing is staged.
@@ -401,6 +393,8 @@ impl<M: Queued> Queue<M> {
         if self.committed.is_empty() {
             return None;
         }
+        #[cfg(test)]
+        let key = &crate::bus::planted::Fault::FollowingMissed.unless(*key);
         self.following_grouped(key)
     }
 

@@ -31,8 +31,6 @@ use kernel::sync::Arc;
 
 use crate::bus::allocation::GFP_KEPT;
 use crate::bus::order::key::{Key, Number};
-#[cfg(test)]
-use crate::bus::planted;
 
 // The low bits of the word; the others are the floor, a multiple of 4.
 /// Added by the maker, once.
@@ -134,22 +132,20 @@ impl Transaction {
     /// A receiver calls this. It tries again only if the transaction was decided, or another
     /// receiver raised the floor, in between; the slack makes the latter rare.
     pub(crate) fn raise(&self, timestamp: u64) -> Fate {
-        let mut fate = self.fate();
-        while let Fate::Undecided { floor } = fate {
-            if floor > timestamp {
-                break;
-            }
+        loop {
+            let floor = match self.fate() {
+                Fate::Undecided { floor } if floor <= timestamp => floor,
+                fate => return fate,
+            };
             let raised = (timestamp + SLACK) & !STATE;
             #[cfg(test)]
-            if planted::planted(planted::Fault::FloorNotRaised) {
+            if crate::bus::planted::Fault::FloorNotRaised.is_planted() {
                 return Fate::Undecided { floor: raised };
             }
-            fate = match self.word.cmpxchg(floor, raised, Relaxed) {
-                Ok(_) => Fate::Undecided { floor: raised },
-                Err(_) => self.fate(),
-            };
+            if self.word.cmpxchg(floor, raised, Relaxed).is_ok() {
+                return Fate::Undecided { floor: raised };
+            }
         }
-        fate
     }
 
     /// Kills the transaction, unless it is decided. A destruction calls this.
@@ -166,7 +162,7 @@ impl Transaction {
 /// Returns `at`, or the first timestamp of its kind behind the place `floor + 1` if that is higher.
 fn above(floor: u64, at: u64) -> u64 {
     #[cfg(test)]
-    let floor = planted::unless(planted::Fault::FloorIgnored, floor);
+    let floor = crate::bus::planted::Fault::FloorIgnored.unless(floor);
     if floor < at {
         at
     } else {

@@ -99,7 +99,7 @@ impl Extent {
 
 /// Reserves and frees slices of one address space.
 pub(crate) struct Allocator {
-    pub(super) extents: KVVec<Extent>,
+    pub(crate) extents: KVVec<Extent>,
     /// The first extent of each bin.
     bins: [u32; BINS],
     /// A bit for each bin that is not empty.

@@ -103,17 +103,6 @@ impl Allocator {
             payer,
         })
     }
-
-    /// Takes from the user the slice with the lowest number from `number` on, which `number` becomes.
-    pub(crate) fn take_back_from(&mut self, number: &mut u32) -> Option<Slice> {
-        while !matches!(
-            self.extents.get(*number as usize)?.state,
-            State::Given { .. }
-        ) {
-            *number += 1;
-        }
-        self.take_back(self.offset(*number))
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ std::thread_local! {
 }
 
 /// A command under way.
-pub(super) struct Call {
+pub(in crate::bus::command) struct Call {
     coroutine: Generator<'static, (), ()>,
     held: steps::Held,
     /// Steps until it stops, if it does. It does not stop with a lock held: spin locks are held
@@ -41,7 +41,10 @@ fn step() {
 
 impl Call {
     /// Makes a call that runs `command`, and stops for ever after `stop` steps.
-    pub(super) fn new(stop: Option<u32>, command: Box<dyn FnOnce() + Send>) -> Self {
+    pub(in crate::bus::command) fn new(
+        stop: Option<u32>,
+        command: Box<dyn FnOnce() + Send>,
+    ) -> Self {
         Self {
             #[allow(deprecated)] // The only kind that can be left from within the core.
             coroutine: Gn::new_opt(STACK, command),
@@ -51,7 +54,7 @@ impl Call {
     }
 
     /// Takes at most this number of steps. True if the call ended.
-    pub(super) fn run(&mut self, steps: u32) -> bool {
+    pub(in crate::bus::command) fn run(&mut self, steps: u32) -> bool {
         let steps = steps.min(self.stop.unwrap_or(steps));
         self.stop = self.stop.map(|stop| stop - steps);
         LEFT.set(steps);
@@ -65,7 +68,17 @@ impl Call {
 
     /// Returns whether it has stopped.
     pub(super) fn has_stopped(&self) -> bool {
-        self.stop == Some(0) && self.held.is_empty()
+        self.stop == Some(0) && self.is_preemptible()
+    }
+
+    /// Returns whether it has returned.
+    pub(in crate::bus::command) fn has_returned(&self) -> bool {
+        self.coroutine.is_done()
+    }
+
+    /// Returns whether it holds no spin lock.
+    pub(in crate::bus::command) fn is_preemptible(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// Lets a call that has stopped go on.

@@ -219,7 +219,12 @@ impl Record {
     /// Checks that the owner was notified when the last reference was gone.
     fn check_release(&self, node: &Node) {
         let party = &self.parties[node.owner];
-        if node.death.is_some() || !party.open || party.flushed.is_some() || !node.given {
+        if node.death.is_some()
+            || node.seeded
+            || !party.open
+            || party.flushed.is_some()
+            || !node.given
+        {
             return;
         }
         assert_eq!(node.refs, 0);

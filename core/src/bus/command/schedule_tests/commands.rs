@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use kernel::error::{code::*, Result};
 
-use super::record::{Fact, Kind, NodeId, PeerId, Record, TxId};
+use super::record::{Fact, Kind, Node, NodeId, PeerId, Record, TxId};
 use super::Schedule;
 use crate::abi::*;
 use crate::bus::testing::{Hooks, Letter};
@@ -236,19 +236,22 @@ impl Schedule {
         let mine = self.record.clone();
         let mut guard = mine.lock().unwrap();
         let record = &mut *guard;
+        let now = record.now();
         let party = &mut record.parties[me];
         party.resets = true;
         party.open = !leave;
+        party.flush_began = now;
         let client = party.client.clone();
+        let stays = move |node: &Node| !leave && node.seeded && node.pinned && node.death.is_none();
         let mut nodes = Vec::new();
         for (id, node) in record.nodes.iter_mut().enumerate() {
-            if node.owner == me && node.death.is_none() {
+            if node.owner == me && node.death.is_none() && !stays(node) {
                 node.dying = true;
                 nodes.push(id);
             }
         }
         let tx = record.begin(Kind::Destroy(nodes));
-        record.drop_all_refs(me);
+        record.drop_all_refs(me, stays);
         let shared = self.record.clone();
         let command = move || {
             let result = match leave {

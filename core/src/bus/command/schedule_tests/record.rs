@@ -64,6 +64,8 @@ pub(super) struct Node {
     pub(super) released: bool,
     /// It was destroyed by a call that dropped the owner's reference in the same instant.
     pub(super) died_released: bool,
+    /// The owner's seed carries it.
+    pub(super) seeded: bool,
     /// The owner may have been given a handle to it.
     pub(super) given_to_owner: bool,
     /// Unfinished commands of the owner that name it.
@@ -137,6 +139,8 @@ pub(super) struct Party {
     pub(super) acting: u64,
     /// The end of its last flush.
     pub(super) flushed: Option<Moment>,
+    /// The begin of that flush, or of the one under way.
+    pub(super) flush_began: Moment,
     pub(super) got: Vec<Got>,
 }
 
@@ -195,6 +199,7 @@ impl Record {
             acts: 0,
             acting: 0,
             flushed: None,
+            flush_began: 0,
             got: Vec::new(),
         });
     }
@@ -209,6 +214,7 @@ impl Record {
             death: None,
             released: false,
             died_released: false,
+            seeded: false,
             given_to_owner: false,
             users: 0,
             pinned: true,
@@ -340,12 +346,15 @@ impl Record {
         }
     }
 
-    /// Notes that a peer begins to drop all its references.
-    pub(super) fn drop_all_refs(&mut self, peer: PeerId) {
+    /// Notes that a peer begins to drop all its references, except the pins of nodes that `stays`.
+    pub(super) fn drop_all_refs(&mut self, peer: PeerId, stays: impl Fn(&Node) -> bool) {
         let ids: Vec<(u64, u64)> = self.parties[peer]
             .refs
             .iter()
-            .map(|(&id, refs)| (id, refs.n))
+            .map(|(&id, refs)| {
+                let node = &self.nodes[refs.node];
+                (id, refs.n - u64::from(node.owner == peer && stays(node)))
+            })
             .collect();
         for (id, n) in ids {
             (0..n).for_each(|_| self.drop_ref(peer, id));
@@ -381,6 +390,12 @@ impl Record {
                     panic!("a message that no call sent");
                 };
                 let slots = slots.clone();
+                let party = &self.parties[peer];
+                let known = &self.facts[..party.flush_began];
+                assert!(
+                    !known.contains(&Fact::Happened(tx)),
+                    "{tx} outlived a flush"
+                );
                 assert!(
                     self.txs[tx].outcome != Outcome::Refused,
                     "a refused message"
