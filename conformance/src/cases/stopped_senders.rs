@@ -167,5 +167,9 @@ fn a_sender_that_fails_without_cpu_time_holds_up_no_release(env: &Env) {
     }
     drop(hogs);
     children.into_iter().for_each(|child| child.kill());
-    assert_eq!(slept, 0, "SLICE_RELEASE slept");
+    // With PREEMPT_RT a task sleeps for a spin lock as well, which is not told apart.
+    let version = std::fs::read_to_string("/proc/version").unwrap();
+    if !version.contains("PREEMPT_RT") {
+        assert_eq!(slept, 0, "SLICE_RELEASE slept");
+    }
 }
