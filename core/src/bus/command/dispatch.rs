@@ -245,12 +245,20 @@ impl<H: Host, C: Caller<H>> Command<'_, H, C> {
 
     fn write_errors(&self, mut addr: u64, errors: &mut dyn Iterator<Item = i32>) -> Result {
         let mut kill_check = KillCheck::default();
-        for error in errors {
-            kill_check.step::<H>(1)?;
-            self.caller.write(addr, &error.to_ne_bytes())?;
-            addr = addr.checked_add(4).ok_or(EFAULT)?;
+        loop {
+            let mut bytes = [0; 256];
+            let mut n = 0;
+            for (bytes, error) in bytes.chunks_exact_mut(4).zip(&mut *errors) {
+                bytes.copy_from_slice(&error.to_ne_bytes());
+                n += 1;
+            }
+            if n == 0 {
+                return Ok(());
+            }
+            self.caller.write(addr, &bytes[..4 * n])?;
+            addr = addr.checked_add(4 * n as u64).ok_or(EFAULT)?;
+            kill_check.step::<H>(n as u64)?;
         }
-        Ok(())
     }
 
     fn recv(&self) -> Result {

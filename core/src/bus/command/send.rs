@@ -171,6 +171,7 @@ impl<H: Host, P: Payload<H>> Multicast<'_, '_, '_, H, P> {
         // Each turn except the last finds one more destination that fails.
         loop {
             let done = match &mut self.parts[..] {
+                [] => Ok(()),
                 [only] => only
                     .deliver()
                     .map_err(|error| Refusal::At { part: 0, error }),
