@@ -86,7 +86,7 @@ impl<H: Host> Peer<H> {
     /// Frees all received slices.
     pub(crate) fn release_slices(&self) {
         // One extent at a time: most of many may be no slices of the user's.
-        let n = self.inbox.lock().slices.extents.len() as u32;
+        let n = self.inbox.lock().slices.n_extents();
         for number in 0..n {
             let _ = self.free_slice(|inbox| inbox.slices.take_back(inbox.slices.offset(number)));
         }

@@ -99,7 +99,7 @@ impl Extent {
 
 /// Reserves and frees slices of one address space.
 pub(crate) struct Allocator {
-    pub(crate) extents: KVVec<Extent>,
+    pub(super) extents: KVVec<Extent>,
     /// The first extent of each bin.
     bins: [u32; BINS],
     /// A bit for each bin that is not empty.
@@ -294,6 +294,11 @@ impl Allocator {
         let unused = self.extents.get(self.unused as usize);
         let unused = unused.ok_or(AllocError::NeedsMemory(2 * n))?;
         Ok(core::mem::replace(&mut self.unused, unused.bin_next))
+    }
+
+    /// Returns the number of extents, which those of all slices are below.
+    pub(crate) fn n_extents(&self) -> u32 {
+        self.extents.len() as u32
     }
 
     /// Returns the start of the slice of this number, in bytes.

@@ -95,7 +95,7 @@ fn a_given_slice_is_taken_back_by_its_offset() {
         allocator.assert_chains();
     }
     let mut taken = 0;
-    for number in 0..allocator.extents.len() as u32 {
+    for number in 0..allocator.n_extents() {
         if let Some(slice) = allocator.take_back(allocator.offset(number)) {
             assert!(rest.contains(&slice));
             allocator.free(slice.number);
