@@ -240,21 +240,23 @@ bool bus1_lock_idle_page(const void *address)
  */
 unsigned long bus1_take_unmapped(atomic_long_t *entry)
 {
-	long page = atomic_long_read(entry);
+	long address = atomic_long_read(entry);
 	bool taken = false;
+	struct page *page;
 
-	if (!page || page & ~PAGE_MASK)
+	if (!address || address & ~PAGE_MASK)
 		return 0;
+	page = virt_to_page((void *)address);
 	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
 		preempt_disable();
-	if (trylock_page(virt_to_page((void *)page))) {
-		taken = !folio_mapped(virt_to_folio((void *)page)) &&
-			atomic_long_try_cmpxchg_acquire(entry, &page, 0);
-		unlock_page(virt_to_page((void *)page));
+	if (trylock_page(page)) {
+		taken = !folio_mapped(page_folio(page)) &&
+			atomic_long_try_cmpxchg_acquire(entry, &address, 0);
+		unlock_page(page);
 	}
 	if (!IS_ENABLED(CONFIG_PREEMPT_RT))
 		preempt_enable();
-	return taken ? page : 0;
+	return taken ? address : 0;
 }
 
 /* entry.rs: unlocks the page at a kernel address. */

@@ -204,13 +204,20 @@ impl Memory {
 
     /// Undoes one pin of each page.
     #[inline]
-    pub(crate) fn unpin(&self, mut pages: Range<usize>) {
+    pub(crate) fn unpin(&self, pages: Range<usize>) {
+        self.each_leaf(pages, Entry::unpin);
+    }
+
+    /// Calls `f` with those of `pages` that are in one leaf, leaf by leaf, up to the first leaf that is
+    /// missing.
+    #[inline]
+    fn each_leaf(&self, mut pages: Range<usize>, f: impl Fn(&[Entry])) {
         while !pages.is_empty() {
             let Some(entries) = self.entries(pages.start) else {
                 return;
             };
             let n = entries.len().min(pages.len());
-            Entry::unpin(&entries[..n]);
+            f(&entries[..n]);
             pages.start += n;
         }
     }
@@ -255,35 +262,27 @@ impl Memory {
     /// Frees those of `pages` that are idle. Returns false, and does nothing, while another task
     /// frees pages of this pool.
     pub(crate) fn trim(&self, pages: Range<usize>) -> bool {
-        let hand = self.hand.try_lock();
+        let Some(_hand) = self.hand.try_lock() else {
+            return false;
+        };
         let mut scan = Scan {
             left: pages,
             budget: usize::MAX,
         };
-        if hand.is_some() {
-            // SAFETY: The hand is locked.
-            unsafe { self.reclaim(&mut scan) };
-        }
-        hand.is_some()
+        // SAFETY: The hand is locked.
+        unsafe { self.reclaim(&mut scan) };
+        true
     }
 
     /// Frees those of `pages` that are idle and that no page table has, up to the first leaf that is
     /// missing. Does nothing while another task frees pages of this pool.
-    pub(crate) fn trim_unmapped(&self, mut pages: Range<usize>) {
+    pub(crate) fn trim_unmapped(&self, pages: Range<usize>) {
         let Some(_hand) = self.hand.try_lock() else {
             return;
         };
-        while !pages.is_empty() {
-            let Some(entries) = self.entries(pages.start) else {
-                return;
-            };
-            let n = entries.len().min(pages.len());
-            for entry in &entries[..n] {
-                // SAFETY: The hand is locked.
-                unsafe { entry.free_unmapped() };
-            }
-            pages.start += n;
-        }
+        // SAFETY: The hand is locked.
+        let free = |entry: &Entry| unsafe { entry.free_unmapped() };
+        self.each_leaf(pages, |entries| entries.iter().for_each(free));
     }
 
     /// Frees idle pages, and returns how many. High pages come first, since slices are placed as
