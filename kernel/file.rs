@@ -27,8 +27,8 @@
 //! step of RECV, the receiver's other threads can already see it. If RECV fails the descriptors are
 //! taken back, each only if the number still stands for the file: a file that another thread put
 //! in its place stays. That is no close: the file's operation `flush`, which can take as long as the
-//! file's maker likes, is not called. The alternative, to reserve numbers first and publish last, could not ask
-//! the security modules.
+//! file's maker likes, is not called. The alternative, to reserve numbers first and publish last,
+//! could not ask the security modules.
 
 use core::ptr::{self, NonNull};
 

@@ -3,11 +3,11 @@
 //! A count of the work in one critical section, in debug builds.
 //!
 //! Each visit of a tree's node and each access to data that a lock protects is one step, and so is
-//! each element of a vector that is named by an index or lies in a range that is named; a vector that
-//! is used as a slice is one step, and none for its elements. Steps are
-//! counted from the moment at which a thread that holds none takes a declared spin lock (see
-//! [`lockdep`](crate::lockdep)) until it holds none again; so a test can say how long a lock is
-//! kept, as a count and not as a time. Without `debug_assertions` and under loom everything is 0.
+//! each element of a vector that is named by an index or lies in a range that is named; a vector
+//! that is used as a slice is one step, and none for its elements. Steps are counted from the moment
+//! at which a thread that holds none takes a declared spin lock (see [`lockdep`](crate::lockdep))
+//! until it holds none again; so a test can say how long a lock is kept, as a count and not as a
+//! time. Without `debug_assertions` and under loom everything is 0.
 
 #[cfg(all(debug_assertions, not(loom)))]
 mod state {

@@ -83,9 +83,8 @@ fn expect_nothing_kept_back(env: &Env, slow: impl FnOnce() -> i32, victim: &Peer
         undecided += victim.count("staged");
         loop {
             let msg = victim.receive().header().unwrap();
-            let slice = msg.offset;
-            if slice != abi::OFFSET_INVALID {
-                victim.release_slice(slice).unwrap();
+            if msg.offset != abi::OFFSET_INVALID {
+                victim.release_slice(msg.offset).unwrap();
             }
             if msg.n_bytes != 0 {
                 break;

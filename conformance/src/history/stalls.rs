@@ -4,9 +4,9 @@
 //!
 //! The first sender runs under SCHED_IDLE, beside processes that use up all CPUs most of the time,
 //! so it is preempted in the middle of commands for as long as these like. All senders are stopped
-//! by SIGSTOP, which takes effect between commands, and go on, at random times. The last sender is stopped for good when all other
-//! senders have ended: then the receivers must find everything that was sent by calls that
-//! returned, and go on when they have.
+//! by SIGSTOP, which takes effect between commands, and go on, at random times. The last sender is
+//! stopped for good when all other senders have ended: then the receivers must find everything that
+//! was sent by calls that returned, and go on when they have.
 
 use std::time::{Duration, Instant};
 

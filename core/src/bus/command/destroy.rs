@@ -5,8 +5,9 @@
 //! NODES_DESTROY, the flush of a reset, and disconnect all come here. The steps:
 //!
 //! 1. with a permit, for which the task may sleep, each node is doomed, which reserves its
-//!    destruction for this call, and becomes a part of the transaction. NODES_DESTROY dooms all its nodes in one critical section, or none if another
-//!    call destroys one of them. If the owner releases its handles, it drops the pins;
+//!    destruction for this call, and becomes a part of the transaction. NODES_DESTROY dooms all its
+//!    nodes in one critical section, or none if another call destroys one of them. If the owner
+//!    releases its handles, it drops the pins;
 //! 2. one holder's handle after the other moves from the node's holders to the notified handles
 //!    (`told`), and a notice is staged in that holder's queue. A peer that is linked meanwhile
 //!    joins the holders, and is notified in turn;

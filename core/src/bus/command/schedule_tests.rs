@@ -2,8 +2,9 @@
 
 //! Random schedules of whole commands: SEND to one and to many, with handles and with CONTINUE,
 //! NODES_DESTROY with and without release, HANDLE_TRANSFER, HANDLE_RELEASE, flush, disconnect, and
-//! RECV, of peers with and without a seed. The commands are the real ones; a schedule is free to go from one to another before each
-//! lock and each atomic access. Some calls stop for ever in the middle.
+//! RECV, of peers with and without a seed. The commands are the real ones; a schedule is free to go
+//! from one to another before each lock and each atomic access. Some calls stop for ever in the
+//! middle.
 //!
 //! All is compared with the promises of `docs/ordering.md`, with everything that was received and
 //! every call that returned before another began. What was sent by calls that returned is received,
